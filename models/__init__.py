@@ -1,0 +1,1 @@
+"""Models: where their weights come from, what goes in, what comes out."""

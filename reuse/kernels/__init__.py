@@ -1,0 +1,1 @@
+"""The native kernels and the one place that compiles them."""

@@ -1,0 +1,1 @@
+"""Clips to try things on: drawn ones with exact ground truth, and real ones."""

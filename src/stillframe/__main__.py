@@ -1,0 +1,6 @@
+"""`python -m stillframe` is the console script."""
+
+from stillframe.pipeline.cli import main
+
+if __name__ == "__main__":
+    main()
