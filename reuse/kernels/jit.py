@@ -1,0 +1,79 @@
+"""The only file that compiles: one decorator holds every compiler setting.
+
+`@kernel` functions are plain Python underneath (`.py_func`), run without the GIL, follow IEEE 754
+without reassociation or contraction (so vectorised, scalar, dense and sparse runs agree bit for
+bit), and are kept on disk. numba's own stamp sees only the file of the function itself; here it
+covers every kernel file, because kernels are compiled into their callers.
+
+`NUMBA_DISABLE_JIT=1` is the off switch for debugging.
+"""
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import platformdirs
+from numba.core import caching
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FOLDER = Path(__file__).resolve().parent
+
+
+@functools.cache
+def fingerprint(file: str) -> str:
+    """Hash of the kernel sources and of `file`: whatever a compiled function may have inlined."""
+    digest = hashlib.sha256()
+    for path in sorted({*FOLDER.glob("*.py"), Path(file).resolve()}):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class KernelLocator(caching._CacheLocator):  # type: ignore[misc]
+    """Compiled kernels live in the user's cache folder, stamped by `fingerprint`."""
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._file = py_file
+        self._line = py_func.__code__.co_firstlineno
+        self._folder = Path(platformdirs.user_cache_dir("stillframe")) / "kernels"
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "KernelLocator | None":
+        locator = cls(py_func, py_file)
+        try:
+            locator.ensure_cache_path()
+        except OSError:
+            return None
+        return locator
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return fingerprint(self._file)
+
+    def get_disambiguator(self) -> str:
+        where = f"{Path(self._file).resolve()}:{self._line}"
+        return hashlib.sha256(where.encode()).hexdigest()[:10]
+
+
+class KernelCacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    # numba's own locators follow, for a home folder that cannot be written
+    _locator_classes = (KernelLocator, *caching.CacheImpl._locator_classes)
+
+
+class KernelCache(caching.FunctionCache):  # type: ignore[misc]
+    _impl_class = KernelCacheImpl
+
+
+def kernel(function: Function) -> Function:
+    """Compile `function` for this host at its first call, or load it from disk."""
+    compiled = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    if hasattr(compiled, "py_func"):
+        inspect.getsource(function)  # a cacheable kernel is one that has a file
+        compiled._cache = KernelCache(function)
+    return compiled  # type: ignore[no-any-return]
