@@ -140,13 +140,15 @@ def convert(text: str, weights: bytes) -> onnx.ModelProto:
 
 def parse(text: str) -> tuple[Layer, ...]:
     """The layers of a .param text, in the order of execution."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = text.splitlines()
     if not lines or lines[0].strip() != MAGIC:
         first = lines[0].strip()[:40] if lines else ""
         raise ModelError(f"expected an ncnn .param text that begins with {MAGIC}, got {first!r}")
     layers = []
     for number, line in enumerate(lines[2:], 3):
         words = line.split()
+        if not words:
+            continue
         try:
             inputs, outputs = int(words[2]), int(words[3])
             names = words[4 : 4 + inputs + outputs]
