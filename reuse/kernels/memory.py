@@ -1,0 +1,135 @@
+"""Memory by address: the plan is a table of addresses, and kernels read and write through these.
+
+Every function is an LLVM instruction or two. An index counts elements of the named type; an
+address counts bytes. Float bits are also readable as int32, because equality here means equal bits:
+NaN equals itself and -0.0 differs from 0.0.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+F32 = ir.FloatType()
+F64 = ir.DoubleType()
+I8 = ir.IntType(8)
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+
+
+def _element(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, kind: ir.Type) -> Any:
+    return builder.gep(builder.inttoptr(address, kind.as_pointer()), [index])
+
+
+def _loader(kind: ir.Type, result: Any) -> Any:
+    def load(typingctx: Any, address: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load(_element(builder, args[0], args[1], kind))
+
+        return result(types.int64, types.int64), codegen
+
+    return load
+
+
+def _storer(kind: ir.Type, value_type: Any) -> Any:
+    def store(typingctx: Any, address: Any, index: Any, value: Any) -> tuple[Any, Any]:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.store(args[2], _element(builder, args[0], args[1], kind))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, value_type), codegen
+
+    return store
+
+
+get_f32 = intrinsic(_loader(F32, types.float32))
+get_f64 = intrinsic(_loader(F64, types.float64))
+get_u8 = intrinsic(_loader(I8, types.uint8))
+get_i32 = intrinsic(_loader(I32, types.int32))
+get_i64 = intrinsic(_loader(I64, types.int64))
+set_f32 = intrinsic(_storer(F32, types.float32))
+set_f64 = intrinsic(_storer(F64, types.float64))
+set_u8 = intrinsic(_storer(I8, types.uint8))
+set_i32 = intrinsic(_storer(I32, types.int32))
+set_i64 = intrinsic(_storer(I64, types.int64))
+
+
+@intrinsic
+def float_bits(typingctx, value):  # type: ignore[no-untyped-def]
+    """The float32 with these int32 bits."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], F32)
+
+    return types.float32(types.int32), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, address, amount):  # type: ignore[no-untyped-def]
+    """Add to the int64 at `address` and return what was there before."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        where = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.atomic_rmw("add", where, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, address):  # type: ignore[no-untyped-def]
+    """The int64 at `address`, and everything that its writer wrote before it."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        where = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.load_atomic(where, "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typingctx, address, value):  # type: ignore[no-untyped-def]
+    """Write the int64 at `address`, after everything written before it."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        where = builder.inttoptr(args[0], I64.as_pointer())
+        builder.store_atomic(args[1], where, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def yield_processor(typingctx):  # type: ignore[no-untyped-def]
+    """Let another thread run on this core (POSIX sched_yield)."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        name = "sched_yield"
+        function = builder.module.globals.get(name) or ir.Function(
+            builder.module, ir.FunctionType(I32, []), name
+        )
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def nanoseconds(typingctx):  # type: ignore[no-untyped-def]
+    """The monotonic clock (POSIX clock_gettime), in nanoseconds."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        name = "clock_gettime"
+        span = ir.ArrayType(I64, 2)
+        function = builder.module.globals.get(name) or ir.Function(
+            builder.module, ir.FunctionType(I32, [I32, span.as_pointer()]), name
+        )
+        with builder.goto_entry_block():
+            here = builder.alloca(span)
+        builder.call(function, [I32(1), here])
+        seconds = builder.load(builder.gep(here, [I32(0), I32(0)]))
+        rest = builder.load(builder.gep(here, [I32(0), I32(1)]))
+        return builder.add(builder.mul(seconds, I64(1_000_000_000)), rest)
+
+    return types.int64(), codegen

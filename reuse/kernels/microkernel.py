@@ -1,0 +1,236 @@
+"""The convolution micro-kernels, emitted as LLVM vector IR.
+
+A tile of M positions by V channel vectors is held in registers while a loop runs over the taps and
+input channels: one broadcast of an input value feeds V fused multiply-adds, one load of a weight
+vector feeds M of them. Positions are given as M pointers (the indirect convolution algorithm,
+Dukhan 2019), so that neighbours in memory and scattered ones cost the same, and every output is
+summed in the same order whichever tile it falls into.
+
+The vector width is the host's. `emit_*` build plain IR, so that the tests can compile the same
+kernels for processors that this one is not.
+"""
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+F32 = ir.FloatType()
+I64 = ir.IntType(64)
+BYTE = ir.IntType(8)
+
+
+def vector_lanes(features: dict[str, bool]) -> int:
+    """float32 lanes of the widest vector that these processor features offer."""
+    if features.get("avx512f"):
+        return 16
+    return 8 if features.get("avx") else 4
+
+
+LANES = vector_lanes(dict(llvm.get_host_cpu_features()))
+
+
+def pointer(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def load_vector(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
+    value = builder.load(pointer(builder, address, kind))
+    value.align = 4
+    return value
+
+
+def store_vector(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    builder.store(value, pointer(builder, address, value.type)).align = 4
+
+
+def splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
+    kind = ir.VectorType(scalar.type, lanes)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+
+
+def multiply_add(
+    builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value, lanes: int
+) -> ir.Value:
+    """a * b + c, fused where the processor can."""
+    kind = a.type
+    name = f"llvm.fmuladd.v{lanes}f32"
+    function = builder.module.globals.get(name) or ir.Function(
+        builder.module, ir.FunctionType(kind, [kind, kind, kind]), name
+    )
+    return builder.call(function, [a, b, c])
+
+
+class Loop:
+    """for index in range(0, count): with values carried from turn to turn in registers."""
+
+    def __init__(self, builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]) -> None:
+        self._builder = builder
+        self._count = count
+        before = builder.block
+        function = builder.function
+        self._head = function.append_basic_block("head")
+        self._body = function.append_basic_block("body")
+        self._after = function.append_basic_block("after")
+        builder.branch(self._head)
+        builder.position_at_end(self._head)
+        self.index = builder.phi(I64)
+        self.index.add_incoming(I64(0), before)
+        self.carried = [builder.phi(value.type) for value in carried]
+        for phi, value in zip(self.carried, carried, strict=True):
+            phi.add_incoming(value, before)
+        more = builder.icmp_signed("<", self.index, count)
+        builder.cbranch(more, self._body, self._after)
+        builder.position_at_end(self._body)
+
+    def end(self, carried: list[ir.Value]) -> list[ir.Value]:
+        builder = self._builder
+        self.index.add_incoming(builder.add(self.index, I64(1)), builder.block)
+        for phi, value in zip(self.carried, carried, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(self._head)
+        builder.position_at_end(self._after)
+        return list(self.carried)
+
+
+def emit_conv_tile(
+    builder: ir.IRBuilder, positions: int, vectors: int, lanes: int, args: list[ir.Value]
+) -> None:
+    """One tile of a convolution: acc[m][v] = start[m][v] + sum over runs r, channels c.
+
+    args, all int64:
+        inputs: address of `positions` int64 addresses, one window origin each
+        runs: address of int64 byte offsets, one a run of consecutive input floats
+        run_count, run_length: how many runs, and floats in each
+        weights: address of float32 [run][channel][vectors * lanes]
+        start: address of the first accumulators; start_step: bytes from one position to the next
+            (0 for a bias that all positions share)
+        out: address to store to; out_step: bytes from one position to the next
+    """
+    inputs, runs, run_count, run_length, weights, start, start_step, out, out_step = args
+    kind = ir.VectorType(F32, lanes)
+    wide = vectors * lanes * 4
+    origins = [
+        builder.load(pointer(builder, builder.add(inputs, I64(8 * m)), I64))
+        for m in range(positions)
+    ]
+    accumulators = [
+        load_vector(
+            builder,
+            builder.add(builder.add(start, builder.mul(start_step, I64(m))), I64(4 * lanes * v)),
+            kind,
+        )
+        for m in range(positions)
+        for v in range(vectors)
+    ]
+    outer = Loop(builder, run_count, [weights, *accumulators])
+    run_offset = builder.load(
+        pointer(builder, builder.add(runs, builder.mul(outer.index, I64(8))), I64)
+    )
+    rows = [builder.add(origin, run_offset) for origin in origins]
+    inner = Loop(builder, run_length, list(outer.carried))
+    panel, *sums = inner.carried
+    columns = [
+        load_vector(builder, builder.add(panel, I64(4 * lanes * v)), kind) for v in range(vectors)
+    ]
+    step = builder.mul(inner.index, I64(4))
+    for m in range(positions):
+        value = splat(
+            builder, builder.load(pointer(builder, builder.add(rows[m], step), F32)), lanes
+        )
+        for v in range(vectors):
+            at = m * vectors + v
+            sums[at] = multiply_add(builder, value, columns[v], sums[at], lanes)
+    carried = inner.end([builder.add(panel, I64(wide)), *sums])
+    _, *totals = outer.end(carried)
+    for m in range(positions):
+        row = builder.add(out, builder.mul(out_step, I64(m)))
+        for v in range(vectors):
+            store_vector(builder, totals[m * vectors + v], builder.add(row, I64(4 * lanes * v)))
+
+
+def emit_depthwise_tile(
+    builder: ir.IRBuilder, positions: int, vectors: int, lanes: int, args: list[ir.Value]
+) -> None:
+    """One tile of a depthwise convolution: `vectors * lanes` channels at `positions` windows.
+
+    args, all int64:
+        inputs: address of `positions` int64 addresses, one window origin each
+        taps: address of int64 byte offsets; tap_count
+        channel: byte offset of the first channel
+        weights: address of float32 [tap][channels], at this tile's first channel
+        weight_step: bytes from one tap's weights to the next
+        bias: address, at this tile's first channel
+        out: address to store to; out_step: bytes from one position to the next
+    """
+    inputs, taps, tap_count, channel, weights, weight_step, bias, out, out_step = args
+    kind = ir.VectorType(F32, lanes)
+    origins = [
+        builder.add(
+            builder.load(pointer(builder, builder.add(inputs, I64(8 * m)), I64)), channel
+        )
+        for m in range(positions)
+    ]
+    first = [load_vector(builder, builder.add(bias, I64(4 * lanes * v)), kind) for v in range(vectors)]
+    loop = Loop(builder, tap_count, [first[v] for _ in range(positions) for v in range(vectors)])
+    sums = list(loop.carried)
+    tap = builder.load(pointer(builder, builder.add(taps, builder.mul(loop.index, I64(8))), I64))
+    row = builder.add(weights, builder.mul(loop.index, weight_step))
+    for v in range(vectors):
+        column = load_vector(builder, builder.add(row, I64(4 * lanes * v)), kind)
+        for m in range(positions):
+            at = m * vectors + v
+            address = builder.add(builder.add(origins[m], tap), I64(4 * lanes * v))
+            value = load_vector(builder, address, kind)
+            sums[at] = multiply_add(builder, value, column, sums[at], lanes)
+    totals = loop.end(sums)
+    for m in range(positions):
+        to = builder.add(out, builder.mul(out_step, I64(m)))
+        for v in range(vectors):
+            store_vector(builder, totals[m * vectors + v], builder.add(to, I64(4 * lanes * v)))
+
+
+def _tile_signature(
+    positions: Any, vectors: Any, count: int
+) -> Any:
+    if not isinstance(positions, types.IntegerLiteral):
+        return None
+    if not isinstance(vectors, types.IntegerLiteral):
+        return None
+    return types.void(positions, vectors, *([types.int64] * count))
+
+
+@intrinsic(prefer_literal=True)
+def conv_tile(  # type: ignore[no-untyped-def]
+    typingctx, positions, vectors,
+    inputs, runs, run_count, run_length, weights, start, start_step, out, out_step,
+):
+    """`emit_conv_tile` for literal `positions` and `vectors`, at the host's vector width."""
+    signature = _tile_signature(positions, vectors, 9)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        shape = (positions.literal_value, vectors.literal_value, LANES)
+        emit_conv_tile(builder, *shape, list(args[2:]))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def depthwise_tile(  # type: ignore[no-untyped-def]
+    typingctx, positions, vectors,
+    inputs, taps, tap_count, channel, weights, weight_step, bias, out, out_step,
+):
+    """`emit_depthwise_tile` for literal `positions` and `vectors`."""
+    signature = _tile_signature(positions, vectors, 9)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        shape = (positions.literal_value, vectors.literal_value, LANES)
+        emit_depthwise_tile(builder, *shape, list(args[2:]))
+        return context.get_dummy_value()
+
+    return signature, codegen

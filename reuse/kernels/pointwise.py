@@ -1,0 +1,203 @@
+"""Operators whose output position reads the same position of each operand."""
+
+import numpy as np
+
+from stillframe.reuse.kernels.activation import activate, exp
+from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.memory import get_f32, get_i32, set_f32
+from stillframe.reuse.kernels.table import (
+    ACT_A,
+    ACT_B,
+    ACTIVATION,
+    BIAS,
+    CHANNELS,
+    DATA,
+    INPUT,
+    PARAMETER,
+    PIXEL,
+    ROW,
+    SECOND,
+    SLOPE,
+    SPAN_INTS,
+    SPAN_LENGTH,
+    SPAN_X,
+    SPAN_Y,
+    TARGET,
+    WEIGHTS,
+    Activation,
+)
+
+NONE = int(Activation.NONE)
+
+ADD, SUB, MUL, DIV, MIN, MAX, POW = range(7)
+BINARY_KINDS = {"add": ADD, "sub": SUB, "mul": MUL, "div": DIV, "min": MIN, "max": MAX, "pow": POW}
+
+# parameters of BINARY; an operand that is broadcast has strides of 0
+KIND = PARAMETER
+CHANNEL_STEP_A, CHANNEL_STEP_B = PARAMETER + 1, PARAMETER + 2
+
+
+@kernel
+def combine(kind, a, step_a, b, step_b, out, count):  # type: ignore[no-untyped-def]
+    # steps are 1 or 0 floats; each branch is one vector loop
+    if kind == ADD:
+        for i in range(count):
+            set_f32(out, i, get_f32(a, i * step_a) + get_f32(b, i * step_b))
+    elif kind == SUB:
+        for i in range(count):
+            set_f32(out, i, get_f32(a, i * step_a) - get_f32(b, i * step_b))
+    elif kind == MUL:
+        for i in range(count):
+            set_f32(out, i, get_f32(a, i * step_a) * get_f32(b, i * step_b))
+    elif kind == DIV:
+        for i in range(count):
+            set_f32(out, i, get_f32(a, i * step_a) / get_f32(b, i * step_b))
+    elif kind == MIN:
+        for i in range(count):
+            x, y = get_f32(a, i * step_a), get_f32(b, i * step_b)
+            set_f32(out, i, y if y < x else x)
+    elif kind == MAX:
+        for i in range(count):
+            x, y = get_f32(a, i * step_a), get_f32(b, i * step_b)
+            set_f32(out, i, y if y > x else x)
+    else:
+        for i in range(count):
+            set_f32(out, i, get_f32(a, i * step_a) ** get_f32(b, i * step_b))
+
+
+@kernel
+def combine_steps(kind, a, step_a, b, step_b, out, count):  # type: ignore[no-untyped-def]
+    # the common strides as constants, so that the compiler can vectorise
+    if step_a == 1 and step_b == 1:
+        combine(kind, a, 1, b, 1, out, count)
+    elif step_a == 1:
+        combine(kind, a, 1, b, 0, out, count)
+    elif step_b == 1:
+        combine(kind, a, 0, b, 1, out, count)
+    else:
+        combine(kind, a, 0, b, 0, out, count)
+
+
+@kernel
+def binary(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+    """a ∘ b with numpy's broadcasting over (H, W, C); -> positions written."""
+    target, left, right = ins[TARGET], ins[INPUT], ins[SECOND]
+    channels = tensors[target, CHANNELS]
+    tight = (
+        tensors[left, PIXEL] == channels * 4
+        and tensors[right, PIXEL] == channels * 4
+        and tensors[target, PIXEL] == channels * 4
+    )
+    written = 0
+    for index in range(span_count):
+        at = index * SPAN_INTS
+        y = np.int64(get_i32(spans, at + SPAN_Y))
+        x = np.int64(get_i32(spans, at + SPAN_X))
+        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        a = tensors[left, DATA] + y * tensors[left, ROW] + x * tensors[left, PIXEL]
+        b = tensors[right, DATA] + y * tensors[right, ROW] + x * tensors[right, PIXEL]
+        out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
+        turns, count = (1, length * channels) if tight else (length, channels)
+        for turn in range(turns):
+            here = out + turn * tensors[target, PIXEL]
+            combine_steps(
+                ins[KIND], a + turn * tensors[left, PIXEL], ins[CHANNEL_STEP_A],
+                b + turn * tensors[right, PIXEL], ins[CHANNEL_STEP_B], here, count,
+            )
+            if ins[ACTIVATION] != NONE:
+                activate(
+                    ins[ACTIVATION], floats[ACT_A], floats[ACT_B], np.int64(0), here, here, count
+                )
+        written += length
+    return written
+
+
+@kernel
+def unary(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+    """An activation by itself; -> positions written."""
+    target, read = ins[TARGET], ins[INPUT]
+    channels = tensors[target, CHANNELS]
+    pixel_in, pixel_out = tensors[read, PIXEL], tensors[target, PIXEL]
+    tight = pixel_in == channels * 4 and pixel_out == channels * 4 and ins[SLOPE] == 0
+    written = 0
+    for index in range(span_count):
+        at = index * SPAN_INTS
+        y = np.int64(get_i32(spans, at + SPAN_Y))
+        x = np.int64(get_i32(spans, at + SPAN_X))
+        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        source = tensors[read, DATA] + y * tensors[read, ROW] + x * pixel_in
+        out = tensors[target, DATA] + y * tensors[target, ROW] + x * pixel_out
+        turns, count = (1, length * channels) if tight else (length, channels)
+        for turn in range(turns):
+            activate(
+                ins[ACTIVATION], floats[ACT_A], floats[ACT_B], ins[SLOPE],
+                source + turn * pixel_in, out + turn * pixel_out, count,
+            )
+        written += length
+    return written
+
+
+@kernel
+def affine(scale, shift, ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+    """x (H, W, C) * scale (C,) + shift (C,), both given by address; -> positions written."""
+    target, read = ins[TARGET], ins[INPUT]
+    channels = tensors[target, CHANNELS]
+    written = 0
+    for index in range(span_count):
+        at = index * SPAN_INTS
+        y = np.int64(get_i32(spans, at + SPAN_Y))
+        start = np.int64(get_i32(spans, at + SPAN_X))
+        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        for x in range(start, start + length):
+            source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
+            out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
+            for c in range(channels):
+                set_f32(out, c, get_f32(source, c) * get_f32(scale, c) + get_f32(shift, c))
+            if ins[ACTIVATION] != NONE:
+                activate(
+                    ins[ACTIVATION], floats[ACT_A], floats[ACT_B], ins[SLOPE], out, out, channels
+                )
+        written += length
+    return written
+
+
+@kernel
+def normalize(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+    """AFFINE with constant scale and shift (batch normalisation that could not be folded)."""
+    return affine(ins[WEIGHTS], ins[BIAS], ins, floats, tensors, spans, span_count)
+
+
+@kernel
+def modulate(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+    """AFFINE whose scale and shift are a (1, 1, 2C) tensor, as MOMENTS gives."""
+    scale = tensors[ins[SECOND], DATA]
+    shift = scale + tensors[ins[TARGET], CHANNELS] * 4
+    return affine(scale, shift, ins, floats, tensors, spans, span_count)
+
+
+@kernel
+def softmax(ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+    """exp(x - max) / sum over the channels of each position; -> positions written."""
+    target, read = ins[TARGET], ins[INPUT]
+    channels = tensors[target, CHANNELS]
+    written = 0
+    for index in range(span_count):
+        at = index * SPAN_INTS
+        y = np.int64(get_i32(spans, at + SPAN_Y))
+        start = np.int64(get_i32(spans, at + SPAN_X))
+        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        for x in range(start, start + length):
+            source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
+            out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
+            top = get_f32(source, 0)
+            for c in range(1, channels):
+                top = max(top, get_f32(source, c))
+            total = np.float32(0.0)
+            for c in range(channels):
+                value = exp(get_f32(source, c) - top)
+                set_f32(out, c, value)
+                total += value
+            for c in range(channels):
+                set_f32(out, c, get_f32(out, c) / total)
+        written += length
+    return written

@@ -1,0 +1,95 @@
+"""Pooling over listed spans. Windows are clipped to the picture, so padding is never read."""
+
+import numpy as np
+
+from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.memory import get_f32, get_i32, set_f32
+from stillframe.reuse.kernels.table import (
+    CHANNELS,
+    DATA,
+    HEIGHT,
+    INPUT,
+    PAD_LEFT,
+    PAD_TOP,
+    PARAMETER,
+    PIXEL,
+    ROW,
+    SPAN_INTS,
+    SPAN_LENGTH,
+    SPAN_X,
+    SPAN_Y,
+    STRIDE_X,
+    STRIDE_Y,
+    TARGET,
+    WIDTH,
+)
+
+# parameters: kernel height and width, dilation, and the padded size that an average counts
+KERNEL_Y, KERNEL_X, DILATION_Y, DILATION_X = PARAMETER, PARAMETER + 1, PARAMETER + 2, PARAMETER + 3
+COUNTED_HEIGHT, COUNTED_WIDTH = PARAMETER + 4, PARAMETER + 5
+
+
+@kernel
+def first_tap(start, dilation):  # type: ignore[no-untyped-def]
+    return 0 if start >= 0 else (-start + dilation - 1) // dilation
+
+
+@kernel
+def end_tap(start, taps, dilation, size):  # type: ignore[no-untyped-def]
+    return min(taps, max(0, (size - 1 - start) // dilation + 1)) if start < size else 0
+
+
+@kernel
+def counted(start, taps, size, pad_before, extent):  # type: ignore[no-untyped-def]
+    # taps of an undilated window that lie within the picture, or within its counted padding
+    if extent == 0:
+        return min(start + taps, size) - max(start, 0)
+    return min(start + taps, extent - pad_before) - max(start, -pad_before)
+
+
+@kernel
+def pool(average, ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+    """x (H, W, C) -> largest or mean value of each window; -> positions written."""
+    target, read = ins[TARGET], ins[INPUT]
+    channels = tensors[target, CHANNELS]
+    height, width = tensors[read, HEIGHT], tensors[read, WIDTH]
+    data, row, pixel = tensors[read, DATA], tensors[read, ROW], tensors[read, PIXEL]
+    written = 0
+    for index in range(span_count):
+        at = index * SPAN_INTS
+        y = np.int64(get_i32(spans, at + SPAN_Y))
+        start_x = np.int64(get_i32(spans, at + SPAN_X))
+        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        top = y * ins[STRIDE_Y] - ins[PAD_TOP]
+        low_y = first_tap(top, ins[DILATION_Y])
+        high_y = end_tap(top, ins[KERNEL_Y], ins[DILATION_Y], height)
+        for x in range(start_x, start_x + length):
+            left = x * ins[STRIDE_X] - ins[PAD_LEFT]
+            low_x = first_tap(left, ins[DILATION_X])
+            high_x = end_tap(left, ins[KERNEL_X], ins[DILATION_X], width)
+            out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
+            fresh = True
+            for tap_y in range(low_y, high_y):
+                line = data + (top + tap_y * ins[DILATION_Y]) * row
+                for tap_x in range(low_x, high_x):
+                    point = line + (left + tap_x * ins[DILATION_X]) * pixel
+                    if fresh:
+                        for c in range(channels):
+                            set_f32(out, c, get_f32(point, c))
+                    elif average:
+                        for c in range(channels):
+                            set_f32(out, c, get_f32(out, c) + get_f32(point, c))
+                    else:
+                        for c in range(channels):
+                            a, b = get_f32(out, c), get_f32(point, c)
+                            set_f32(out, c, a if a > b else b)  # NaN in b is taken over
+                    fresh = False
+            if average:
+                size = counted(
+                    top, ins[KERNEL_Y], height, ins[PAD_TOP], ins[COUNTED_HEIGHT]
+                ) * counted(left, ins[KERNEL_X], width, ins[PAD_LEFT], ins[COUNTED_WIDTH])
+                scale = np.float32(1.0) / np.float32(size)
+                for c in range(channels):
+                    set_f32(out, c, get_f32(out, c) * scale)
+        written += length
+    return written

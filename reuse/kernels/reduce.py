@@ -1,0 +1,107 @@
+"""Operators that read every position: pooling over the whole picture, and its moments.
+
+Sums are kept a row at a time in float64 and only rows with a changed position are added up again.
+Rows are then added in order, so the result is the same bits whichever rows were renewed: there is
+no running sum that could drift.
+"""
+
+import numpy as np
+
+from stillframe.reuse.kernels.commit import commit
+from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.memory import get_f32, get_f64, get_u8, set_f32, set_f64
+from stillframe.reuse.kernels.table import (
+    BIAS,
+    CHANNELS,
+    CUTOFF,
+    DATA,
+    HEIGHT,
+    INPUT,
+    MASK,
+    PARAMETER,
+    PIXEL,
+    RESULTS,
+    ROW,
+    ROW_FLAGS,
+    ROW_FLAGS_STEP,
+    SCALAR,
+    TARGET,
+    THRESHOLD,
+    WEIGHTS,
+    WIDTH,
+)
+
+# parameters: address of the row sums, float64 (H, 2, C); and what is asked for
+SUMS, WANTED = PARAMETER, PARAMETER + 1
+MEAN, LARGEST, MOMENTS = 0, 1, 2
+
+
+@kernel
+def reduce_rows(ins, tensors, rows, everything):  # type: ignore[no-untyped-def]
+    """Renew the sums of these rows (first, end) where they changed; -> rows renewed."""
+    read = ins[INPUT]
+    channels, width = tensors[read, CHANNELS], tensors[read, WIDTH]
+    flags, flags_step = tensors[read, ROW_FLAGS], tensors[read, ROW_FLAGS_STEP]
+    pixel = tensors[read, PIXEL]
+    renewed = 0
+    for y in range(rows[0], rows[1]):
+        if not everything and get_u8(flags, y * flags_step) == 0:
+            continue
+        renewed += 1
+        line = tensors[read, DATA] + y * tensors[read, ROW]
+        sums = ins[SUMS] + y * channels * 16
+        squares = sums + channels * 8
+        for c in range(channels):
+            x = np.float64(get_f32(line, c))
+            set_f64(sums, c, x)
+            set_f64(squares, c, x * x)
+        if ins[WANTED] == LARGEST:
+            for step in range(1, width):
+                for c in range(channels):
+                    x = np.float64(get_f32(line + step * pixel, c))
+                    set_f64(sums, c, max(get_f64(sums, c), x))
+        elif ins[WANTED] == MEAN:
+            for step in range(1, width):
+                for c in range(channels):
+                    x = np.float64(get_f32(line + step * pixel, c))
+                    set_f64(sums, c, get_f64(sums, c) + x)
+        else:
+            for step in range(1, width):
+                for c in range(channels):
+                    x = np.float64(get_f32(line + step * pixel, c))
+                    set_f64(sums, c, get_f64(sums, c) + x)
+                    set_f64(squares, c, get_f64(squares, c) + x * x)
+    return renewed
+
+
+@kernel
+def reduce_all(ins, floats, tensors, work, cutoff):  # type: ignore[no-untyped-def]
+    """Row sums -> (1, 1, C) mean or largest value, or (1, 1, 2C) scale and shift; -> changed."""
+    target, read = ins[TARGET], ins[INPUT]
+    channels, height = tensors[read, CHANNELS], tensors[read, HEIGHT]
+    size = np.float64(height * tensors[read, WIDTH])
+    results = work[RESULTS]
+    for c in range(channels):
+        total = get_f64(ins[SUMS], c)
+        square = get_f64(ins[SUMS], channels + c)
+        for y in range(1, height):
+            at = y * channels * 2 + c
+            if ins[WANTED] == LARGEST:
+                total = max(total, get_f64(ins[SUMS], at))
+            else:
+                total += get_f64(ins[SUMS], at)
+                square += get_f64(ins[SUMS], at + channels)
+        if ins[WANTED] == LARGEST:
+            set_f32(results, c, np.float32(total))
+        elif ins[WANTED] == MEAN:
+            set_f32(results, c, np.float32(total / size))
+        else:
+            mean = total / size
+            variance = max(square / size - mean * mean, 0.0)
+            scale = get_f32(ins[WEIGHTS], c) / np.sqrt(variance + floats[SCALAR])
+            set_f32(results, c, np.float32(scale))
+            set_f32(results, channels + c, np.float32(get_f32(ins[BIAS], c) - mean * scale))
+    return commit(
+        results, tensors[target, DATA], tensors[target, CHANNELS], cutoff, floats[THRESHOLD],
+        tensors[target, MASK],
+    )

@@ -1,0 +1,247 @@
+"""How a change spreads: the mask of an output from the masks of its inputs, and its spans.
+
+A position of the output is active if any position that it reads is. Windows are separable, so rows
+are joined first and columns then, and rows without any activity cost one byte of reading.
+"""
+
+import numpy as np
+
+from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.memory import (
+    get_i32,
+    get_i64,
+    get_u8,
+    set_i32,
+    set_i64,
+    set_u8,
+)
+from stillframe.reuse.kernels.table import (
+    COLUMN_HIGH,
+    COLUMN_LOW,
+    FOUND,
+    FOUND_ACTIVE,
+    FOUND_COUNT,
+    HEIGHT,
+    LINE,
+    LIVE,
+    MASK,
+    MASK_PIXEL,
+    MASK_ROW,
+    PAD,
+    ROW_FLAGS,
+    ROW_FLAGS_STEP,
+    ROW_HIGH,
+    ROW_LOW,
+    SHARE,
+    SOURCE_COLUMNS,
+    SOURCE_TENSOR,
+    SPAN_INTS,
+    SPAN_LENGTH,
+    SPAN_X,
+    SPAN_Y,
+    STRIDE,
+    TAPS,
+    WIDTH,
+)
+
+OFF, ON = np.uint8(0), np.uint8(1)
+
+
+@kernel
+def live(tensors, tensor, workers):  # type: ignore[no-untyped-def]
+    """Positions of the tensor that the workers left active."""
+    where = tensors[tensor, LIVE]
+    count = 0
+    for worker in range(workers):
+        count += get_i64(where, worker * 8)
+    return count
+
+
+@kernel
+def set_span(spans, index, y, x, length):  # type: ignore[no-untyped-def]
+    at = index * SPAN_INTS
+    set_i32(spans, at + SPAN_Y, y)
+    set_i32(spans, at + SPAN_X, x)
+    set_i32(spans, at + SPAN_LENGTH, length)
+
+
+@kernel
+def clear(address, count):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_u8(address, i, OFF)
+
+
+@kernel
+def join_row(tensors, source, y, line):  # type: ignore[no-untyped-def]
+    # line (W,) |= the source's mask row y
+    row = tensors[source, MASK] + y * tensors[source, MASK_ROW]
+    step = tensors[source, MASK_PIXEL]
+    width = tensors[source, WIDTH]
+    if step == 1:
+        for x in range(width):
+            set_u8(line, x, get_u8(line, x) | get_u8(row, x))
+    else:
+        for x in range(width):
+            set_u8(line, x, get_u8(line, x) | get_u8(row, x * step))
+
+
+@kernel
+def spread_row(tensors, source, where, y, line, target, width):  # type: ignore[no-untyped-def]
+    # target (width,) |= what row y of the output reads of this source; -> whether anything was on
+    tensor = get_i64(source, SOURCE_TENSOR)
+    low = get_i32(get_i64(source, ROW_LOW), y)
+    high = get_i32(get_i64(source, ROW_HIGH), y)
+    flags = tensors[tensor, ROW_FLAGS]
+    flags_step = tensors[tensor, ROW_FLAGS_STEP]
+    taps = get_i64(source, TAPS)
+    stride = get_i64(source, STRIDE)
+    pad = get_i64(source, PAD)
+    read = tensors[tensor, WIDTH]
+    plain = taps == 1 and stride == 1 and pad == 0
+    joined = target if plain else line + pad
+    found = False
+    for row in range(low, high):
+        if get_u8(flags, row * flags_step) == OFF:
+            continue
+        if not found and not plain:
+            span = (width - 1) * stride + taps if taps > 0 else read
+            clear(line, max(span, read + pad) + 8)
+        found = True
+        join_row(tensors, tensor, row, joined)
+    if plain or not found:
+        return found
+    if taps == 0:
+        lows = get_i64(source, COLUMN_LOW)
+        highs = get_i64(source, COLUMN_HIGH)
+        for x in range(width):
+            on = OFF
+            for column in range(get_i32(lows, x), get_i32(highs, x)):
+                on |= get_u8(line, column)
+            set_u8(target, x, get_u8(target, x) | on)
+    elif stride == 1:
+        for tap in range(taps):
+            for x in range(width):
+                set_u8(target, x, get_u8(target, x) | get_u8(line, x + tap))
+    else:
+        for x in range(width):
+            on = get_u8(target, x)
+            for tap in range(taps):
+                on |= get_u8(line, x * stride + tap)
+            set_u8(target, x, on)
+    return found
+
+
+@kernel
+def scan_row(mask, step, width, y, spans, count):  # type: ignore[no-untyped-def]
+    # appends the spans of one mask row; -> (number of spans then, positions in the new ones)
+    active = 0
+    x = 0
+    while x < width:
+        if step == 1:
+            while x + 8 <= width and get_i64(mask + x, 0) == 0:
+                x += 8
+        while x < width and get_u8(mask, x * step) == OFF:
+            x += 1
+        start = x
+        while x < width and get_u8(mask, x * step) != OFF:
+            x += 1
+        if x > start:
+            set_span(spans, count, y, start, x - start)
+            count += 1
+            active += x - start
+    return count, active
+
+
+@kernel
+def find_active(tensors, target, sources, source_count, workers, worker, rows, work):  # type: ignore[no-untyped-def]
+    """Write this worker's rows of the target's mask and list their spans.
+
+    rows: the (first, end) output rows of this worker. work: its row of the worker table; FOUND_*
+    are written.
+    """
+    width = tensors[target, WIDTH]
+    mask = tensors[target, MASK]
+    mask_row = tensors[target, MASK_ROW]
+    flags = tensors[target, ROW_FLAGS]
+    spans = work[FOUND]
+    line = work[LINE]
+    count = 0
+    active = 0
+    for y in range(rows[0], rows[1]):
+        row = mask + y * mask_row
+        clear(row, width)
+        found = False
+        for index in range(source_count):
+            source = sources + index * SOURCE_COLUMNS * 8
+            tensor = get_i64(source, SOURCE_TENSOR)
+            if live(tensors, tensor, workers) == 0:
+                continue
+            if spread_row(tensors, source, 0, y, line, row, width):
+                found = True
+        if found:
+            count, new = scan_row(row, 1, width, y, spans, count)
+            active += new
+            set_u8(flags, y, ON if new > 0 else OFF)
+        else:
+            set_u8(flags, y, OFF)
+    work[FOUND_COUNT] = count
+    work[FOUND_ACTIVE] = active
+
+
+@kernel
+def clip_spans(spans, count, skip, take, target, kept):  # type: ignore[no-untyped-def]
+    # copies positions [skip, skip + take) of a span list; -> (spans kept, positions still to take)
+    for index in range(count):
+        if take <= 0:
+            break
+        at = index * SPAN_INTS
+        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        if skip >= length:
+            skip -= length
+            continue
+        start = skip
+        size = min(length - start, take)
+        x = np.int64(get_i32(spans, at + SPAN_X)) + start
+        set_span(target, kept, np.int64(get_i32(spans, at + SPAN_Y)), x, size)
+        kept += 1
+        take -= size
+        skip = 0
+    return kept, take
+
+
+@kernel
+def take_share(work, workers, worker):  # type: ignore[no-untyped-def]
+    """Cut this worker's equal share out of what all workers found; -> (spans, all positions)."""
+    total = 0
+    for other in range(workers):
+        total += work[other, FOUND_ACTIVE]
+    begin = total * worker // workers
+    take = total * (worker + 1) // workers - begin
+    kept = 0
+    for other in range(workers):
+        active = work[other, FOUND_ACTIVE]
+        if take > 0 and begin < active:
+            kept, take = clip_spans(
+                work[other, FOUND], work[other, FOUND_COUNT], begin, take,
+                work[worker, SHARE], kept,
+            )
+        begin = max(begin - active, 0)
+    return kept, total
+
+
+@kernel
+def share_all(tensors, target, work, workers, worker):  # type: ignore[no-untyped-def]
+    """This worker's equal share of every position of the target; -> (spans, all positions)."""
+    width = tensors[target, WIDTH]
+    total = tensors[target, HEIGHT] * width
+    at = total * worker // workers
+    end = total * (worker + 1) // workers
+    kept = 0
+    while at < end:
+        y = at // width
+        x = at - y * width
+        length = min(width - x, end - at)
+        set_span(work[worker, SHARE], kept, y, x, length)
+        kept += 1
+        at += length
+    return kept, total

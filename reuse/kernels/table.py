@@ -1,0 +1,144 @@
+"""The columns of the tables that a plan is made of; the planner writes them, kernels read them.
+
+Addresses are absolute and in bytes, strides are in bytes, everything is int64 but for the floats of
+an instruction. Features lie as (H, W, C) float32; a mask is one byte a position, 1 for active.
+"""
+
+from enum import IntEnum
+
+# --- tensors: one row each -------------------------------------------------------------------
+DATA = 0  # address of position (0, 0)
+ROW = 1  # stride from one row to the next
+PIXEL = 2  # stride from one position to the next
+HEIGHT = 3
+WIDTH = 4
+CHANNELS = 5
+MASK = 6  # address of the mask byte of position (0, 0)
+MASK_ROW = 7  # its strides
+MASK_PIXEL = 8
+ROW_FLAGS = 9  # address of a byte a row: 0 where the whole row of the mask is inactive
+ROW_FLAGS_STEP = 10
+LIVE = 11  # address of an int64 a worker: positions of this mask that it left active
+TENSOR_COLUMNS = 12
+
+# --- mask sources: what an output position reads of one input -----------------------------------
+SOURCE_TENSOR = 0
+ROW_LOW = 1  # address of int32 a row of the output: the first input row that it reads
+ROW_HIGH = 2  # and the row after the last
+TAPS = 3  # regular windows: column x reads columns x * STRIDE - PAD + [0, TAPS); else TAPS is 0
+STRIDE = 4
+PAD = 5
+COLUMN_LOW = 6  # irregular windows: addresses as for rows
+COLUMN_HIGH = 7
+SOURCE_COLUMNS = 8
+
+# --- instructions: one row each -----------------------------------------------------------------
+OPCODE = 0
+TARGET = 1  # tensor written
+INPUT = 2  # tensors read
+SECOND = 3
+SOURCES = 4  # address of the mask sources, and how many
+SOURCE_COUNT = 5
+WEIGHTS = 6  # address
+BIAS = 7  # address
+RUNS = 8  # address of int64 byte offsets from a window's origin
+RUN_COUNT = 9
+RUN_LENGTH = 10
+PANELS = 11  # blocks of output channels, each TILE-wide
+PANEL_BYTES = 12
+TILE = 13  # which micro-kernel
+CUTOFF = 14  # a Cutoff
+ACTIVATION = 15  # an Activation
+SLOPE = 16  # address of a slope a channel, or 0
+STRIDE_Y = 17
+STRIDE_X = 18
+PAD_TOP = 19
+PAD_LEFT = 20
+PARAMETER = 21  # the first of six whose meaning is the operator's
+INSTRUCTION_COLUMNS = 27
+
+# floats of an instruction
+ACT_A = 0
+ACT_B = 1
+THRESHOLD = 2  # Cutoff.NORM: largest sum of squared differences that counts as unchanged
+SCALAR = 3
+FLOAT_COLUMNS = 4
+
+# --- workers: one row each ----------------------------------------------------------------------
+FOUND = 0  # address of the spans that this worker found in its rows, and how many
+FOUND_COUNT = 1
+FOUND_ACTIVE = 2  # positions in them
+SHARE = 3  # address of the spans that it is to compute
+LINE = 4  # address of a row of mask bytes
+POINTERS = 5  # address of four int64 arrays of CHUNK entries
+RESULTS = 6  # address of CHUNK rows of float32
+WORKER_COLUMNS = 16
+
+# a span: `length` consecutive positions of a row, as int32
+SPAN_Y = 0
+SPAN_X = 1
+SPAN_LENGTH = 2
+SPAN_INTS = 3
+
+CHUNK = 96  # positions whose results are held before they are compared and stored
+
+# --- what came of an instruction ----------------------------------------------------------------
+ACTIVE = 0  # positions computed
+CHANGED = 1  # positions marked as changed
+NANOSECONDS = 2
+RECORD_COLUMNS = 3
+
+
+class Cutoff(IntEnum):
+    """Whether a result that is near what is stored is left unstored and marked unchanged."""
+
+    NEVER = 0
+    EQUAL = 1  # every bit equal
+    NORM = 2  # sum over channels of the squared difference <= THRESHOLD
+
+
+class Activation(IntEnum):
+    NONE = 0
+    RELU = 1
+    LEAKY = 2
+    CLIP = 3
+    SIGMOID = 4
+    TANH = 5
+    HARDSIGMOID = 6
+    HARDSWISH = 7
+    SILU = 8
+    MISH = 9
+    GELU = 10
+    GELU_TANH = 11
+    SOFTPLUS = 12
+    ERF = 13
+    ELU = 14
+    EXP = 15
+    SQRT = 16
+    ABS = 17
+    NEG = 18
+    PRELU = 19
+    SQUARE = 20
+    LOG = 21
+    RECIPROCAL = 22
+
+
+class Opcode(IntEnum):
+    SPREAD = 0  # only the mask: union of the sources
+    CONV = 1
+    DEPTHWISE = 2
+    GROUPED = 3
+    MAX_POOL = 4
+    AVERAGE_POOL = 5
+    UNARY = 6
+    BINARY = 7
+    AFFINE = 8
+    MODULATE = 9
+    SOFTMAX = 10
+    MOVE = 11
+    LINEAR_RESIZE = 12
+    DEPTH_TO_SPACE = 13
+    SPACE_TO_DEPTH = 14
+    GLOBAL_POOL = 15
+    MOMENTS = 16
+    EXPORT = 17
