@@ -138,6 +138,27 @@ def intact(path: Path, sha256: str) -> bool:
     return True
 
 
+def sealed(path: Path) -> bool:
+    """Is the file still as `write_sealed` left it?"""
+    try:
+        sha256 = json.loads(_stamp(path).read_text())["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return isinstance(sha256, str) and intact(path, sha256)
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write a file that was computed here, so that `sealed` tells when it was damaged since."""
+    try:
+        write_whole(path, content)
+    except OSError as e:
+        raise ModelError(
+            f"{path}: cannot be written ({e.strerror}); make room, "
+            "or set STILLFRAME_CACHE to another folder"
+        ) from e
+    intact(path, hashlib.sha256(content).hexdigest())
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as file:

