@@ -75,7 +75,7 @@ class Detections(_Evident):
     confidence: (n,) float32 in 0..1. class_id: (n,) int64, an index into `labels`.
     labels: the name of every class that the model knows; `names` has one for each box.
     landmarks: (n, k, 2) float32 points (x, y) in source pixels, or None: the five points of a face,
-    the four corners of a line of text.
+    the four corners of a line of text. masks: (n, H, W) bool of the source's size, or None.
     """
 
     xyxy: NDArray[np.float32]
@@ -84,6 +84,7 @@ class Detections(_Evident):
     labels: tuple[str, ...]
     landmarks: NDArray[np.float32] | None = None
     evidence: Evidence = field(default_factory=Evidence)
+    masks: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         xyxy = _array("detections.xyxy", self.xyxy, np.float32, ("n", 4))
@@ -116,6 +117,9 @@ class Detections(_Evident):
             shape = (count, "k", 2)
             points = _array("detections.landmarks", self.landmarks, np.float32, shape)
             self._keep("landmarks", points)
+        if self.masks is not None:
+            masks = _array("detections.masks", self.masks, np.bool_, (count, "h", "w"))
+            self._keep("masks", masks)
 
     @classmethod
     def none(cls, labels: Sequence[str], points: int = 0) -> Self:
@@ -137,7 +141,8 @@ class Detections(_Evident):
         return [self.labels[i] for i in self.class_id.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        """`labels` here has one name for each box. `landmarks` is there when the model has them."""
+        """`labels` here has one name for each box. `landmarks` and `mask_px`, the area of
+        each mask in source pixels, are there when the model has such."""
         found: dict[str, Any] = {
             "xyxy": _rounded(self.xyxy, PIXEL_DECIMALS),
             "confidence": _rounded(self.confidence, SCORE_DECIMALS),
@@ -146,6 +151,8 @@ class Detections(_Evident):
         }
         if self.landmarks is not None:
             found["landmarks"] = _rounded(self.landmarks, PIXEL_DECIMALS)
+        if self.masks is not None:
+            found["mask_px"] = np.count_nonzero(self.masks, axis=(1, 2)).tolist()
         return {**self.evidence.to_dict(), "detections": found}
 
     def to_supervision(self) -> Any:
@@ -164,6 +171,7 @@ class Detections(_Evident):
             xyxy=self.xyxy.copy(),
             confidence=self.confidence.copy(),
             class_id=self.class_id.astype(int),
+            mask=None if self.masks is None else self.masks.copy(),
             data=data,
         )
 
