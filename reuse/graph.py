@@ -1,4 +1,4 @@
-"""The network between ONNX and the plan: two small frozen classes and a check.
+"""The network between ONNX and the plan: a few small frozen classes and a check.
 
 Every tensor of a region is one picture of features, (H, W, C) float32; batch is 1 and has no axis.
 Vectors, such as the output of global pooling, are (1, 1, C). Tensors that only islands touch keep
@@ -16,6 +16,19 @@ Shape = tuple[int, ...]
 Array = NDArray[Any]
 
 ISLAND = "Island"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What happens to each number at the end of an operator; `reference.ACTS` lists the kinds.
+
+    a and b are the numbers that some kinds take: leaky (slope), clip (low, high), hardsigmoid
+    (alpha, beta), elu (alpha). The slopes of "prelu", one per channel, are the node's last input.
+    """
+
+    kind: str
+    a: float = 0.0
+    b: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +54,9 @@ class Node:
 class Port:
     """A tensor at the border: what callers feed or get.
 
-    name, shape and dtype are the model's own; layout says how shape maps to (H, W, C):
-    "NCHW", "NHWC", or "raw" for what only islands touch.
+    name, shape and dtype are the model's own, -1 in shape is a size that only a run can tell;
+    layout says how the tensor maps to (H, W, C): "raw" not at all, only islands touch it; "NHWC":
+    the (H, W, C) array reshaped to shape; "NCHW": its channels first, (C, H, W), reshaped to shape.
     """
 
     name: str
@@ -53,13 +67,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """nodes in execution order; shapes of every tensor, constants included; constants' values."""
+    """nodes in execution order; shapes of every tensor, constants included; constants' values.
+
+    notes say in words what was done to the model that a user should know.
+    """
 
     nodes: tuple[Node, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     shapes: Mapping[str, Shape]
     constants: Mapping[str, Array]
+    notes: tuple[str, ...] = ()
 
     def check(self) -> "Graph":
         """Raise ValueError naming the first node that breaks a rule; return the graph itself."""

@@ -1,0 +1,386 @@
+"""ONNX file -> Graph; the only file that imports onnx.
+
+load -> clean (shapes fixed, constants folded) -> one converter per node -> partition -> Graph
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from stillframe.errors import ModelError
+from stillframe.reuse.graph import ISLAND, Graph, Node, Port, Shape
+from stillframe.reuse.import_ops import CONVERTERS
+from stillframe.reuse.import_shapes import grouped, rearrange
+from stillframe.reuse.partition import Piece, partition, work_us
+from stillframe.reuse.passes import optimize
+from stillframe.reuse.placing import Call, Placing, Unsupported
+
+Shapes = Mapping[str, Sequence[int]]
+DOMAINS = ("", "ai.onnx", "com.microsoft")
+
+
+def compile_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
+    """The optimised graph of a model. shapes: input name -> shape, for dimensions left open.
+
+    Raises ModelError for what nobody can run, with the node's name and operator.
+    """
+    return optimize(import_model(source, shapes=shapes))
+
+
+def import_model(source: str | Path | bytes, *, shapes: Shapes | None = None) -> Graph:
+    """The graph as the file has it: regions in the engine's operators, islands for the rest."""
+    title = "the model" if isinstance(source, bytes) else str(source)
+    return Importer(*clean(source, shapes or {}, title)).graph()
+
+
+def load(source: str | Path | bytes, title: str) -> onnx.ModelProto:
+    """The model with everything in memory, local functions written out."""
+    try:
+        if isinstance(source, bytes):
+            model = onnx.load_model_from_string(source)
+        else:
+            model = onnx.load(source)
+    except FileNotFoundError as error:
+        raise ModelError(f"{title}: expected an ONNX file, found no file ({error})") from error
+    except Exception as error:
+        raise ModelError(f"{title}: expected an ONNX model, could not read it: {error}") from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelError(f"{title}: expected an ONNX model, found one without nodes")
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return model
+
+
+def clean(
+    source: str | Path | bytes, shapes: Shapes, title: str
+) -> tuple[onnx.ModelProto, dict[str, str], tuple[str, ...]]:
+    """A model with fixed shapes, float32, folded constants and only true inputs.
+
+    Returns it with the dtype that callers see of each input and output, and notes for them.
+    """
+    model = load(source, title)
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in held]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    fix_shapes(model, shapes, title)
+    ports = [*model.graph.input, *model.graph.output]
+    dtypes = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in ports}
+    notes: tuple[str, ...] = ()
+    if widen(model.graph):
+        notes = ("float16 model: converted whole to float32",)
+    return infer(fold(model, title)), dtypes, notes
+
+
+def fix_shapes(model: onnx.ModelProto, shapes: Shapes, title: str) -> None:
+    """Write the given shapes into the inputs and forget what was declared behind them."""
+    names = [value.name for value in model.graph.input]
+    for name in shapes:
+        if name not in names:
+            raise ModelError(f"{title}: a shape is given for {name!r}; its inputs are {names}")
+    for value in model.graph.input:
+        if not value.type.HasField("tensor_type"):
+            continue
+        dims = value.type.tensor_type.shape.dim
+        if value.name in shapes:
+            given = shapes[value.name]
+            if value.type.tensor_type.HasField("shape") and len(given) != len(dims):
+                raise ModelError(
+                    f"{title}: input {value.name!r} has {len(dims)} axes, got shape {tuple(given)}"
+                )
+            del dims[:]
+            for size in given:
+                dims.add().dim_value = int(size)
+        open_dims = [axis for axis, dim in enumerate(dims) if dim.dim_value < 1]
+        if open_dims == [0]:
+            dims[0].dim_value = 1
+        elif open_dims or not value.type.tensor_type.HasField("shape"):
+            shown = [dim.dim_param or dim.dim_value or "?" for dim in dims]
+            raise ModelError(
+                f"{title}: input {value.name!r} leaves its shape open {shown}; give its shape"
+            )
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+
+
+def widen(graph: onnx.GraphProto) -> bool:
+    """float16 -> float32 in weights, ports and casts, subgraphs included; False: nothing to do."""
+    changed = False
+
+    def tensor(value: TensorProto) -> None:
+        nonlocal changed
+        if value.data_type == TensorProto.FLOAT16:
+            name = value.name
+            value.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float32)))
+            value.name = name
+            changed = True
+
+    for initializer in graph.initializer:
+        tensor(initializer)
+    for port in [*graph.input, *graph.output]:
+        if port.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            port.type.tensor_type.elem_type = TensorProto.FLOAT
+            changed = True
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                tensor(attribute.t)
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                changed |= widen(attribute.g)
+            elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+                changed = True
+    if changed:
+        del graph.value_info[:]
+    return changed
+
+
+def fold(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
+    """ONNX Runtime's basic optimisation: folds constants, shapes and batch norms."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory(prefix="stillframe-") as folder:
+        path = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(path)
+        try:
+            onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelError(f"{title}: {refusal(model, error)}") from error
+        return onnx.load(path)
+
+
+def refusal(model: onnx.ModelProto, error: Exception) -> str:
+    """What in the model nobody can run, by node and operator where that is known."""
+    for node in model.graph.node:
+        known = onnx.defs.has(node.op_type, domain=node.domain)
+        if not known and not node.domain.startswith("com.microsoft"):
+            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            shown = node.name or (node.output[0] if node.output else "")
+            return f"node {shown!r} ({operator}) is no operator that ONNX Runtime can run"
+    return f"ONNX Runtime refuses it: {' '.join(str(error).split())}"
+
+
+def infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the shape and dtype of every tensor, as far as they can be told."""
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in {value.name for value in model.graph.output} & set(held):
+        held[name].name = f"{name}~value"
+        for node in model.graph.node:
+            for index, read in enumerate(node.input):
+                node.input[index] = f"{name}~value" if read == name else read
+        model.graph.node.append(helper.make_node("Identity", [f"{name}~value"], [name]))
+    return shape_inference.infer_shapes(model, data_prop=True)
+
+
+def dtype_name(element: int) -> str:
+    """'float32', 'int64', …; 'unknown' for what has no NumPy name."""
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(element)).name
+    except (KeyError, TypeError, ValueError):
+        return "unknown"
+
+
+def call_of(index: int, node: onnx.NodeProto) -> Call:
+    attrs: dict[str, Any] = {}
+    for attribute in node.attribute:
+        value = helper.get_attribute_value(attribute)
+        attrs[attribute.name] = value.decode() if isinstance(value, bytes) else value
+    if node.op_type == "Cast":
+        attrs["to"] = dtype_name(attrs["to"])
+    inputs = (*node.input, *captured(node))
+    return Call(
+        index, node.op_type, node.domain, node.name, tuple(inputs), tuple(node.output), attrs
+    )
+
+
+def captured(node: onnx.NodeProto) -> list[str]:
+    """Names that the subgraphs of a control-flow node read from around it."""
+    found: dict[str, None] = {}
+    for attribute in node.attribute:
+        graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
+        for graph in graphs:
+            own = {value.name for value in [*graph.input, *graph.initializer]}
+            own |= {name for inner in graph.node for name in inner.output}
+            reads = [name for inner in graph.node for name in [*inner.input, *captured(inner)]]
+            reads += [value.name for value in graph.output]
+            found |= dict.fromkeys(name for name in reads if name and name not in own)
+    return list(found)
+
+
+class Importer:
+    """One model on its way into a Graph."""
+
+    def __init__(
+        self, model: onnx.ModelProto, dtypes: Mapping[str, str], notes: tuple[str, ...]
+    ) -> None:
+        self.model = model
+        self.port_dtypes = dtypes
+        self.notes = notes
+        values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+        self.calls = [call_of(index, node) for index, node in enumerate(model.graph.node)]
+        readers: dict[str, list[Call]] = {}
+        for call in self.calls:
+            for name in call.inputs:
+                readers.setdefault(name, []).append(call)
+        versions = {each.domain: each.version for each in model.opset_import}
+        self.placing = Placing(
+            opset=versions.get("", versions.get("ai.onnx", 1)),
+            onnx_shapes={v.name: s for v in values if (s := shape_of(v)) is not None},
+            dtypes={v.name: dtype_name(v.type.tensor_type.elem_type) for v in values},
+            weights={t.name: numpy_helper.to_array(t) for t in model.graph.initializer},
+            feeds=frozenset(value.name for value in model.graph.input),
+            readers=readers,
+        )
+        self.dtypes = dict(self.placing.dtypes)
+        self.elements = {v.name: e for v in values if (e := v.type.tensor_type.elem_type)}
+        self.outputs = [value.name for value in model.graph.output]
+        self.written: list[list[Node]] = []
+        self.shapes: dict[str, Shape] = {}
+        self.constants: dict[str, Any] = {}
+
+    def graph(self) -> Graph:
+        groups = grouped(self.calls, self.placing, self.outputs)
+        pieces = [self.convert(group) for group in groups]
+        sizes = {
+            name: 4 * int(np.prod(np.maximum(shape, 1)))
+            for name, shape in self.placing.onnx_shapes.items()
+        }
+        steps = partition(pieces, sizes, self.outputs)
+        in_region = {
+            name
+            for step in steps
+            if step.reason is None
+            for index in step.pieces
+            for node in self.written[index]
+            for name in (*node.inputs, *node.outputs)
+        }
+        nodes: list[Node] = []
+        for step in steps:
+            if step.reason is None:
+                nodes.extend(node for index in step.pieces for node in self.written[index])
+            else:
+                calls = [call for index in step.pieces for call in groups[index]]
+                nodes.append(self.island(calls, step.reason, in_region))
+        shapes = {name: self.shape(name, in_region) for node in nodes for name in node.outputs}
+        feeds = [value.name for value in self.model.graph.input]
+        shapes |= {name: self.shape(name, in_region) for name in feeds}
+        constants = {name: value for name, value in self.constants.items() if name in in_region}
+        shapes |= {name: value.shape for name, value in constants.items()}
+        return Graph(
+            nodes=tuple(nodes),
+            inputs=tuple(self.port(name, in_region) for name in feeds),
+            outputs=tuple(self.port(name, in_region) for name in self.outputs),
+            shapes=shapes,
+            constants=constants,
+            notes=self.notes,
+        ).check()
+
+    def convert(self, group: Sequence[Call]) -> Piece:
+        """Write the nodes of a call, or of calls that are one operator; else say why not."""
+        placing, last = self.placing, group[-1]
+        placing.nodes, placing.shapes, placing.constants = [], {}, {}
+        reason = None
+        try:
+            if last.domain not in DOMAINS or last.op not in CONVERTERS:
+                raise Unsupported("the engine has no such operator")
+            if len(group) > 1:
+                rearrange(placing, group)
+            else:
+                CONVERTERS[last.op](placing, last)
+        except Unsupported as error:
+            placing.nodes = []
+            reason = f"{last.op}: {error}"
+            for name in last.outputs:
+                placing.placed.pop(name, None)
+        else:
+            self.shapes |= placing.shapes
+            self.constants |= placing.constants
+        self.written.append(placing.nodes)
+        inner = {name for call in group[:-1] for name in call.outputs}
+        reads = [name for call in group for name in call.inputs if name and name not in inner]
+        reads = [name for name in dict.fromkeys(reads) if name not in placing.weights]
+        work = sum(work_us(node, self.shapes) for node in placing.nodes)
+        return Piece(tuple(reads), tuple(filter(None, last.outputs)), reason, work)
+
+    def shape(self, name: str, in_region: set[str]) -> Shape:
+        if name in in_region and name in self.shapes:
+            return self.shapes[name]
+        if name in in_region and name in self.placing.placed:
+            return self.placing.placed[name].shape
+        return self.placing.onnx_shapes.get(name, (-1,))
+
+    def port(self, name: str, in_region: set[str]) -> Port:
+        """A tensor at the border of the graph."""
+        seen = self.island_port(name, in_region)
+        return Port(name, seen.shape, self.port_dtypes[name], seen.layout)
+
+    def island_port(self, name: str, in_region: set[str]) -> Port:
+        """A tensor at the border of an island."""
+        layout = self.placing.placed[name].layout if name in in_region else "raw"
+        shape = self.placing.onnx_shapes.get(name, (-1,))
+        return Port(name, shape, self.dtypes.get(name, "unknown"), layout)
+
+    def island(self, calls: Sequence[Call], reason: str, in_region: set[str]) -> Node:
+        """One node that runs these calls as an ONNX model of their own."""
+        inside = {name for call in calls for name in call.outputs}
+        indices = {call.index for call in calls}
+        reads = dict.fromkeys(
+            name
+            for call in calls
+            for name in call.inputs
+            if name and name not in inside and name not in self.placing.weights
+        )
+        writes = [
+            name
+            for call in calls
+            for name in call.outputs
+            if name in self.outputs
+            or any(reader.index not in indices for reader in self.placing.readers.get(name, ()))
+        ]
+        held = {name for call in calls for name in call.inputs} & set(self.placing.weights)
+        graph = helper.make_graph(
+            [self.model.graph.node[call.index] for call in calls],
+            "island",
+            [self.value(name) for name in reads],
+            [self.value(name) for name in writes],
+            [tensor for tensor in self.model.graph.initializer if tensor.name in held],
+        )
+        model = helper.make_model(
+            graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version
+        )
+        attrs = {
+            "model": model.SerializeToString(),
+            "reason": reason,
+            "reads": tuple(self.island_port(name, in_region) for name in reads),
+            "writes": tuple(self.island_port(name, in_region) for name in writes),
+            "nodes": tuple(f"{call.op} {call.name or call.output}" for call in calls),
+        }
+        return Node(ISLAND, tuple(reads), tuple(writes), attrs)
+
+    def value(self, name: str) -> onnx.ValueInfoProto:
+        """A port of an island's model; its type is left out where it is not known."""
+        element = self.elements.get(name)
+        if element is None:
+            return onnx.ValueInfoProto(name=name)
+        shape = self.placing.onnx_shapes.get(name)
+        sizes = None if shape is None else [None if size < 0 else size for size in shape]
+        return helper.make_tensor_value_info(name, element, sizes)
+
+
+def shape_of(value: onnx.ValueInfoProto) -> Shape | None:
+    """The shape of a tensor, -1 where open; None if nothing is known."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
