@@ -15,3 +15,17 @@ COCO: tuple[str, ...] = tuple(
     .split(",")
 )
 """The 80 classes of COCO, in the order that detectors number them."""
+
+CDLA: tuple[str, ...] = (
+    "text",
+    "title",
+    "figure",
+    "figure_caption",
+    "table",
+    "table_caption",
+    "header",
+    "footer",
+    "reference",
+    "equation",
+)
+"""The 10 parts of a page in CDLA, a data set of document layouts."""

@@ -100,6 +100,10 @@ class Preprocessing:
         return both[: self.channels]
 
 
+IMAGENET = Preprocessing(scale=1 / 255, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+"""What most networks trained on ImageNet, or started from such, expect."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizing:
     """Which input sizes a model takes, and which one suits a source.

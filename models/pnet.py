@@ -47,20 +47,19 @@ def pnet(outputs: Outputs, view: View, form: Form) -> Detections:
     )
 
 
-def upright(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network for upright pictures: every convolution kernel with its two axes exchanged.
+def upright(file: bytes) -> bytes:
+    """The ONNX file for upright pictures: every convolution kernel with its two axes exchanged.
 
     Right for any net of convolutions, pools and pointwise operators that treat both axes alike.
     """
-    turned = onnx.ModelProto()
-    turned.CopyFrom(model)
+    turned = onnx.load_model_from_string(file)
     weights = {node.input[1] for node in turned.graph.node if node.op_type == "Conv"}
     for tensor in turned.graph.initializer:
         if tensor.name in weights:
             kernel = numpy_helper.to_array(tensor)
             swapped = np.ascontiguousarray(kernel.swapaxes(2, 3))
             tensor.CopyFrom(numpy_helper.from_array(swapped, tensor.name))
-    return turned
+    return bytes(turned.SerializeToString())
 
 
 def _of_depth(outputs: Outputs, depth: int) -> NDArray[Any]:

