@@ -1,0 +1,39 @@
+"""Cameras of this machine, by number or device file."""
+
+import os
+import sys
+from pathlib import Path
+
+from stillframe.errors import SourceError
+
+INPUT_FORMAT = "v4l2"
+DEVICES = Path("/dev")
+BY_ID = Path("/dev/v4l/by-id")
+
+
+def device(target: str, shown: str, devices: Path = DEVICES) -> str:
+    """The device file of a camera number or path. Raises SourceError if there is none."""
+    if not sys.platform.startswith("linux"):
+        raise SourceError(f"{shown}: cameras are read through Video4Linux, so on Linux only")
+    path = devices / f"video{int(target)}" if target.isdecimal() else Path(target)
+    if not path.exists():
+        found = sorted(str(row) for row in devices.glob("video[0-9]*"))
+        there = f"cameras here: {', '.join(found)}" if found else "no camera is plugged in"
+        raise SourceError(f"{shown}: no camera at {path}; {there}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise SourceError(
+            f"{shown}: no permission to use {path}; add your user to the group 'video'"
+        )
+    return str(path)
+
+
+def lasting_name(path: str, by_id: Path = BY_ID) -> str:
+    """A name of the same camera that survives unplugging, where the system keeps one.
+
+    After unplugging, number 0 may be another camera.
+    """
+    real = os.path.realpath(path)
+    for link in sorted(by_id.glob("*")) if by_id.is_dir() else []:
+        if os.path.realpath(link) == real:
+            return str(link)
+    return path

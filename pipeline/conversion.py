@@ -1,0 +1,94 @@
+"""From a decoded picture in whatever form to upright RGB."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import av
+import cv2
+import numpy as np
+from av.sidedata.sidedata import SideData
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Quarter = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How a stored picture is to be turned: clockwise degrees, then mirrored left to right."""
+
+    rotation: int
+    mirrored: bool
+    apply: Callable[[Pixels], Pixels]
+
+
+def _as_it_is(image: Pixels) -> Pixels:
+    return image
+
+
+def _flipped(code: int) -> Callable[[Pixels], Pixels]:
+    return lambda image: cv2.flip(image, code).astype(np.uint8, copy=False)
+
+
+def _turned(code: int) -> Callable[[Pixels], Pixels]:
+    return lambda image: cv2.rotate(image, code).astype(np.uint8, copy=False)
+
+
+def _transposed(image: Pixels) -> Pixels:
+    return cv2.transpose(image).astype(np.uint8, copy=False)
+
+
+def _transposed_the_other_way(image: Pixels) -> Pixels:
+    return cv2.rotate(cv2.transpose(image), cv2.ROTATE_180).astype(np.uint8, copy=False)
+
+
+UPRIGHT = Orientation(0, False, _as_it_is)
+
+# signs of (a, b, c, d) of the display matrix: a pixel at (x, y), y downwards, is shown at
+# (a·x + c·y, b·x + d·y)
+ORIENTATIONS: dict[Quarter, Orientation] = {
+    (1, 0, 0, 1): UPRIGHT,
+    (0, 1, -1, 0): Orientation(90, False, _turned(cv2.ROTATE_90_CLOCKWISE)),
+    (-1, 0, 0, -1): Orientation(180, False, _turned(cv2.ROTATE_180)),
+    (0, -1, 1, 0): Orientation(270, False, _turned(cv2.ROTATE_90_COUNTERCLOCKWISE)),
+    (-1, 0, 0, 1): Orientation(0, True, _flipped(1)),
+    (0, 1, 1, 0): Orientation(90, True, _transposed),
+    (1, 0, 0, -1): Orientation(180, True, _flipped(0)),
+    (0, -1, -1, 0): Orientation(270, True, _transposed_the_other_way),
+}
+
+
+def orientation(picture: av.VideoFrame) -> Orientation:
+    """What the picture's display matrix asks for, to the nearest quarter turn."""
+    matrix = picture.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return UPRIGHT
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        b = c = 0
+    else:
+        a = d = 0
+    return ORIENTATIONS.get((_sign(a), _sign(b), _sign(c), _sign(d)), UPRIGHT)
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
+
+
+class Converter:
+    """Turns pictures into (H, W, 3) uint8 RGB; keeps FFmpeg's scaler, so one for each source.
+
+    Limited range, chroma subsampling, 10 bit, grey and palettes are FFmpeg's work; alpha is
+    dropped. Colours follow the matrix that the stream states, BT.601 where it states none.
+    """
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def rgb(self, picture: av.VideoFrame) -> Pixels:
+        """The upright picture, C-contiguous, in memory that no decoder reads again."""
+        plain = self._reformatter.reformat(picture, format="rgb24", threads=1)
+        # a picture that was RGB already is the decoder's own, which it may still refer to
+        image = np.array(plain.to_ndarray(), np.uint8, copy=True if plain is picture else None)
+        return np.ascontiguousarray(orientation(picture).apply(image), dtype=np.uint8)

@@ -1,0 +1,81 @@
+"""Reading a pipe so that another thread can end the wait."""
+
+import os
+import select
+import stat
+import threading
+
+from stillframe.errors import SourceError
+
+
+class PipeReader:
+    """A file object over a pipe's descriptor, for `av.open`; it cannot seek.
+
+    `read` hands on whatever has arrived, so that a frame is decoded as soon as its last byte is
+    there. `interrupt`, from any thread, makes the waiting and every later `read` see the end.
+    """
+
+    def __init__(self, descriptor: int, *, name: str, owned: bool) -> None:
+        self.name = name
+        self._descriptor = descriptor
+        self._owned = owned
+        self._wake_read, self._wake_write = os.pipe()
+        self._poll = select.poll()
+        for watched in (descriptor, self._wake_read):
+            self._poll.register(watched, select.POLLIN)
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._closed = False
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, at least one; empty at the end or after `interrupt`."""
+        if self._interrupted:
+            return b""
+        self._poll.poll()
+        if self._interrupted:
+            return b""
+        return os.read(self._descriptor, size)
+
+    def readable(self) -> bool:
+        return True
+
+    def interrupt(self) -> None:
+        """End the wait of a reader, now and from now on."""
+        with self._lock:
+            self._interrupted = True
+            if not self._closed:
+                os.write(self._wake_write, b"x")
+
+    def close(self) -> None:
+        """Give the descriptors back; only once no thread reads any more."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = self._interrupted = True
+            for descriptor in (self._wake_read, self._wake_write):
+                os.close(descriptor)
+            if self._owned:
+                os.close(self._descriptor)
+
+
+def standard_input() -> PipeReader | None:
+    """Standard input as a pipe, or None where it is an ordinary file, which can be read as one.
+
+    Raises SourceError when standard input is closed or a terminal.
+    """
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        raise SourceError("-: standard input is closed; pipe a video into it") from None
+    if os.isatty(0):
+        raise SourceError("-: standard input is a terminal; pipe a video into it, or name a file")
+    if stat.S_ISREG(mode):
+        return None
+    return PipeReader(0, name="-", owned=False)
+
+
+def named_pipe(path: str) -> PipeReader:
+    """A FIFO, opened without waiting for its writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return PipeReader(descriptor, name=path, owned=True)

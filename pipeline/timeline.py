@@ -1,0 +1,78 @@
+"""Presentation times that only go forward, as close to what the container says as can be."""
+
+from fractions import Fraction
+
+JUMP_BACK_S = 1.0
+JUMP_AHEAD_S = 10.0
+
+
+class Timeline:
+    """Gives each picture of one stream its time in ticks of `time_base`.
+
+    Times that rise are kept exactly, however unevenly. A missing time is the last one plus the
+    last picture's duration. A time that steps back a little, or repeats, goes one tick after the
+    last. A step back of more than JUMP_BACK_S, or one ahead of more than JUMP_AHEAD_S beyond what
+    the last picture's duration covers, is a jump: it is reported, and after a step back all later
+    times are moved so that they go on where the last picture ended.
+    """
+
+    def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
+        self._step = max(1, round(1 / ((rate or Fraction(25)) * time_base)))
+        self._back = max(1, round(Fraction(JUMP_BACK_S) / time_base))
+        self._ahead = max(1, round(Fraction(JUMP_AHEAD_S) / time_base))
+        self._last: int | None = None
+        self._duration = 0
+        self._offset = 0
+
+    def place(self, pts: int | None, duration: int | None = None) -> tuple[int, bool]:
+        """(time in ticks, whether it jumped) of the next picture in presentation order."""
+        ticks, jumped = self._placed(pts)
+        self._last = ticks
+        self._duration = duration or 0
+        return ticks, jumped
+
+    def _placed(self, pts: int | None) -> tuple[int, bool]:
+        last = self._last
+        if last is None:
+            return (pts or 0), False
+        expected = last + (self._duration or self._step)
+        if pts is None:
+            return expected, False
+        ticks = pts + self._offset
+        if ticks < last - self._back:
+            self._offset = expected - pts
+            return expected, True
+        if ticks <= last:
+            return last + 1, False
+        return ticks, ticks > expected + self._ahead
+
+
+class JoinedTimes:
+    """One run of times out of successive connections, in the time base of the first.
+
+    Where a connection was lost, the gap lasts as long as it lasted on the wall clock.
+    """
+
+    def __init__(self) -> None:
+        self.time_base = Fraction(0)
+        self._origin = Fraction(0)  # seconds at which the first connection started
+        self._offset = 0
+        self._last_pts = 0
+        self._last_seen_s = 0.0
+
+    def connect(self, pts: int, time_base: Fraction, start: Fraction, now_s: float) -> None:
+        """Begin a connection whose first picture has `pts`. now_s: a monotonic clock."""
+        if not self.time_base:
+            self.time_base, self._origin = time_base, start
+            return
+        gap = max(1, round(Fraction(now_s - self._last_seen_s) / self.time_base))
+        self._offset = self._last_pts + gap - self._ticks(pts, time_base)
+
+    def place(self, pts: int, time_base: Fraction, now_s: float) -> tuple[int, float]:
+        """(pts in `self.time_base`, seconds from the source's start) of the next picture."""
+        self._last_pts = self._ticks(pts, time_base) + self._offset
+        self._last_seen_s = now_s
+        return self._last_pts, float(self._last_pts * self.time_base - self._origin)
+
+    def _ticks(self, pts: int, time_base: Fraction) -> int:
+        return pts if time_base == self.time_base else round(pts * time_base / self.time_base)
