@@ -12,6 +12,7 @@ bounded.
 import hashlib
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,3 +289,44 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
                     raise ModelError(f"{path.name}: the weights {tensor.name!r} are empty")
     except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
         raise ModelError(f"{path.name}: its weights cannot be read: {_first_line(e)}") from e
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is in an ONNX file, without its weights' values.
+
+    picture: None when no input takes a picture; fault says why. outputs: name -> its dimensions.
+    operators: name -> how many nodes. weights: how many numbers the constants hold.
+    """
+
+    ir_version: int
+    opset: int
+    picture: ImageInput | None
+    fault: str
+    outputs: dict[str, str]
+    operators: dict[str, int]
+    weights: int
+
+
+def outline(path: Path) -> Outline:
+    """What is in an ONNX file. ModelError when it is none."""
+    model = _read(path)
+    picture, fault = None, ""
+    try:
+        picture = _image_input(model, path)
+    except ModelError as e:
+        fault = str(e)
+    outputs = {
+        o.name: _text([d.dim_value or None for d in o.type.tensor_type.shape.dim])
+        for o in model.graph.output
+    }
+    counted = Counter(node.op_type for graph in _graphs(model.graph) for node in graph.node)
+    return Outline(
+        ir_version=model.ir_version,
+        opset=max((o.version for o in model.opset_import if o.domain in DOMAINS), default=0),
+        picture=picture,
+        fault=fault,
+        outputs=outputs,
+        operators=dict(counted.most_common()),
+        weights=sum(math.prod(i.dims) for i in model.graph.initializer),
+    )

