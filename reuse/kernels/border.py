@@ -101,6 +101,6 @@ def take_in(known, feed, strides, changed, tensors, target, workers):  # type: i
         set_u8(tensors[target, ROW_FLAGS], y, ON if count > 0 else OFF)
         total += count
     for worker in range(workers):
-        set_i64(tensors[target, LIVE], worker * 8, 0)
+        set_i64(tensors[target, LIVE], worker, 0)
     set_i64(tensors[target, LIVE], 0, total)
     return total

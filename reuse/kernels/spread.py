@@ -53,7 +53,7 @@ def live(tensors, tensor, workers):  # type: ignore[no-untyped-def]
     where = tensors[tensor, LIVE]
     count = 0
     for worker in range(workers):
-        count += get_i64(where, worker * 8)
+        count += get_i64(where, worker)
     return count
 
 

@@ -1,0 +1,212 @@
+"""Running a plan: take the feeds in, walk the regions, rerun the islands whose inputs changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from stillframe.reuse.kernels import table as t
+from stillframe.reuse.kernels.border import COMPARE, EVERYTHING, LISTED, take_in
+from stillframe.reuse.kernels.walk import walk
+from stillframe.reuse.plan import IslandStep, Plan, Region
+from stillframe.reuse.workers import Workers
+
+Array = NDArray[Any]
+
+BREAK_EVEN = 0.85  # share of changed input positions above which comparing costs more than it saves
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one step did.
+
+    changed: share of the input positions that were new. dense: everything was computed.
+    work: multiply-adds done, as a share of a dense step. islands_run: of how many islands.
+    """
+
+    changed: float
+    dense: bool
+    work: float
+    islands_run: int
+
+
+class Engine:
+    """A plan with its state: the activations of the last step.
+
+    Not thread-safe: a session holds a lock around it.
+    """
+
+    def __init__(self, plan: Plan, workers: Workers, break_even: float = BREAK_EVEN) -> None:
+        self.plan = plan
+        self._workers = workers
+        self._break_even = break_even
+        self._fresh = True  # nothing stored yet
+        self._inputs = [port for port in plan.graph.inputs if port.layout != "raw"]
+        self._raw_inputs = [port.name for port in plan.graph.inputs if port.layout == "raw"]
+        self._values: dict[str, Array] = {}
+        self._positions = np.array(
+            [
+                max(
+                    int(
+                        plan.tensors[row[t.TARGET], t.HEIGHT] * plan.tensors[row[t.TARGET], t.WIDTH]
+                    ),
+                    1,
+                )
+                for row in plan.instructions
+            ],
+            np.float64,
+        )
+        self._work = np.array([layer.multiply_adds for layer in plan.layers], np.float64)
+        self._total_work = max(float(self._work.sum()), 1.0)
+        self._islands = {
+            id(step): _island_session(step, workers.count)
+            for step in plan.steps
+            if isinstance(step, IslandStep)
+        }
+
+    def reset(self) -> None:
+        """Forget everything: the next step computes all of it."""
+        self._fresh = True
+        self._values.clear()
+
+    def step(
+        self,
+        feeds: Mapping[str, Array],
+        changed: Mapping[str, Array] | None = None,
+        dense: bool = False,
+    ) -> StepStats:
+        """Take feeds in and bring every output up to date.
+
+        feeds: arrays of the ports' shapes and dtypes. changed: (H, W) uint8 maps of the positions
+        that may differ, by input; an input without one is compared.
+        """
+        plan = self.plan
+        plan.live[...] = 0
+        everything = dense or self._fresh
+        marked, positions = 0, 0
+        for port in self._inputs:
+            row = plan.index[port.name]
+            height, width = (int(plan.tensors[row, c]) for c in (t.HEIGHT, t.WIDTH))
+            listed = None if changed is None else changed.get(port.name)
+            marked += self._take_in(row, feeds[port.name], port.layout, listed, everything)
+            positions += height * width
+        share = 1.0 if everything else marked / max(positions, 1)
+        dense = everything or share > self._break_even
+        raw_changed = {name: self._keep_raw(name, feeds[name]) for name in self._raw_inputs}
+        if not (dense or marked or any(raw_changed.values())):
+            plan.records[...] = 0
+            return StepStats(0.0, False, 0.0, 0)
+        islands_run = 0
+        for step in plan.steps:
+            if isinstance(step, Region):
+                self._walk(step, dense)
+            elif dense or self._island_is_due(step, raw_changed):
+                raw_changed |= self._run_island(step, dense)
+                islands_run += 1
+        self._fresh = False
+        return StepStats(share, dense, self._share_of_work(dense), islands_run)
+
+    def output(self, name: str) -> Array:
+        """The current value of an output as (1, C, H, W) or its own shape; overwritten by steps."""
+        if name in self.plan.exports:
+            return self.plan.exports[name]
+        return self._values[name]
+
+    def _share_of_work(self, dense: bool) -> float:
+        if dense:
+            return 1.0
+        share = self.plan.records[:, t.ACTIVE] / self._positions
+        return float(share @ self._work) / self._total_work
+
+    def _take_in(
+        self, row: int, feed: Array, layout: str, listed: Array | None, everything: bool
+    ) -> int:
+        axes = (2, 3, 1) if layout == "NCHW" else (1, 2, 0)
+        array = feed if feed.ndim == 4 else feed.reshape((1, *feed.shape))
+        if layout == "NHWC":
+            axes = (1, 2, 3)
+        strides = np.array([array.strides[axis] // 4 for axis in axes], np.int64)
+        known = EVERYTHING if everything else COMPARE if listed is None else LISTED
+        address = 0 if listed is None else listed.ctypes.data
+        return int(
+            take_in(
+                known,
+                array.ctypes.data,
+                strides,
+                address,
+                self.plan.tensors,
+                row,
+                self._workers.count,
+            )
+        )
+
+    def _keep_raw(self, name: str, value: Array) -> bool:
+        before = self._values.get(name)
+        same = (
+            before is not None
+            and before.shape == value.shape
+            and bool(np.array_equal(before, value, equal_nan=value.dtype.kind == "f"))
+        )
+        if not same:
+            self._values[name] = np.array(value)
+        return not same
+
+    def _walk(self, region: Region, dense: bool) -> None:
+        plan, count = self.plan, self._workers.count
+
+        def work(worker: int) -> None:
+            walk(
+                plan.instructions,
+                plan.floats,
+                plan.tensors,
+                plan.work,
+                plan.records,
+                plan.barrier,
+                region.first,
+                region.end,
+                count,
+                worker,
+                dense,
+            )
+
+        self._workers.run(work)
+
+    def _island_is_due(self, step: IslandStep, raw_changed: Mapping[str, bool]) -> bool:
+        for name in step.node.inputs:
+            if name in self.plan.index:
+                if self.plan.live[self.plan.index[name]].any():
+                    return True
+            elif raw_changed.get(name, False):
+                return True
+        return False
+
+    def _run_island(self, step: IslandStep, dense: bool) -> dict[str, bool]:
+        session = self._islands[id(step)]
+        feeds = {
+            port.name: self.output(name).reshape(
+                [size if isinstance(size, int) else -1 for size in port.shape]
+            )
+            for port, name in zip(session.get_inputs(), step.node.inputs, strict=True)
+        }
+        outputs = session.run(None, feeds)
+        changed: dict[str, bool] = {}
+        for name, value in zip(step.node.outputs, outputs, strict=True):
+            if name in self.plan.index:
+                layout = step.node.attrs["output_layouts"][step.node.outputs.index(name)]
+                self._take_in(self.plan.index[name], value, layout, None, dense)
+            changed[name] = dense or self._keep_raw(name, value)
+            self._values[name] = value
+        return changed
+
+
+def _island_session(step: IslandStep, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        step.node.attrs["model"], options, providers=["CPUExecutionProvider"]
+    )

@@ -1,0 +1,365 @@
+"""Operators of the graph -> instructions of the plan: one rule each, in LOWER."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillframe.reuse.graph import Act, Node
+from stillframe.reuse.kernels import conv, move, pointwise, pool, reduce
+from stillframe.reuse.kernels import table as t
+from stillframe.reuse.ops import OPS
+from stillframe.reuse.packing import choose_tile, pack_depthwise, pack_panels, tile_positions
+from stillframe.reuse.kernels.microkernel import LANES
+from stillframe.reuse.windows import Window, pad_source
+
+if TYPE_CHECKING:
+    from stillframe.reuse.plan import Builder
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """One instruction: its table columns and floats.
+
+    multiply_adds: per output position, times positions: the dense total.
+    result_floats: what it needs of a worker's RESULTS.
+    compares: the target may be left as it was (a cut-off).
+    """
+
+    columns: Mapping[int, int]
+    floats: Mapping[int, float] = field(default_factory=dict)
+    multiply_adds: int = 0
+    result_floats: int = 0
+    compares: bool = False
+
+
+Rule = Callable[["Builder", Node], Sequence[Lowered]]
+
+
+def act_columns(builder: "Builder", node: Node) -> tuple[dict[int, int], dict[int, float]]:
+    act: Act | None = node.attrs.get("act")
+    if act is None:
+        return {}, {}
+    columns = {t.ACTIVATION: int(t.Activation[act.kind.upper()])}
+    if act.kind == "prelu":
+        slopes = np.asarray(builder.graph.constants[node.inputs[-1]], np.float32).ravel()
+        columns[t.SLOPE] = builder.constant(slopes)
+    return columns, {t.ACT_A: act.a, t.ACT_B: act.b}
+
+
+def mask_columns(
+    builder: "Builder", node: Node, regular: tuple[int, int, int] | None = None
+) -> dict[int, int]:
+    """TARGET, SOURCES and SOURCE_COUNT from the operator's windows; constants never change."""
+    windows = OPS[node.op].window(node, builder.graph.shapes)
+    out = builder.graph.shapes[node.output]
+    entries = [
+        builder.source(name, window, out, regular if index == 0 else None)
+        for index, (name, window) in enumerate(zip(node.inputs, windows, strict=True))
+        if name not in builder.graph.constants
+    ]
+    address, count = builder.sources(entries)
+    return {
+        t.TARGET: builder.tensor(node.output),
+        t.INPUT: builder.tensor(node.inputs[0]),
+        t.SOURCES: address,
+        t.SOURCE_COUNT: count,
+    }
+
+
+def sliding_columns(node: Node, taps: int) -> tuple[int, int, int]:
+    """Columns of a sliding window as (taps, stride, pad)."""
+    return (
+        (taps - 1) * node.attrs["dilation"][1] + 1,
+        node.attrs["stride"][1],
+        node.attrs["pad"][1],
+    )
+
+
+def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
+    weights = np.asarray(builder.graph.constants[node.inputs[1]], np.float32)
+    bias = np.asarray(builder.graph.constants[node.inputs[2]], np.float32)
+    taps_y, taps_x, depth, channels = weights.shape
+    groups = node.attrs["group"]
+    height, width, _ = builder.graph.shapes[node.output]
+    columns = mask_columns(builder, node, sliding_columns(node, taps_x))
+    extra, floats = act_columns(builder, node)
+    prelu = node.attrs.get("act") is not None and node.attrs["act"].kind == "prelu"
+    residual = len(node.inputs) - 3 - int(prelu)
+    _, row, pixel = builder.geometry(node.inputs[0])
+    dilation_y, dilation_x = node.attrs["dilation"]
+    lines = [y * dilation_y * row for y in range(taps_y)]
+    taps = [line + x * dilation_x * pixel for line in lines for x in range(taps_x)]
+    tile: int | None = None
+    if groups == 1:
+        opcode = t.Opcode.CONV
+        tile = choose_tile(channels)
+        packed, shift, panels = pack_panels(weights, bias, tile)
+        joined = dilation_x == 1 and pixel == depth * 4
+        runs, length = (lines, taps_x * depth) if joined else (taps, depth)
+        result = panels * packed.shape[2]
+        columns |= {t.PANEL_BYTES: packed[0].nbytes, t.TILE: tile}
+    elif depth == 1 and groups == channels:
+        opcode = t.Opcode.DEPTHWISE
+        packed, shift, panels = pack_depthwise(weights, bias)
+        runs, length, result = taps, 1, panels * LANES
+    else:
+        opcode = t.Opcode.GROUPED
+        packed, shift, runs, length = weights, bias, taps, depth
+        panels = -(-channels // LANES)
+        result = panels * LANES
+        columns |= {t.PARAMETER + 2: channels, t.PARAMETER + 3: groups}
+    step = tile_positions(tile) if opcode != t.Opcode.GROUPED else 1
+    chunk = max(min(t.CHUNK, 16384 // result), 1) // step * step or step
+    if residual:
+        first = node.attrs["residual_first"]
+        columns |= {
+            t.SECOND: builder.tensor(node.inputs[3]),
+            t.PARAMETER: conv.RESIDUAL_BEFORE if first else conv.RESIDUAL_AFTER,
+        }
+    columns |= extra | {
+        t.OPCODE: opcode,
+        t.WEIGHTS: builder.constant(packed),
+        t.BIAS: builder.constant(shift),
+        t.RUNS: builder.constant(np.array(runs, np.int64)),
+        t.RUN_COUNT: len(runs),
+        t.RUN_LENGTH: length,
+        t.PANELS: panels,
+        t.STRIDE_Y: node.attrs["stride"][0],
+        t.STRIDE_X: node.attrs["stride"][1],
+        t.PAD_TOP: node.attrs["pad"][0],
+        t.PAD_LEFT: node.attrs["pad"][1],
+        t.PARAMETER + 1: chunk,
+    }
+    work = height * width * channels * taps_y * taps_x * depth
+    return [Lowered(columns, floats, work, (chunk + step) * result, compares=True)]
+
+
+def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:
+    taps_y, taps_x = node.attrs["kernel"]
+    columns = mask_columns(builder, node, sliding_columns(node, taps_x))
+    average = node.op == "AveragePool"
+    counted = (0, 0)
+    if average and node.attrs["count_include_pad"]:
+        height, width, _ = builder.graph.shapes[node.inputs[0]]
+        top, left, bottom, right = node.attrs["pad"]
+        counted = (top + height + bottom, left + width + right)
+    columns |= {
+        t.OPCODE: t.Opcode.AVERAGE_POOL if average else t.Opcode.MAX_POOL,
+        t.STRIDE_Y: node.attrs["stride"][0],
+        t.STRIDE_X: node.attrs["stride"][1],
+        t.PAD_TOP: node.attrs["pad"][0],
+        t.PAD_LEFT: node.attrs["pad"][1],
+        pool.KERNEL_Y: taps_y,
+        pool.KERNEL_X: taps_x,
+        pool.DILATION_Y: node.attrs["dilation"][0],
+        pool.DILATION_X: node.attrs["dilation"][1],
+        pool.COUNTED_HEIGHT: counted[0],
+        pool.COUNTED_WIDTH: counted[1],
+    }
+    return [Lowered(columns)]
+
+
+def lower_unary(builder: "Builder", node: Node) -> list[Lowered]:
+    extra, floats = act_columns(builder, node)
+    return [Lowered(mask_columns(builder, node) | extra | {t.OPCODE: t.Opcode.UNARY}, floats)]
+
+
+def lower_binary(builder: "Builder", node: Node) -> list[Lowered]:
+    out = builder.graph.shapes[node.output]
+    extra, floats = act_columns(builder, node)
+    columns = mask_columns(builder, node) | extra
+    left, right = (builder.broadcast(name, out) for name in node.inputs[:2])
+    steps = [int(builder.graph.shapes[name][2] == out[2]) for name in node.inputs[:2]]
+    columns |= {
+        t.OPCODE: t.Opcode.BINARY,
+        t.INPUT: left,
+        t.SECOND: right,
+        pointwise.KIND: pointwise.BINARY_KINDS[node.attrs["kind"]],
+        pointwise.CHANNEL_STEP_A: steps[0],
+        pointwise.CHANNEL_STEP_B: steps[1],
+    }
+    return [Lowered(columns, floats)]
+
+
+def lower_affine(builder: "Builder", node: Node) -> list[Lowered]:
+    extra, floats = act_columns(builder, node)
+    scale, shift = (
+        builder.constant(np.asarray(builder.graph.constants[name], np.float32).ravel())
+        for name in node.inputs[1:3]
+    )
+    columns = mask_columns(builder, node) | extra
+    columns |= {t.OPCODE: t.Opcode.AFFINE, t.WEIGHTS: scale, t.BIAS: shift}
+    return [Lowered(columns, floats)]
+
+
+def lower_modulate(builder: "Builder", node: Node) -> list[Lowered]:
+    extra, floats = act_columns(builder, node)
+    columns = mask_columns(builder, node) | extra
+    columns |= {t.OPCODE: t.Opcode.MODULATE, t.SECOND: builder.tensor(node.inputs[1])}
+    return [Lowered(columns, floats)]
+
+
+def lower_softmax(builder: "Builder", node: Node) -> list[Lowered]:
+    return [Lowered(mask_columns(builder, node) | {t.OPCODE: t.Opcode.SOFTMAX})]
+
+
+def lower_reduction(builder: "Builder", node: Node) -> list[Lowered]:
+    height, _, channels = builder.graph.shapes[node.inputs[0]]
+    sums = np.zeros((height, 2, channels), np.float64)
+    columns = mask_columns(builder, node)
+    columns |= {t.OPCODE: t.Opcode.GLOBAL_POOL, reduce.SUMS: builder.constant(sums)}
+    floats: dict[int, float] = {}
+    if node.op == "Moments":
+        gamma, beta = (
+            np.asarray(builder.graph.constants[name], np.float32).ravel()
+            for name in node.inputs[1:3]
+        )
+        columns |= {
+            t.OPCODE: t.Opcode.MOMENTS,
+            reduce.WANTED: reduce.MOMENTS,
+            t.WEIGHTS: builder.constant(gamma),
+            t.BIAS: builder.constant(beta),
+        }
+        floats[t.SCALAR] = node.attrs["epsilon"]
+    else:
+        kinds = {"mean": reduce.MEAN, "max": reduce.LARGEST}
+        columns[reduce.WANTED] = kinds[node.attrs["kind"]]
+    return [Lowered(columns, floats, 0, 2 * channels, compares=True)]
+
+
+def move_columns(builder: "Builder", rows: Any, columns: Any) -> dict[int, int]:
+    return {
+        t.OPCODE: t.Opcode.MOVE,
+        move.ROWS: builder.constant(np.asarray(rows, np.int32)),
+        move.COLUMNS: builder.constant(np.asarray(columns, np.int32)),
+    }
+
+
+def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
+    """Copy what could not be written in place; then the whole is active where a part is."""
+    out = builder.graph.shapes[node.output]
+    windows = OPS["Concat"].window(node, builder.graph.shapes)
+    axis = node.attrs["axis"]
+    offset = 0
+    found: list[Lowered] = []
+    entries: list[list[int]] = []
+    for number, (name, window) in enumerate(zip(node.inputs, windows, strict=True)):
+        shape = builder.graph.shapes[name]
+        start = [0, 0, 0]
+        start[axis] = offset
+        offset += shape[axis]
+        view = builder.storage.views.get(name)
+        if view is not None and view.own_mask and view.parent == node.output:
+            entries.append(builder.source(name, window, out))
+            continue
+        if name in builder.graph.constants:
+            raise ValueError(f"Concat -> {node.output!r}: a constant part is not supported")
+        label = f"{node.output}[{number}]"
+        target = builder.part(label, node.output, (start[0], start[1], start[2]), shape)
+        every = Window(
+            *(
+                (np.arange(size, dtype=np.int32), np.arange(1, size + 1, dtype=np.int32))
+                for size in shape[:2]
+            )
+        )
+        address, count = builder.sources([builder.source(name, every, shape)])
+        found.append(
+            Lowered(
+                move_columns(builder, np.arange(shape[0]), np.arange(shape[1]))
+                | {
+                    t.TARGET: target,
+                    t.INPUT: builder.tensor(name),
+                    t.SOURCES: address,
+                    t.SOURCE_COUNT: count,
+                }
+            )
+        )
+        entries.append(builder.source(label, window, out))
+    address, count = builder.sources(entries)
+    found.append(
+        Lowered(
+            {
+                t.OPCODE: t.Opcode.SPREAD,
+                t.TARGET: builder.tensor(node.output),
+                t.SOURCES: address,
+                t.SOURCE_COUNT: count,
+            }
+        )
+    )
+    return found
+
+
+def lower_slice(builder: "Builder", node: Node) -> list[Lowered]:
+    if node.output in builder.storage.views:
+        builder.tensor(node.output)
+        return []
+    out = builder.graph.shapes[node.output]
+    start, step = node.attrs["start"], node.attrs["step"]
+    columns = mask_columns(builder, node)
+    columns[t.INPUT] = builder.channels_of(node.inputs[0], start[2], out[2])
+    columns |= move_columns(
+        builder, *(start[axis] + np.arange(out[axis]) * step[axis] for axis in (0, 1))
+    )
+    return [Lowered(columns)]
+
+
+def lower_pad(builder: "Builder", node: Node) -> list[Lowered]:
+    inside, out = builder.graph.shapes[node.inputs[0]], builder.graph.shapes[node.output]
+    top, left = node.attrs["pad"][:2]
+    columns = mask_columns(builder, node) | move_columns(
+        builder,
+        pad_source(out[0], inside[0], top, node.attrs["mode"]),
+        pad_source(out[1], inside[1], left, node.attrs["mode"]),
+    )
+    return [Lowered(columns, {t.SCALAR: float(node.attrs["value"])})]
+
+
+def lower_resize(builder: "Builder", node: Node) -> list[Lowered]:
+    rows, columns = node.attrs["rows"], node.attrs["cols"]
+    found = mask_columns(builder, node)
+    if not (np.any(rows[2]) or np.any(columns[2])):
+        return [Lowered(found | move_columns(builder, rows[0], columns[0]))]
+    found |= {t.OPCODE: t.Opcode.LINEAR_RESIZE}
+    names = (
+        (move.ROWS, move.ROWS_HIGH, move.ROW_WEIGHTS),
+        (move.COLUMNS, move.COLUMNS_HIGH, move.COLUMN_WEIGHTS),
+    )
+    for tables, column in zip((rows, columns), names, strict=True):
+        found |= {
+            column[0]: builder.constant(np.asarray(tables[0], np.int32)),
+            column[1]: builder.constant(np.asarray(tables[1], np.int32)),
+            column[2]: builder.constant(np.asarray(tables[2], np.float32)),
+        }
+    return [Lowered(found)]
+
+
+def lower_blocks(builder: "Builder", node: Node) -> list[Lowered]:
+    opcode = t.Opcode.DEPTH_TO_SPACE if node.op == "DepthToSpace" else t.Opcode.SPACE_TO_DEPTH
+    columns = mask_columns(builder, node) | {
+        t.OPCODE: opcode,
+        move.BLOCK: node.attrs["block"],
+        move.DEPTH_FIRST: int(node.attrs["mode"] == "DCR"),
+    }
+    return [Lowered(columns)]
+
+
+LOWER: dict[str, Rule] = {
+    "Conv": lower_conv,
+    "MaxPool": lower_pool,
+    "AveragePool": lower_pool,
+    "GlobalPool": lower_reduction,
+    "Unary": lower_unary,
+    "Binary": lower_binary,
+    "Affine": lower_affine,
+    "Moments": lower_reduction,
+    "Modulate": lower_modulate,
+    "Softmax": lower_softmax,
+    "Concat": lower_concat,
+    "Slice": lower_slice,
+    "Pad": lower_pad,
+    "Resize": lower_resize,
+    "DepthToSpace": lower_blocks,
+    "SpaceToDepth": lower_blocks,
+}
