@@ -40,6 +40,8 @@ ELEMENTS = {
     onnx.TensorProto.UINT8: "uint8",
 }
 DOMAINS = ("", "ai.onnx")
+LARGEST_TENSOR = 1 << 31
+"""Numbers in one tensor, 8 GiB as float32: whatever asks for more was not made for video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def _image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
             f"channels last), got {len(dims)}"
         )
     if tensor.elem_type not in ELEMENTS:
-        got = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        known_types = {v: k.lower() for k, v in onnx.TensorProto.DataType.items()}
+        got = known_types.get(tensor.elem_type, f"type {tensor.elem_type}")
         raise ModelError(f"{said}: expected {', '.join(ELEMENTS.values())}, got {got}")
     axis = next((a for c in CHANNELS for a in (1, 3) if dims[a] == c), None)
     if axis is None:
@@ -214,9 +217,24 @@ def _with_shapes(
                     f"it does not run at {size[1]}x{size[0]}: {_first_line(e)}"
                 ) from e
             shaped = onnx.shape_inference.infer_shapes(model)  # operators that onnx does not know
+        _refuse_absurd(shaped, path)
         return bytes(shaped.SerializeToString())
     except (ValueError, EncodeError, RuntimeError) as e:
         raise ModelError(f"{path.name}: its graph makes no sense: {_first_line(e)}") from e
+
+
+def _refuse_absurd(model: onnx.ModelProto, path: Path) -> None:
+    """ModelError when a tensor of the graph would not fit into any memory."""
+    sizes = [(i.name, math.prod(i.dims)) for i in model.graph.initializer]
+    for value in (*model.graph.value_info, *model.graph.output):
+        dims = [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
+        sizes.append((value.name, math.prod(dims)))
+    for name, size in sizes:
+        if not 0 <= size <= LARGEST_TENSOR:
+            raise ModelError(
+                f"{path.name}: expected tensors of at most {LARGEST_TENSOR} numbers, "
+                f"got {size} in {name!r}"
+            )
 
 
 def _first_line(error: Exception) -> str:

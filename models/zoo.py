@@ -27,6 +27,7 @@ from stillframe.models.weights import (
     cache_folder,
     cached,
     fetch_all,
+    place,
     sealed,
     write_sealed,
 )
@@ -56,7 +57,18 @@ class ModelRow:
         return self.form.task
 
     @property
+    def place(self) -> Path:
+        """Where the model's ONNX file lies, or will lie, before cleaning."""
+        if self.convert is None:
+            return place(self.assets[0])
+        key = hashlib.sha256(repr((self.recipe, [a.sha256 for a in self.assets])).encode())
+        return cache_folder() / "converted" / key.hexdigest()[:16] / f"{self.name}.onnx"
+
+    @property
     def is_cached(self) -> bool:
+        """Can the model be had without a network and without building it?"""
+        if not self.assets:
+            return sealed(self.place)
         return all(cached(a) for a in self.assets)
 
 
@@ -319,11 +331,9 @@ def original(name: str, *, progress: Progress | None = None, allow_sdist: bool =
     files = fetch_all(chosen.assets, progress=progress, allow_sdist=allow_sdist)
     if chosen.convert is None:
         return files[0]
-    key = hashlib.sha256(repr((chosen.recipe, [a.sha256 for a in chosen.assets])).encode())
-    place = cache_folder() / "converted" / key.hexdigest()[:16] / f"{name}.onnx"
-    if not sealed(place):
-        write_sealed(place, chosen.convert(files))
-    return place
+    if not sealed(chosen.place):
+        write_sealed(chosen.place, chosen.convert(files))
+    return chosen.place
 
 
 def path(

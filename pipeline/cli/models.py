@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -46,7 +47,7 @@ def list_models(as_json: AsJson = False) -> None:
                     fact["name"],
                     fact["task"],
                     f"{width}x{height}",
-                    _megabytes(fact["size_bytes"]),
+                    _size(fact["size_bytes"]),
                     cached,
                     fact["licence"],
                     ", ".join(fact["packages"]),
@@ -54,7 +55,7 @@ def list_models(as_json: AsJson = False) -> None:
                 )
             )
         )
-    _console().print(table)
+    _print(table)
 
 
 @app.command()
@@ -114,8 +115,8 @@ def info(
     if model in zoo.MODELS:
         row = zoo.MODELS[model]
         facts = _row_facts(row) | _row_details(row)
-        if row.is_cached:
-            facts |= _file_facts(zoo.original(model))
+        if row.place.is_file():
+            facts |= _file_facts(row.place)
     else:
         if Path(model).suffix != ".onnx" and not Path(model).exists():
             zoo.row(model)
@@ -126,7 +127,7 @@ def info(
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), escape(_shown(value)))
-    _console().print(table)
+    _print(table)
 
 
 def _row_facts(row: "ModelRow") -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _file_facts(path: Path) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     match value:
-        case bool():
+        case bool() | None:
             return "yes" if value else "no"
         case dict():
             return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
@@ -195,9 +196,13 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size else "?"
+def _size(size: int) -> str:
+    return decimal(size) if size else "built here"
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+def _print(table: Table) -> None:
+    """The table as wide as the terminal; into a file or a pipe without spaces at the ends."""
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    with console.capture() as lines:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in lines.get().splitlines()))
