@@ -1,4 +1,4 @@
-"""The folder list is the architecture: who may import whom, and that the folders are where they are.
+"""The folder list is the architecture: who may import whom, and that the links are links.
 
 The table is the rule; everything else reads the imports of each file and compares.
 """
