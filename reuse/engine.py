@@ -39,10 +39,11 @@ class Engine:
     Not thread-safe: a session holds a lock around it.
     """
 
-    def __init__(self, plan: Plan, workers: Workers, break_even: float = BREAK_EVEN) -> None:
+    def __init__(self, plan: Plan, workers: Workers,
+                 break_even: float | None = None) -> None:
         self.plan = plan
         self._workers = workers
-        self._break_even = break_even
+        self._break_even = BREAK_EVEN if break_even is None else break_even
         self._fresh = True  # nothing stored yet
         self._inputs = [port for port in plan.graph.inputs if port.layout != "raw"]
         self._raw_inputs = [port.name for port in plan.graph.inputs if port.layout == "raw"]
@@ -66,6 +67,11 @@ class Engine:
             for step in plan.steps
             if isinstance(step, IslandStep)
         }
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing is stored, so that the next step is dense."""
+        return self._fresh
 
     def reset(self) -> None:
         """Forget everything: the next step computes all of it."""
@@ -113,7 +119,9 @@ class Engine:
         """The current value of an output as (1, C, H, W) or its own shape; overwritten by steps."""
         if name in self.plan.exports:
             return self.plan.exports[name]
-        return self._values[name]
+        if name in self._values:
+            return self._values[name]
+        return np.asarray(self.plan.graph.constants[name])
 
     def _share_of_work(self, dense: bool) -> float:
         if dense:
@@ -124,11 +132,14 @@ class Engine:
     def _take_in(
         self, row: int, feed: Array, layout: str, listed: Array | None, everything: bool
     ) -> int:
-        axes = (2, 3, 1) if layout == "NCHW" else (1, 2, 0)
-        array = feed if feed.ndim == 4 else feed.reshape((1, *feed.shape))
-        if layout == "NHWC":
-            axes = (1, 2, 3)
-        strides = np.array([array.strides[axis] // 4 for axis in axes], np.int64)
+        height, width, channels = (
+            int(self.plan.tensors[row, column]) for column in (t.HEIGHT, t.WIDTH, t.CHANNELS)
+        )
+        if layout == "NCHW":
+            array = feed.reshape(channels, height, width).transpose(1, 2, 0)
+        else:
+            array = feed.reshape(height, width, channels)
+        strides = np.array([step // 4 for step in array.strides], np.int64)
         known = EVERYTHING if everything else COMPARE if listed is None else LISTED
         address = 0 if listed is None else listed.ctypes.data
         return int(
@@ -184,21 +195,19 @@ class Engine:
         return False
 
     def _run_island(self, step: IslandStep, dense: bool) -> dict[str, bool]:
-        session = self._islands[id(step)]
         feeds = {
-            port.name: self.output(name).reshape(
-                [size if isinstance(size, int) else -1 for size in port.shape]
-            )
-            for port, name in zip(session.get_inputs(), step.node.inputs, strict=True)
+            port.name: self.output(port.name)
+            if port.layout == "raw"
+            else self.output(port.name).reshape(port.shape)
+            for port in step.node.attrs["reads"]
         }
-        outputs = session.run(None, feeds)
+        outputs = self._islands[id(step)].run(list(step.node.outputs), feeds)
         changed: dict[str, bool] = {}
-        for name, value in zip(step.node.outputs, outputs, strict=True):
-            if name in self.plan.index:
-                layout = step.node.attrs["output_layouts"][step.node.outputs.index(name)]
-                self._take_in(self.plan.index[name], value, layout, None, dense)
-            changed[name] = dense or self._keep_raw(name, value)
-            self._values[name] = value
+        for port, value in zip(step.node.attrs["writes"], outputs, strict=True):
+            if port.layout == "raw":
+                changed[port.name] = self._keep_raw(port.name, value) or dense
+            else:
+                self._take_in(self.plan.index[port.name], value, port.layout, None, dense)
         return changed
 
 

@@ -384,3 +384,24 @@ def shape_of(value: onnx.ValueInfoProto) -> Shape | None:
         return None
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+
+
+DeclaredPort = tuple[str, tuple[int | str | None, ...], str]
+
+
+def declared_ports(source: str | Path | bytes) -> tuple[list[DeclaredPort], list[DeclaredPort]]:
+    """(name, shape, dtype) of each true input and of each output, as the file declares them.
+
+    A size is a name where the file names it and None where it says nothing.
+    """
+    title = "the model" if isinstance(source, bytes) else str(source)
+    model = load(source, title)
+    held = {tensor.name for tensor in model.graph.initializer}
+
+    def declared(value: onnx.ValueInfoProto) -> DeclaredPort:
+        kind = value.type.tensor_type
+        sizes = tuple(dim.dim_value or dim.dim_param or None for dim in kind.shape.dim)
+        return value.name, sizes, dtype_name(kind.elem_type)
+
+    inputs = [declared(value) for value in model.graph.input if value.name not in held]
+    return inputs, [declared(value) for value in model.graph.output]

@@ -50,6 +50,18 @@ class Layer:
     node: int  # index into the graph; -1 for a border
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the roots lie in the arena, and what that takes; bytes."""
+
+    offsets: Mapping[str, int]
+    size: int
+    persistent: int
+    transient: int
+    lower_bound: int
+    every_activation: int
+
+
 @dataclass(slots=True)
 class Plan:
     """The compiled network. Tables are described in `kernels.table`."""
@@ -68,6 +80,7 @@ class Plan:
     exports: Mapping[str, Floats]  # tensor name -> the array that EXPORT keeps up to date
     cutoffs: Mapping[str, int]  # tensor name -> instruction that compares it
     arena: NDArray[np.uint8]
+    placement: Placed
     weights_bytes: int
     kept: list[Any] = field(default_factory=list)
 
@@ -303,15 +316,15 @@ def root_bytes(name: str, graph: Graph, storage: Storage) -> int:
     return (top + height + bottom) * (left + width + right) * channels * 4
 
 
-def place_roots(graph: Graph, storage: Storage) -> tuple[dict[str, int], int]:
-    """Byte offset of every root in the arena, and the arena's size."""
+def place_roots(graph: Graph, storage: Storage) -> Placed:
+    """Offsets of all roots: persistent ones side by side, then the arena of the transients."""
     offsets: dict[str, int] = {}
     end = 0
     for name in region_tensors(graph):
         if name not in storage.views:
             offsets[name] = end
             end += -(-root_bytes(name, graph, storage) // 64) * 64
-    return offsets, end
+    return Placed(offsets, end, end, 0, 0, end)
 
 
 def island_reads(graph: Graph) -> list[str]:
@@ -327,7 +340,7 @@ def export_layouts(graph: Graph) -> dict[str, str]:
     layouts: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == ISLAND:
-            layouts.update(zip(node.inputs, node.attrs["input_layouts"], strict=True))
+            layouts.update({port.name: port.layout for port in node.attrs["reads"]})
     layouts.update({port.name: port.layout for port in graph.outputs if port.layout != "raw"})
     return layouts
 
@@ -362,11 +375,16 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
     return array
 
 
-def compile_plan(graph: Graph, workers: int = 1) -> Plan:
-    """Compile a partitioned graph for so many workers."""
+def compile_plan(graph: Graph, workers: int = 1, *, exact: bool = True,
+                 memory_budget: int | None = None) -> Plan:
+    """Compile a partitioned graph for so many workers.
+
+    exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until
+    `Tolerance.calibrate` sets them. memory_budget: bytes for kept activations.
+    """
     storage = lay_out(graph)
-    offsets, size = place_roots(graph, storage)
-    builder = Builder(graph, storage, offsets, size, workers)
+    placed = place_roots(graph, storage)
+    builder = Builder(graph, storage, placed.offsets, placed.size, workers)
     for port in graph.inputs:
         if port.layout != "raw":
             builder.tensor(port.name)
@@ -390,11 +408,11 @@ def compile_plan(graph: Graph, workers: int = 1) -> Plan:
         if node.op == ISLAND:
             close_region()
             steps.append(IslandStep(node))
-            for name, layout in zip(node.outputs, node.attrs["output_layouts"], strict=True):
-                if layout != "raw" and name in region_tensors(graph):
-                    builder.tensor(name)
-                    if name in wanted and name in layouts:
-                        exports[name] = export(builder, name, layouts[name], -1)
+            for port in node.attrs["writes"]:
+                if port.layout != "raw":
+                    builder.tensor(port.name)
+                    if port.name in wanted:
+                        exports[port.name] = export(builder, port.name, layouts[port.name], -1)
             continue
         for lowered in LOWER[node.op](builder, node):
             layer = Layer(
@@ -402,11 +420,13 @@ def compile_plan(graph: Graph, workers: int = 1) -> Plan:
             )
             at = builder.add(lowered, layer)
             if lowered.compares:
+                kind = t.Cutoff.EQUAL if exact else t.Cutoff.NORM
+                builder.instructions[at][t.CUTOFF] = kind
                 cutoffs[node.output] = at
         if node.output in wanted:
             exports[node.output] = export(builder, node.output, layouts[node.output], number)
     close_region()
-    return finish(builder, steps, exports, cutoffs)
+    return finish(builder, placed, steps, exports, cutoffs)
 
 
 def finish(
@@ -444,6 +464,7 @@ def finish(
         exports=dict(exports),
         cutoffs=dict(cutoffs),
         arena=builder.arena,
+        placement=placed,
         weights_bytes=builder.weights_bytes,
         kept=builder.kept,
     )

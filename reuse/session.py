@@ -1,0 +1,307 @@
+"""ReuseSession: the front door, shaped like onnxruntime.InferenceSession.
+
+    session = ReuseSession("model.onnx")
+    outputs = session.run(None, {"input": frame})
+
+Feed it the frames of one stream in their order; it computes what changed since the last one.
+"""
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from stillframe.errors import UsageError
+from stillframe.reuse.engine import Engine, StepStats
+from stillframe.reuse.from_onnx import compile_graph
+from stillframe.reuse.graph import Graph, Port
+from stillframe.reuse.memory import MemoryReport, report
+from stillframe.reuse.model_file import OpenPort, SourceModel, read_source
+from stillframe.reuse.plan import Plan, compile_plan
+from stillframe.reuse.tolerance import Tolerance
+from stillframe.reuse.workers import Workers
+
+Array = NDArray[Any]
+
+
+class RecompiledWarning(RuntimeWarning):
+    """A feed came in another shape than the last one, so the network was compiled again."""
+
+
+class ReuseSession:
+    """An ONNX model that remembers its activations from one call to the next.
+
+    path_or_bytes: an .onnx file, or its bytes.
+    tolerance: 0 is exact: every result is bit for bit what computing all of it would give. Above 0:
+        a layer's position is left as stored while its change, as the root mean square over channels,
+        is at most this share of the layer's own root mean square (0.05 .. 0.2 are sensible).
+    threads: workers; None takes every core that the process may use.
+    cpus: cores to pin them to, in turn; empty leaves that to the system.
+    memory_budget: bytes for kept activations; None sets no limit.
+    break_even: share of changed input above which everything is computed.
+
+    sess_options, providers and provider_options are taken for the sake of code that was written
+    for InferenceSession; a thread count in sess_options is used, providers are not.
+
+    Calls from several threads are put in line. Results of `run` are the caller's own; those of
+    `step` are views that the next call overwrites. Raises ModelError for a model that nobody can
+    run and UsageError for a feed that does not fit, after which the session is still usable.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | os.PathLike[str] | bytes,
+        sess_options: ort.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+        provider_options: Sequence[Any] | None = None,
+        *,
+        tolerance: float = 0.0,
+        threads: int | None = None,
+        cpus: Sequence[int] = (),
+        memory_budget: int | None = None,
+        break_even: float | None = None,
+        **_: Any,
+    ) -> None:
+        if tolerance < 0 or not np.isfinite(tolerance):
+            raise UsageError(f"tolerance: expected a number >= 0, got {tolerance}")
+        if isinstance(path_or_bytes, bytes | bytearray | memoryview):
+            self._source: Path | bytes = bytes(path_or_bytes)
+        else:
+            self._source = Path(path_or_bytes)
+        self._options = sess_options
+        if threads is None and sess_options is not None:
+            threads = sess_options.intra_op_num_threads or None
+        count = threads or available_cores()
+        if count < 1:
+            raise UsageError(f"threads: expected a number >= 1, got {threads}")
+        self._model: SourceModel = read_source(self._source)
+        self._tolerance = Tolerance(tolerance)
+        self._memory_budget = memory_budget
+        self._break_even = break_even
+        self._workers = Workers(count, cpus)
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._graph: Graph | None = None
+        self._reference: ort.InferenceSession | None = None
+        self.last_stats: StepStats | None = None
+        fixed = {port.name: port.shape for port in self._model.inputs}
+        if all(isinstance(size, int) for shape in fixed.values() for size in shape):
+            self._compile({name: tuple(map(int, shape)) for name, shape in fixed.items()})
+
+    # --- the shape of onnxruntime.InferenceSession ----------------------------------------------
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: ort.RunOptions | None = None,
+    ) -> list[Array]:
+        """The outputs by name (None: all), brought up to date for these feeds."""
+        with self._lock:
+            names = self._output_names(output_names)
+            outputs, _ = self.step(input_feed)
+            every = [port.name for port in self._model.outputs]
+            return [np.array(outputs[every.index(name)]) for name in names]
+
+    def get_inputs(self) -> list[OpenPort]:
+        return list(self._model.inputs)
+
+    def get_outputs(self) -> list[OpenPort]:
+        return list(self._model.outputs)
+
+    def get_providers(self) -> list[str]:
+        return ["StillframeExecutionProvider", "CPUExecutionProvider"]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {name: {} for name in self.get_providers()}
+
+    def get_session_options(self) -> ort.SessionOptions:
+        return self._options if self._options is not None else ort.SessionOptions()
+
+    def get_modelmeta(self) -> Any:
+        """The model's metadata, as ONNX Runtime reads it."""
+        with self._lock:
+            if self._reference is None:
+                options = ort.SessionOptions()
+                options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+                options.log_severity_level = 3
+                source = self._source if isinstance(self._source, bytes) else str(self._source)
+                self._reference = ort.InferenceSession(
+                    source, options, providers=["CPUExecutionProvider"]
+                )
+            return self._reference.get_modelmeta()
+
+    # --- what InferenceSession does not have ----------------------------------------------------
+    def step(
+        self, feeds: Mapping[str, Any], change: Mapping[str, Any] | Any = None,
+        *, dense: bool = False,
+    ) -> tuple[list[Array], StepStats]:
+        """As `run` for callers who know what changed; -> (all outputs as views, what was done).
+
+        change: an (H, W) array that is true where the input may differ from the last one, or one
+        for each input by name; elsewhere the feed is not even read. None: the feed is compared.
+        dense: compute everything.
+        """
+        with self._lock:
+            arrays = self._checked(feeds)
+            shapes = {name: array.shape for name, array in arrays.items()}
+            if self._engine is None or shapes != self._shapes:
+                if self._engine is not None:
+                    warnings.warn(
+                        f"feeds changed from {self._shapes} to {shapes}: compiling again and "
+                        "starting afresh",
+                        RecompiledWarning,
+                        stacklevel=2,
+                    )
+                self._compile(shapes)
+            engine = self._engine
+            assert engine is not None
+            maps = self._change_maps(change)
+            fresh = engine.fresh
+            stats = engine.step(arrays, maps, dense)
+            if fresh:
+                self._tolerance.calibrate(engine.plan)
+            self.last_stats = stats
+            outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
+            return outputs, stats
+
+    def reset(self) -> None:
+        """Forget all activations: the next call computes everything."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.reset()
+
+    @property
+    def plan(self) -> Plan:
+        """The compiled network. Raises UsageError before the first feed of an open-shaped model."""
+        if self._engine is None:
+            raise UsageError("the model leaves its input shapes open: feed it once, then ask")
+        return self._engine.plan
+
+    @property
+    def memory(self) -> MemoryReport:
+        """Bytes by what they are for."""
+        return report(self.plan)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the model that its user should know."""
+        return self.plan.graph.notes
+
+    def close(self) -> None:
+        """End the worker threads. Idempotent."""
+        with self._lock:
+            self._workers.close()
+
+    def __enter__(self) -> "ReuseSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        workers = getattr(self, "_workers", None)
+        if workers is not None:
+            workers.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a ReuseSession cannot be pickled: it holds the activations of one stream; make one in "
+            "each process from the model's path"
+        )
+
+    def __repr__(self) -> str:
+        name = "bytes" if isinstance(self._source, bytes) else self._source.name
+        if self._engine is None:
+            return f"<ReuseSession {name}, not compiled: shapes are open>"
+        plan = self._engine.plan
+        size = "x".join(str(side) for side in plan.graph.inputs[0].shape)
+        return (
+            f"<ReuseSession {name} {size}, {len(plan.layers)} instructions, "
+            f"{self.memory.total / 1e6:.0f} MB>"
+        )
+
+    # --- inside ---------------------------------------------------------------------------------
+    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        graph = compile_graph(self._source, shapes)
+        plan = compile_plan(
+            graph,
+            self._workers.count,
+            exact=self._tolerance.exact,
+            memory_budget=self._memory_budget,
+        )
+        self._engine = Engine(plan, self._workers, self._break_even)
+        self._shapes = dict(shapes)
+
+    def _output_names(self, wanted: Sequence[str] | None) -> list[str]:
+        names = [port.name for port in self._model.outputs]
+        unknown = [name for name in wanted or () if name not in names]
+        if unknown:
+            raise UsageError(f"outputs {unknown} are asked for; the model has {names}")
+        return list(wanted) if wanted else names
+
+    def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """The feeds as arrays of the declared dtype and rank."""
+        declared = {port.name: port for port in self._model.inputs}
+        if set(feeds) != set(declared):
+            raise UsageError(f"expected feeds for {sorted(declared)}, got {sorted(feeds)}")
+        arrays: dict[str, Array] = {}
+        for name, port in declared.items():
+            array = np.asarray(feeds[name])
+            if array.dtype != port.dtype:
+                raise UsageError(f"feed {name!r}: expected {port.dtype}, got {array.dtype}")
+            if not fits(array.shape, port.shape):
+                raise UsageError(f"feed {name!r}: expected shape {port.shape}, got {array.shape}")
+            arrays[name] = array
+        return arrays
+
+    def _change_maps(self, change: Any) -> dict[str, Array] | None:
+        if change is None:
+            return None
+        ports = {port.name: port for port in self.plan.graph.inputs}
+        maps = change if isinstance(change, Mapping) else {next(iter(ports)): change}
+        found: dict[str, Array] = {}
+        for name, value in maps.items():
+            if name not in ports or ports[name].layout == "raw":
+                raise UsageError(f"change map for {name!r}: the model's pictures are {list(ports)}")
+            expected = self.plan.graph.shapes[name][:2]
+            array = np.asarray(value)
+            if array.shape != tuple(expected):
+                raise UsageError(
+                    f"change map for {name!r}: expected shape {tuple(expected)}, got {array.shape}"
+                )
+            if array.dtype != np.uint8 or not array.flags.c_contiguous:
+                array = np.ascontiguousarray(array != 0).view(np.uint8)
+            found[name] = array
+        return found
+
+    @staticmethod
+    def _view(engine: Engine, name: str) -> Array:
+        port: Port = next(port for port in engine.plan.graph.outputs if port.name == name)
+        value = engine.output(name)
+        if port.layout != "raw":
+            value = value.reshape(port.shape)
+        value = value.astype(port.dtype, copy=False) if port.dtype != "unknown" else value
+        view = value.view()
+        view.flags.writeable = False
+        return view
+
+
+def fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:
+    """Whether a shape is what was declared; a name or None stands for any size."""
+    return len(shape) == len(declared) and all(
+        not isinstance(size, int) or size == got for got, size in zip(shape, declared, strict=True)
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
