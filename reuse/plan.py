@@ -431,6 +431,7 @@ def compile_plan(graph: Graph, workers: int = 1, *, exact: bool = True,
 
 def finish(
     builder: Builder,
+    placed: Placed,
     steps: Sequence[Region | IslandStep],
     exports: Mapping[str, Floats],
     cutoffs: Mapping[str, int],
