@@ -208,19 +208,47 @@ def _with_shapes(
         for output in graph.output:
             output.type.tensor_type.ClearField("shape")
     try:
-        try:
-            shaped = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-        except onnx.shape_inference.InferenceError as e:
-            if picture.size not in (None, size):
-                raise ModelError(
-                    f"{path.name}: made for an input of {picture.width}x{picture.height}, "
-                    f"it does not run at {size[1]}x{size[0]}: {_first_line(e)}"
-                ) from e
-            shaped = onnx.shape_inference.infer_shapes(model)  # operators that onnx does not know
-        _refuse_absurd(shaped, path)
-        return bytes(shaped.SerializeToString())
+        shaped = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        fault = _wrong_reshape(shaped)
+    except onnx.shape_inference.InferenceError as e:
+        fault = _first_line(e)
+        shaped = None
     except (ValueError, EncodeError, RuntimeError) as e:
         raise ModelError(f"{path.name}: its graph makes no sense: {_first_line(e)}") from e
+    if fault and picture.size not in (None, size):
+        raise ModelError(
+            f"{path.name}: made for an input of {picture.width}x{picture.height}, "
+            f"it does not run at {size[1]}x{size[0]}: {fault}"
+        )
+    if shaped is None:  # operators that onnx does not know; whoever runs it has the last word
+        shaped = _loosely_shaped(model, path)
+    _refuse_absurd(shaped, path)
+    return bytes(shaped.SerializeToString())
+
+
+def _loosely_shaped(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError) as e:
+        raise ModelError(f"{path.name}: its graph makes no sense: {_first_line(e)}") from e
+
+
+def _wrong_reshape(model: onnx.ModelProto) -> str:
+    """What is wrong with the first Reshape that is to make more or fewer numbers than it gets.
+
+    Shape inference does not look at this, and exports with a fixed size are full of them.
+    """
+    sizes = {}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        if value.type.tensor_type.HasField("shape") and all(d > 0 for d in dims):
+            sizes[value.name] = math.prod(dims)
+    for node in model.graph.node:
+        if node.op_type == "Reshape" and len(node.input) == 2:
+            before, after = sizes.get(node.input[0]), sizes.get(node.output[0])
+            if before and after and before != after:
+                return f"Reshape to {node.output[0]!r} gets {before} numbers for {after}"
+    return ""
 
 
 def _refuse_absurd(model: onnx.ModelProto, path: Path) -> None:
@@ -275,7 +303,8 @@ def _external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
         said = f"{path.name}: the weights {tensor.name!r} lie outside it, in {places[-1:]}"
         if downloaded:
             raise ModelError(f"{said}: refused for a downloaded model")
-        if len(places) != 1 or not places[0] or "\0" in places[0]:
+        named = len(places) == 1 and places[0] and isinstance(places[0], str)
+        if not named or "\0" in places[0]:  # bytes come out of a name that is not UTF-8
             raise ModelError(f"{said}: expected one file name")
         place = (folder / places[0]).resolve()
         if Path(places[0]).is_absolute() or not place.is_relative_to(folder):
@@ -305,7 +334,7 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
                     raise ModelError(f"{path.name}: its weights exceed {LARGEST_BYTES} bytes")
                 if wanted and not tensor.raw_data:
                     raise ModelError(f"{path.name}: the weights {tensor.name!r} are empty")
-    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
+    except (OSError, TypeError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
         raise ModelError(f"{path.name}: its weights cannot be read: {_first_line(e)}") from e
 
 
