@@ -1,3 +1,90 @@
-"""stillframe: run any ONNX model on a video stream and compute only what changed."""
+"""stillframe: run any ONNX model on a video and compute only what changed since the last frame.
+
+    import stillframe
+
+    for result in stillframe.stream("video.mp4", model="centerface"):
+        print(result.evidence.provenance, len(result))
+
+What is listed in `__all__` is the surface; everything else may change. Names are imported when they
+are first used, so that `import stillframe` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Public name -> the module that has it.
+_HOMES = {
+    "Detections": "stillframe.models.results",
+    "Evidence": "stillframe.models.results",
+    "Frame": "stillframe.pipeline.frame",
+    "Mask": "stillframe.models.results",
+    "Model": "stillframe.models.model",
+    "ModelError": "stillframe.errors",
+    "Picture": "stillframe.models.results",
+    "QualityError": "stillframe.errors",
+    "Result": "stillframe.models.results",
+    "SinkError": "stillframe.errors",
+    "Source": "stillframe.pipeline.source_info",
+    "SourceError": "stillframe.errors",
+    "StillframeError": "stillframe.errors",
+    "Tensors": "stillframe.models.results",
+    "UsageError": "stillframe.errors",
+    "frames": "stillframe.pipeline.source",
+    "load": "stillframe.models.zoo",
+    "open_source": "stillframe.pipeline.source",
+    "stream": "stillframe.pipeline.stream",
+}
+
+if TYPE_CHECKING:
+    from stillframe.errors import (
+        ModelError,
+        QualityError,
+        SinkError,
+        SourceError,
+        StillframeError,
+        UsageError,
+    )
+    from stillframe.models.model import Model
+    from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
+    from stillframe.models.zoo import load
+    from stillframe.pipeline.frame import Frame
+    from stillframe.pipeline.source import frames, open_source
+    from stillframe.pipeline.source_info import Source
+    from stillframe.pipeline.stream import stream
+
+__all__ = [
+    "Detections",
+    "Evidence",
+    "Frame",
+    "Mask",
+    "Model",
+    "ModelError",
+    "Picture",
+    "QualityError",
+    "Result",
+    "SinkError",
+    "Source",
+    "SourceError",
+    "StillframeError",
+    "Tensors",
+    "UsageError",
+    "__version__",
+    "frames",
+    "load",
+    "open_source",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stillframe' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

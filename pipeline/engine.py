@@ -1,0 +1,107 @@
+"""What runs the network: an engine takes a feed and gives the model's outputs.
+
+`OnnxRuntimeEngine` computes every call from scratch. An incremental engine keeps its layers' values
+between calls and recomputes what `change` reaches; it is then fed the gate's reference, the picture
+that those values stand for, and not the frame itself.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from stillframe.errors import ModelError
+from stillframe.reuse.change import ChangeMap
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+class Engine(Protocol):
+    """Runs one compiled model. Not safe to call from two threads at once."""
+
+    incremental: bool
+    """Whether values are kept between calls, so that `change` matters."""
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """The model's outputs in its own order, owned by the caller. None: all of it is new."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and threads. Calling it again does nothing."""
+        ...
+
+
+def available_threads() -> int:
+    """How many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime on the CPU: `threads` workers (0: one a CPU) that sleep while they wait.
+
+    Without spinning the workers cost nothing between frames; a spinning pool slows down decoding
+    and drawing in the same process. Raises ModelError when the file cannot be loaded or run.
+    """
+
+    incremental = False
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_threads()
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        self.path = path
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
+        self._inputs = {each.name: each for each in self._session.get_inputs()}
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{each.name} {each.shape}" for each in self._inputs.values())
+        return f"<OnnxRuntimeEngine {self.path.name}: {inputs}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """Every layer, whatever changed. The arrays are new ones."""
+        if self._session is None:
+            raise ModelError(f"{self.path}: the engine was closed before this call")
+        try:
+            outputs = self._session.run(None, dict(feed))
+        except Exception as error:
+            given = ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in feed.items())
+            wanted = ", ".join(f"{i.name} {i.type} {i.shape}" for i in self._inputs.values())
+            raise ModelError(
+                f"{self.path}: ONNX Runtime stopped: {_reason(error)};"
+                f" the model wants {wanted}; it was given {given}"
+            ) from error
+        return [np.asarray(output) for output in outputs]
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _reason(error: Exception) -> str:
+    """ONNX Runtime's message on one line, without its own code in front."""
+    text = " ".join(str(error).split())
+    return text.split(" : ", 2)[-1] if text.startswith("[ONNXRuntimeError]") else text

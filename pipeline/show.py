@@ -1,0 +1,199 @@
+"""Frames in a browser: a page on this machine that shows the newest picture as it comes.
+
+A multipart JPEG stream from the standard library's HTTP server, on 127.0.0.1 only. Requests whose
+Host header names anything else are refused, so that no web page can read it through a name of its
+own that points here. A slow reader gets fewer pictures and holds nobody up.
+"""
+
+import contextlib
+import socket
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.errors import SinkError
+
+ADDRESS = "127.0.0.1"
+JPEG_QUALITY = 80
+LONGEST_SIDE = 1280
+_WAIT_S = 0.25
+_BOUNDARY = "stillframe-picture"
+PAGE = b"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>stillframe</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+  html, body { margin: 0; height: 100%; background: #101216; }
+  img { width: 100%; height: 100%; object-fit: contain; display: block; }
+</style>
+<img src="/stream" alt="the newest frame with its results">
+</html>
+"""
+
+
+class Show:
+    """Serves the newest picture until it is closed. `url` is where to look."""
+
+    def __init__(self, port: int = 0) -> None:
+        self._news = threading.Condition()
+        self._picture: bytes = b""
+        self._number = 0
+        self._closed = False
+        try:
+            self._server = _Server((ADDRESS, port), _Handler, self)
+        except OSError as error:
+            raise SinkError(
+                f"--show: cannot serve a page on {ADDRESS} port {port}: {error.strerror}"
+            ) from error
+        self.url = f"http://{ADDRESS}:{self._server.server_address[1]}/"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": _WAIT_S},
+            name="stillframe-show",
+            daemon=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def show(self, image: NDArray[np.uint8]) -> None:
+        """(H, W, 3) uint8 RGB; larger pictures are made smaller. Costs nothing when none looks."""
+        if self._picture and not self._server.watchers:
+            return
+        height, width = image.shape[:2]
+        if max(height, width) > LONGEST_SIDE:
+            scale = LONGEST_SIDE / max(height, width)
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        flipped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        done, coded = cv2.imencode(".jpg", flipped, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not done:
+            raise SinkError(f"--show: a picture of {width}x{height} cannot be coded as JPEG")
+        with self._news:
+            self._picture = coded.tobytes()
+            self._number += 1
+            self._news.notify_all()
+
+    def newest(self, after: int) -> tuple[int, bytes] | None:
+        """Wait for a picture with a number above `after`; None once this is closed."""
+        with self._news:
+            while self._number <= after and not self._closed:
+                self._news.wait(_WAIT_S)
+            return None if self._closed else (self._number, self._picture)
+
+    def close(self) -> None:
+        """End every stream, the server and its threads. Calling it again does nothing."""
+        with self._news:
+            if self._closed:
+                return
+            self._closed = True
+            self._news.notify_all()
+        if self._thread.ident is not None:
+            self._server.shutdown()
+            self._thread.join()
+        self._server.end_connections()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # server_close waits for them
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], handler: type["_Handler"], show: Show) -> None:
+        self.show = show
+        self.watchers = 0
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    @property
+    def hosts(self) -> set[str]:
+        port = self.server_address[1]
+        return {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+
+    def watching(self, change: int) -> None:
+        with self._lock:
+            self.watchers += change
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def end_connections(self) -> None:
+        """Unblock every handler that waits on its reader."""
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader that went away is nobody's error."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version = "stillframe"
+    sys_version = ""
+    timeout = 10.0
+
+    PAGES: ClassVar[dict[str, str]] = {"/": "send_page", "/stream": "send_stream"}
+
+    def do_GET(self) -> None:
+        if self.headers.get("Host", "") not in self.server.hosts:
+            self.send_error(HTTPStatus.FORBIDDEN, "This page answers to its own address only")
+            return
+        page = self.PAGES.get(self.path.partition("?")[0])
+        if page is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with contextlib.suppress(OSError):
+            getattr(self, page)()
+
+    def send_page(self) -> None:
+        self._head("text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(PAGE)))
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def send_stream(self) -> None:
+        self._head(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        self.end_headers()
+        self.server.watching(1)
+        try:
+            number = 0
+            while (news := self.server.show.newest(number)) is not None:
+                number, picture = news
+                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
+                head += f"Content-Length: {len(picture)}\r\n\r\n"
+                self.wfile.write(head.encode() + picture + b"\r\n")
+        finally:
+            self.server.watching(-1)
+
+    def _head(self, kind: str) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged."""

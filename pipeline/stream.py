@@ -1,0 +1,106 @@
+"""The library's front door: results of a model on a video, one a frame."""
+
+import contextlib
+import os
+from collections.abc import Generator
+from typing import Literal, overload
+
+from stillframe.errors import UsageError
+from stillframe.models import zoo
+from stillframe.models.model import Model, Task
+from stillframe.models.results import Result
+from stillframe.pipeline.ahead import Ahead
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.runner import Reuse, Runner, Settings
+from stillframe.pipeline.source import Source, open_source
+
+Spec = str | os.PathLike[str]
+FRAMES_AHEAD = 2
+
+
+def read_ahead(source: Source) -> Ahead:
+    """A file is decoded while the network computes; of a live source we want the newest frame."""
+    return Ahead(source, 0 if source.info.live else FRAMES_AHEAD)
+
+
+@overload
+def stream(
+    source: Spec,
+    model: str | os.PathLike[str] | Model = ...,
+    *,
+    with_frame: Literal[False] = False,
+    task: Task | None = ...,
+    confidence: float | None = ...,
+    reuse: Reuse = ...,
+    max_age_s: float = ...,
+    every: int = ...,
+    threads: int = ...,
+) -> Generator[Result, None, None]: ...
+
+
+@overload
+def stream(
+    source: Spec,
+    model: str | os.PathLike[str] | Model = ...,
+    *,
+    with_frame: Literal[True],
+    task: Task | None = ...,
+    confidence: float | None = ...,
+    reuse: Reuse = ...,
+    max_age_s: float = ...,
+    every: int = ...,
+    threads: int = ...,
+) -> Generator[tuple[Frame, Result], None, None]: ...
+
+
+def stream(
+    source: Spec,
+    model: str | os.PathLike[str] | Model = "centerface",
+    *,
+    with_frame: bool = False,
+    task: Task | None = None,
+    confidence: float | None = None,
+    reuse: Reuse = "frame",
+    max_age_s: float = 5.0,
+    every: int = 1,
+    threads: int = 0,
+) -> Generator[Result | tuple[Frame, Result], None, None]:
+    """Run a model on a video: a result for each frame, in order.
+
+    source: whatever `stillframe run` takes, see there. model: a name from `stillframe models list`,
+    a path to an .onnx file, or what `zoo.load` gave. with_frame: yield (frame, result) instead.
+    reuse: "off" or "frame"; the others as in `Settings`. Weights are fetched on first use.
+
+    The generator holds a video file, a decoding thread and the network's threads; all are given
+    back when it ends, is closed, or is dropped. Raises StillframeError: UsageError at once, the
+    others when the first frame is asked for, or when something breaks later.
+    """
+    settings = Settings(reuse=reuse, max_age_s=max_age_s, every=every, threads=threads)
+    return _stream(source, model, with_frame, task, confidence, settings)
+
+
+def _stream(
+    spec: Spec,
+    model: str | os.PathLike[str] | Model,
+    with_frame: bool,
+    task: Task | None,
+    confidence: float | None,
+    settings: Settings,
+) -> Generator[Result | tuple[Frame, Result], None, None]:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(spec))
+        runner = stack.enter_context(Runner(loaded(model, task, confidence), settings))
+        for frame in stack.enter_context(read_ahead(source)):
+            result = runner.step(frame).result
+            yield (frame, result) if with_frame else result
+
+
+def loaded(
+    model: str | os.PathLike[str] | Model, task: Task | None, confidence: float | None
+) -> Model:
+    """The model itself, whichever way it was named."""
+    if not isinstance(model, Model):
+        return zoo.load(os.fspath(model), task=task, confidence=confidence)
+    if task not in (None, model.task):
+        raise UsageError(f"task: expected {model.task}, which {model.name} is for, got {task}")
+    return model if confidence is None else model.with_confidence(confidence)

@@ -1,0 +1,49 @@
+"""Tiny ONNX networks written on the fly, so that nothing has to be fetched."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+BOX = (10.0, 8.0, 50.0, 40.0)
+
+
+def _save(graph: onnx.GraphProto, path: Path) -> Path:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def brightness(path: Path, height: int = 64, width: int = 96) -> Path:
+    """A detector whose one box is BOX and whose score is the picture's mean brightness, 0..1."""
+    picture = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, height, width])
+    outputs = [
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1]),
+        helper.make_tensor_value_info("labels", TensorProto.INT64, [1]),
+    ]
+    constants = {
+        "box": np.array([BOX], np.float32),
+        "class": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=1),
+        helper.make_node("Reshape", ["mean", "one"], ["scores"]),
+        helper.make_node("Identity", ["box"], ["boxes"]),
+        helper.make_node("Identity", ["class"], ["labels"]),
+    ]
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    return _save(helper.make_graph(nodes, "brightness", [picture], outputs, weights), path)
+
+
+def negative(path: Path, height: int | str = "height", width: int | str = "width") -> Path:
+    """A network that answers a picture with its negative, at any size."""
+    shape = [1, 3, height, width]
+    picture = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
+    painted = helper.make_tensor_value_info("painted", TensorProto.FLOAT, shape)
+    one = numpy_helper.from_array(np.array(1, np.float32), "one")
+    nodes = [helper.make_node("Sub", ["one", "image"], ["painted"])]
+    return _save(helper.make_graph(nodes, "negative", [picture], [painted], [one]), path)

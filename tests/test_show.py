@@ -1,0 +1,121 @@
+"""The page that --show serves: what it sends, whom it answers, and that it ends."""
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from stillframe.errors import SinkError
+from stillframe.pipeline.show import LONGEST_SIDE, Show
+
+PICTURE = np.full((90, 160, 3), 200, np.uint8)
+
+
+@pytest.fixture
+def show() -> Iterator[Show]:
+    before = set(threading.enumerate())
+    with Show() as page:
+        yield page
+    assert set(threading.enumerate()) == before
+
+
+def get(show: Show, path: str, host: str | None = None) -> http.client.HTTPResponse:
+    address = urlsplit(show.url).netloc
+    connection = http.client.HTTPConnection(address, timeout=5)
+    connection.putrequest("GET", path, skip_host=True)
+    connection.putheader("Host", address if host is None else host)
+    connection.endheaders()
+    return connection.getresponse()
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """(height, width) as the JPEG's own header has them."""
+    at = data.index(b"\xff\xc0")
+    return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+
+
+def part(response: http.client.HTTPResponse) -> bytes:
+    """The next picture of the stream."""
+    assert response.readline().startswith(b"--")
+    headers = {}
+    while line := response.readline().strip():
+        name, _, value = line.partition(b":")
+        headers[name.lower()] = value.strip()
+    assert headers[b"content-type"] == b"image/jpeg"
+    data = response.read(int(headers[b"content-length"]))
+    response.readline()
+    return data
+
+
+def test_the_page_is_on_this_machine_only_and_shows_the_stream(show: Show) -> None:
+    assert urlsplit(show.url).hostname == "127.0.0.1"
+    page = get(show, "/")
+    assert page.status == 200
+    assert b'src="/stream"' in page.read()
+
+
+def test_the_stream_sends_the_newest_picture_and_then_each_new_one(show: Show) -> None:
+    show.show(PICTURE)
+    stream = get(show, "/stream")
+    assert stream.status == 200
+    assert jpeg_size(part(stream)) == (90, 160)
+    show.show(np.zeros((50, 60, 3), np.uint8))
+    assert jpeg_size(part(stream)) == (50, 60)
+
+
+def test_large_pictures_are_made_smaller(show: Show) -> None:
+    show.show(np.zeros((1080, 1920, 3), np.uint8))
+    assert jpeg_size(part(get(show, "/stream"))) == (LONGEST_SIDE * 1080 // 1920, LONGEST_SIDE)
+
+
+def test_nothing_is_coded_while_nobody_looks(show: Show) -> None:
+    show.show(PICTURE)
+    show.show(np.zeros((50, 60, 3), np.uint8))
+    assert jpeg_size(part(get(show, "/stream"))) == (90, 160)
+
+
+@pytest.mark.parametrize("host", ["", "example.com", "example.com:80", "127.0.0.1", "[::1]:80"])
+def test_other_names_for_this_machine_are_refused(show: Show, host: str) -> None:
+    """What DNS rebinding would send."""
+    show.show(PICTURE)
+    for path in ("/", "/stream"):
+        answer = get(show, path, host)
+        assert answer.status == 403
+        assert b"jpeg" not in answer.read()
+
+
+def test_what_is_not_there_is_not_found(show: Show) -> None:
+    assert get(show, "/etc/passwd").status == 404
+    assert get(show, "/../../etc/passwd").status == 404
+
+
+def test_closing_ends_a_stream_that_waits_and_one_that_does_not_read() -> None:
+    before = set(threading.enumerate())
+    show = Show()
+    with show:
+        show.show(PICTURE)
+        waiting = get(show, "/stream")
+        part(waiting)
+        stuck = socket.create_connection(("127.0.0.1", urlsplit(show.url).port or 0))
+        stuck.sendall(f"GET /stream HTTP/1.1\r\nHost: {urlsplit(show.url).netloc}\r\n\r\n".encode())
+        silent = socket.create_connection(("127.0.0.1", urlsplit(show.url).port or 0))
+        noise = np.random.default_rng(1).integers(0, 255, (720, 1280, 3), np.uint8)
+        for _ in range(20):
+            show.show(noise)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert set(threading.enumerate()) == before
+    show.close()
+    for connection in (stuck, silent):
+        connection.close()
+
+
+def test_a_port_in_use_is_one_clear_line(show: Show) -> None:
+    port = urlsplit(show.url).port or 0
+    with pytest.raises(SinkError, match=rf"cannot serve a page on 127.0.0.1 port {port}: "):
+        Show(port)
