@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
@@ -19,7 +20,7 @@ from stillframe.reuse.import_ops import CONVERTERS
 from stillframe.reuse.import_shapes import grouped, rearrange
 from stillframe.reuse.partition import Piece, partition, work_us
 from stillframe.reuse.passes import optimize
-from stillframe.reuse.placing import Call, Placing, Unsupported
+from stillframe.reuse.placing import Call, Placing, UnsupportedError
 
 Shapes = Mapping[str, Sequence[int]]
 DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -293,12 +294,12 @@ class Importer:
         reason = None
         try:
             if last.domain not in DOMAINS or last.op not in CONVERTERS:
-                raise Unsupported("the engine has no such operator")
+                raise UnsupportedError("the engine has no such operator")
             if len(group) > 1:
                 rearrange(placing, group)
             else:
                 CONVERTERS[last.op](placing, last)
-        except Unsupported as error:
+        except UnsupportedError as error:
             placing.nodes = []
             reason = f"{last.op}: {error}"
             for name in last.outputs:

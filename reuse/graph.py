@@ -16,6 +16,9 @@ Shape = tuple[int, ...]
 Array = NDArray[Any]
 
 ISLAND = "Island"
+"""The operator that ONNX Runtime runs. Its attributes: model, the bytes of an ONNX model; reads and
+writes, one Port per input and output of the node, in order and by the same names, which are those
+inside that model as well; reason, why it is no region; nodes, "operator name" of what it holds."""
 
 
 @dataclass(frozen=True, slots=True)

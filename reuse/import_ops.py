@@ -1,18 +1,18 @@
 """One row per ONNX operator: how it is said in the engine's operators.
 
-A converter reads a Call, writes nodes through Placing and binds its outputs, or raises Unsupported
-with the reason that the island will carry. No onnx here: attributes arrive as Python values.
+A converter reads a Call, writes nodes through Placing and binds its outputs, or raises
+UnsupportedError with the reason that the island will carry. No onnx here: attributes arrive as
+Python values.
 """
 
 from collections.abc import Callable, Sequence
-from math import inf
 
 import numpy as np
 
 from stillframe.reuse import resizing, transposed
-from stillframe.reuse.graph import Act, Array
+from stillframe.reuse.import_pointwise import POINTWISE_CONVERTERS
 from stillframe.reuse.import_shapes import SHAPE_CONVERTERS
-from stillframe.reuse.placing import INTEGER_INPUTS, Call, Placed, Placing, Unsupported
+from stillframe.reuse.placing import INTEGER_INPUTS, Call, Placing, UnsupportedError
 
 Converter = Callable[[Placing, Call], None]
 Pads = tuple[int, int, int, int]
@@ -39,21 +39,21 @@ def geometry(
             behind.append(small if auto == "SAME_LOWER" else large)
         pads = (*before, *behind)
     if min(pads) < 0:
-        raise Unsupported(f"negative pads {list(pads)}")
+        raise UnsupportedError(f"negative pads {list(pads)}")
     return {"stride": stride, "dilation": dilation, "pad": tuple(pads)}
 
 
 def pair(call: Call, name: str) -> tuple[int, int]:
     values = tuple(call.attrs.get(name) or (1, 1))
     if len(values) != 2:
-        raise Unsupported(f"{len(values)}-D {call.op}")
+        raise UnsupportedError(f"{len(values)}-D {call.op}")
     return values[0], values[1]
 
 
 def conv(placing: Placing, call: Call) -> None:
     weights = placing.constant(call.inputs[1], "the weight")
     if weights.ndim != 4:
-        raise Unsupported(f"{weights.ndim - 2}-D convolution")
+        raise UnsupportedError(f"{weights.ndim - 2}-D convolution")
     x = placing.picture(call.inputs[0])
     kernel = (weights.shape[2], weights.shape[3])
     attrs = {
@@ -78,7 +78,7 @@ def conv(placing: Placing, call: Call) -> None:
 def conv_transpose(placing: Placing, call: Call) -> None:
     weights = placing.constant(call.inputs[1], "the weight")
     if weights.ndim != 4:
-        raise Unsupported(f"{weights.ndim - 2}-D transposed convolution")
+        raise UnsupportedError(f"{weights.ndim - 2}-D transposed convolution")
     placing.picture(call.inputs[0])
     bias = None
     if call.input(2):
@@ -89,7 +89,7 @@ def conv_transpose(placing: Placing, call: Call) -> None:
 
 def pool(placing: Placing, call: Call) -> None:
     if len(call.outputs) > 1 and call.outputs[1]:
-        raise Unsupported("its indices output")
+        raise UnsupportedError("its indices output")
     x = placing.picture(call.inputs[0])
     kernel = pair(call, "kernel_shape")
     attrs = {
@@ -117,7 +117,7 @@ def reduce_space(placing: Placing, call: Call) -> None:
     if call.input(1):
         axes = placing.constant(call.inputs[1], "the list of axes").tolist()
     if not axes:
-        raise Unsupported("reduces all axes")
+        raise UnsupportedError("reduces all axes")
     placed = placing.place(name)
     over = sorted(placing.axis(name, axis) for axis in axes)
     if over == [0, 1]:
@@ -131,13 +131,13 @@ def reduce_space(placing: Placing, call: Call) -> None:
         attrs |= {"act": None, "residual_first": False}
         placing.emit("Conv", [name, weights, bias], call.output, attrs)
     else:
-        raise Unsupported(f"reduces axes {list(axes)}: neither rows and columns nor channels")
+        raise UnsupportedError(f"reduces axes {list(axes)}: neither rows and columns nor channels")
     placing.bind(call.output, placed.layout)
 
 
 def batch_normalization(placing: Placing, call: Call) -> None:
     if len([output for output in call.outputs if output]) > 1 or call.attrs.get("training_mode"):
-        raise Unsupported("in training mode")
+        raise UnsupportedError("in training mode")
     placing.picture(call.inputs[0])
     gamma, beta, mean, variance = (
         placing.constant(name, "a statistic").astype(np.float64) for name in call.inputs[1:5]
@@ -167,196 +167,6 @@ def instance_normalization(placing: Placing, call: Call) -> None:
     placing.bind(output, "NCHW")
 
 
-def number(placing: Placing, name: str, default: float) -> float:
-    """A scalar input that must be constant; the default where it was left out."""
-    if not name:
-        return default
-    value = placing.constant(name, "a bound")
-    if value.size != 1:
-        raise Unsupported("a bound that is no single number")
-    return float(value.reshape(()))
-
-
-def clip(placing: Placing, call: Call) -> Act:
-    low = call.attrs.get("min", -inf)
-    high = call.attrs.get("max", inf)
-    if placing.opset >= 11:
-        low = number(placing, call.input(1), -inf)
-        high = number(placing, call.input(2), inf)
-    return Act("relu") if (low, high) == (0, inf) else Act("clip", float(low), float(high))
-
-
-def gelu(placing: Placing, call: Call) -> Act:
-    if call.op == "FastGelu" and call.input(1):
-        raise Unsupported("with a bias")
-    fast = call.op == "FastGelu" or call.attrs.get("approximate", "none") == "tanh"
-    return Act("gelu_tanh" if fast else "gelu")
-
-
-def plain_act(kind: str) -> Callable[[Placing, Call], Act]:
-    return lambda placing, call: Act(kind)
-
-
-ACTS: dict[str, Callable[[Placing, Call], Act]] = {
-    "Relu": plain_act("relu"),
-    "Sigmoid": plain_act("sigmoid"),
-    "Tanh": plain_act("tanh"),
-    "HardSwish": plain_act("hardswish"),
-    "Mish": plain_act("mish"),
-    "Softplus": plain_act("softplus"),
-    "Erf": plain_act("erf"),
-    "Exp": plain_act("exp"),
-    "Sqrt": plain_act("sqrt"),
-    "Abs": plain_act("abs"),
-    "Neg": plain_act("neg"),
-    "LeakyRelu": lambda placing, call: Act("leaky", call.attrs.get("alpha", 0.01)),
-    "Elu": lambda placing, call: Act("elu", call.attrs.get("alpha", 1.0)),
-    "HardSigmoid": lambda placing, call: Act(
-        "hardsigmoid", call.attrs.get("alpha", 0.2), call.attrs.get("beta", 0.5)
-    ),
-    "Clip": clip,
-    "Gelu": gelu,
-    "FastGelu": gelu,
-}
-
-
-def unary(placing: Placing, call: Call) -> None:
-    placed = placing.place(call.inputs[0])
-    act = ACTS[call.op](placing, call)
-    placing.emit("Unary", [call.inputs[0]], call.output, {"act": act})
-    placing.bind(call.output, placed.layout)
-
-
-def parametric_relu(placing: Placing, call: Call) -> None:
-    placed = placing.place(call.inputs[0])
-    slopes = placing.constant(call.inputs[1], "the slope")
-    vector = operand(placing, placed, call.inputs[0], slopes)
-    if vector.shape[:2] != (1, 1):
-        raise Unsupported("slopes that differ over the picture")
-    slope = np.broadcast_to(vector[0, 0], placed.shape[2:])
-    names = [call.inputs[0], placing.hold(f"{call.output}~slope", slope)]
-    placing.emit("Unary", names, call.output, {"act": Act("prelu")})
-    placing.bind(call.output, placed.layout)
-
-
-def operand(placing: Placing, placed: Placed, name: str, value: Array) -> Array:
-    """A constant that broadcasts against tensor `name`, as (H or 1, W or 1, C or 1)."""
-    if value.dtype != np.float32:
-        raise Unsupported(f"a {value.dtype} operand")
-    if value.size == 1:
-        return value.reshape(1, 1, 1)
-    shape = placing.onnx_shape(name)
-    if value.ndim > len(shape):
-        raise Unsupported(f"an operand of shape {list(value.shape)} adds an axis")
-    value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
-    for layout in (placed.layout, "NCHW", "NHWC"):
-        turned = placed.turned(layout)
-        if (layout == placed.layout or placed.flexible) and shape == turned.plain:
-            if value.shape[0] != 1:
-                raise Unsupported("an operand with a batch")
-            return value[0].transpose(1, 2, 0) if layout == "NCHW" else value[0]
-    if np.broadcast_shapes(value.shape, shape) != shape:
-        raise Unsupported(f"an operand of shape {list(value.shape)} for {list(shape)}")
-    value = np.broadcast_to(value, shape).reshape(placed.plain)[0]
-    value = value.transpose(1, 2, 0) if placed.layout == "NCHW" else value
-    for axis in range(3):
-        first = value.take([0], axis)
-        value = first if bool((value == first).all()) else value
-    return value
-
-
-BINARY = {
-    "Add": "add",
-    "Sum": "add",
-    "Sub": "sub",
-    "Mul": "mul",
-    "Div": "div",
-    "Min": "min",
-    "Max": "max",
-}
-
-
-def binary(placing: Placing, call: Call) -> None:
-    """Two operands, or a chain where ONNX allows many."""
-    names = list(call.inputs)
-    if len(names) == 1:
-        placing.alias(names[0], call.output)
-        return
-    left = names[0]
-    for index, right in enumerate(names[1:]):
-        last = index == len(names) - 2
-        output = call.output if last else f"{call.output}~{index}"
-        combine(placing, BINARY[call.op], left, right, output)
-        left = output
-
-
-def combine(placing: Placing, kind: str, left: str, right: str, output: str) -> None:
-    tensors = [name for name in (left, right) if name not in placing.weights]
-    if not tensors:
-        raise Unsupported("both operands are constant")
-    placed = [placing.place(name) for name in tensors]
-    names = [left, right]
-    layout = placed[0].layout
-    if len(tensors) == 1:
-        at = 0 if left in placing.weights else 1
-        value = operand(placing, placed[0], tensors[0], placing.weights[names[at]])
-        names[at] = placing.hold(f"{output}~operand", value)
-    else:
-        layout = common_layout(placing, tensors, placed)
-    placing.emit("Binary", names, output, {"kind": kind, "act": None})
-    placing.bind(output, layout)
-
-
-def common_layout(placing: Placing, names: Sequence[str], placed: Sequence[Placed]) -> str:
-    """The layout in which both tensors broadcast as (H, W, C) arrays do, or Unsupported."""
-    shapes = [placing.onnx_shape(name) for name in names]
-    stiff = {each.layout for each in placed if not each.flexible}
-    if len(stiff) > 1:
-        raise Unsupported("one operand lies NCHW, the other NHWC")
-    layout = stiff.pop() if stiff else placed[0].layout
-    as_pictures = [each.turned(layout).plain for each in placed]
-    if shapes == as_pictures or (shapes[0] == shapes[1] and placed[0].shape == placed[1].shape):
-        return layout
-    raise Unsupported(f"operands of shapes {list(shapes[0])} and {list(shapes[1])}")
-
-
-def power(placing: Placing, call: Call) -> None:
-    exponent = placing.constant(call.inputs[1], "the exponent")
-    placed = placing.place(call.inputs[0])
-    value = float(exponent.reshape(())) if exponent.size == 1 else 0.0
-    name, output = call.inputs[0], call.output
-    if value == 0.5:
-        placing.emit("Unary", [name], output, {"act": Act("sqrt")})
-    elif value == 2:
-        placing.emit("Unary", [name], output, {"act": Act("square")})
-    elif value == 3:
-        placing.emit("Unary", [name], f"{output}~square", {"act": Act("square")})
-        placing.emit("Binary", [name, f"{output}~square"], output, {"kind": "mul", "act": None})
-    else:
-        raise Unsupported(f"exponent {exponent.reshape(-1)[:4].tolist()}")
-    placing.bind(output, placed.layout)
-
-
-def reciprocal(placing: Placing, call: Call) -> None:
-    placed = placing.place(call.inputs[0])
-    one = placing.hold(f"{call.output}~one", np.ones((1, 1, 1)))
-    attrs = {"kind": "div", "act": None}
-    placing.emit("Binary", [one, call.inputs[0]], call.output, attrs)
-    placing.bind(call.output, placed.layout)
-
-
-def softmax(placing: Placing, call: Call) -> None:
-    name = call.inputs[0]
-    placed, shape = placing.place(name), placing.onnx_shape(name)
-    axis = call.attrs.get("axis", -1 if placing.opset >= 13 else 1)
-    axis = axis + len(shape) if axis < 0 else axis
-    together = shape[axis:] if placing.opset < 13 else shape[axis : axis + 1]
-    if placing.axis(name, axis) != 2 or int(np.prod(together)) != placed.shape[2]:
-        raise Unsupported(f"over axis {axis} of {list(shape)}, not over channels")
-    placing.emit("Softmax", [name], call.output)
-    placing.bind(call.output, placed.layout)
-
-
 def resize(placing: Placing, call: Call) -> None:
     name = call.inputs[0]
     placed, shape = placing.any_picture(name), placing.onnx_shape(name)
@@ -377,17 +187,17 @@ def resize(placing: Placing, call: Call) -> None:
         coordinates = "asymmetric"
         rounding = "ceil" if min(scales) < 1 and call.op == "Resize" else "floor"
     if mode not in ("nearest", "linear") or coordinates not in resizing.COORDINATES:
-        raise Unsupported(f"{mode} with {coordinates} coordinates")
+        raise UnsupportedError(f"{mode} with {coordinates} coordinates")
     if call.attrs.get("antialias") and min(scales) < 1:
-        raise Unsupported("antialiasing")
+        raise UnsupportedError("antialiasing")
     if call.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch" and not given:
-        raise Unsupported("keeps the aspect ratio")
+        raise UnsupportedError("keeps the aspect ratio")
     attrs = {}
     for axis in range(4):
         at = {1: 2, 2: 0, 3: 1} if placed.layout == "NCHW" else {1: 0, 2: 1, 3: 2}
         if at.get(axis, 2) == 2:
             if out[axis] != shape[axis]:
-                raise Unsupported("resizes channels")
+                raise UnsupportedError("resizes channels")
             continue
         attrs["rows" if at[axis] == 0 else "cols"] = resizing.source(
             shape[axis],
@@ -413,14 +223,14 @@ def matmul(placing: Placing, call: Call) -> None:
     name, output = call.inputs[0], call.output
     matrix = placing.constant(call.inputs[1], "the matrix")
     if matrix.ndim != 2 or matrix.dtype != np.float32:
-        raise Unsupported(f"a matrix of shape {list(matrix.shape)}")
+        raise UnsupportedError(f"a matrix of shape {list(matrix.shape)}")
     matrix = matrix.T if call.attrs.get("transB") else matrix
     placed, shape = placing.place(name), placing.onnx_shape(name)
     vector = placed.shape[:2] == (1, 1)
     if call.attrs.get("transA") or not (vector or shape == placed.turned("NHWC").plain):
-        raise Unsupported(f"of a tensor of shape {list(shape)}, no vector")
-    if not vector and placed.layout != "NHWC" or shape[-1] != placed.shape[2]:
-        raise Unsupported(f"of a tensor of shape {list(shape)}, no vector")
+        raise UnsupportedError(f"of a tensor of shape {list(shape)}, no vector")
+    if (not vector and placed.layout != "NHWC") or shape[-1] != placed.shape[2]:
+        raise UnsupportedError(f"of a tensor of shape {list(shape)}, no vector")
     bias = np.zeros(matrix.shape[1])
     if call.input(2):
         value = placing.constant(call.inputs[2], "the bias")
@@ -440,7 +250,7 @@ def cast(placing: Placing, call: Call) -> None:
     """float32 to float32, or what callers feed as small integers."""
     name = call.inputs[0]
     if call.attrs["to"] != "float32":
-        raise Unsupported(f"to {call.attrs['to']}")
+        raise UnsupportedError(f"to {call.attrs['to']}")
     if name in placing.feeds and placing.dtypes[name] in INTEGER_INPUTS:
         placing.dtypes[name] = "float32"
     placing.alias(name, call.output)
@@ -457,12 +267,6 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceMax": reduce_space,
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
-    **dict.fromkeys(ACTS, unary),
-    "PRelu": parametric_relu,
-    **dict.fromkeys(BINARY, binary),
-    "Pow": power,
-    "Reciprocal": reciprocal,
-    "Softmax": softmax,
     "Resize": resize,
     "Upsample": resize,
     "DepthToSpace": depth_and_space,
@@ -470,6 +274,7 @@ CONVERTERS: dict[str, Converter] = {
     "MatMul": matmul,
     "Gemm": matmul,
     "Cast": cast,
+    **POINTWISE_CONVERTERS,
     **SHAPE_CONVERTERS,
 }
 """ONNX operator -> converter, of the default domain and of com.microsoft where names agree."""

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stillframe.reuse.placing import TO_NCHW, TO_NHWC, Call, Placed, Placing, Unsupported, whole
+from stillframe.reuse.placing import Call, Placed, Placing, UnsupportedError, whole
 
 
 def identity(placing: Placing, call: Call) -> None:
     """Also what has no effect when a model is only run: Dropout, Expand to the same shape."""
     if len([output for output in call.outputs if output]) > 1:
-        raise Unsupported("its mask output")
+        raise UnsupportedError("its mask output")
     if placing.onnx_shape(call.inputs[0]) != placing.onnx_shape(call.output):
-        raise Unsupported("changes the shape")
+        raise UnsupportedError("changes the shape")
     placing.alias(call.inputs[0], call.output)
 
 
@@ -35,7 +35,7 @@ def transpose(placing: Placing, call: Call) -> None:
         return
     turned = swaps(placed, shape, perm)
     if turned is None:
-        raise Unsupported(f"axes {list(perm)} of {list(shape)}: neither to NHWC nor to NCHW")
+        raise UnsupportedError(f"axes {list(perm)} of {list(shape)}: neither to NHWC nor to NCHW")
     placing.alias(name, call.output, turned)
 
 
@@ -60,21 +60,21 @@ def swaps(placed: Placed, shape: Sequence[int], perm: tuple[int, ...]) -> str | 
 def concat(placing: Placing, call: Call) -> None:
     names = [name for name in call.inputs if name not in placing.weights]
     if len(names) != len(call.inputs):
-        raise Unsupported("a constant among its inputs")
+        raise UnsupportedError("a constant among its inputs")
     placed = [placing.place(name) for name in names]
     axes = {placing.axis(name, call.attrs["axis"]) for name in names}
     stiff = {each.layout for each in placed if not each.flexible}
     if len(axes) > 1 or len(stiff) > 1:
-        raise Unsupported("inputs lie differently")
+        raise UnsupportedError("inputs lie differently")
     layout = stiff.pop() if stiff else placed[0].layout
     shapes = [placing.onnx_shape(name) for name in names]
     views = [shape != each.turned(layout).plain for shape, each in zip(shapes, placed, strict=True)]
     axis = axes.pop()
     sizes = [each.shape[:axis] + each.shape[axis + 1 :] for each in placed]
     if any(size != sizes[0] for size in sizes) or (any(views) and not all(views)):
-        raise Unsupported("inputs lie differently")
+        raise UnsupportedError("inputs lie differently")
     if axis != 2 and any(views):
-        raise Unsupported("joins pictures that were reshaped to rows")
+        raise UnsupportedError("joins pictures that were reshaped to rows")
     placing.emit("Concat", names, call.output, {"axis": axis})
     placing.bind(call.output, layout)
 
@@ -131,12 +131,12 @@ def cut(placing: Placing, call: Call) -> None:
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         axis = axis + len(shape) if axis < 0 else axis
         if step < 1:
-            raise Unsupported(f"step {step}")
+            raise UnsupportedError(f"step {step}")
         taken = range(*slice(start, end, step).indices(shape[axis]))
         if len(taken) == shape[axis]:
             continue
         if not taken:
-            raise Unsupported("takes nothing")
+            raise UnsupportedError("takes nothing")
         at = placing.axis(name, axis)
         values["start"][at], values["step"][at] = taken.start, step
         values["size"][at] = len(taken)
@@ -156,7 +156,7 @@ def gather(placing: Placing, call: Call) -> None:
     steps = np.diff(taken)
     step = int(steps[0]) if len(steps) else 1
     if indices.ndim > 1 or step < 1 or bool((steps != step).any()):
-        raise Unsupported("indices at unequal distances")
+        raise UnsupportedError("indices at unequal distances")
     take(placing, name, call.output, at, int(taken[0]), step, len(taken))
     placing.bind(call.output, placed.layout)
 
@@ -166,7 +166,7 @@ def pad(placing: Placing, call: Call) -> None:
     placed = placing.any_picture(name)
     mode = call.attrs.get("mode", "constant")
     if mode not in ("constant", "reflect", "edge"):
-        raise Unsupported(f"mode {mode}")
+        raise UnsupportedError(f"mode {mode}")
     if placing.opset < 11:
         pads, value = call.attrs["pads"], call.attrs.get("value", 0.0)
     else:
@@ -199,7 +199,7 @@ def pad(placing: Placing, call: Call) -> None:
     if mode == "reflect":
         widest = [max(first, last) for first, last in zip(before, behind, strict=True)]
         if any(wide >= size > 0 and wide for wide, size in zip(widest, shape, strict=True)):
-            raise Unsupported("reflects more than the picture holds")
+            raise UnsupportedError("reflects more than the picture holds")
     attrs = {"pad": (top, left, bottom, right, front, back), "mode": mode, "value": value}
     placing.emit("Pad", [source], call.output, attrs)
     placing.bind(call.output, layout)
@@ -266,7 +266,7 @@ def rearrange(placing: Placing, chain: Sequence[Call]) -> None:
     placed = placing.picture(name)
     found = operator_of(placing, chain)
     if found is None:
-        raise Unsupported("rearranges axes")
+        raise UnsupportedError("rearranges axes")
     kind, block = found
     if kind == "shuffle":
         depth = placed.shape[2]

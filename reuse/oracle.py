@@ -9,12 +9,12 @@ from stillframe.reuse.graph import ISLAND, Array, Graph, Node, Port
 from stillframe.reuse.ops import OPS
 
 
-def to_region(array: Array, layout: str) -> Array:
-    """A fed array -> (H, W, C) float32; raw arrays as they are."""
-    if layout == "raw":
+def to_region(array: Array, port: Port) -> Array:
+    """What stands at the port -> (H, W, C) float32; raw arrays as they are."""
+    if port.layout == "raw":
         return np.asarray(array)
-    array = np.asarray(array, np.float32)
-    return np.ascontiguousarray(array[0].transpose(1, 2, 0) if layout == "NCHW" else array[0])
+    array = np.asarray(array, np.float32)[0]
+    return np.ascontiguousarray(array.transpose(1, 2, 0) if port.layout == "NCHW" else array)
 
 
 def from_region(array: Array, port: Port) -> Array:
@@ -30,7 +30,7 @@ def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Input name -> array as the model declares it, to output name -> array."""
     tensors: dict[str, Array] = dict(graph.constants)
     for port in graph.inputs:
-        tensors[port.name] = to_region(feeds[port.name], port.layout)
+        tensors[port.name] = to_region(feeds[port.name], port)
     for node in graph.nodes:
         if node.op == ISLAND:
             tensors |= run_island(node, tensors)
@@ -48,9 +48,13 @@ def run_island(node: Node, tensors: Mapping[str, Array]) -> dict[str, Array]:
     session = onnxruntime.InferenceSession(
         node.attrs["model"], options, providers=["CPUExecutionProvider"]
     )
-    feeds = {port.name: from_region(tensors[port.name], port) for port in node.attrs["reads"]}
-    found = session.run(list(node.outputs), feeds)
+    reads, writes = node.attrs["reads"], node.attrs["writes"]
+    feeds = {
+        port.name: from_region(tensors[name], port)
+        for name, port in zip(node.inputs, reads, strict=True)
+    }
+    found = session.run([port.name for port in writes], feeds)
     return {
-        port.name: to_region(array, port.layout)
-        for port, array in zip(node.attrs["writes"], found, strict=True)
+        name: to_region(array, port)
+        for name, port, array in zip(node.outputs, writes, found, strict=True)
     }

@@ -67,9 +67,9 @@ def partition(
     found = levels(kept)
     steps = []
     for level in sorted(set(found)):
-        members = tuple(index for index in range(len(kept)) if found[index] == level)
-        island = kept[members[0]].reason is not None
-        steps.append(Step(members, joined(reasons[i] for i in members) if island else None))
+        step = tuple(index for index in range(len(kept)) if found[index] == level)
+        island = kept[step[0]].reason is not None
+        steps.append(Step(step, joined(reasons[index] for index in step) if island else None))
     return steps
 
 

@@ -40,7 +40,7 @@ FIXED = {
 """Operators that say how their input lies."""
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """The engine has no such operator; the message is the island's reason."""
 
 
@@ -95,8 +95,8 @@ class Placing:
     """Everything the converters read and write.
 
     onnx_shapes, dtypes: of the ONNX tensors, where known. weights: the ONNX constants. feeds: what
-    callers give. readers: ONNX tensor -> calls. placed: region tensors. nodes, shapes, constants: what the conversion of
-    the present call wrote; the importer takes or drops it as a whole.
+    callers give. readers: ONNX tensor -> calls. placed: region tensors. nodes, shapes, constants:
+    what the conversion of the present call wrote; the importer takes or drops it as a whole.
     """
 
     opset: int
@@ -113,31 +113,31 @@ class Placing:
     # what an ONNX tensor is
 
     def constant(self, name: str, what: str) -> Array:
-        """The value of a constant input, or Unsupported."""
+        """The value of a constant input, or UnsupportedError."""
         if name not in self.weights:
-            raise Unsupported(f"{what} is computed, not constant")
+            raise UnsupportedError(f"{what} is computed, not constant")
         return self.weights[name]
 
     def onnx_shape(self, name: str) -> Shape:
         shape = self.onnx_shapes.get(name)
         if shape is None or any(size < 0 for size in shape):
-            raise Unsupported(f"the shape of {name!r} is not known before a run")
+            raise UnsupportedError(f"the shape of {name!r} is not known before a run")
         return shape
 
     def place(self, name: str) -> Placed:
-        """How a tensor lies; decided here for what nothing has placed yet: inputs, islands' outputs."""
+        """How a tensor lies; decided here for what nothing has placed: inputs, islands' outputs."""
         if name in self.placed:
             return self.placed[name]
         if name in self.weights:
-            raise Unsupported("a constant stands where a computed tensor is expected")
+            raise UnsupportedError("a constant stands where a computed tensor is expected")
         shape = self.onnx_shape(name)
         dtype = self.dtypes.get(name, "unknown")
         if dtype != "float32":
-            raise Unsupported(f"{name!r} is {dtype}, not float32")
+            raise UnsupportedError(f"{name!r} is {dtype}, not float32")
         if len(shape) != 4 or 0 in shape:
-            raise Unsupported(f"{name!r} has shape {list(shape)}, which is no picture")
+            raise UnsupportedError(f"{name!r} has shape {list(shape)}, which is no picture")
         if shape[0] != 1:
-            raise Unsupported(f"{name!r} has batch {shape[0]}; the engine runs batch 1")
+            raise UnsupportedError(f"{name!r} has batch {shape[0]}; the engine runs batch 1")
         layout = self.expected_layout(name)
         found = {axis: shape[at] for at, axis in AXES[layout].items()}
         self.placed[name] = Placed(layout, (found[0], found[1], found[2]))
@@ -162,13 +162,13 @@ class Placing:
         return "NCHW"
 
     def picture(self, name: str, layout: str = "NCHW") -> Placed:
-        """A tensor that is plain in this layout, or Unsupported."""
+        """A tensor that is plain in this layout, or UnsupportedError."""
         placed = self.place(name)
         turned = placed.turned(layout)
         if placed.layout != layout and not placed.flexible:
-            raise Unsupported(f"{name!r} lies {placed.layout}, not {layout}")
+            raise UnsupportedError(f"{name!r} lies {placed.layout}, not {layout}")
         if self.onnx_shapes[name] != turned.plain:
-            raise Unsupported(f"{name!r} has shape {list(self.onnx_shapes[name])}, no picture")
+            raise UnsupportedError(f"{name!r} has shape {list(self.onnx_shapes[name])}, no picture")
         return turned
 
     def any_picture(self, name: str) -> Placed:
@@ -179,7 +179,7 @@ class Placing:
                 turned = placed.turned(layout)
                 if self.onnx_shapes[name] == turned.plain:
                     return turned
-        raise Unsupported(f"{name!r} has shape {list(self.onnx_shapes[name])}, no picture")
+        raise UnsupportedError(f"{name!r} has shape {list(self.onnx_shapes[name])}, no picture")
 
     def axis(self, name: str, axis: int) -> int:
         """Axis of (H, W, C) that an axis of the ONNX tensor stands for."""
@@ -197,7 +197,9 @@ class Placing:
                 return 2
             if placed.layout == "NCHW" and behind == others:
                 return 2
-        raise Unsupported(f"axis {axis} of {name!r}, shape {list(shape)}, is no axis of a picture")
+        raise UnsupportedError(
+            f"axis {axis} of {name!r}, shape {list(shape)}, is no axis of a picture"
+        )
 
     # what the engine gets
 
@@ -212,7 +214,7 @@ class Placing:
         node = Node(op, tuple(inputs), (output,), dict(attrs or {}))
         shape = OPS[op].shape(node.attrs, [self.shape(name) for name in inputs])
         if min(shape) < 1:
-            raise Unsupported(f"{output!r} would be empty: {shape}")
+            raise UnsupportedError(f"{output!r} would be empty: {shape}")
         self.nodes.append(node)
         self.shapes[output] = shape
         return shape
@@ -236,7 +238,9 @@ class Placing:
         if known is None or any(size < 0 for size in known):
             self.onnx_shapes[output] = placed.plain
         elif prod(known) != prod(placed.shape):
-            raise Unsupported(f"{output!r} should have shape {list(known)}, not {placed.shape}")
+            raise UnsupportedError(
+                f"{output!r} should have shape {list(known)}, not {placed.shape}"
+            )
         elif placed.flexible and known == placed.turned("NCHW").plain:
             placed = placed.turned("NCHW")
         elif placed.flexible and known == placed.turned("NHWC").plain:

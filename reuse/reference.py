@@ -36,7 +36,7 @@ def erf(x: NDArray[Any]) -> NDArray[Any]:
     for step in range(ERF_STEPS, 0, -1):
         tail = large + step / 2 / tail
     outside = 1 - np.exp(-(large**2)) / tail / np.sqrt(np.pi)
-    return np.sign(x) * np.where(size <= 2.5, inside, outside)
+    return np.asarray(np.sign(x) * np.where(size <= 2.5, inside, outside))
 
 
 def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
@@ -44,7 +44,7 @@ def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def softplus(x: NDArray[Any]) -> NDArray[Any]:
-    return np.logaddexp(x, np.zeros((), x.dtype))
+    return np.asarray(np.logaddexp(x, np.zeros((), x.dtype)))
 
 
 ACTS: dict[str, Callable[[NDArray[Any], Act], NDArray[Any]]] = {
@@ -140,7 +140,7 @@ def conv(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
 
 def max_pool(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     (x,) = arrays
-    return np.max([part for _, _, part in taps(x, node, out, -np.inf)], axis=0)
+    return np.asarray(np.max([part for _, _, part in taps(x, node, out, -np.inf)], axis=0))
 
 
 def average_pool(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
@@ -156,14 +156,14 @@ def average_pool(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
         inside = np.ones((top + x.shape[0] + bottom, left + x.shape[1] + right, 1), np.float32)
         node = node.with_(attrs={**node.attrs, "pad": (0, 0, 0, 0)})
     count = np.sum([part for _, _, part in taps(inside, node, out, 0.0)], axis=0)
-    return (total / np.maximum(count, 1)).astype(np.float32)
+    return np.asarray(total / np.maximum(count, 1), np.float32)
 
 
 def global_pool(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     (x,) = arrays
     if node.attrs["kind"] == "max":
-        return x.max((0, 1), keepdims=True)
-    return x.mean((0, 1), keepdims=True, dtype=np.float64).astype(np.float32)
+        return np.asarray(x.max((0, 1), keepdims=True))
+    return np.asarray(x.mean((0, 1), keepdims=True, dtype=np.float64), np.float32)
 
 
 def unary(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
@@ -200,7 +200,7 @@ def modulate(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
 def softmax(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     (x,) = arrays
     raised = np.exp(x - x.max(2, keepdims=True))
-    return raised / raised.sum(2, keepdims=True)
+    return np.asarray(raised / raised.sum(2, keepdims=True))
 
 
 def concat(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
@@ -230,7 +230,7 @@ def resize(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     low, high, weight = node.attrs["rows"]
     x = x[low] + (x[high] - x[low]) * weight[:, None, None]
     low, high, weight = node.attrs["cols"]
-    return x[:, low] + (x[:, high] - x[:, low]) * weight[None, :, None]
+    return np.asarray(x[:, low] + (x[:, high] - x[:, low]) * weight[None, :, None])
 
 
 def depth_to_space(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
@@ -242,7 +242,7 @@ def depth_to_space(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
         split = x.reshape(*x.shape[:2], block, block, depth).transpose(0, 2, 1, 3, 4)
     else:
         split = x.reshape(*x.shape[:2], depth, block, block).transpose(0, 3, 1, 4, 2)
-    return split.reshape(height, width, depth)
+    return np.asarray(split.reshape(height, width, depth))
 
 
 def space_to_depth(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
@@ -251,4 +251,4 @@ def space_to_depth(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     block = node.attrs["block"]
     split = x.reshape(out[0], block, out[1], block, x.shape[2])
     order = (0, 2, 1, 3, 4) if node.attrs["mode"] == "DCR" else (0, 2, 4, 1, 3)
-    return split.transpose(order).reshape(out)
+    return np.asarray(split.transpose(order).reshape(out))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stillframe.reuse.graph import Array
-from stillframe.reuse.placing import Call, Placing, Unsupported
+from stillframe.reuse.placing import Call, Placing, UnsupportedError
 
 SMALL_DEPTH = 32
 """Up to so many channels over all phases, one Conv with some zero taps beats several small ones."""
@@ -72,7 +72,7 @@ def axis(call: Call, index: int, size: int, kernel: int) -> Axis:
     elif auto == "VALID":
         before = behind = 0
     if before < 0 or full - before - behind < 1:
-        raise Unsupported(f"pads {list(pads)} of a picture of {size}")
+        raise UnsupportedError(f"pads {list(pads)} of a picture of {size}")
     taps: list[list[tuple[int, int]]] = [[] for _ in range(stride)]
     for tap in range(kernel):
         taps[tap * dilation % stride].append((tap, tap * dilation // stride))
@@ -88,7 +88,7 @@ def write(placing: Placing, call: Call, weights: Array, bias: Array | None) -> N
     inside = placing.shape(call.inputs[0])
     rows, cols = axis(call, 0, inside[0], height), axis(call, 1, inside[1], width)
     if rows.stride != cols.stride:
-        raise Unsupported(f"unequal strides {rows.stride} and {cols.stride}")
+        raise UnsupportedError(f"unequal strides {rows.stride} and {cols.stride}")
     grouped = weights.reshape(group, depth_in // group, each, height, width)
     kernel = grouped.transpose(3, 4, 1, 0, 2).reshape(height, width, depth_in // group, depth)
     shift = np.zeros(depth) if bias is None else bias
