@@ -11,7 +11,7 @@ from stillframe.pipeline.address import FILE_PROTOCOLS, Address
 from stillframe.pipeline.conversion import Converter
 from stillframe.pipeline.decoder import Decoder, ReadError
 from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.pipe import PipeReader
+from stillframe.pipeline.pipe import PIPE_REMEDY, PipeReader
 from stillframe.pipeline.redaction import redact
 from stillframe.pipeline.source_info import Source, SourceInfo, SourceState
 
@@ -19,10 +19,6 @@ CLOSE_S = 5.0
 # the rate of a stream need not be measured before its first picture is shown
 LOW_LATENCY: Mapping[str, str] = {"fpsprobesize": "0"}
 NOT_A_VIDEO = "not a video that can be read, or cut off before its index"
-PIPE_REMEDY = (
-    "; a pipe cannot go back: send MPEG-TS, Matroska, y4m or fragmented MP4 "
-    "(ffmpeg -movflags frag_keyframe+empty_moov), or name the file"
-)
 
 
 def open_container(

@@ -13,6 +13,7 @@ from av.stream import Discard, Disposition, Stream
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.conversion import orientation
+from stillframe.pipeline.pipe import PIPE_REMEDY
 from stillframe.pipeline.source_info import SourceInfo, SourceKind
 from stillframe.pipeline.timeline import Timeline
 
@@ -72,12 +73,11 @@ class Decoder:
             _ignore_other_streams(container, self._stream.index)
         self._packets = self._demux()
         self._read_errors = 0
-        self._damaged_from: int | None = None  # pts from which the next picture counts as damaged
-        self._damaged = False
+        self._damaged = False  # something before the next picture could not be read or decoded
         self._suspects: set[int] = set()  # pts of packets that arrived marked as damaged
         self._shape: tuple[int, int] | None = None
         self._waiting: list[Picture] = []
-        self._waiting = self._first()
+        self._waiting = self._first(kind)
         first = self._waiting[0]
         self.start = _start(container, first.pts * first.time_base, self._rate)
         self.info = _info(container, self._stream, first.image, spec, kind)
@@ -102,16 +102,18 @@ class Decoder:
         self._packets = iter(())
         self._container.close()
 
-    def _first(self) -> list[Picture]:
+    def _first(self, kind: SourceKind) -> list[Picture]:
+        remedy = PIPE_REMEDY if kind == "pipe" else ""
         try:
             while (pictures := self.step()) is not None:
                 if pictures:
                     return pictures
         except ReadError as error:
-            raise SourceError(f"{self._spec}: no frame could be read: {error}") from None
+            raise SourceError(f"{self._spec}: no frame could be read: {error}{remedy}") from None
         damage = f" ({self.skipped} damaged packets)" if self.skipped else ""
         raise SourceError(
             f"{self._spec}: a video track without a single frame that can be decoded{damage}"
+            f"{remedy}"
         )
 
     def _demux(self) -> "Iterator[Packet[Stream]]":
@@ -148,7 +150,7 @@ class Decoder:
             return []
         except (av.FFmpegError, ValueError):
             self.skipped += 1
-            self._damaged, self._damaged_from = True, packet.pts
+            self._damaged = True
             return []
 
     def _placed(self, image: av.VideoFrame) -> Picture:
@@ -166,14 +168,10 @@ class Decoder:
         )
 
     def _is_damaged(self, image: av.VideoFrame, raw: int | None) -> bool:
-        marked = raw is not None and raw in self._suspects
+        marked = raw in self._suspects
+        after, self._damaged = self._damaged, False
         if marked and raw is not None:
             self._suspects.discard(raw)
-        after = self._damaged and (
-            raw is None or self._damaged_from is None or raw >= self._damaged_from
-        )
-        if after:
-            self._damaged, self._damaged_from = False, None
         return image.is_corrupt or marked or after
 
 

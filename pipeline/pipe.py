@@ -7,6 +7,11 @@ import threading
 
 from stillframe.errors import SourceError
 
+PIPE_REMEDY = (
+    "; a pipe cannot go back: send MPEG-TS, Matroska, y4m or fragmented MP4 "
+    "(ffmpeg -movflags frag_keyframe+empty_moov), or name the file"
+)
+
 
 class PipeReader:
     """A file object over a pipe's descriptor, for `av.open`; it cannot seek.

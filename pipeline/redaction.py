@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 UNSURE = "<address not shown>"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
-_BARE_CREDENTIALS = re.compile(r"[^:/@]*:.*@", re.DOTALL)
+_BARE_CREDENTIALS = re.compile(r"(?![/.~]).*:.*@", re.DOTALL)  # a path starts with / . or ~
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'\"]+")
 _SHORTEST_SECRET = 3
 
