@@ -10,19 +10,23 @@ from stillframe.errors import ModelError
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Picture
 
-Span = Literal[1, 255]
+Span = tuple[int, int]
+SPANS: tuple[Span, ...] = ((0, 1), (0, 255), (-1, 1))
+"""What stands for black and for white in pictures that networks make."""
 
 
 @dataclass(frozen=True, slots=True)
 class Painter:
     """The first output as a picture of its own size, what fit added around it cut off.
 
-    layout, order: of the output's three channels. span: white, 1 or 255; values beyond are cut off.
+    layout, order: of the output's three channels. black, white: what stands for them; values
+    beyond are cut off.
     """
 
     layout: Literal["nchw", "nhwc"] = "nchw"
     order: Literal["rgb", "bgr"] = "rgb"
-    span: Span = 1
+    black: float = 0.0
+    white: float = 1.0
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Picture:
         axis = 1 if self.layout == "nchw" else 3
@@ -39,5 +43,6 @@ class Painter:
         bottom = top + view.source[0] * view.scale[1] * rows
         part = slice(round(top), round(bottom)), slice(round(left), round(right))
         picture = cv2.merge([np.ascontiguousarray(plane[part], np.float32) for plane in planes])
-        above = np.maximum(picture, np.float32(0))
-        return Picture(np.asarray(cv2.convertScaleAbs(above, alpha=255.0 / self.span), np.uint8))
+        above = np.maximum(picture, np.float32(self.black)) - np.float32(self.black)
+        gain = 255.0 / (self.white - self.black)
+        return Picture(np.asarray(cv2.convertScaleAbs(above, alpha=gain), np.uint8))

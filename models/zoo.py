@@ -14,6 +14,7 @@ from stillframe.errors import ModelError
 from stillframe.models import architectures, ncnn
 from stillframe.models.darknet import YOLOV3_TINY, convert
 from stillframe.models.detection import centerface, yolo_v3
+from stillframe.models.forms import recognise
 from stillframe.models.image import Painter
 from stillframe.models.labels import CDLA, COCO
 from stillframe.models.model import IMAGENET, Form, Model, Preprocessing, Sizing, Task
@@ -304,7 +305,7 @@ ROWS: tuple[ModelRow, ...] = (
         assets=(),
         form=Form(
             task="image",
-            decoder=Painter(span=255),
+            decoder=Painter(white=255),
             sizing=Sizing(base=(360, 640), longest=640, multiple=4),
         ),
         convert=lambda files: architectures.style().SerializeToString(),
@@ -350,7 +351,7 @@ def path(
 def load(
     name: str | Path,
     *,
-    task: Task | None = None,
+    task: str | None = None,
     input_size: tuple[int, int] | None = None,
     confidence: float | None = None,
     progress: Progress | None = None,
@@ -358,8 +359,8 @@ def load(
 ) -> Model:
     """A model by its name in MODELS, or from an .onnx file whose form is recognised.
 
-    task: says what a file's outputs mean where their shapes do not. input_size: (H, W), kept for
-    every source. confidence: another least score, 0..1.
+    task: one of forms.ACCEPTED, says what a file's outputs mean where their shapes do not.
+    input_size: (H, W), kept for every source. confidence: another least score, 0..1.
     """
     if str(name) in MODELS:
         form, label = MODELS[str(name)].form, str(name)
@@ -370,9 +371,7 @@ def load(
         origin = Path(name)
         if not origin.exists() and origin.suffix != ".onnx":
             row(str(name))
-        from stillframe.models.forms import recognise
-
-        form, label = recognise(origin, task), origin.stem
+        form, label = recognise(origin, task, input_size), origin.stem
     if input_size is not None:
         form = replace(form, sizing=Sizing(form.sizing.check(input_size)))
     model = Model.at(label, origin, form)
