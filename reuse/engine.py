@@ -39,8 +39,7 @@ class Engine:
     Not thread-safe: a session holds a lock around it.
     """
 
-    def __init__(self, plan: Plan, workers: Workers,
-                 break_even: float | None = None) -> None:
+    def __init__(self, plan: Plan, workers: Workers, break_even: float | None = None) -> None:
         self.plan = plan
         self._workers = workers
         self._break_even = BREAK_EVEN if break_even is None else break_even

@@ -9,9 +9,10 @@ import numpy as np
 from stillframe.reuse.graph import Act, Node
 from stillframe.reuse.kernels import conv, move, pointwise, pool, reduce
 from stillframe.reuse.kernels import table as t
-from stillframe.reuse.ops import OPS
-from stillframe.reuse.packing import choose_tile, pack_depthwise, pack_panels, tile_positions
+from stillframe.reuse.kernels.activation import ACTIVATIONS
 from stillframe.reuse.kernels.microkernel import LANES
+from stillframe.reuse.ops import OPS
+from stillframe.reuse.packing import choose_tile, pack_depthwise, pack_panels
 from stillframe.reuse.windows import Window, pad_source
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def act_columns(builder: "Builder", node: Node) -> tuple[dict[int, int], dict[in
     act: Act | None = node.attrs.get("act")
     if act is None:
         return {}, {}
-    columns = {t.ACTIVATION: int(t.Activation[act.kind.upper()])}
+    columns = {t.ACTIVATE: ACTIVATIONS[act.kind].address}
     if act.kind == "prelu":
         slopes = np.asarray(builder.graph.constants[node.inputs[-1]], np.float32).ravel()
-        columns[t.SLOPE] = builder.constant(slopes)
+        columns[t.SLOPES] = builder.constant(slopes)
     return columns, {t.ACT_A: act.a, t.ACT_B: act.b}
 
 
@@ -91,49 +92,48 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
     dilation_y, dilation_x = node.attrs["dilation"]
     lines = [y * dilation_y * row for y in range(taps_y)]
     taps = [line + x * dilation_x * pixel for line in lines for x in range(taps_x)]
-    tile: int | None = None
+    runs, length = taps, depth
     if groups == 1:
-        opcode = t.Opcode.CONV
         tile = choose_tile(channels)
         packed, shift, panels = pack_panels(weights, bias, tile)
-        joined = dilation_x == 1 and pixel == depth * 4
-        runs, length = (lines, taps_x * depth) if joined else (taps, depth)
-        result = panels * packed.shape[2]
-        columns |= {t.PANEL_BYTES: packed[0].nbytes, t.TILE: tile}
+        multiply, positions = conv.MULTIPLY_TILES[tile], conv.TILES[tile][0]
+        step = panels * packed.shape[2]
+        columns[conv.PANEL_BYTES] = packed[0].nbytes
+        if dilation_x == 1 and pixel == depth * 4:  # the taps of a line lie side by side
+            runs, length = lines, taps_x * depth
     elif depth == 1 and groups == channels:
-        opcode = t.Opcode.DEPTHWISE
         packed, shift, panels = pack_depthwise(weights, bias)
-        runs, length, result = taps, 1, panels * LANES
+        multiply, positions, step = conv.multiply_depthwise, conv.DEPTHWISE_POSITIONS, shift.size
     else:
-        opcode = t.Opcode.GROUPED
-        packed, shift, runs, length = weights, bias, taps, depth
-        panels = -(-channels // LANES)
-        result = panels * LANES
-        columns |= {t.PARAMETER + 2: channels, t.PARAMETER + 3: groups}
-    step = tile_positions(tile) if opcode != t.Opcode.GROUPED else 1
-    chunk = max(min(t.CHUNK, 16384 // result), 1) // step * step or step
+        packed, shift, panels = weights, bias, 1
+        multiply, positions, step = conv.multiply_grouped, 1, -(-channels // LANES) * LANES
+        columns |= {conv.OUTPUTS: channels, conv.GROUPS: groups}
+    chunk = max(min(t.CHUNK, 16384 // step) // positions, 1) * positions
     if residual:
         first = node.attrs["residual_first"]
         columns |= {
             t.SECOND: builder.tensor(node.inputs[3]),
-            t.PARAMETER: conv.RESIDUAL_BEFORE if first else conv.RESIDUAL_AFTER,
+            conv.RESIDUAL: conv.RESIDUAL_BEFORE if first else conv.RESIDUAL_AFTER,
         }
     columns |= extra | {
-        t.OPCODE: opcode,
-        t.WEIGHTS: builder.constant(packed),
-        t.BIAS: builder.constant(shift),
-        t.RUNS: builder.constant(np.array(runs, np.int64)),
-        t.RUN_COUNT: len(runs),
-        t.RUN_LENGTH: length,
-        t.PANELS: panels,
+        t.KERNEL: conv.convolve.address,
         t.STRIDE_Y: node.attrs["stride"][0],
         t.STRIDE_X: node.attrs["stride"][1],
         t.PAD_TOP: node.attrs["pad"][0],
         t.PAD_LEFT: node.attrs["pad"][1],
-        t.PARAMETER + 1: chunk,
+        conv.MULTIPLY: multiply.address,
+        conv.WEIGHTS: builder.constant(packed),
+        conv.BIAS: builder.constant(shift),
+        conv.RUNS: builder.constant(np.array(runs, np.int64)),
+        conv.RUN_COUNT: len(runs),
+        conv.RUN_LENGTH: length,
+        conv.PANELS: panels,
+        conv.TILE_POSITIONS: positions,
+        conv.RESULT_STEP: step * 4,
+        conv.CHUNK_POSITIONS: chunk,
     }
     work = height * width * channels * taps_y * taps_x * depth
-    return [Lowered(columns, floats, work, (chunk + step) * result, compares=True)]
+    return [Lowered(columns, floats, work, (chunk + positions) * step, compares=True)]
 
 
 def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:
@@ -146,7 +146,7 @@ def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:
         top, left, bottom, right = node.attrs["pad"]
         counted = (top + height + bottom, left + width + right)
     columns |= {
-        t.OPCODE: t.Opcode.AVERAGE_POOL if average else t.Opcode.MAX_POOL,
+        t.KERNEL: (pool.average_pool if average else pool.max_pool).address,
         t.STRIDE_Y: node.attrs["stride"][0],
         t.STRIDE_X: node.attrs["stride"][1],
         t.PAD_TOP: node.attrs["pad"][0],
@@ -163,7 +163,9 @@ def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:
 
 def lower_unary(builder: "Builder", node: Node) -> list[Lowered]:
     extra, floats = act_columns(builder, node)
-    return [Lowered(mask_columns(builder, node) | extra | {t.OPCODE: t.Opcode.UNARY}, floats)]
+    return [
+        Lowered(mask_columns(builder, node) | extra | {t.KERNEL: pointwise.unary.address}, floats)
+    ]
 
 
 def lower_binary(builder: "Builder", node: Node) -> list[Lowered]:
@@ -173,7 +175,7 @@ def lower_binary(builder: "Builder", node: Node) -> list[Lowered]:
     left, right = (builder.broadcast(name, out) for name in node.inputs[:2])
     steps = [int(builder.graph.shapes[name][2] == out[2]) for name in node.inputs[:2]]
     columns |= {
-        t.OPCODE: t.Opcode.BINARY,
+        t.KERNEL: pointwise.binary.address,
         t.INPUT: left,
         t.SECOND: right,
         pointwise.KIND: pointwise.BINARY_KINDS[node.attrs["kind"]],
@@ -190,26 +192,34 @@ def lower_affine(builder: "Builder", node: Node) -> list[Lowered]:
         for name in node.inputs[1:3]
     )
     columns = mask_columns(builder, node) | extra
-    columns |= {t.OPCODE: t.Opcode.AFFINE, t.WEIGHTS: scale, t.BIAS: shift}
+    columns |= {
+        t.KERNEL: pointwise.normalize.address,
+        pointwise.SCALE: scale,
+        pointwise.SHIFT: shift,
+    }
     return [Lowered(columns, floats)]
 
 
 def lower_modulate(builder: "Builder", node: Node) -> list[Lowered]:
     extra, floats = act_columns(builder, node)
     columns = mask_columns(builder, node) | extra
-    columns |= {t.OPCODE: t.Opcode.MODULATE, t.SECOND: builder.tensor(node.inputs[1])}
+    columns |= {t.KERNEL: pointwise.modulate.address, t.SECOND: builder.tensor(node.inputs[1])}
     return [Lowered(columns, floats)]
 
 
 def lower_softmax(builder: "Builder", node: Node) -> list[Lowered]:
-    return [Lowered(mask_columns(builder, node) | {t.OPCODE: t.Opcode.SOFTMAX})]
+    return [Lowered(mask_columns(builder, node) | {t.KERNEL: pointwise.softmax.address})]
 
 
 def lower_reduction(builder: "Builder", node: Node) -> list[Lowered]:
     height, _, channels = builder.graph.shapes[node.inputs[0]]
     sums = np.zeros((height, 2, channels), np.float64)
     columns = mask_columns(builder, node)
-    columns |= {t.OPCODE: t.Opcode.GLOBAL_POOL, reduce.SUMS: builder.constant(sums)}
+    columns |= {
+        t.KERNEL: reduce.reduce_all.address,
+        t.PREPARE: reduce.reduce_rows.address,
+        reduce.SUMS: builder.constant(sums),
+    }
     floats: dict[int, float] = {}
     if node.op == "Moments":
         gamma, beta = (
@@ -217,10 +227,9 @@ def lower_reduction(builder: "Builder", node: Node) -> list[Lowered]:
             for name in node.inputs[1:3]
         )
         columns |= {
-            t.OPCODE: t.Opcode.MOMENTS,
             reduce.WANTED: reduce.MOMENTS,
-            t.WEIGHTS: builder.constant(gamma),
-            t.BIAS: builder.constant(beta),
+            reduce.GAMMA: builder.constant(gamma),
+            reduce.BETA: builder.constant(beta),
         }
         floats[t.SCALAR] = node.attrs["epsilon"]
     else:
@@ -231,7 +240,7 @@ def lower_reduction(builder: "Builder", node: Node) -> list[Lowered]:
 
 def move_columns(builder: "Builder", rows: Any, columns: Any) -> dict[int, int]:
     return {
-        t.OPCODE: t.Opcode.MOVE,
+        t.KERNEL: move.move.address,
         move.ROWS: builder.constant(np.asarray(rows, np.int32)),
         move.COLUMNS: builder.constant(np.asarray(columns, np.int32)),
     }
@@ -281,7 +290,6 @@ def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
     found.append(
         Lowered(
             {
-                t.OPCODE: t.Opcode.SPREAD,
                 t.TARGET: builder.tensor(node.output),
                 t.SOURCES: address,
                 t.SOURCE_COUNT: count,
@@ -321,7 +329,7 @@ def lower_resize(builder: "Builder", node: Node) -> list[Lowered]:
     found = mask_columns(builder, node)
     if not (np.any(rows[2]) or np.any(columns[2])):
         return [Lowered(found | move_columns(builder, rows[0], columns[0]))]
-    found |= {t.OPCODE: t.Opcode.LINEAR_RESIZE}
+    found |= {t.KERNEL: move.linear_resize.address}
     names = (
         (move.ROWS, move.ROWS_HIGH, move.ROW_WEIGHTS),
         (move.COLUMNS, move.COLUMNS_HIGH, move.COLUMN_WEIGHTS),
@@ -336,9 +344,9 @@ def lower_resize(builder: "Builder", node: Node) -> list[Lowered]:
 
 
 def lower_blocks(builder: "Builder", node: Node) -> list[Lowered]:
-    opcode = t.Opcode.DEPTH_TO_SPACE if node.op == "DepthToSpace" else t.Opcode.SPACE_TO_DEPTH
+    kernel = move.depth_to_space if node.op == "DepthToSpace" else move.space_to_depth
     columns = mask_columns(builder, node) | {
-        t.OPCODE: opcode,
+        t.KERNEL: kernel.address,
         move.BLOCK: node.attrs["block"],
         move.DEPTH_FIRST: int(node.attrs["mode"] == "DCR"),
     }

@@ -28,9 +28,18 @@ class SourceModel:
 
 
 TYPES = {
-    "float32": "float", "float64": "double", "float16": "float16", "int64": "int64",
-    "int32": "int32", "uint8": "uint8", "int8": "int8", "bool": "bool", "uint16": "uint16",
-    "int16": "int16", "uint32": "uint32", "uint64": "uint64",
+    "float32": "float",
+    "float64": "double",
+    "float16": "float16",
+    "int64": "int64",
+    "int32": "int32",
+    "uint8": "uint8",
+    "int8": "int8",
+    "bool": "bool",
+    "uint16": "uint16",
+    "int16": "int16",
+    "uint32": "uint32",
+    "uint64": "uint64",
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.reuse.kernels.conv import DEPTHWISE_POSITIONS, TILES
+from stillframe.reuse.kernels.conv import TILES
 from stillframe.reuse.kernels.microkernel import LANES
 
 Floats = NDArray[np.float32]
@@ -61,8 +61,3 @@ def pack_depthwise(weights: Floats, bias: Floats) -> tuple[Floats, Floats, int]:
     shift = np.zeros(panels * LANES, np.float32)
     shift[:channels] = bias
     return packed, shift, panels
-
-
-def tile_positions(tile: int | None) -> int:
-    """Positions of one micro-kernel call; None: depthwise."""
-    return DEPTHWISE_POSITIONS if tile is None else TILES[tile][0]

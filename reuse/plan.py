@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.reuse.graph import ISLAND, Graph, Node
+from stillframe.reuse.kernels import move
 from stillframe.reuse.kernels import table as t
 from stillframe.reuse.lowering import LOWER, Lowered
 from stillframe.reuse.packing import aligned
@@ -360,7 +361,7 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
     )
     address, count = builder.sources([builder.source(name, same, (height, width))])
     columns = {
-        t.OPCODE: t.Opcode.EXPORT,
+        t.KERNEL: move.export.address,
         t.TARGET: builder.port(height, width),
         t.INPUT: builder.tensor(name),
         t.SOURCES: address,
@@ -375,8 +376,9 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
     return array
 
 
-def compile_plan(graph: Graph, workers: int = 1, *, exact: bool = True,
-                 memory_budget: int | None = None) -> Plan:
+def compile_plan(
+    graph: Graph, workers: int = 1, *, exact: bool = True, memory_budget: int | None = None
+) -> Plan:
     """Compile a partitioned graph for so many workers.
 
     exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until

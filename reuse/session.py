@@ -139,8 +139,11 @@ class ReuseSession:
 
     # --- what InferenceSession does not have ----------------------------------------------------
     def step(
-        self, feeds: Mapping[str, Any], change: Mapping[str, Any] | Any = None,
-        *, dense: bool = False,
+        self,
+        feeds: Mapping[str, Any],
+        change: Mapping[str, Any] | Any = None,
+        *,
+        dense: bool = False,
     ) -> tuple[list[Array], StepStats]:
         """As `run` for callers who know what changed; -> (all outputs as views, what was done).
 

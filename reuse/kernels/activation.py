@@ -9,23 +9,11 @@ import math
 
 import numpy as np
 
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import ACTIVATION, Native, kernel, native
 from stillframe.reuse.kernels.memory import float_bits, get_f32, set_f32
-from stillframe.reuse.kernels.table import Activation
 
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
-
-# frozen into the compiled kernels
-RELU, LEAKY, CLIP = int(Activation.RELU), int(Activation.LEAKY), int(Activation.CLIP)
-SIGMOID, TANH = int(Activation.SIGMOID), int(Activation.TANH)
-HARDSIGMOID, HARDSWISH = int(Activation.HARDSIGMOID), int(Activation.HARDSWISH)
-SILU, MISH = int(Activation.SILU), int(Activation.MISH)
-GELU, GELU_TANH, ERF = int(Activation.GELU), int(Activation.GELU_TANH), int(Activation.ERF)
-SOFTPLUS, ELU, EXP = int(Activation.SOFTPLUS), int(Activation.ELU), int(Activation.EXP)
-SQRT, ABS, NEG = int(Activation.SQRT), int(Activation.ABS), int(Activation.NEG)
-PRELU, SQUARE, LOG = int(Activation.PRELU), int(Activation.SQUARE), int(Activation.LOG)
-RECIPROCAL = int(Activation.RECIPROCAL)
 
 
 @kernel
@@ -58,8 +46,11 @@ def tanh(x):  # type: ignore[no-untyped-def]
     s = x * x
     near = size + size * s * (
         F(-3.33332819422e-1)
-        + s * (F(1.33314422036e-1) + s * (F(-5.37397155531e-2) + s * (
-            F(2.06390887954e-2) + s * F(-5.70498872745e-3))))
+        + s
+        * (
+            F(1.33314422036e-1)
+            + s * (F(-5.37397155531e-2) + s * (F(2.06390887954e-2) + s * F(-5.70498872745e-3)))
+        )
     )
     value = near if size < F(0.625) else far
     return -value if x < ZERO else value
@@ -78,96 +69,185 @@ def erf(x):  # type: ignore[no-untyped-def]
     return -value if x < ZERO else value
 
 
-@kernel
-def activate(kind, a, b, slopes, source, target, count):  # type: ignore[no-untyped-def]
-    # source (count,) -> target (count,), which may be the same; slopes (count,) for PRELU
-    if kind == RELU:
-        for i in range(count):
-            x = get_f32(source, i)
-            set_f32(target, i, ZERO if x < ZERO else x)
-    elif kind == LEAKY:
-        for i in range(count):
-            x = get_f32(source, i)
-            set_f32(target, i, x * a if x < ZERO else x)
-    elif kind == CLIP:
-        for i in range(count):
-            x = get_f32(source, i)
-            x = a if x < a else x
-            set_f32(target, i, b if x > b else x)
-    elif kind == SIGMOID:
-        for i in range(count):
-            set_f32(target, i, sigmoid(get_f32(source, i)))
-    elif kind == TANH:
-        for i in range(count):
-            set_f32(target, i, tanh(get_f32(source, i)))
-    elif kind == HARDSIGMOID:
-        for i in range(count):
-            x = get_f32(source, i) * a + b
-            x = ZERO if x < ZERO else x
-            set_f32(target, i, ONE if x > ONE else x)
-    elif kind == HARDSWISH:
-        for i in range(count):
-            x = get_f32(source, i)
-            gate = x * F(1.0 / 6.0) + HALF
-            gate = ZERO if gate < ZERO else gate
-            set_f32(target, i, x * (ONE if gate > ONE else gate))
-    elif kind == SILU:
-        for i in range(count):
-            x = get_f32(source, i)
-            set_f32(target, i, x / (ONE + exp(-x)))
-    elif kind == MISH:
-        for i in range(count):
-            x = get_f32(source, i)
-            e = exp(x if x < F(20) else F(20))
-            n = e * (e + TWO)
-            set_f32(target, i, x if x > F(20) else x * (n / (n + TWO)))
-    elif kind == GELU:
-        for i in range(count):
-            x = get_f32(source, i)
-            set_f32(target, i, HALF * x * (ONE + erf(x * F(0.70710678))))
-    elif kind == GELU_TANH:
-        for i in range(count):
-            x = get_f32(source, i)
-            inner = F(0.79788456) * (x + F(0.044715) * x * x * x)
-            set_f32(target, i, HALF * x * (ONE + tanh(inner)))
-    elif kind == ERF:
-        for i in range(count):
-            set_f32(target, i, erf(get_f32(source, i)))
-    elif kind == ELU:
-        for i in range(count):
-            x = get_f32(source, i)
-            set_f32(target, i, a * (exp(x) - ONE) if x < ZERO else x)
-    elif kind == EXP:
-        for i in range(count):
-            set_f32(target, i, exp(get_f32(source, i)))
-    elif kind == SQRT:
-        for i in range(count):
-            set_f32(target, i, np.sqrt(get_f32(source, i)))
-    elif kind == ABS:
-        for i in range(count):
-            set_f32(target, i, abs(get_f32(source, i)))
-    elif kind == NEG:
-        for i in range(count):
-            set_f32(target, i, -get_f32(source, i))
-    elif kind == SQUARE:
-        for i in range(count):
-            x = get_f32(source, i)
-            set_f32(target, i, x * x)
-    elif kind == RECIPROCAL:
-        for i in range(count):
-            set_f32(target, i, ONE / get_f32(source, i))
-    elif kind == PRELU:
-        for i in range(count):
-            x = get_f32(source, i)
-            set_f32(target, i, x * get_f32(slopes, i) if x < ZERO else x)
-    elif kind == SOFTPLUS:
-        for i in range(count):
-            x = F(get_f32(source, i))
-            top = x if x > ZERO else ZERO
-            set_f32(target, i, F(top + math.log1p(exp(-abs(x)))))
-    elif kind == LOG:
-        for i in range(count):
-            set_f32(target, i, F(math.log(get_f32(source, i))))
-    elif source != target:
-        for i in range(count):
-            set_f32(target, i, get_f32(source, i))
+# Each runs over values (count,) in place, through one address: loops over two that may overlap are
+# not vectorised. a and b are the activation's numbers, slopes (count,) those of prelu.
+
+
+@native(ACTIVATION)
+def relu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        set_f32(values, i, ZERO if x < ZERO else x)
+
+
+@native(ACTIVATION)
+def leaky(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        set_f32(values, i, x * a if x < ZERO else x)
+
+
+@native(ACTIVATION)
+def clip(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        x = a if x < a else x
+        set_f32(values, i, b if x > b else x)
+
+
+@native(ACTIVATION)
+def apply_sigmoid(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, sigmoid(get_f32(values, i)))
+
+
+@native(ACTIVATION)
+def apply_tanh(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, tanh(get_f32(values, i)))
+
+
+@native(ACTIVATION)
+def hardsigmoid(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i) * a + b
+        x = ZERO if x < ZERO else x
+        set_f32(values, i, ONE if x > ONE else x)
+
+
+@native(ACTIVATION)
+def hardswish(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        gate = x * F(1.0 / 6.0) + HALF
+        gate = ZERO if gate < ZERO else gate
+        set_f32(values, i, x * (ONE if gate > ONE else gate))
+
+
+@native(ACTIVATION)
+def silu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        set_f32(values, i, x / (ONE + exp(-x)))
+
+
+@native(ACTIVATION)
+def mish(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        e = exp(x if x < F(20) else F(20))
+        n = e * (e + TWO)
+        set_f32(values, i, x if x > F(20) else x * (n / (n + TWO)))
+
+
+@native(ACTIVATION)
+def gelu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        set_f32(values, i, HALF * x * (ONE + erf(x * F(0.70710678))))
+
+
+@native(ACTIVATION)
+def gelu_tanh(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        inner = F(0.79788456) * (x + F(0.044715) * x * x * x)
+        set_f32(values, i, HALF * x * (ONE + tanh(inner)))
+
+
+@native(ACTIVATION)
+def apply_erf(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, erf(get_f32(values, i)))
+
+
+@native(ACTIVATION)
+def elu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        set_f32(values, i, a * (exp(x) - ONE) if x < ZERO else x)
+
+
+@native(ACTIVATION)
+def apply_exp(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, exp(get_f32(values, i)))
+
+
+@native(ACTIVATION)
+def sqrt(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, np.sqrt(get_f32(values, i)))
+
+
+@native(ACTIVATION)
+def absolute(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, abs(get_f32(values, i)))
+
+
+@native(ACTIVATION)
+def neg(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, -get_f32(values, i))
+
+
+@native(ACTIVATION)
+def square(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        set_f32(values, i, x * x)
+
+
+@native(ACTIVATION)
+def reciprocal(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, ONE / get_f32(values, i))
+
+
+@native(ACTIVATION)
+def prelu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = get_f32(values, i)
+        set_f32(values, i, x * get_f32(slopes, i) if x < ZERO else x)
+
+
+@native(ACTIVATION)
+def softplus(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        x = F(get_f32(values, i))
+        top = x if x > ZERO else ZERO
+        set_f32(values, i, F(top + math.log1p(exp(-abs(x)))))
+
+
+@native(ACTIVATION)
+def log(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        set_f32(values, i, F(math.log(get_f32(values, i))))
+
+
+ACTIVATIONS: dict[str, Native] = {
+    "relu": relu,
+    "leaky": leaky,
+    "clip": clip,
+    "sigmoid": apply_sigmoid,
+    "tanh": apply_tanh,
+    "hardsigmoid": hardsigmoid,
+    "hardswish": hardswish,
+    "silu": silu,
+    "mish": mish,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "erf": apply_erf,
+    "elu": elu,
+    "exp": apply_exp,
+    "sqrt": sqrt,
+    "abs": absolute,
+    "neg": neg,
+    "square": square,
+    "reciprocal": reciprocal,
+    "prelu": prelu,
+    "softplus": softplus,
+    "log": log,
+}
+"""By the name that `Act.kind` has."""

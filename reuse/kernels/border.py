@@ -75,9 +75,7 @@ def take_in(known, feed, strides, changed, tensors, target, workers):  # type: i
         mask = tensors[target, MASK] + y * tensors[target, MASK_ROW]
         if known == EVERYTHING:
             for x in range(width):
-                take_position(
-                    line + x * strides[1] * 4, strides[2], stored + x * pixel, channels
-                )
+                take_position(line + x * strides[1] * 4, strides[2], stored + x * pixel, channels)
             continue
         count = 0
         for x in range(width):

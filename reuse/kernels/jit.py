@@ -1,4 +1,4 @@
-"""The only file that compiles: one decorator holds every compiler setting.
+"""The only file that compiles: every compiler setting is here.
 
 `@kernel` functions are plain Python underneath (`.py_func`), run without the GIL, follow IEEE 754
 without reassociation or contraction (so vectorised, scalar, dense and sparse runs agree bit for
@@ -17,10 +17,13 @@ from typing import Any, TypeVar
 
 import numba
 import platformdirs
-from numba.core import caching
+from numba import types
+from numba.core import caching, sigutils
+from numba.core.ccallback import CFunc
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+OPTIONS = {"error_model": "numpy", "boundscheck": False}
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -72,8 +75,48 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
 
 def kernel(function: Function) -> Function:
     """Compile `function` for this host at its first call, or load it from disk."""
-    compiled = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    compiled = numba.njit(nogil=True, **OPTIONS)(function)
     if hasattr(compiled, "py_func"):
         inspect.getsource(function)  # a cacheable kernel is one that has a file
         compiled._cache = KernelCache(function)
     return compiled  # type: ignore[no-any-return]
+
+
+class Native:
+    """A kernel that others call by its address, compiled when that is first asked for.
+
+    What is called by address is compiled once and never into its callers, so a network costs the
+    compilation of the operators that it has and no others.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        self.py_func = function
+        self._signature = signature
+
+    @functools.cached_property
+    def address(self) -> int:
+        compiled = CFunc(
+            self.py_func,
+            sigutils.normalize_signature(self._signature),
+            locals={},
+            options={"nopython": True, **OPTIONS},
+        )
+        compiled._cache = KernelCache(self.py_func)
+        compiled.compile()
+        self._compiled = compiled  # the address is good while this lives
+        return int(compiled.address)
+
+
+_INTEGERS = types.CPointer(types.int64)
+OPERATOR = types.int64(
+    _INTEGERS, types.CPointer(types.float32), _INTEGERS, types.int64, types.int64, _INTEGERS,
+    types.int64,
+)  # fmt: skip
+PREPARE = types.int64(_INTEGERS, _INTEGERS, types.int64, types.int64, types.int64)
+MULTIPLY = types.void(_INTEGERS, types.int64, types.int64, types.int64)
+ACTIVATION = types.void(types.int64, types.int64, types.float32, types.float32, types.int64)
+
+
+def native(signature: Any) -> Callable[[Callable[..., Any]], Native]:
+    """Make a kernel callable by address, with one of the signatures above."""
+    return lambda function: Native(function, signature)

@@ -170,12 +170,12 @@ def emit_depthwise_tile(
     inputs, taps, tap_count, channel, weights, weight_step, bias, out, out_step = args
     kind = ir.VectorType(F32, lanes)
     origins = [
-        builder.add(
-            builder.load(pointer(builder, builder.add(inputs, I64(8 * m)), I64)), channel
-        )
+        builder.add(builder.load(pointer(builder, builder.add(inputs, I64(8 * m)), I64)), channel)
         for m in range(positions)
     ]
-    first = [load_vector(builder, builder.add(bias, I64(4 * lanes * v)), kind) for v in range(vectors)]
+    first = [
+        load_vector(builder, builder.add(bias, I64(4 * lanes * v)), kind) for v in range(vectors)
+    ]
     loop = Loop(builder, tap_count, [first[v] for _ in range(positions) for v in range(vectors)])
     sums = list(loop.carried)
     tap = builder.load(pointer(builder, builder.add(taps, builder.mul(loop.index, I64(8))), I64))
@@ -194,9 +194,7 @@ def emit_depthwise_tile(
             store_vector(builder, totals[m * vectors + v], builder.add(to, I64(4 * lanes * v)))
 
 
-def _tile_signature(
-    positions: Any, vectors: Any, count: int
-) -> Any:
+def _tile_signature(positions: Any, vectors: Any, count: int) -> Any:
     if not isinstance(positions, types.IntegerLiteral):
         return None
     if not isinstance(vectors, types.IntegerLiteral):
@@ -206,8 +204,18 @@ def _tile_signature(
 
 @intrinsic(prefer_literal=True)
 def conv_tile(  # type: ignore[no-untyped-def]
-    typingctx, positions, vectors,
-    inputs, runs, run_count, run_length, weights, start, start_step, out, out_step,
+    typingctx,
+    positions,
+    vectors,
+    inputs,
+    runs,
+    run_count,
+    run_length,
+    weights,
+    start,
+    start_step,
+    out,
+    out_step,
 ):
     """`emit_conv_tile` for literal `positions` and `vectors`, at the host's vector width."""
     signature = _tile_signature(positions, vectors, 9)
@@ -222,8 +230,18 @@ def conv_tile(  # type: ignore[no-untyped-def]
 
 @intrinsic(prefer_literal=True)
 def depthwise_tile(  # type: ignore[no-untyped-def]
-    typingctx, positions, vectors,
-    inputs, taps, tap_count, channel, weights, weight_step, bias, out, out_step,
+    typingctx,
+    positions,
+    vectors,
+    inputs,
+    taps,
+    tap_count,
+    channel,
+    weights,
+    weight_step,
+    bias,
+    out,
+    out_step,
 ):
     """`emit_depthwise_tile` for literal `positions` and `vectors`."""
     signature = _tile_signature(positions, vectors, 9)

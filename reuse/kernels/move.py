@@ -3,7 +3,8 @@ borders of a region, where ONNX's channel planes meet the engine's interleaved o
 
 import numpy as np
 
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.invoke import span_at, tables
+from stillframe.reuse.kernels.jit import OPERATOR, native
 from stillframe.reuse.kernels.memory import get_f32, get_i32, set_f32
 from stillframe.reuse.kernels.table import (
     CHANNELS,
@@ -13,10 +14,6 @@ from stillframe.reuse.kernels.table import (
     PIXEL,
     ROW,
     SCALAR,
-    SPAN_INTS,
-    SPAN_LENGTH,
-    SPAN_X,
-    SPAN_Y,
     TARGET,
 )
 
@@ -31,18 +28,16 @@ BLOCK, DEPTH_FIRST = PARAMETER, PARAMETER + 1
 OUT, OUT_ROW, OUT_PIXEL, OUT_CHANNEL = PARAMETER, PARAMETER + 1, PARAMETER + 2, PARAMETER + 3
 
 
-@kernel
-def move(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def move(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """out[y, x] = in[rows[y], columns[x]], or the scalar where an index is -1."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
     rows, columns = ins[ROWS], ins[COLUMNS]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        start = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, start, length = span_at(spans, index)
         from_y = np.int64(get_i32(rows, y))
         line = tensors[read, DATA] + from_y * tensors[read, ROW]
         for x in range(start, start + length):
@@ -59,18 +54,16 @@ def move(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-de
     return written
 
 
-@kernel
-def linear_resize(ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def linear_resize(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """Bilinear interpolation between the listed rows and columns; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
     row, pixel = tensors[read, ROW], tensors[read, PIXEL]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        start = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, start, length = span_at(spans, index)
         above = tensors[read, DATA] + np.int64(get_i32(ins[ROWS], y)) * row
         below = tensors[read, DATA] + np.int64(get_i32(ins[ROWS_HIGH], y)) * row
         down = get_f32(ins[ROW_WEIGHTS], y)
@@ -89,18 +82,16 @@ def linear_resize(ins, tensors, spans, span_count):  # type: ignore[no-untyped-d
     return written
 
 
-@kernel
-def depth_to_space(ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def depth_to_space(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """ONNX DepthToSpace; DEPTH_FIRST is its DCR mode, otherwise CRD; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
     block = ins[BLOCK]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        start = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, start, length = span_at(spans, index)
         line = tensors[read, DATA] + y // block * tensors[read, ROW]
         for x in range(start, start + length):
             phase = y % block * block + x % block
@@ -116,18 +107,16 @@ def depth_to_space(ins, tensors, spans, span_count):  # type: ignore[no-untyped-
     return written
 
 
-@kernel
-def space_to_depth(ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def space_to_depth(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """ONNX SpaceToDepth: blocks of positions become channels; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[read, CHANNELS]
     block = ins[BLOCK]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        start = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, start, length = span_at(spans, index)
         for x in range(start, start + length):
             out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
             for phase in range(block * block):
@@ -146,17 +135,15 @@ def space_to_depth(ins, tensors, spans, span_count):  # type: ignore[no-untyped-
     return written
 
 
-@kernel
-def export(ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def export(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """Write the listed positions into the caller's array, whatever its strides."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     read = ins[INPUT]
     channels = tensors[read, CHANNELS]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        x = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, x, length = span_at(spans, index)
         source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
         pixel = tensors[read, PIXEL] // 4
         out = ins[OUT] + (y * ins[OUT_ROW] + x * ins[OUT_PIXEL]) * 4
@@ -168,7 +155,8 @@ def export(ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
             for c in range(channels):
                 for i in range(length):
                     set_f32(
-                        out, c * ins[OUT_CHANNEL] + i * ins[OUT_PIXEL],
+                        out,
+                        c * ins[OUT_CHANNEL] + i * ins[OUT_PIXEL],
                         get_f32(source, i * pixel + c),
                     )
         written += length

@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from stillframe.reuse.kernels.activation import activate, exp
-from stillframe.reuse.kernels.jit import kernel
-from stillframe.reuse.kernels.memory import get_f32, get_i32, set_f32
+from stillframe.reuse.kernels.activation import exp
+from stillframe.reuse.kernels.commit import copy
+from stillframe.reuse.kernels.invoke import call_activation, span_at, tables
+from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
+from stillframe.reuse.kernels.memory import get_f32, set_f32
 from stillframe.reuse.kernels.table import (
     ACT_A,
     ACT_B,
-    ACTIVATION,
-    BIAS,
+    ACTIVATE,
     CHANNELS,
     DATA,
     INPUT,
@@ -17,17 +18,9 @@ from stillframe.reuse.kernels.table import (
     PIXEL,
     ROW,
     SECOND,
-    SLOPE,
-    SPAN_INTS,
-    SPAN_LENGTH,
-    SPAN_X,
-    SPAN_Y,
+    SLOPES,
     TARGET,
-    WEIGHTS,
-    Activation,
 )
-
-NONE = int(Activation.NONE)
 
 ADD, SUB, MUL, DIV, MIN, MAX, POW = range(7)
 BINARY_KINDS = {"add": ADD, "sub": SUB, "mul": MUL, "div": DIV, "min": MIN, "max": MAX, "pow": POW}
@@ -35,6 +28,9 @@ BINARY_KINDS = {"add": ADD, "sub": SUB, "mul": MUL, "div": DIV, "min": MIN, "max
 # parameters of BINARY; an operand that is broadcast has strides of 0
 KIND = PARAMETER
 CHANNEL_STEP_A, CHANNEL_STEP_B = PARAMETER + 1, PARAMETER + 2
+
+# parameters of NORMALIZE: addresses of float32 (C,)
+SCALE, SHIFT = PARAMETER, PARAMETER + 1
 
 
 @kernel
@@ -78,9 +74,10 @@ def combine_steps(kind, a, step_a, b, step_b, out, count):  # type: ignore[no-un
         combine(kind, a, 0, b, 0, out, count)
 
 
-@kernel
-def binary(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def binary(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """a ∘ b with numpy's broadcasting over (H, W, C); -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, left, right = ins[TARGET], ins[INPUT], ins[SECOND]
     channels = tensors[target, CHANNELS]
     tight = (
@@ -90,10 +87,7 @@ def binary(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-
     )
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        x = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, x, length = span_at(spans, index)
         a = tensors[left, DATA] + y * tensors[left, ROW] + x * tensors[left, PIXEL]
         b = tensors[right, DATA] + y * tensors[right, ROW] + x * tensors[right, PIXEL]
         out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
@@ -101,37 +95,45 @@ def binary(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-
         for turn in range(turns):
             here = out + turn * tensors[target, PIXEL]
             combine_steps(
-                ins[KIND], a + turn * tensors[left, PIXEL], ins[CHANNEL_STEP_A],
-                b + turn * tensors[right, PIXEL], ins[CHANNEL_STEP_B], here, count,
+                ins[KIND],
+                a + turn * tensors[left, PIXEL],
+                ins[CHANNEL_STEP_A],
+                b + turn * tensors[right, PIXEL],
+                ins[CHANNEL_STEP_B],
+                here,
+                count,
             )
-            if ins[ACTIVATION] != NONE:
-                activate(
-                    ins[ACTIVATION], floats[ACT_A], floats[ACT_B], np.int64(0), here, here, count
+            if ins[ACTIVATE] != 0:
+                call_activation(
+                    ins[ACTIVATE], here, count, floats[ACT_A], floats[ACT_B], ins[SLOPES]
                 )
         written += length
     return written
 
 
-@kernel
-def unary(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def unary(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """An activation by itself; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
     pixel_in, pixel_out = tensors[read, PIXEL], tensors[target, PIXEL]
-    tight = pixel_in == channels * 4 and pixel_out == channels * 4 and ins[SLOPE] == 0
+    tight = pixel_in == channels * 4 and pixel_out == channels * 4 and ins[SLOPES] == 0
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        x = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, x, length = span_at(spans, index)
         source = tensors[read, DATA] + y * tensors[read, ROW] + x * pixel_in
         out = tensors[target, DATA] + y * tensors[target, ROW] + x * pixel_out
         turns, count = (1, length * channels) if tight else (length, channels)
         for turn in range(turns):
-            activate(
-                ins[ACTIVATION], floats[ACT_A], floats[ACT_B], ins[SLOPE],
-                source + turn * pixel_in, out + turn * pixel_out, count,
+            copy(source + turn * pixel_in, out + turn * pixel_out, count)
+            call_activation(
+                ins[ACTIVATE],
+                out + turn * pixel_out,
+                count,
+                floats[ACT_A],
+                floats[ACT_B],
+                ins[SLOPES],
             )
         written += length
     return written
@@ -144,48 +146,45 @@ def affine(scale, shift, ins, floats, tensors, spans, span_count):  # type: igno
     channels = tensors[target, CHANNELS]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        start = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, start, length = span_at(spans, index)
         for x in range(start, start + length):
             source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
             out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
             for c in range(channels):
                 set_f32(out, c, get_f32(source, c) * get_f32(scale, c) + get_f32(shift, c))
-            if ins[ACTIVATION] != NONE:
-                activate(
-                    ins[ACTIVATION], floats[ACT_A], floats[ACT_B], ins[SLOPE], out, out, channels
+            if ins[ACTIVATE] != 0:
+                call_activation(
+                    ins[ACTIVATE], out, channels, floats[ACT_A], floats[ACT_B], ins[SLOPES]
                 )
         written += length
     return written
 
 
-@kernel
-def normalize(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def normalize(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """AFFINE with constant scale and shift (batch normalisation that could not be folded)."""
-    return affine(ins[WEIGHTS], ins[BIAS], ins, floats, tensors, spans, span_count)
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
+    return affine(ins[SCALE], ins[SHIFT], ins, floats, tensors, spans, span_count)
 
 
-@kernel
-def modulate(ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def modulate(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """AFFINE whose scale and shift are a (1, 1, 2C) tensor, as MOMENTS gives."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     scale = tensors[ins[SECOND], DATA]
     shift = scale + tensors[ins[TARGET], CHANNELS] * 4
     return affine(scale, shift, ins, floats, tensors, spans, span_count)
 
 
-@kernel
-def softmax(ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def softmax(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """exp(x - max) / sum over the channels of each position; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        start = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, start, length = span_at(spans, index)
         for x in range(start, start + length):
             source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
             out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from stillframe.reuse.kernels.jit import kernel
-from stillframe.reuse.kernels.memory import get_f32, get_i32, set_f32
+from stillframe.reuse.kernels.invoke import span_at, tables
+from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
+from stillframe.reuse.kernels.memory import get_f32, set_f32
 from stillframe.reuse.kernels.table import (
     CHANNELS,
     DATA,
@@ -14,10 +15,6 @@ from stillframe.reuse.kernels.table import (
     PARAMETER,
     PIXEL,
     ROW,
-    SPAN_INTS,
-    SPAN_LENGTH,
-    SPAN_X,
-    SPAN_Y,
     STRIDE_X,
     STRIDE_Y,
     TARGET,
@@ -56,10 +53,7 @@ def pool(average, ins, tensors, spans, span_count):  # type: ignore[no-untyped-d
     data, row, pixel = tensors[read, DATA], tensors[read, ROW], tensors[read, PIXEL]
     written = 0
     for index in range(span_count):
-        at = index * SPAN_INTS
-        y = np.int64(get_i32(spans, at + SPAN_Y))
-        start_x = np.int64(get_i32(spans, at + SPAN_X))
-        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        y, start_x, length = span_at(spans, index)
         top = y * ins[STRIDE_Y] - ins[PAD_TOP]
         low_y = first_tap(top, ins[DILATION_Y])
         high_y = end_tap(top, ins[KERNEL_Y], ins[DILATION_Y], height)
@@ -93,3 +87,15 @@ def pool(average, ins, tensors, spans, span_count):  # type: ignore[no-untyped-d
                     set_f32(out, c, get_f32(out, c) * scale)
         written += length
     return written
+
+
+@native(OPERATOR)
+def max_pool(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
+    return pool(False, ins, tensors, spans, span_count)
+
+
+@native(OPERATOR)
+def average_pool(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
+    return pool(True, ins, tensors, spans, span_count)

@@ -6,17 +6,18 @@ no running sum that could drift.
 """
 
 import numpy as np
+from numba import carray
 
 from stillframe.reuse.kernels.commit import commit
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.invoke import MANY, tables
+from stillframe.reuse.kernels.jit import OPERATOR, PREPARE, native
 from stillframe.reuse.kernels.memory import get_f32, get_f64, get_u8, set_f32, set_f64
 from stillframe.reuse.kernels.table import (
-    BIAS,
     CHANNELS,
-    CUTOFF,
     DATA,
     HEIGHT,
     INPUT,
+    INSTRUCTION_COLUMNS,
     MASK,
     PARAMETER,
     PIXEL,
@@ -26,26 +27,29 @@ from stillframe.reuse.kernels.table import (
     ROW_FLAGS_STEP,
     SCALAR,
     TARGET,
+    TENSOR_COLUMNS,
     THRESHOLD,
-    WEIGHTS,
     WIDTH,
 )
 
 # parameters: address of the row sums, float64 (H, 2, C); and what is asked for
 SUMS, WANTED = PARAMETER, PARAMETER + 1
+GAMMA, BETA = PARAMETER + 2, PARAMETER + 3  # of MOMENTS: addresses of float32 (C,)
 MEAN, LARGEST, MOMENTS = 0, 1, 2
 
 
-@kernel
-def reduce_rows(ins, tensors, rows, everything):  # type: ignore[no-untyped-def]
-    """Renew the sums of these rows (first, end) where they changed; -> rows renewed."""
+@native(PREPARE)
+def reduce_rows(ins, tensors, first, end, everything):  # type: ignore[no-untyped-def]
+    """Renew the sums of rows [first, end) where they changed; -> rows renewed."""
+    ins = carray(ins, (INSTRUCTION_COLUMNS,))
+    tensors = carray(tensors, (MANY, TENSOR_COLUMNS))
     read = ins[INPUT]
     channels, width = tensors[read, CHANNELS], tensors[read, WIDTH]
     flags, flags_step = tensors[read, ROW_FLAGS], tensors[read, ROW_FLAGS_STEP]
     pixel = tensors[read, PIXEL]
     renewed = 0
-    for y in range(rows[0], rows[1]):
-        if not everything and get_u8(flags, y * flags_step) == 0:
+    for y in range(first, end):
+        if everything == 0 and get_u8(flags, y * flags_step) == 0:
             continue
         renewed += 1
         line = tensors[read, DATA] + y * tensors[read, ROW]
@@ -74,9 +78,10 @@ def reduce_rows(ins, tensors, rows, everything):  # type: ignore[no-untyped-def]
     return renewed
 
 
-@kernel
-def reduce_all(ins, floats, tensors, work, cutoff):  # type: ignore[no-untyped-def]
+@native(OPERATOR)
+def reduce_all(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
     """Row sums -> (1, 1, C) mean or largest value, or (1, 1, 2C) scale and shift; -> changed."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels, height = tensors[read, CHANNELS], tensors[read, HEIGHT]
     size = np.float64(height * tensors[read, WIDTH])
@@ -98,10 +103,14 @@ def reduce_all(ins, floats, tensors, work, cutoff):  # type: ignore[no-untyped-d
         else:
             mean = total / size
             variance = max(square / size - mean * mean, 0.0)
-            scale = get_f32(ins[WEIGHTS], c) / np.sqrt(variance + floats[SCALAR])
+            scale = get_f32(ins[GAMMA], c) / np.sqrt(variance + floats[SCALAR])
             set_f32(results, c, np.float32(scale))
-            set_f32(results, channels + c, np.float32(get_f32(ins[BIAS], c) - mean * scale))
+            set_f32(results, channels + c, np.float32(get_f32(ins[BETA], c) - mean * scale))
     return commit(
-        results, tensors[target, DATA], tensors[target, CHANNELS], cutoff, floats[THRESHOLD],
+        results,
+        tensors[target, DATA],
+        tensors[target, CHANNELS],
+        cutoff,
+        floats[THRESHOLD],
         tensors[target, MASK],
     )

@@ -12,7 +12,6 @@ from stillframe.reuse.kernels.memory import (
     get_i64,
     get_u8,
     set_i32,
-    set_i64,
     set_u8,
 )
 from stillframe.reuse.kernels.table import (
@@ -86,7 +85,7 @@ def join_row(tensors, source, y, line):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def spread_row(tensors, source, where, y, line, target, width):  # type: ignore[no-untyped-def]
+def spread_row(tensors, source, y, line, target, width):  # type: ignore[no-untyped-def]
     # target (width,) |= what row y of the output reads of this source; -> whether anything was on
     tensor = get_i64(source, SOURCE_TENSOR)
     low = get_i32(get_i64(source, ROW_LOW), y)
@@ -153,7 +152,7 @@ def scan_row(mask, step, width, y, spans, count):  # type: ignore[no-untyped-def
 
 
 @kernel
-def find_active(tensors, target, sources, source_count, workers, worker, rows, work):  # type: ignore[no-untyped-def]
+def find_active(tensors, target, sources, source_count, workers, rows, work):  # type: ignore[no-untyped-def]
     """Write this worker's rows of the target's mask and list their spans.
 
     rows: the (first, end) output rows of this worker. work: its row of the worker table; FOUND_*
@@ -176,7 +175,7 @@ def find_active(tensors, target, sources, source_count, workers, worker, rows, w
             tensor = get_i64(source, SOURCE_TENSOR)
             if live(tensors, tensor, workers) == 0:
                 continue
-            if spread_row(tensors, source, 0, y, line, row, width):
+            if spread_row(tensors, source, y, line, row, width):
                 found = True
         if found:
             count, new = scan_row(row, 1, width, y, spans, count)
@@ -222,8 +221,12 @@ def take_share(work, workers, worker):  # type: ignore[no-untyped-def]
         active = work[other, FOUND_ACTIVE]
         if take > 0 and begin < active:
             kept, take = clip_spans(
-                work[other, FOUND], work[other, FOUND_COUNT], begin, take,
-                work[worker, SHARE], kept,
+                work[other, FOUND],
+                work[other, FOUND_COUNT],
+                begin,
+                take,
+                work[worker, SHARE],
+                kept,
             )
         begin = max(begin - active, 0)
     return kept, total

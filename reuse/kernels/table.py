@@ -33,29 +33,22 @@ COLUMN_HIGH = 7
 SOURCE_COLUMNS = 8
 
 # --- instructions: one row each -----------------------------------------------------------------
-OPCODE = 0
+KERNEL = 0  # address of an OPERATOR; 0: only the mask is written
 TARGET = 1  # tensor written
 INPUT = 2  # tensors read
 SECOND = 3
 SOURCES = 4  # address of the mask sources, and how many
 SOURCE_COUNT = 5
-WEIGHTS = 6  # address
-BIAS = 7  # address
-RUNS = 8  # address of int64 byte offsets from a window's origin
-RUN_COUNT = 9
-RUN_LENGTH = 10
-PANELS = 11  # blocks of output channels, each TILE-wide
-PANEL_BYTES = 12
-TILE = 13  # which micro-kernel
-CUTOFF = 14  # a Cutoff
-ACTIVATION = 15  # an Activation
-SLOPE = 16  # address of a slope a channel, or 0
-STRIDE_Y = 17
-STRIDE_X = 18
-PAD_TOP = 19
-PAD_LEFT = 20
-PARAMETER = 21  # the first of six whose meaning is the operator's
-INSTRUCTION_COLUMNS = 27
+PREPARE = 6  # address of a PREPARE that each worker runs over its rows of the input, or 0
+CUTOFF = 7  # a Cutoff
+ACTIVATE = 8  # address of an ACTIVATION, or 0
+SLOPES = 9  # address of a slope a channel, or 0
+STRIDE_Y = 10
+STRIDE_X = 11
+PAD_TOP = 12
+PAD_LEFT = 13
+PARAMETER = 14  # the first of sixteen whose meaning is the operator's
+INSTRUCTION_COLUMNS = 30
 
 # floats of an instruction
 ACT_A = 0
@@ -95,50 +88,3 @@ class Cutoff(IntEnum):
     NEVER = 0
     EQUAL = 1  # every bit equal
     NORM = 2  # sum over channels of the squared difference <= THRESHOLD
-
-
-class Activation(IntEnum):
-    NONE = 0
-    RELU = 1
-    LEAKY = 2
-    CLIP = 3
-    SIGMOID = 4
-    TANH = 5
-    HARDSIGMOID = 6
-    HARDSWISH = 7
-    SILU = 8
-    MISH = 9
-    GELU = 10
-    GELU_TANH = 11
-    SOFTPLUS = 12
-    ERF = 13
-    ELU = 14
-    EXP = 15
-    SQRT = 16
-    ABS = 17
-    NEG = 18
-    PRELU = 19
-    SQUARE = 20
-    LOG = 21
-    RECIPROCAL = 22
-
-
-class Opcode(IntEnum):
-    SPREAD = 0  # only the mask: union of the sources
-    CONV = 1
-    DEPTHWISE = 2
-    GROUPED = 3
-    MAX_POOL = 4
-    AVERAGE_POOL = 5
-    UNARY = 6
-    BINARY = 7
-    AFFINE = 8
-    MODULATE = 9
-    SOFTMAX = 10
-    MOVE = 11
-    LINEAR_RESIZE = 12
-    DEPTH_TO_SPACE = 13
-    SPACE_TO_DEPTH = 14
-    GLOBAL_POOL = 15
-    MOMENTS = 16
-    EXPORT = 17
