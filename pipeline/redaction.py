@@ -61,14 +61,20 @@ def _without_bare_credentials(spec: str) -> str:
 
 
 def _secrets(spec: str) -> set[str]:
-    """The parts of an address that must not appear in a text, as written and percent-decoded."""
+    """The parts of an address that must not appear in a text, as written and percent-decoded.
+
+    Where an @ or a ? could divide the address in several places, each of them is taken to do so.
+    """
     rest = spec.partition("://")[2]
     if not rest:
         rest = spec if _BARE_CREDENTIALS.match(spec) else ""
-    head, tail = _before_query(rest)
-    credentials = rest.rpartition("@")[0] if "@" in rest else ""
-    user, _, password = credentials.partition(":")
-    parts = {credentials, user, password, tail[1:], head.rpartition("@")[0]}
-    parts |= {pair.rpartition("=")[2] for pair in tail[1:].split("&")}
+    parts: set[str] = set()
+    for mark in re.finditer("@", rest):
+        credentials = rest[: mark.start()]
+        user, _, password = credentials.partition(":")
+        parts |= {credentials, user, password}
+    for mark in re.finditer(r"[?#&]", rest):
+        value = re.split(r"[?#&]", rest[mark.end() :], maxsplit=1)[0]
+        parts |= {rest[mark.end() :], value, value.partition("=")[2]}
     parts |= {unquote(part) for part in parts}
     return {part for part in parts if len(part) >= _SHORTEST_SECRET}

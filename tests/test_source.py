@@ -228,7 +228,7 @@ def test_a_packet_that_cannot_be_decoded_flags_the_frame_after_it(
     place = -1
     for _ in range(5):  # the fifth picture: index 4
         place = data.index(b"\x89PNG", place + 1)
-    data[place : place + 16] = bytes(16)
+    data[place + 12 : place + 28] = bytes(16)  # its header chunk
     path.write_bytes(data)
     with open_source(path, decode_threads=threads) as source:
         got = list(source)

@@ -1,0 +1,562 @@
+"""Live sources: deadlines that hold, reconnection, newest frames, frozen cameras, closing."""
+
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillframe.errors import SourceError
+from stillframe.pipeline import live
+from stillframe.pipeline.decoder import Picture, ReadError
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.frozen import FrozenWatch
+from stillframe.pipeline.live import LivePolicy, Opened, ThreadedSource
+from stillframe.pipeline.reconnect import Backoff
+from stillframe.pipeline.source import SourceState, open_source
+from stillframe.pipeline.source_info import SourceInfo
+from stillframe.pipeline.timeline import JoinedTimes
+from tests.hostile import media, servers
+from tests.hostile.media import number_of
+from tests.hostile.servers import Server
+
+READER = "stillframe-reader"
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + 5
+    while readers() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not readers()
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == READER]
+
+
+def taken(source: Any, amount: int) -> list[Frame]:
+    return [next(source) for _ in range(amount)]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+# --- deadlines -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "http", "rtsp", "https"])
+def test_a_server_that_never_speaks_ends_within_the_deadline(scheme: str) -> None:
+    with Server(servers.silent) as server:
+        before = time.monotonic()
+        with pytest.raises(SourceError, match=r"no (picture|answer) within 0.6 s"):
+            open_source(f"{scheme}://127.0.0.1:{server.port}/x", timeout_s=0.6)
+        assert time.monotonic() - before < 0.6 + live.CLOSE_S + 0.5
+        wait_for(lambda: not readers())
+
+
+def test_a_port_where_nothing_arrives_ends_within_the_deadline() -> None:
+    before = time.monotonic()
+    with pytest.raises(SourceError, match=r"udp://127.0.0.1:\d+: no .* within 0.5 s"):
+        open_source(f"udp://127.0.0.1:{free_port()}", timeout_s=0.5)
+    assert time.monotonic() - before < 0.5 + live.CLOSE_S + 0.5
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_first_connection_that_fails_is_not_tried_again() -> None:
+    before = time.monotonic()
+    with pytest.raises(SourceError, match="connection refused"):
+        open_source("tcp://127.0.0.1:9", timeout_s=5)
+    assert time.monotonic() - before < 0.4
+
+
+# --- losing and winning back ---------------------------------------------------------------------
+
+
+def test_a_dropped_stream_is_won_back_and_the_gap_is_marked() -> None:
+    def conduct(server: Server, connection: socket.socket, number: int) -> None:
+        server.send_frames(connection, range(number * 10, number * 10 + 6), rate=50)
+
+    with (
+        Server(conduct) as server,
+        open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2) as source,
+    ):
+        seen = [source.state]
+        got: list[Frame] = []
+        while not got or number_of(got[-1].image) < 12:
+            got.append(next(source))
+            seen.append(source.state)
+        assert source.info.live
+        assert isinstance(source, ThreadedSource)
+        assert "the stream ended" in source.trouble
+    gaps = [n for n, frame in enumerate(got) if frame.discontinuity]
+    assert len(gaps) == 1
+    assert number_of(got[gaps[0]].image) >= 10 > number_of(got[gaps[0] - 1].image)
+    assert all(a.time_s < b.time_s and a.index < b.index for a, b in pairwise(got))
+    outage_s = got[gaps[0]].time_s - got[gaps[0] - 1].time_s
+    assert 0.4 < outage_s < 2  # it lasted as long as the first back-off
+    assert [frame.pts * frame.time_base for frame in got] == pytest.approx(
+        [frame.time_s for frame in got]
+    )
+
+
+def test_a_stalled_stream_is_told_and_then_won_back() -> None:
+    def conduct(server: Server, connection: socket.socket, number: int) -> None:
+        server.send_frames(connection, range(number * 10, number * 10 + 3))
+        if number == 0:
+            server.stopping.wait()
+
+    states: set[SourceState] = set()
+    with (
+        Server(conduct) as server,
+        open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=0.6) as source,
+    ):
+        got: list[Frame] = []
+        reader = threading.Thread(target=lambda: got.extend(taken(source, 5)))
+        reader.start()
+        while reader.is_alive():
+            states.add(source.state)
+            time.sleep(0.01)
+    assert {SourceState.STALLED, SourceState.RECONNECTING, SourceState.RUNNING} <= states
+    assert number_of(got[-1].image) >= 10
+
+
+def test_a_source_lost_for_good_says_so() -> None:
+    def conduct(server: Server, connection: socket.socket, number: int) -> None:
+        if number == 0:
+            server.send_frames(connection, range(3))
+
+    with (
+        Server(conduct) as server,
+        open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=0.5, max_reconnects=2) as source,
+    ):
+        with pytest.raises(SourceError, match="gave up after 2 attempts to reconnect") as caught:
+            taken(source, 10)
+        assert str(caught.value).startswith(f"tcp://127.0.0.1:{server.port}: ")
+        assert source.state is SourceState.FAILED
+        assert server.connections == 3
+
+
+@given(st.integers(0, 5000), st.integers())
+def test_back_off_doubles_between_its_bounds(attempt: int, seed: int) -> None:
+    delay = Backoff().delay_s(attempt, random.Random(seed))
+    ceiling = min(30.0, 0.5 * 2.0 ** min(attempt, 10))
+    assert max(0.5, ceiling / 2) <= delay <= ceiling
+
+
+def test_back_off_has_jitter_and_an_end() -> None:
+    waits = {Backoff().delay_s(3, random.Random(seed)) for seed in range(20)}
+    assert len(waits) == 20
+    assert not Backoff(attempts=3).exhausted(2)
+    assert Backoff(attempts=3).exhausted(3)
+    assert not Backoff(attempts=None).exhausted(10**6)
+
+
+# --- newest frames -------------------------------------------------------------------------------
+
+
+def test_a_slow_consumer_gets_the_newest_frame_and_a_count_of_the_rest() -> None:
+    def conduct(server: Server, connection: socket.socket, number: int) -> None:
+        server.send_frames(connection, range(250), rate=100)
+
+    with (
+        Server(conduct) as server,
+        open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2) as source,
+    ):
+        got = []
+        for _ in range(5):
+            time.sleep(0.2)  # twenty times slower than the camera
+            got.append(next(source))
+            # never more than a few frames old: those on their way through the network and decoder
+            assert server.sent - number_of(got[-1].image) <= 6
+        taken_and_dropped = len(got) + source.dropped
+        assert 0 <= taken_and_dropped - (got[-1].index + 1) <= 6
+        assert source.dropped > 50
+    for frame in got:
+        assert frame.index == number_of(frame.image)  # nothing invented, nothing uncounted
+        assert frame.time_s == pytest.approx(frame.index / 25)
+
+
+def test_every_frame_is_delivered_where_that_is_asked_for() -> None:
+    def conduct(server: Server, connection: socket.socket, number: int) -> None:
+        server.send_frames(connection, range(30), rate=1000)
+
+    with Server(conduct) as server:
+        source = open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2, live=False)
+        time.sleep(0.3)
+        got = [number_of(frame.image) for frame in source]
+        source.close()
+    assert got == list(range(30))
+    assert source.dropped == 0
+
+
+# --- frozen cameras ------------------------------------------------------------------------------
+
+
+def test_a_stream_that_repeats_one_picture_is_frozen_until_it_moves() -> None:
+    thaw = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        yield from range(5)
+        while not thaw.is_set():
+            yield 5
+        yield from (number % 200 for number in count(6))
+
+    def conduct(server: Server, connection: socket.socket, number: int) -> None:
+        server.send_frames(connection, numbers(), rate=100)
+
+    with (
+        Server(conduct) as server,
+        open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2, frozen_after_s=0.3) as source,
+    ):
+        assert not source.frozen
+        before = time.monotonic()
+        while not source.frozen:
+            next(source)
+            assert time.monotonic() - before < 3
+        assert time.monotonic() - before > 0.25
+        assert source.state is SourceState.RUNNING
+        thaw.set()
+        while source.frozen:
+            next(source)
+            assert time.monotonic() - before < 6
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "nv12", "yuyv422", "rgb24", "gray10le", "pal8"])
+def test_one_bit_of_noise_tells_a_still_scene_from_a_frozen_camera(pix_fmt: str) -> None:
+    def shown(bit: int) -> av.VideoFrame:
+        frame = av.VideoFrame(70, 50, pix_fmt)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        last = frame.planes[-1]
+        content = bytearray(last.buffer_size)
+        content[1] = bit
+        last.update(bytes(content))
+        return frame
+
+    watch = FrozenWatch(1.0)
+    assert [watch.observe(shown(0), now) for now in (0.0, 0.5, 1.0)] == [False, False, True]
+    assert not watch.observe(shown(1), 1.5)
+    assert [watch.observe(shown(1), now) for now in (2.0, 2.6)] == [False, True]
+
+
+def test_what_lies_beyond_the_picture_in_memory_is_not_part_of_it() -> None:
+    watch = FrozenWatch(1.0)
+    for now in (0.0, 1.0):
+        frame = av.VideoFrame(70, 50, "yuv420p")
+        for plane in frame.planes:
+            rows = np.full((plane.buffer_size // plane.line_size, plane.line_size), int(now))
+            rows[:, : plane.width] = 9
+            plane.update(rows.astype(np.uint8).tobytes())
+        frozen = watch.observe(frame, now)
+    assert frozen
+
+
+# --- a reader that FFmpeg holds ------------------------------------------------------------------
+
+
+class Stand:
+    """A connection without FFmpeg: gives what `script` yields, step by step."""
+
+    skipped = 0
+    start = Fraction(0)
+
+    def __init__(self, script: Iterator[list[Picture] | None]) -> None:
+        self._script = script
+        self.closed = threading.Event()
+
+    def step(self) -> list[Picture] | None:
+        return next(self._script)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+INFO = SourceInfo("stand", "camera", 96, 64, live=True)
+
+
+def shot(number: int, time_base: Fraction = Fraction(1, 10)) -> list[Picture]:
+    image = av.VideoFrame.from_ndarray(media.picture(number), format="rgb24")
+    return [Picture(image, number, time_base, corrupt=False, discontinuity=False)]
+
+
+def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "GRACE_S", 0.1)
+    release = threading.Event()
+    stands: list[Stand] = []
+
+    def stuck() -> Iterator[list[Picture] | None]:
+        yield shot(1)
+        release.wait()  # no deadline of its own, like a camera's driver
+        yield shot(2)
+
+    def well() -> Iterator[list[Picture] | None]:
+        for number in count(50):
+            time.sleep(0.01)
+            yield shot(number)
+
+    def connect() -> Opened:
+        stands.append(Stand(stuck() if not stands else well()))
+        return Opened(stands[-1], INFO)
+
+    backoff = Backoff(shortest_s=0.01)
+    with ThreadedSource(connect, LivePolicy(0.3, backoff), "stand") as source:
+        assert number_of(next(source).image) == 1
+        frame = next(source)
+        assert number_of(frame.image) >= 50
+        assert frame.discontinuity
+        assert len(readers()) == 2
+        release.set()  # the lost reader may come back now: it must not disturb
+        assert stands[0].closed.wait(2)
+        assert all(number_of(frame.image) > 50 for frame in taken(source, 3))
+
+
+def test_packets_without_pictures_are_no_sign_of_life() -> None:
+    connections = count()
+
+    def sound_only_after(first: int) -> Iterator[list[Picture] | None]:
+        yield shot(first)
+        while True:
+            time.sleep(0.01)
+            yield []
+
+    def connect() -> Opened:
+        return Opened(Stand(sound_only_after(next(connections))), INFO)
+
+    policy = LivePolicy(0.3, Backoff(shortest_s=0.01))
+    with ThreadedSource(connect, policy, "stand") as source:
+        assert isinstance(source, ThreadedSource)
+        assert [number_of(frame.image) for frame in taken(source, 2)] == [0, 1]
+        assert "connected, but no picture for 0.3 s" in source.trouble
+
+
+def test_a_fault_of_our_own_reaches_the_caller() -> None:
+    def broken() -> Iterator[list[Picture] | None]:
+        yield shot(0)
+        raise ZeroDivisionError("a bug")
+
+    source = ThreadedSource(
+        lambda: Opened(Stand(broken()), INFO), LivePolicy(1.0, Backoff()), "stand"
+    )
+    with pytest.raises(ZeroDivisionError), source:
+        taken(source, 2)
+
+
+def test_a_discontinuity_survives_the_drop_of_its_frame() -> None:
+    def script() -> Iterator[list[Picture] | None]:
+        yield shot(0)
+        for number in (1, 2, 3):
+            picture = shot(number)[0]
+            yield [Picture(picture.image, number, picture.time_base, False, number == 1)]
+        time.sleep(0.5)
+        yield None
+
+    source = ThreadedSource(lambda: Opened(Stand(script()), INFO), LivePolicy(2.0), "stand")
+    with source:
+        time.sleep(0.2)
+        frame = next(source)
+    assert number_of(frame.image) == 3
+    assert frame.discontinuity
+    assert source.dropped == 3
+
+
+def test_times_of_connections_are_joined_in_the_first_time_base() -> None:
+    times = JoinedTimes()
+    times.connect(1000, Fraction(1, 1000), Fraction(1), now_s=50.0)
+    assert times.place(1000, Fraction(1, 1000), 50.0) == (1000, 0.0)
+    assert times.place(1500, Fraction(1, 1000), 50.5) == (1500, 0.5)
+    times.connect(7, Fraction(1, 10), Fraction(0), now_s=53.5)  # three seconds were lost
+    assert times.place(7, Fraction(1, 10), 53.5) == (4500, 3.5)
+    assert times.place(8, Fraction(1, 10), 53.6) == (4600, 3.6)
+
+
+# --- closing -------------------------------------------------------------------------------------
+
+
+def stalls_after_three(server: Server, connection: socket.socket, number: int) -> None:
+    server.send_frames(connection, range(3))
+    server.stopping.wait()
+
+
+def test_close_frees_a_waiting_consumer_at_once() -> None:
+    with Server(stalls_after_three) as server:
+        source = open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2.5)
+        ended = threading.Event()
+        got: list[Frame] = []
+
+        def consume() -> None:
+            got.extend(source)
+            ended.set()
+
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        time.sleep(0.3)
+        before = time.monotonic()
+        closer = threading.Thread(target=source.close)
+        closer.start()
+        assert ended.wait(0.5)
+        closer.join(live.CLOSE_S + 0.5)
+        assert not closer.is_alive()
+        assert time.monotonic() - before < live.CLOSE_S + 0.5
+        consumer.join()
+        assert source.state is SourceState.CLOSED
+
+
+LEAVE = """
+from stillframe.pipeline.source import open_source
+source = open_source("tcp://127.0.0.1:{port}", timeout_s=30)
+next(source)
+print("left", flush=True)
+"""
+
+
+def test_a_process_may_end_while_a_reader_waits() -> None:
+    with Server(stalls_after_three) as server:
+        before = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", LEAVE.format(port=server.port)], capture_output=True, timeout=20
+        )
+        assert done.stdout == b"left\n", done.stderr.decode()
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stderr == b""
+        assert time.monotonic() - before < 10
+
+
+# --- protocols -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("password", [None, "admin:hunter22"])
+def test_an_rtsp_camera_is_read(password: str | None) -> None:
+    stream = media.stream_bytes(100)
+    with Server(servers.rtsp(stream, password)) as server:
+        credentials = f"{password}@" if password else ""
+        spec = f"rtsp://{credentials}127.0.0.1:{server.port}/live?key=abcdef"
+        with open_source(spec, timeout_s=5) as source:
+            assert source.info.spec == f"rtsp://127.0.0.1:{server.port}/live"
+            assert (source.info.kind, source.info.live) == ("network", True)
+            got = taken(source, 10)
+        numbers = [number_of(frame.image) for frame in got]
+    assert numbers == sorted(set(numbers))
+    for secret in ("hunter22", "abcdef"):
+        assert secret not in f"{source!r} {source.info!r}"
+
+
+def test_an_rtsp_camera_that_wants_another_password_is_one_clear_error() -> None:
+    with (
+        Server(servers.rtsp(b"", "admin:right-one")) as server,
+        pytest.raises(SourceError, match=r"401|unauthorized|authorization") as caught,
+    ):
+        open_source(f"rtsp://admin:wrong-one@127.0.0.1:{server.port}/live", timeout_s=3)
+    assert "wrong-one" not in str(caught.value)
+
+
+def test_mpeg_ts_over_udp_is_read() -> None:
+    port, stop = free_port(), threading.Event()
+    stream = media.stream_bytes(100)
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for start in count(0, 188 * 7):
+                at = start % len(stream)
+                sender.sendto(stream[at : at + 188 * 7], ("127.0.0.1", port))
+                if stop.wait(0.004):
+                    return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with open_source(f"udp://127.0.0.1:{port}", timeout_s=5) as source:
+            got = taken(source, 10)
+            assert (source.info.width, source.info.height) == (96, 64)
+    finally:
+        stop.set()
+        sender.join()
+    assert all(a.time_s < b.time_s for a, b in pairwise(got))
+
+
+def test_a_film_over_http_is_not_live_and_keeps_every_frame(tmp_path: Path) -> None:
+    film = media.clip(tmp_path / "a.mp4", 40, options={"movflags": "faststart"}).read_bytes()
+    pages = {"/a.mp4?key=abc": servers.http_answer(film, "video/mp4")}
+    with (
+        Server(servers.http_pages(pages)) as server,
+        open_source(f"http://127.0.0.1:{server.port}/a.mp4?key=abc", timeout_s=3) as source,
+    ):
+        assert not source.info.live
+        assert source.info.frame_count == 40
+        assert [number_of(frame.image) for frame in source] == list(range(40))
+        assert source.state is SourceState.ENDED
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "500 Oops"])
+def test_an_http_refusal_is_one_clear_error(status: str) -> None:
+    answer = servers.http_answer(b"", "text/plain", status)
+    with (
+        Server(servers.http_pages({"/x": answer})) as server,
+        pytest.raises(SourceError, match=f"/x: cannot be opened: .*{status[0]}"),
+    ):
+        open_source(f"http://127.0.0.1:{server.port}/x", timeout_s=3)
+
+
+def test_a_playlist_on_disk_cannot_reach_the_network(tmp_path: Path) -> None:
+    segment = media.stream_bytes(20)
+    with Server(servers.http_pages({})) as server:
+        head = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.8,\n"
+        (tmp_path / "out.m3u8").write_text(
+            f"{head}http://127.0.0.1:{server.port}/a.ts\n#EXT-X-ENDLIST\n"
+        )
+        with pytest.raises(SourceError):
+            open_source(tmp_path / "out.m3u8")
+        assert server.connections == 0
+    (tmp_path / "a.ts").write_bytes(segment)
+    (tmp_path / "in.m3u8").write_text(f"{head}a.ts\n#EXT-X-ENDLIST\n")
+    with open_source(tmp_path / "in.m3u8") as source:  # within its own folder it may
+        assert [number_of(frame.image) for frame in source] == list(range(20))
+
+
+def test_the_network_cannot_reach_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "a.ts").write_bytes(media.stream_bytes(20))
+    head = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.8,\n"
+    playlist = f"{head}file://{tmp_path}/a.ts\n#EXT-X-ENDLIST\n".encode()
+    pages = {
+        "/x.m3u8": servers.http_answer(playlist, "application/vnd.apple.mpegurl"),
+        "/moved": servers.http_answer(
+            b"", "text/plain", "302 Found", f"Location: file://{tmp_path}/a.ts\r\n"
+        ),
+    }
+    with Server(servers.http_pages(pages)) as server:
+        for page in pages:
+            with pytest.raises(SourceError):
+                open_source(f"http://127.0.0.1:{server.port}{page}", timeout_s=3)
+
+
+def test_errors_while_reading_name_the_source() -> None:
+    def script() -> Iterator[list[Picture] | None]:
+        yield shot(0)
+        raise ReadError("connection reset by peer")
+
+    source = ThreadedSource(lambda: Opened(Stand(script()), INFO), LivePolicy(1.0), "cam")
+    with source, pytest.raises(SourceError, match="cam: lost: connection reset by peer"):
+        taken(source, 2)
+    assert source.state is SourceState.CLOSED
