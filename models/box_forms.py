@@ -80,7 +80,6 @@ def _parts(seen: Seen) -> boxes.Parts | None:
         count=_place(seen, "num_det", "num_boxes"),
         unit="shares" if tensorflow else "pixels",
         first="y" if tensorflow else "x",
-        from_class=int(tensorflow or "labels" in seen.outputs[classes].name.lower()),
     )
 
 

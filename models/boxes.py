@@ -58,7 +58,7 @@ class Parts:
     """Boxes, scores, classes and perhaps their number, each an output of its own.
 
     boxes, scores, classes, count: places in the outputs. unit: of the corners. first: which
-    coordinate of a corner comes first. from_class: the number of the first class.
+    coordinate of a corner comes first. Classes keep the numbers that the graph gives them.
     """
 
     boxes: int
@@ -67,7 +67,6 @@ class Parts:
     count: int | None = None
     unit: Literal["pixels", "shares"] = "pixels"
     first: Literal["x", "y"] = "x"
-    from_class: int = 0
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Detections:
         boxes = outputs[self.boxes].reshape(-1, 4).astype(np.float32)
@@ -80,9 +79,7 @@ class Parts:
             boxes = boxes[:, [1, 0, 3, 2]]
         if self.unit == "shares":
             boxes = _pixels(boxes, view)
-        known = classes >= self.from_class
-        numbers = classes[known] - self.from_class
-        return _listed(boxes[known], scores[known], numbers, view, form)[0]
+        return _listed(boxes, scores, classes, view, form)[0]
 
 
 @dataclass(frozen=True, slots=True)
