@@ -5,15 +5,18 @@ A step only walks. The tables hold addresses into buffers that the `Plan` keeps 
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.reuse.arena import place
 from stillframe.reuse.graph import ISLAND, Graph, Node
 from stillframe.reuse.kernels import move
 from stillframe.reuse.kernels import table as t
+from stillframe.reuse.lifetimes import Lifetimes, analyse, naive_bytes
 from stillframe.reuse.lowering import LOWER, Lowered
 from stillframe.reuse.packing import aligned
 from stillframe.reuse.storage import Storage, View, lay_out, region_tensors
@@ -22,6 +25,7 @@ from stillframe.reuse.windows import Span, Window
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+COMPARING = frozenset({"Conv", "GlobalPool", "Moments"})  # whose kernels can cut off
 SLACK = 1024  # bytes behind the arena: vector loads of the last position may reach past it
 
 
@@ -82,6 +86,7 @@ class Plan:
     cutoffs: Mapping[str, int]  # tensor name -> instruction that compares it
     arena: NDArray[np.uint8]
     placement: Placed
+    lifetimes: Lifetimes
     weights_bytes: int
     kept: list[Any] = field(default_factory=list)
 
@@ -310,22 +315,35 @@ def _same(span: Span, width: int) -> bool:
     )
 
 
-def root_bytes(name: str, graph: Graph, storage: Storage) -> int:
-    """Bytes of a root with its ring."""
-    height, width, channels = graph.shapes[name]
-    top, left, bottom, right = storage.ring(name)
-    return (top + height + bottom) * (left + width + right) * channels * 4
+def choose_cutoffs(graph: Graph, storage: Storage, exports: AbstractSet[str]) -> frozenset[str]:
+    """The tensors that are compared with what they hold: those that are kept in any case.
+
+    Vectors, such as the gates behind a global pool, are always compared: it costs nothing, and a
+    changed one makes a whole layer new.
+    """
+    lives = analyse(graph, frozenset(), storage=storage, exports=exports).lives
+    found = set()
+    for node in graph.nodes:
+        if node.op in COMPARING:
+            vector = graph.shapes[node.output][:2] == (1, 1)
+            if lives[node.output].persistent or vector:
+                found.add(node.output)
+    return frozenset(found)
 
 
-def place_roots(graph: Graph, storage: Storage) -> Placed:
+def place_roots(graph: Graph, lifetimes: Lifetimes) -> Placed:
     """Offsets of all roots: persistent ones side by side, then the arena of the transients."""
     offsets: dict[str, int] = {}
     end = 0
     for name in region_tensors(graph):
-        if name not in storage.views:
+        if name in lifetimes.persistent:
             offsets[name] = end
-            end += -(-root_bytes(name, graph, storage) // 64) * 64
-    return Placed(offsets, end, end, 0, 0, end)
+            end += -(-lifetimes.lives[name].bytes // 64) * 64
+    arena = place(lifetimes.requests())
+    offsets |= {name: end + offset for name, offset in arena.offsets.items()}
+    return Placed(
+        offsets, end + arena.size, end, arena.size, arena.lower_bound, naive_bytes(graph)
+    )
 
 
 def island_reads(graph: Graph) -> list[str]:
@@ -385,13 +403,15 @@ def compile_plan(
     `Tolerance.calibrate` sets them. memory_budget: bytes for kept activations.
     """
     storage = lay_out(graph)
-    placed = place_roots(graph, storage)
+    wanted = set(island_reads(graph))
+    compared = choose_cutoffs(graph, storage, wanted)
+    lifetimes = analyse(graph, compared, storage=storage, exports=wanted)
+    placed = place_roots(graph, lifetimes)
     builder = Builder(graph, storage, placed.offsets, placed.size, workers)
     for port in graph.inputs:
         if port.layout != "raw":
             builder.tensor(port.name)
     layouts = export_layouts(graph)
-    wanted = set(island_reads(graph))
     exports: dict[str, Floats] = {}
     steps: list[Region | IslandStep] = []
     cutoffs: dict[str, int] = {}
@@ -421,19 +441,20 @@ def compile_plan(
                 node.output, node.op, graph.shapes[node.output], lowered.multiply_adds, number
             )
             at = builder.add(lowered, layer)
-            if lowered.compares:
+            if lowered.compares and node.output in compared:
                 kind = t.Cutoff.EQUAL if exact else t.Cutoff.NORM
                 builder.instructions[at][t.CUTOFF] = kind
                 cutoffs[node.output] = at
         if node.output in wanted:
             exports[node.output] = export(builder, node.output, layouts[node.output], number)
     close_region()
-    return finish(builder, placed, steps, exports, cutoffs)
+    return finish(builder, placed, lifetimes, steps, exports, cutoffs)
 
 
 def finish(
     builder: Builder,
     placed: Placed,
+    lifetimes: Lifetimes,
     steps: Sequence[Region | IslandStep],
     exports: Mapping[str, Floats],
     cutoffs: Mapping[str, int],
@@ -468,6 +489,7 @@ def finish(
         cutoffs=dict(cutoffs),
         arena=builder.arena,
         placement=placed,
+        lifetimes=lifetimes,
         weights_bytes=builder.weights_bytes,
         kept=builder.kept,
     )
