@@ -26,7 +26,7 @@ def brightness(path: Path, height: int = 64, width: int = 96) -> Path:
     ]
     constants = {
         "box": np.array([BOX], np.float32),
-        "class": np.array([0], np.int64),
+        "class": np.array([1], np.int64),
         "one": np.array([1], np.int64),
     }
     nodes = [

@@ -1,0 +1,300 @@
+"""Whole-frame reuse, frame by frame: what meets the network, what keeps its result, and for how
+long. The network is a tiny one whose score is the picture's brightness."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stillframe.errors import ModelError, UsageError
+from stillframe.models import zoo
+from stillframe.models.model import Model
+from stillframe.models.results import Detections
+from stillframe.pipeline import runner as runner_module
+from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.runner import KINDS, MODES, Runner, Settings, Step
+from tests import networks
+
+RATE = 10
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = networks.brightness(tmp_path_factory.mktemp("models") / "brightness.onnx")
+    return zoo.load(str(path), confidence=0.0)
+
+
+class Counting:
+    """An engine that counts its calls and keeps what it was fed."""
+
+    incremental = False
+    calls = 0
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.inner = OnnxRuntimeEngine(path, threads)
+        self.fed: list[NDArray[Any]] = []
+        self.closed = False
+
+    def run(self, feed: Any, change: Any) -> list[NDArray[Any]]:
+        self.fed.append(next(iter(feed.values())).copy())
+        return self.inner.run(feed, change)
+
+    def close(self) -> None:
+        self.closed = True
+        self.inner.close()
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Counting]:
+    """Every engine that the runners of this test made."""
+    made: list[Counting] = []
+
+    def make(path: Path, threads: int) -> Engine:
+        made.append(Counting(path, threads))
+        return made[-1]
+
+    for name, mode in MODES.items():
+        if mode.engine is OnnxRuntimeEngine:
+            monkeypatch.setitem(runner_module.MODES, name, replace(mode, engine=make))
+    return made
+
+
+def scene(brightness: int, square: int = 0) -> NDArray[np.uint8]:
+    """A textured picture of 64 x 96, with a white square of that side in it."""
+    noise = np.random.default_rng(3).integers(-20, 20, (64, 96, 3))
+    image = np.clip(brightness + noise, 0, 255).astype(np.uint8)
+    image[20 : 20 + square, 30 : 30 + square] = 255
+    return image
+
+
+def frame(index: int, image: NDArray[np.uint8], **flags: bool) -> Frame:
+    return Frame(image, index, index / RATE, index, Fraction(1, RATE), **flags)
+
+
+def play(runner: Runner, *images: NDArray[np.uint8]) -> list[Step]:
+    return [runner.step(frame(index, image)) for index, image in enumerate(images)]
+
+
+def score(step: Step) -> float:
+    assert isinstance(step.result, Detections)
+    return float(step.result.confidence[0])
+
+
+def brightness_of(image: NDArray[np.uint8]) -> float:
+    return float((image.astype(np.float64) / 255).mean())
+
+
+def test_an_unchanged_frame_keeps_its_result_with_its_age(
+    model: Model, engines: list[Counting]
+) -> None:
+    with Runner(model) as runner:
+        steps = play(runner, *[scene(100)] * 4)
+    assert [s.kind for s in steps] == ["computed", "unchanged", "unchanged", "unchanged"]
+    assert len(engines[0].fed) == 1
+    assert [s.result.evidence.provenance for s in steps] == ["computed"] + ["reused"] * 3
+    assert [s.result.evidence.age_s for s in steps] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert {score(s) for s in steps} == {score(steps[0])}
+    assert [s.active for s in steps] == [1, 0, 0, 0]
+
+
+def test_a_changed_frame_is_computed_as_if_it_stood_alone(
+    model: Model, engines: list[Counting]
+) -> None:
+    """The whole network runs, so it gets the frame itself and not the gate's reference."""
+    images = [scene(100), scene(100, square=30), scene(101, square=30), scene(100, square=10)]
+    with Runner(model) as runner, Runner(model, Settings(reuse="off")) as plain:
+        for with_reuse, alone in zip(play(runner, *images), play(plain, *images), strict=True):
+            if with_reuse.kind == "computed":
+                assert score(with_reuse) == score(alone)
+    fed = engines[0].fed
+    assert len(fed) >= 3
+    tensor = images[1].astype(np.float32).transpose(2, 0, 1)[None] * np.float32(1 / 255)
+    np.testing.assert_allclose(fed[1], tensor, rtol=1e-6)
+
+
+def test_what_is_treated_as_new_is_told(model: Model) -> None:
+    with Runner(model) as runner:
+        first, second = play(runner, scene(100), scene(100, square=30))
+        assert first.changed is None
+        assert first.active == 1
+        assert second.changed is not None
+        assert second.changed.shape == model.size
+        assert second.changed[20:50, 30:60].all()
+        assert not second.changed[:, 85:].any()
+        assert second.active == pytest.approx(second.changed.mean(), abs=1e-3)
+        assert 900 / (64 * 96) <= second.active < 0.5
+
+
+def test_off_computes_every_frame(model: Model, engines: list[Counting]) -> None:
+    with Runner(model, Settings(reuse="off")) as runner:
+        steps = play(runner, *[scene(100)] * 3)
+    assert [s.kind for s in steps] == ["computed"] * 3
+    assert len(engines[0].fed) == 3
+    assert "gate" not in steps[0].spent_ms
+
+
+def test_a_result_is_renewed_at_its_greatest_age(model: Model) -> None:
+    with Runner(model, Settings(max_age_s=0.25)) as runner:
+        steps = play(runner, *[scene(100)] * 7)
+    assert [s.kind == "computed" for s in steps] == [True, False, False, True, False, False, True]
+    assert max(s.result.evidence.age_s for s in steps) <= 0.25
+
+
+def test_a_scene_cut_starts_afresh(model: Model) -> None:
+    with Runner(model) as runner:
+        steps = play(runner, scene(40), scene(200), scene(200), scene(40))
+    assert [s.kind for s in steps] == ["computed", "computed", "unchanged", "computed"]
+    assert [s.active for s in steps] == [1, 1, 0, 1]
+    assert score(steps[3]) == pytest.approx(brightness_of(scene(40)), abs=1e-3)
+
+
+def test_a_corrupt_frame_is_no_evidence(model: Model, engines: list[Counting]) -> None:
+    """It shows the previous result, and what comes after is compared with what was before it."""
+    with Runner(model) as runner:
+        good = runner.step(frame(0, scene(100)))
+        bad = runner.step(frame(1, scene(250), corrupt=True))
+        after = runner.step(frame(2, scene(100)))
+    assert (bad.kind, after.kind) == ("corrupt", "unchanged")
+    assert score(bad) == score(good)
+    assert bad.result.evidence.age_s == pytest.approx(0.1)
+    assert after.result.evidence.age_s == pytest.approx(0.2)
+    assert len(engines[0].fed) == 1
+
+
+def test_a_corrupt_first_frame_is_answered_and_forgotten(model: Model) -> None:
+    with Runner(model) as runner:
+        bad = runner.step(frame(0, scene(250), corrupt=True))
+        same = runner.step(frame(1, scene(250)))
+        again = runner.step(frame(2, scene(250)))
+    assert [s.kind for s in (bad, same, again)] == ["computed", "computed", "unchanged"]
+
+
+def test_damage_without_end_does_not_freeze_the_result(model: Model) -> None:
+    with Runner(model, Settings(max_age_s=0.25)) as runner:
+        runner.step(frame(0, scene(100)))
+        steps = [runner.step(frame(n, scene(200), corrupt=True)) for n in range(1, 5)]
+        healed = runner.step(frame(5, scene(200)))
+    assert [s.kind for s in steps] == ["corrupt", "corrupt", "computed", "computed"]
+    assert score(steps[2]) == pytest.approx(brightness_of(scene(200)), abs=1e-3)
+    assert healed.kind == "computed"
+
+
+def test_after_a_gap_nothing_is_kept(model: Model) -> None:
+    with Runner(model) as runner:
+        play(runner, scene(100), scene(100))
+        step = runner.step(frame(2, scene(100), discontinuity=True))
+        after = runner.step(frame(3, scene(100)))
+    assert (step.kind, step.active, after.kind) == ("computed", 1.0, "unchanged")
+
+
+def test_every_nth_frame_is_looked_at(model: Model, engines: list[Counting]) -> None:
+    images = [scene(60 + 20 * n) for n in range(7)]
+    with Runner(model, Settings(every=3)) as runner:
+        steps = play(runner, *images)
+    assert [s.kind for s in steps] == ["computed", "skipped", "skipped"] * 2 + ["computed"]
+    assert [s.result.evidence.age_s for s in steps] == pytest.approx([0, 0.1, 0.2] * 2 + [0])
+    assert score(steps[5]) == score(steps[3]) != score(steps[0])
+    assert len(engines[0].fed) == 3
+
+
+def test_another_picture_size_starts_afresh(model: Model, engines: list[Counting]) -> None:
+    """And gives back the engine of the old size."""
+    with Runner(model) as runner:
+        play(runner, scene(100), scene(100))
+        step = runner.step(frame(2, np.full((32, 48, 3), 100, np.uint8)))
+    assert step.kind == "computed"
+    assert len(engines) == 2
+    assert engines[0].closed
+    assert engines[1].closed
+
+
+def test_results_keep_while_later_frames_are_computed(model: Model) -> None:
+    with Runner(model, Settings(reuse="off")) as runner:
+        first = runner.step(frame(0, scene(50)))
+        before = score(first)
+        runner.step(frame(1, scene(200)))
+        assert score(first) == before
+
+
+def test_time_that_runs_back_gives_no_negative_age(model: Model) -> None:
+    with Runner(model) as runner:
+        runner.step(frame(9, scene(100)))
+        assert runner.step(frame(3, scene(100))).result.evidence.age_s == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"reuse": "some"}, "reuse: expected one of off, frame, layer, exact, got 'some'"),
+        ({"max_age_s": -1}, "max age: expected 0 seconds or more, got -1"),
+        ({"max_age_s": float("nan")}, "max age: expected 0 seconds or more, got nan"),
+        ({"every": 0}, "every: expected 1 or more, got 0"),
+        ({"threads": -2}, r"threads: expected 0 \(one a CPU\) or more, got -2"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize("name", [n for n, mode in MODES.items() if mode.engine is None])
+def test_modes_without_an_engine_say_so(name: Any) -> None:
+    with pytest.raises(UsageError, match=f"reuse '{name}' needs the layer engine"):
+        Settings(reuse=name)
+
+
+def test_kinds_add_up(model: Model) -> None:
+    with Runner(model, Settings(every=2)) as runner:
+        steps = play(runner, *[scene(100)] * 4)
+    assert {s.kind for s in steps} <= set(KINDS)
+    assert all(s.spent_ms.keys() <= {"fit", "gate", "infer", "decode"} for s in steps)
+
+
+# --- the engine ----------------------------------------------------------------------------------
+
+
+def test_the_engine_sleeps_while_it_waits_and_has_the_threads_it_was_given(model: Model) -> None:
+    engine = OnnxRuntimeEngine(model.path, threads=3)
+    options = engine.session_options
+    assert options.intra_op_num_threads == 3
+    assert options.inter_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert OnnxRuntimeEngine(model.path).session_options.intra_op_num_threads >= 1
+
+
+BROKEN: dict[str, Callable[[Path], Path]] = {
+    "ONNX Runtime cannot load it: .*does ?n.t exist": lambda folder: folder / "none.onnx",
+    "ONNX Runtime cannot load it: .*Protobuf parsing failed": lambda folder: _text(folder),
+}
+
+
+def _text(folder: Path) -> Path:
+    path = folder / "text.onnx"
+    path.write_text("hello")
+    return path
+
+
+@pytest.mark.parametrize("says", BROKEN)
+def test_a_file_that_cannot_be_loaded_is_one_line(says: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=says) as caught:
+        OnnxRuntimeEngine(BROKEN[says](tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_feed_that_does_not_fit_says_what_was_wanted_and_what_came(model: Model) -> None:
+    with OnnxRuntimeEngine(model.path) as engine:
+        wrong = {model.input_name: np.zeros((1, 3, 4), np.float32)}
+        with pytest.raises(
+            ModelError, match=r"wants image .*it was given image float32 \(1, 3, 4\)"
+        ):
+            engine.run(wrong, None)
+        feed = model.feed(np.zeros((*model.size, 3), np.uint8))
+        assert len(engine.run(feed, None)) == 3  # still usable
+    with pytest.raises(ModelError, match="closed before this call"):
+        engine.run(feed, None)
