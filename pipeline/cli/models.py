@@ -120,7 +120,7 @@ def info(
     else:
         if Path(model).suffix != ".onnx" and not Path(model).exists():
             zoo.row(model)
-        facts = {"path": model} | _file_facts(Path(model))
+        facts = {"path": model} | _file_facts(Path(model)) | _recognised(Path(model))
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -180,6 +180,16 @@ def _file_facts(path: Path) -> dict[str, Any]:
         "weights": inside.weights,
         "operators": inside.operators,
     }
+
+
+def _recognised(path: Path) -> dict[str, Any]:
+    from stillframe.models.forms import recognise
+
+    try:
+        form = recognise(path)
+    except ModelError as e:
+        return {"recognised": str(e)}
+    return {"recognised": {"task": form.task, "input": list(form.sizing.base)}}
 
 
 def _shown(value: Any) -> str:
