@@ -1,0 +1,109 @@
+"""Drawn frames as an H.264 file in the user's cache, made once."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+from av.video.reformatter import ColorRange, Colorspace
+
+from stillframe.errors import SourceError
+from stillframe.models.weights import cache_folder
+from stillframe.sample_videos.options import Options
+from stillframe.sample_videos.scenes import DRAWING_VERSION, draw, row
+from stillframe.sample_videos.texture import Picture
+
+Progress = Callable[[int, int], None]
+"""Told the frames done and the frames in all."""
+
+ENCODER: dict[str, str] = {"crf": "20", "preset": "veryfast", "g": "120"}
+BT709 = 1
+
+
+def clip(
+    name: str, options: Options, *, folder: Path | None = None, progress: Progress | None = None
+) -> Path:
+    """The clip's file, drawn and encoded if the cache does not have it yet.
+
+    folder: another place than the cache. Raises SourceError when it cannot be written.
+    """
+    scene = row(name)
+    target = (folder or cache_folder() / "samples") / file_name(name, options)
+    if target.is_file():
+        return target
+    pictures = (frame.image for frame in draw(name, options))
+    write(pictures, target, options, {**ENCODER, **scene.encoder}, progress)
+    return target
+
+
+def file_name(name: str, options: Options) -> str:
+    """Tells all that decides what is in the file.
+
+    Letters and edges come from OpenCV and differ between its major versions, so it is named too.
+    """
+    drawn_by = f"v{DRAWING_VERSION}cv{cv2.__version__.partition('.')[0]}"
+    return f"{name}-{options.label(row(name).noise)}-{drawn_by}.mp4"
+
+
+def write(
+    pictures: Iterable[Picture],
+    target: Path,
+    options: Options,
+    encoder: dict[str, str],
+    progress: Progress | None = None,
+) -> None:
+    """Encode pictures into target, which appears whole or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem}.", suffix=".part"
+        )
+        os.close(handle)
+    except OSError as e:
+        raise SourceError(
+            f"{target.parent}: the clip cannot be written there ({e.strerror}); "
+            "set STILLFRAME_CACHE to a folder that can"
+        ) from e
+    try:
+        _encode(pictures, name, options, encoder, progress)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except OSError as e:  # av.FFmpegError is none; a full disk is
+        raise SourceError(f"{target}: the clip cannot be written ({e.strerror or e})") from e
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _encode(
+    pictures: Iterable[Picture],
+    name: str,
+    options: Options,
+    encoder: dict[str, str],
+    progress: Progress | None,
+) -> None:
+    rate = options.rate
+    with av.open(name, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options=encoder)
+        stream.width, stream.height = options.size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = Fraction(rate.denominator, rate.numerator)
+        context.color_primaries = context.color_trc = context.colorspace = BT709
+        context.color_range = ColorRange.MPEG
+        for index, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
+            frame.pts = index
+            frame.time_base = context.time_base
+            container.mux(stream.encode(frame))
+            if progress is not None:
+                progress(index + 1, options.frame_count)
+        container.mux(stream.encode(None))
