@@ -194,8 +194,8 @@ def _start(container: InputContainer, first: Fraction, rate: Fraction | None) ->
     if container.start_time is None or rate is None:
         return first
     stated = Fraction(container.start_time, av.time_base)
-    # a lead below one frame is only how codecs and containers round
-    return stated if 1 / rate <= first - stated < LONGEST_LEAD_S else first
+    # a lead of a frame or two is only how codecs reorder and containers round
+    return stated if 2 / rate < first - stated < LONGEST_LEAD_S else first
 
 
 def _info(

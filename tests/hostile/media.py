@@ -16,6 +16,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.models.results import Detections, Evidence
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.source_info import SourceInfo
+
 Pixels = NDArray[np.uint8]
 
 BITS = 8
@@ -40,6 +44,27 @@ def number_of(image: Pixels) -> int:
     block = width // BITS
     row = image[height // 8, block // 2 :: block][:BITS]
     return sum(1 << bit for bit, value in enumerate(row) if value.mean() > 128)
+
+
+INFO = SourceInfo("test", "file", 96, 64, rate=Fraction(25))
+
+
+def frame_of(number: int, pts: int | None = None) -> Frame:
+    """A frame that carries its number, at 25 a second."""
+    tick, pts = Fraction(1, 25), number if pts is None else pts
+    image = picture(number % 256)
+    return Frame(image, number, time_s=float(pts * tick), pts=pts, time_base=tick)
+
+
+def boxes() -> Detections:
+    """Two detections, one with a label that needs quotes."""
+    return Detections(
+        xyxy=np.array([[1.234, 2, 30.5, 40], [5, 6, 7, 8]], np.float32),
+        confidence=np.array([0.91234, 0.5], np.float32),
+        class_id=np.array([1, 0]),
+        labels=("cat", 'dog, "big"'),
+        evidence=Evidence("reused", 0.25),
+    )
 
 
 def pictures(count: int, width: int = 96, height: int = 64) -> Iterator[Pixels]:
