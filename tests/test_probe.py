@@ -1,0 +1,138 @@
+"""stillframe probe: what a source states and what its frames show, for people and for programs."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from stillframe.errors import SourceError
+from stillframe.pipeline.cli.probe import probe
+from stillframe.pipeline.probe import examine
+from tests.hostile import media
+
+
+@pytest.fixture
+def command() -> Any:
+    app = typer.Typer()
+    app.command()(probe)
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+    return run
+
+
+def test_a_plain_clip(tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a.mp4", 40, audio_s=1.6)
+    found = examine(path, 25)
+    assert found.info.spec == str(path)
+    assert (found.frames, found.corrupt, found.skipped, found.discontinuities) == (25, 0, 0, 0)
+    assert (found.measured_rate, found.variable_rate) == (25.0, False)
+    assert found.interval_ms == (40.0, 40.0, 40.0)
+    assert found.sizes == ((96, 64),)
+    assert found.info.audio_codec == "aac"
+    assert found.decode_ms is not None
+    assert found.fault is None
+
+
+def test_uneven_times_are_seen_where_no_index_tells(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    times = [0, 40, 47, 300, 301, 900]
+    media.encode(path, media.pictures(6), times=times, time_base=Fraction(1, 1000))
+    found = examine(path)
+    assert found.info.variable_rate is not False
+    assert found.variable_rate is True
+    assert found.interval_ms == (1.0, 40.0, 599.0)
+
+
+def test_milliseconds_of_a_container_are_no_unevenness(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    rate = Fraction(30_000, 1001)
+    media.encode(path, media.pictures(30), rate=rate, time_base=1 / rate)
+    found = examine(path)
+    assert found.variable_rate is False
+    assert found.measured_rate == pytest.approx(float(rate), rel=2e-3)
+
+
+def test_damage_turns_and_sizes_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    media.clip(path, 60, codec_options={"preset": "ultrafast", "g": "10"})
+    data = bytearray(path.read_bytes())
+    for place in np.linspace(len(data) // 3, len(data) - 100, 12).astype(int):
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+    found = examine(path, 100)
+    assert found.corrupt + found.skipped > 0
+    assert 0 < found.frames <= 60
+    media.encode(tmp_path / "turned.mp4", media.pictures(3), rotation=90)
+    turned = examine(tmp_path / "turned.mp4")
+    assert (turned.info.rotation, turned.info.width, turned.info.height) == (90, 64, 96)
+    assert turned.sizes == ((64, 96),)
+
+
+def test_one_picture_is_enough(tmp_path: Path) -> None:
+    frame = av.VideoFrame.from_ndarray(media.picture(3), format="rgb24")
+    frame.save(str(tmp_path / "a.png"))
+    found = examine(tmp_path / "a.png", rate=2)
+    assert (found.frames, found.measured_rate, found.interval_ms) == (1, None, None)
+    assert found.info.rate == 2
+
+
+def test_json_is_for_programs(command: Any, tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a.mp4", 10, rate=Fraction(30_000, 1001))
+    done = command(str(path), "--json", "--frames", "5")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert found["frames"] == 5
+    assert found["info"]["codec"] == "h264"
+    assert (found["info"]["width"], found["info"]["height"]) == (96, 64)
+    assert found["info"]["frame_count"] == 10
+    assert found["sizes"] == [[96, 64]]
+    assert set(found) == {
+        "info",
+        "frames",
+        "corrupt",
+        "discontinuities",
+        "skipped",
+        "dropped",
+        "measured_rate",
+        "interval_ms",
+        "variable_rate",
+        "sizes",
+        "decode_ms",
+        "fault",
+    }
+
+
+def test_a_table_is_for_people(command: Any, tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a[b].mp4", 10, audio_s=0.4)
+    done = command(str(path))
+    rows = dict(line.split("  ", 1) for line in done.stdout.splitlines())
+    assert {name.strip(): text.strip() for name, text in rows.items()} | {"decode": ""} == {
+        "source": str(path),
+        "kind": "file, every frame",
+        "container": "mov,mp4,m4a,3gp,3g2,mj2",
+        "picture": "96x64",
+        "codec": "h264, yuv420p",
+        "rate": "25.000 stated, 25.000 measured, constant",
+        "interval": "40 … 40 … 40 ms (least, median, most)",
+        "frames": "10",
+        "duration": "0.400 s",
+        "sound": "aac",
+        "looked at": "10 frames",
+        "corrupt": "0",
+        "discontinuities": "0",
+        "skipped packets": "0",
+        "decode": "",
+    }
+
+
+def test_a_source_that_is_not_there_is_its_error(command: Any) -> None:
+    with pytest.raises(SourceError, match="no such file"):
+        command("none.mp4")
