@@ -43,6 +43,7 @@ class Painter:
         bottom = top + view.source[0] * view.scale[1] * rows
         part = slice(round(top), round(bottom)), slice(round(left), round(right))
         picture = cv2.merge([np.ascontiguousarray(plane[part], np.float32) for plane in planes])
-        above = np.maximum(picture, np.float32(self.black)) - np.float32(self.black)
+        # cut off first: OpenCV rounds through int32, where a huge value wraps round
+        light = np.clip(picture, self.black, self.white) - self.black
         gain = 255.0 / (self.white - self.black)
-        return Picture(np.asarray(cv2.convertScaleAbs(above, alpha=gain), np.uint8))
+        return Picture(np.asarray(cv2.convertScaleAbs(light, alpha=gain), np.uint8))

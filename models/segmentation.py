@@ -53,10 +53,9 @@ def numbered(outputs: Outputs, view: View, form: Form) -> Mask:
     """(1, h, w), (1, 1, h, w) or (1, h, w, 1) whole numbers: the graph has chosen the class."""
     which: NDArray[Any] = outputs[0]
     if which.ndim == 4:
-        which = which[0, 0] if which.shape[1] == 1 else which[0, :, :, 0]
-    else:
-        which = which[0]
-    expect((which,), (("h", "w"),), "segmentation")
+        which = which.squeeze(1 if which.shape[1] == 1 else 3) if 1 in which.shape[1::2] else which
+    expect((which,), ((1, "h", "w"),), "segmentation")
+    which = which[0]
     last = int(which.max(initial=0))
     if last >= len(form.labels) or int(which.min(initial=0)) < 0:
         raise ModelError(f"segmentation: {len(form.labels)} classes expected, got class {last}")

