@@ -20,10 +20,14 @@ from stillframe.reuse.import_ops import CONVERTERS
 from stillframe.reuse.import_shapes import grouped, rearrange
 from stillframe.reuse.partition import Piece, partition, work_us
 from stillframe.reuse.passes import optimize
-from stillframe.reuse.placing import Call, Placing, UnsupportedError
+from stillframe.reuse.placing import Call, Placing, UnsupportedError, WrongShapeError
 
 Shapes = Mapping[str, Sequence[int]]
 DOMAINS = ("", "ai.onnx", "com.microsoft")
+FEW_NUMBERS = 64
+"""Constants up to this size may say a shape or a scale; larger ones are only weights."""
+UNSOUND = ["Pad_Fusion"]
+"""ONNX Runtime's rewrites that change results: this one lets MaxPool forget the zeros of a Pad."""
 
 
 def compile_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
@@ -37,7 +41,15 @@ def compile_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> G
 def import_model(source: str | Path | bytes, *, shapes: Shapes | None = None) -> Graph:
     """The graph as the file has it: regions in the engine's operators, islands for the rest."""
     title = "the model" if isinstance(source, bytes) else str(source)
-    return Importer(*clean(source, shapes or {}, title)).graph()
+    model, dtypes, notes = clean(source, shapes or {}, title)
+    corrected: dict[str, Shape] = {}
+    for _ in range(len(model.graph.node) + 1):
+        infer(model, corrected)
+        try:
+            return Importer(model, dtypes, notes).graph()
+        except WrongShapeError as error:
+            corrected[error.name] = error.shape
+    raise ModelError(f"{title}: the shapes of {sorted(corrected)} cannot be told")
 
 
 def load(source: str | Path | bytes, title: str) -> onnx.ModelProto:
@@ -76,7 +88,7 @@ def clean(
     notes: tuple[str, ...] = ()
     if widen(model.graph):
         notes = ("float16 model: converted whole to float32",)
-    return infer(fold(model, title)), dtypes, notes
+    return fold(model, title), dtypes, notes
 
 
 def fix_shapes(model: onnx.ModelProto, shapes: Shapes, title: str) -> None:
@@ -154,11 +166,16 @@ def fold(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
         options.optimized_model_filepath = str(path)
         try:
             onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=UNSOUND,
             )
         except Exception as error:
             raise ModelError(f"{title}: {refusal(model, error)}") from error
-        return onnx.load(path)
+        folded = onnx.load(path)
+    name_constant_outputs(folded)
+    return folded
 
 
 def refusal(model: onnx.ModelProto, error: Exception) -> str:
@@ -172,8 +189,8 @@ def refusal(model: onnx.ModelProto, error: Exception) -> str:
     return f"ONNX Runtime refuses it: {' '.join(str(error).split())}"
 
 
-def infer(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shape and dtype of every tensor, as far as they can be told."""
+def name_constant_outputs(model: onnx.ModelProto) -> None:
+    """Let a node write each output that folding has turned into a constant."""
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     for name in {value.name for value in model.graph.output} & set(held):
         held[name].name = f"{name}~value"
@@ -181,7 +198,35 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
             for index, read in enumerate(node.input):
                 node.input[index] = f"{name}~value" if read == name else read
         model.graph.node.append(helper.make_node("Identity", [f"{name}~value"], [name]))
-    return shape_inference.infer_shapes(model, data_prop=True)
+
+
+def infer(model: onnx.ModelProto, corrected: Mapping[str, Shape]) -> None:
+    """Write the shape and dtype of every tensor into the model, as far as they can be told.
+
+    corrected: shapes that are known better; what lies behind follows from them.
+    """
+    known = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in corrected.items()]
+    graph = onnx.GraphProto(name="shapes")
+    graph.node.extend(n for n in model.graph.node if not set(n.output) & set(corrected))
+    graph.input.extend([*model.graph.input, *known])
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) > FEW_NUMBERS:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(value)
+        else:
+            graph.initializer.append(tensor)
+    for value in model.graph.output:
+        end = graph.output.add(name=value.name)
+        end.type.tensor_type.elem_type = value.type.tensor_type.elem_type
+    copy = onnx.ModelProto(
+        graph=graph, opset_import=model.opset_import, ir_version=model.ir_version
+    )
+    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
+    del model.graph.value_info[:]
+    model.graph.value_info.extend([*inferred.value_info, *known])
+    found = {value.name: value for value in [*inferred.output, *known]}
+    for value in model.graph.output:
+        value.CopyFrom(found[value.name])
 
 
 def dtype_name(element: int) -> str:

@@ -12,7 +12,15 @@ import numpy as np
 from stillframe.reuse import resizing, transposed
 from stillframe.reuse.import_pointwise import POINTWISE_CONVERTERS
 from stillframe.reuse.import_shapes import SHAPE_CONVERTERS
-from stillframe.reuse.placing import INTEGER_INPUTS, Call, Placing, UnsupportedError
+from stillframe.reuse.placing import (
+    INTEGER_INPUTS,
+    POINT_CONV,
+    Call,
+    Placed,
+    Placing,
+    UnsupportedError,
+    WrongShapeError,
+)
 
 Converter = Callable[[Placing, Call], None]
 Pads = tuple[int, int, int, int]
@@ -99,7 +107,10 @@ def pool(placing: Placing, call: Call) -> None:
     }
     if call.op == "AveragePool":
         attrs["count_include_pad"] = bool(call.attrs.get("count_include_pad", 0))
-    placing.emit(call.op, [call.inputs[0]], call.output, attrs)
+    shape = placing.emit(call.op, [call.inputs[0]], call.output, attrs)
+    plain = Placed("NCHW", shape).plain
+    if placing.onnx_shapes.get(call.output, plain) != plain:
+        raise WrongShapeError(call.output, plain)
     placing.bind(call.output, "NCHW")
 
 
@@ -125,11 +136,9 @@ def reduce_space(placing: Placing, call: Call) -> None:
         placing.emit("GlobalPool", [name], call.output, {"kind": kind})
     elif over == [2] and call.op == "ReduceMean":
         depth = placed.shape[2]
-        attrs = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
         weights = placing.hold(f"{call.output}~weights", np.full((1, 1, depth, 1), 1 / depth))
         bias = placing.hold(f"{call.output}~bias", np.zeros(1))
-        attrs |= {"act": None, "residual_first": False}
-        placing.emit("Conv", [name, weights, bias], call.output, attrs)
+        placing.emit("Conv", [name, weights, bias], call.output, POINT_CONV)
     else:
         raise UnsupportedError(f"reduces axes {list(axes)}: neither rows and columns nor channels")
     placing.bind(call.output, placed.layout)
@@ -185,7 +194,6 @@ def resize(placing: Placing, call: Call) -> None:
     rounding = call.attrs.get("nearest_mode", "round_prefer_floor")
     if old:
         coordinates = "asymmetric"
-        rounding = "ceil" if min(scales) < 1 and call.op == "Resize" else "floor"
     if mode not in ("nearest", "linear") or coordinates not in resizing.COORDINATES:
         raise UnsupportedError(f"{mode} with {coordinates} coordinates")
     if call.attrs.get("antialias") and min(scales) < 1:
@@ -205,7 +213,7 @@ def resize(placing: Placing, call: Call) -> None:
             scales[axis],
             mode=mode,
             coordinates=coordinates,
-            rounding=rounding,
+            rounding=rounding if not old else "ceil" if scales[axis] < 1 else "floor",
         )
     placing.emit("Resize", [name], call.output, attrs)
     placing.bind(call.output, placed.layout)
@@ -241,8 +249,7 @@ def matmul(placing: Placing, call: Call) -> None:
         placing.hold(f"{output}~weights", weights),
         placing.hold(f"{output}~bias", bias),
     ]
-    attrs = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
-    placing.emit("Conv", names, output, attrs | {"act": None, "residual_first": False})
+    placing.emit("Conv", names, output, POINT_CONV)
     placing.bind(output, "NHWC")
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stillframe.reuse.placing import Call, Placed, Placing, UnsupportedError, whole
+from stillframe.reuse.graph import Array
+from stillframe.reuse.placing import POINT_CONV, Call, Placed, Placing, UnsupportedError, whole
 
 
 def identity(placing: Placing, call: Call) -> None:
@@ -145,7 +146,7 @@ def cut(placing: Placing, call: Call) -> None:
 
 
 def gather(placing: Placing, call: Call) -> None:
-    """Positions at equal distances along one axis."""
+    """Positions at equal distances along one axis, or any channels."""
     name = call.inputs[0]
     placed, shape = placing.place(name), placing.onnx_shape(name)
     axis = call.attrs.get("axis", 0)
@@ -155,10 +156,28 @@ def gather(placing: Placing, call: Call) -> None:
     taken = np.where(taken < 0, taken + shape[axis], taken)
     steps = np.diff(taken)
     step = int(steps[0]) if len(steps) else 1
-    if indices.ndim > 1 or step < 1 or bool((steps != step).any()):
-        raise UnsupportedError("indices at unequal distances")
-    take(placing, name, call.output, at, int(taken[0]), step, len(taken))
+    if indices.ndim > 1:
+        raise UnsupportedError(f"indices of shape {list(indices.shape)}")
+    if step > 0 and bool((steps == step).all()):
+        take(placing, name, call.output, at, int(taken[0]), step, len(taken))
+    elif at == 2:
+        select(placing, name, call.output, taken)
+    else:
+        raise UnsupportedError("rows or columns at unequal distances")
     placing.bind(call.output, placed.layout)
+
+
+def select(placing: Placing, name: str, output: str, channels: Array) -> None:
+    """Write a choice of channels as a 1 × 1 convolution; passes fold it into its neighbours."""
+    depth = placing.shape(name)[2]
+    weights = np.zeros((1, 1, depth, len(channels)))
+    weights[0, 0, channels, np.arange(len(channels))] = 1
+    names = [
+        name,
+        placing.hold(f"{output}~weights", weights),
+        placing.hold(f"{output}~bias", np.zeros(len(channels))),
+    ]
+    placing.emit("Conv", names, output, POINT_CONV)
 
 
 def pad(placing: Placing, call: Call) -> None:
@@ -260,7 +279,7 @@ def operator_of(placing: Placing, chain: Sequence[Call]) -> tuple[str, int] | No
 def rearrange(placing: Placing, chain: Sequence[Call]) -> None:
     """Write the operator that Reshape-Transpose-Reshape spells out.
 
-    A shuffle of channels is a 1 × 1 convolution by a permutation; passes fold it into others.
+    A shuffle of channels is a choice of channels.
     """
     name, output = chain[0].inputs[0], chain[-1].output
     placed = placing.picture(name)
@@ -271,15 +290,7 @@ def rearrange(placing: Placing, chain: Sequence[Call]) -> None:
     if kind == "shuffle":
         depth = placed.shape[2]
         order = np.arange(depth).reshape(block, -1).T.reshape(-1)
-        weights = np.zeros((1, 1, depth, depth))
-        weights[0, 0, order, np.arange(depth)] = 1
-        names = [
-            name,
-            placing.hold(f"{output}~weights", weights),
-            placing.hold(f"{output}~bias", np.zeros(depth)),
-        ]
-        attrs = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
-        placing.emit("Conv", names, output, attrs | {"act": None, "residual_first": False})
+        select(placing, name, output, order)
     else:
         op, mode = kind.split()
         placing.emit(op, [name], output, {"block": block, "mode": mode})

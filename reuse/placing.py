@@ -25,6 +25,16 @@ TO_NCHW = (0, 3, 1, 2)
 INTEGER_INPUTS = ("uint8", "int8", "uint16", "int16")
 """What callers may feed where a Cast to float32 comes first: float32 holds each value exactly."""
 
+POINT_CONV: Mapping[str, Any] = {
+    "stride": (1, 1),
+    "pad": (0, 0, 0, 0),
+    "dilation": (1, 1),
+    "group": 1,
+    "act": None,
+    "residual_first": False,
+}
+"""The attributes of a 1 × 1 convolution."""
+
 FIXED = {
     "Conv": "NCHW",
     "ConvTranspose": "NCHW",
@@ -42,6 +52,15 @@ FIXED = {
 
 class UnsupportedError(Exception):
     """The engine has no such operator; the message is the island's reason."""
+
+
+class WrongShapeError(Exception):
+    """Shape inference says another shape than the one a run gives; ONNX has such a gap."""
+
+    def __init__(self, name: str, shape: Shape) -> None:
+        super().__init__(f"{name!r} has shape {shape}")
+        self.name = name
+        self.shape = shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stillframe.reuse.graph import Array
-from stillframe.reuse.placing import Call, Placing, UnsupportedError
+from stillframe.reuse.placing import POINT_CONV, Call, Placing, UnsupportedError
 
 SMALL_DEPTH = 32
 """Up to so many channels over all phases, one Conv with some zero taps beats several small ones."""
@@ -164,12 +164,5 @@ def one_conv(
         placing.hold(f"{output}~weights", kernel),
         placing.hold(f"{output}~bias", shift),
     ]
-    attrs = {
-        "stride": (1, 1),
-        "pad": (top, left, bottom, right),
-        "dilation": (1, 1),
-        "group": group,
-        "act": None,
-        "residual_first": False,
-    }
+    attrs = {**POINT_CONV, "pad": (top, left, bottom, right), "group": group}
     return "Conv", names, attrs
