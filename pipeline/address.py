@@ -34,7 +34,7 @@ class Scheme:
 
 
 _WEB = "http,https,httpproxy,tcp,tls,crypto"
-_RTSP = Scheme("rtp,srtp,udp,tcp,tls", True, MappingProxyType({"rtsp_transport": "tcp"}))
+_RTSP = Scheme("rtp,srtp,udp,tcp,tls", True, MappingProxyType({"rtsp_flags": "prefer_tcp"}))
 
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
     {

@@ -61,7 +61,10 @@ ORIENTATIONS: dict[Quarter, Orientation] = {
 
 def orientation(picture: av.VideoFrame) -> Orientation:
     """What the picture's display matrix asks for, to the nearest quarter turn."""
-    matrix = picture.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know all that FFmpeg attaches; then it gives the turn alone
+        return _turn(round(-picture.rotation / 90) * 90 % 360)
     if not isinstance(matrix, SideData):
         return UPRIGHT
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
@@ -70,6 +73,10 @@ def orientation(picture: av.VideoFrame) -> Orientation:
     else:
         a = d = 0
     return ORIENTATIONS.get((_sign(a), _sign(b), _sign(c), _sign(d)), UPRIGHT)
+
+
+def _turn(degrees: int) -> Orientation:
+    return next(o for o in ORIENTATIONS.values() if (o.rotation, o.mirrored) == (degrees, False))
 
 
 def _sign(value: int) -> int:
@@ -86,9 +93,12 @@ class Converter:
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
-    def rgb(self, picture: av.VideoFrame) -> Pixels:
-        """The upright picture, C-contiguous, in memory that no decoder reads again."""
+    def rgb(self, picture: av.VideoFrame, turn: Orientation | None = None) -> Pixels:
+        """The upright picture, C-contiguous, in memory that no decoder reads again.
+
+        turn: how to make it upright, where that is not for its display matrix to say.
+        """
         plain = self._reformatter.reformat(picture, format="rgb24", threads=1)
         # a picture that was RGB already is the decoder's own, which it may still refer to
         image = np.array(plain.to_ndarray(), np.uint8, copy=True if plain is picture else None)
-        return np.ascontiguousarray(orientation(picture).apply(image), dtype=np.uint8)
+        return np.ascontiguousarray((turn or orientation(picture)).apply(image), dtype=np.uint8)

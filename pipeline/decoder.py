@@ -21,6 +21,8 @@ MAX_READ_ERRORS = 64
 BUSY_WAIT_S = 0.01
 INDEX_SAMPLE = 4096
 LONGEST_LEAD_S = 60  # a container that starts earlier than this before its video is mistaken
+# streams without a clock of their own: a live one is timed by when its pictures arrive
+CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mjpeg", "mpjpeg", "mpegvideo"})
 TEXT_FORMATS = frozenset({"tty"})  # FFmpeg would draw any text file as if on a terminal
 
 
@@ -63,7 +65,9 @@ class Decoder:
         self._container = container
         self._spec = spec
         self._stream = _video_stream(container, spec)
-        self._rate = _rate(self._stream)
+        by_arrival = kind == "network" and container.format.name in CLOCKLESS_FORMATS
+        self._began_s = time.monotonic() if by_arrival else None
+        self._rate = None if by_arrival else _rate(self._stream)
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._timeline = Timeline(self._time_base, self._rate)
         context = self._stream.codec_context
@@ -80,7 +84,7 @@ class Decoder:
         self._waiting = self._first(kind)
         first = self._waiting[0]
         self.start = _start(container, first.pts * first.time_base, self._rate)
-        self.info = _info(container, self._stream, first.image, spec, kind)
+        self.info = _info(container, self._stream, first.image, self._rate, spec, kind)
 
     def step(self) -> list[Picture] | None:
         """The pictures that the next packet completes, often none; None at the end.
@@ -155,7 +159,11 @@ class Decoder:
 
     def _placed(self, image: av.VideoFrame) -> Picture:
         raw = image.pts
-        pts, jumped = self._timeline.place(raw, image.duration)
+        if self._began_s is None:
+            pts, jumped = self._timeline.place(raw, image.duration)
+        else:
+            arrived = round((time.monotonic() - self._began_s) / self._time_base)
+            pts, jumped = self._timeline.place(arrived)
         shape = (image.width, image.height)
         resized = self._shape is not None and shape != self._shape
         self._shape = shape
@@ -202,6 +210,7 @@ def _info(
     container: InputContainer,
     stream: av.VideoStream,
     first: av.VideoFrame,
+    rate: Fraction | None,
     spec: str,
     kind: SourceKind,
 ) -> SourceInfo:
@@ -213,7 +222,7 @@ def _info(
         kind=kind,
         width=first.height if sideways else first.width,
         height=first.width if sideways else first.height,
-        rate=_rate(stream),
+        rate=rate,
         frame_count=stream.frames or None,
         duration_s=_duration_s(container, stream),
         codec=stream.codec_context.name,

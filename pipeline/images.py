@@ -10,12 +10,15 @@ from pathlib import Path
 import av
 
 from stillframe.errors import SourceError
+from stillframe.pipeline import exif
 from stillframe.pipeline.address import IMAGE_SUFFIXES, NO_PROTOCOL, Address
-from stillframe.pipeline.conversion import Converter, orientation
+from stillframe.pipeline.conversion import Converter, Orientation, orientation
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.source_info import Source, SourceInfo, SourceState
 
 DEFAULT_RATE = Fraction(25)
+
+Turned = tuple[av.VideoFrame, Orientation]
 
 
 def natural_key(path: str) -> list[tuple[int, int, str]]:
@@ -61,8 +64,7 @@ class ImageSource(Source):
             raise SourceError(
                 f"{address.shown}: none of its {len(self._paths)} pictures can be read"
             )
-        first = self._waiting
-        turn = orientation(first)
+        first, turn = self._waiting
         sideways = turn.rotation in (90, 270)
         self.info: SourceInfo = SourceInfo(
             spec=address.shown,
@@ -85,12 +87,13 @@ class ImageSource(Source):
         return self._status
 
     def __next__(self) -> Frame:
-        picture, self._waiting = self._waiting or self._read_on(), None
-        if picture is None:
+        found, self._waiting = self._waiting or self._read_on(), None
+        if found is None:
             if self._status is SourceState.RUNNING:
                 self._status = SourceState.ENDED
             raise StopIteration
-        image = self._converter.rgb(picture)
+        picture, turn = found
+        image = self._converter.rgb(picture, turn)
         resized = self._shape is not None and self._shape != image.shape[:2]
         self._shape = (image.shape[0], image.shape[1])
         gap, self._gap = self._gap, False
@@ -109,7 +112,7 @@ class ImageSource(Source):
         self._status = SourceState.CLOSED
         self._waiting = None
 
-    def _read_on(self) -> av.VideoFrame | None:
+    def _read_on(self) -> Turned | None:
         """The next picture that can be decoded, or None after the last."""
         while self._status is SourceState.RUNNING and self._next < len(self._paths):
             path = self._paths[self._next]
@@ -122,21 +125,21 @@ class ImageSource(Source):
         return None
 
 
-def _decoded(path: str) -> av.VideoFrame | None:
-    """The first picture in a file, or None if there is none that can be read.
+def _decoded(path: str) -> Turned | None:
+    """The first picture in a file and how to turn it, or None if there is none that can be read.
 
     FFmpeg gets the bytes and no name: a name with a % in it would stand for a row of files.
     """
     try:
-        with (
-            open(path, "rb") as file,
-            av.open(
-                io.BytesIO(file.read()),
-                mode="r",
-                options={"protocol_whitelist": NO_PROTOCOL},
-                metadata_errors="replace",
-            ) as container,
-        ):
-            return next(container.decode(video=0), None)
+        data = Path(path).read_bytes()
+        with av.open(
+            io.BytesIO(data),
+            mode="r",
+            options={"protocol_whitelist": NO_PROTOCOL},
+            metadata_errors="replace",
+        ) as container:
+            for picture in container.decode(video=0):
+                return picture, exif.turn(data) or orientation(picture)
+        return None
     except (av.FFmpegError, OSError, ValueError, IndexError):
         return None

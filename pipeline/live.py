@@ -82,6 +82,7 @@ class ThreadedSource(Source):
 
     connect: makes a connection; called in the reading thread, again for each reconnection.
     interrupt: wakes a reader out of a wait, where the kind of source can do that.
+    finished: called in a reading thread when it ends, to give back what `interrupt` needs.
     trouble: why the connection was lost last, for people; empty if it never was.
     """
 
@@ -93,11 +94,13 @@ class ThreadedSource(Source):
         policy: LivePolicy,
         shown: str,
         interrupt: Callable[[], None] | None = None,
+        finished: Callable[[], None] | None = None,
     ) -> None:
         self._connect = connect
         self._policy = policy
         self._shown = shown
         self._interrupt = interrupt
+        self._finished = finished
         self._changed = threading.Condition()
         self._queue: deque[tuple[Picture, int, float]] = deque()
         self._converter = Converter()
@@ -199,6 +202,9 @@ class ThreadedSource(Source):
             with self._changed:
                 if self._is_mine(me):
                     self._fail(error)
+        finally:
+            if self._finished is not None:
+                self._finished()
 
     def _one_connection(self, me: _Reader) -> SourceError | None:
         """Relay one connection. The reason why it was lost, or None if it ended as it should."""

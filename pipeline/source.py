@@ -113,6 +113,7 @@ def _pipe(request: Request) -> Source:
         LivePolicy(timeout_s=None),
         address.shown,
         pipe.interrupt,
+        pipe.close,
     )
 
 

@@ -509,6 +509,35 @@ def test_a_film_over_http_is_not_live_and_keeps_every_frame(tmp_path: Path) -> N
         assert source.state is SourceState.ENDED
 
 
+def test_a_web_camera_without_a_clock_is_timed_by_arrival(tmp_path: Path) -> None:
+    pictures = []
+    for number in range(12):
+        frame = av.VideoFrame.from_ndarray(media.picture(number), format="rgb24")
+        frame.save(str(tmp_path / "a.jpg"))
+        pictures.append((tmp_path / "a.jpg").read_bytes())
+
+    def conduct(server: Server, connection: socket.socket, number: int) -> None:
+        server.request(connection)
+        head = "HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
+        connection.sendall(head.encode())
+        for jpeg in pictures:
+            part = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            connection.sendall(part.encode() + jpeg + b"\r\n")
+            time.sleep(0.1)  # ten a second
+
+    with (
+        Server(conduct) as server,
+        open_source(f"http://127.0.0.1:{server.port}/video", timeout_s=3) as source,
+    ):
+        assert source.info.live
+        assert source.info.rate is None
+        got = taken(source, 8)
+    numbers = [number_of(frame.image) for frame in got]
+    assert numbers == sorted(set(numbers))
+    apart = (got[-1].time_s - got[0].time_s) / (numbers[-1] - numbers[0])
+    assert apart == pytest.approx(0.1, rel=0.3)
+
+
 @pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "500 Oops"])
 def test_an_http_refusal_is_one_clear_error(status: str) -> None:
     answer = servers.http_answer(b"", "text/plain", status)

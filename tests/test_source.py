@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -343,6 +344,50 @@ def test_a_picture_that_cannot_be_read_is_a_gap_in_time(tmp_path: Path) -> None:
     assert got[1].time_s == pytest.approx(2 / 25)
 
 
+# EXIF's numbers: what to do with the stored rows and columns to see the scene upright
+HELD: dict[int, Callable[[Any], Any]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda stored: np.rot90(stored),
+}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("orientation", HELD)
+def test_a_photograph_is_turned_as_its_camera_was_held(
+    orientation: int, order: str, tmp_path: Path
+) -> None:
+    frame = av.VideoFrame.from_ndarray(media.picture(5), format="rgb24")
+    frame.save(str(tmp_path / "plain.jpg"))
+    data = (tmp_path / "plain.jpg").read_bytes()
+    entry = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    exif = b"Exif\0\0" + start + struct.pack(f"{order}IH", 8, 1) + entry + bytes(4)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    (tmp_path / "turned.jpg").write_bytes(data[:2] + segment + data[2:])
+    with open_source(tmp_path / "turned.jpg") as source:
+        image = next(source).image
+        assert image.shape[:2] == (source.info.height, source.info.width)
+    plain = next(frames(tmp_path / "plain.jpg")).image
+    np.testing.assert_array_equal(image, HELD[orientation](plain))
+
+
+@pytest.mark.parametrize("cut", range(0, 40, 3))
+def test_a_photograph_with_a_broken_note_is_shown_as_stored(cut: int, tmp_path: Path) -> None:
+    frame = av.VideoFrame.from_ndarray(media.picture(5), format="rgb24")
+    frame.save(str(tmp_path / "plain.jpg"))
+    data = (tmp_path / "plain.jpg").read_bytes()
+    note = (b"Exif\0\0II*\0" + struct.pack("<IHHHIHH", 8, 9, 0x0112, 3, 1, 99, 0))[:cut]
+    segment = b"\xff\xe1" + struct.pack(">H", len(note) + 2) + note
+    (tmp_path / "a.jpg").write_bytes(data[:2] + segment + data[2:])
+    assert numbers(frames(tmp_path / "a.jpg")) == [5]
+
+
 @given(st.lists(st.integers(0, 10**6), min_size=2, unique=True))
 def test_numbers_in_names_count_as_numbers(values: list[int]) -> None:
     names = [f"frame{value}.png" for value in values]
@@ -434,6 +479,22 @@ def test_closing_frees_a_reader_that_waits_on_a_pipe(tmp_path: Path) -> None:
     source.close()
     os.close(holder)
     assert not [t for t in threading.enumerate() if t.name == "stillframe-reader"]
+
+
+def test_pipes_and_files_give_their_descriptors_back(tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a.mkv", 3)
+    before = set(os.listdir("/proc/self/fd"))
+    for n in range(3):
+        with (
+            Feeder(tmp_path / f"fifo{n}", media.y4m_bytes(2)) as feeder,
+            open_source(feeder.path) as source,
+        ):
+            next(source)
+        with open_source(path) as source:
+            next(source)
+        with Feeder(tmp_path / f"bad{n}", [b"x" * 5000]) as feeder, pytest.raises(SourceError):
+            open_source(feeder.path)
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 STDIN = "from stillframe.pipeline.source import frames\nfor f in frames('-'): print(f.index)"
