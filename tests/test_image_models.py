@@ -1,5 +1,6 @@
 """Networks that answer with a picture."""
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -125,7 +126,10 @@ def test_upscaler_takes_any_size_as_it_is() -> None:
     assert sizing.for_source(994, 1768) == (360, 640)
 
 
-def test_style_row_gives_a_picture_of_the_input_size() -> None:
+def test_style_row_gives_a_picture_of_the_input_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLFRAME_CACHE", str(tmp_path))
     image = answer(loaded("style", (64, 96)), drawn((64, 96)))
     assert image.shape == (64, 96, 3)
     assert image.std() > 20

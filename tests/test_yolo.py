@@ -140,6 +140,8 @@ def test_mask_is_the_positive_part_of_the_mix_inside_the_box() -> None:
         inside = (u > box[0]) & (u < box[2]) & (v > box[1]) & (v < box[3])
         wrong = np.count_nonzero(mask != (want & inside))
         assert wrong < 0.02 * mask.sum(), wrong
+    areas = [int(mask.sum()) for mask in found.masks]
+    assert found.to_dict()["detections"]["mask_px"] == areas
 
 
 def test_box_that_reaches_out_of_the_picture_is_cut_off_after_suppression() -> None:
