@@ -5,6 +5,8 @@ load -> clean (shapes fixed, constants folded) -> one converter per node -> part
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,12 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from stillframe.errors import ModelError
-from stillframe.reuse.graph import ISLAND, Graph, Node, Port, Shape
-from stillframe.reuse.import_ops import CONVERTERS
-from stillframe.reuse.import_shapes import grouped, rearrange
-from stillframe.reuse.partition import Piece, partition, work_us
+from stillframe.reuse.graph import Graph, Shape
+from stillframe.reuse.importing import Importing
 from stillframe.reuse.passes import optimize
-from stillframe.reuse.placing import Call, Placing, UnsupportedError, WrongShapeError
+from stillframe.reuse.placing import Call, Placing, WrongShapeError
 
 Shapes = Mapping[str, Sequence[int]]
-DOMAINS = ("", "ai.onnx", "com.microsoft")
 FEW_NUMBERS = 64
 """Constants up to this size may say a shape or a scale; larger ones are only weights."""
 UNSOUND = ["Pad_Fusion"]
@@ -46,7 +45,7 @@ def import_model(source: str | Path | bytes, *, shapes: Shapes | None = None) ->
     for _ in range(len(model.graph.node) + 1):
         infer(model, corrected)
         try:
-            return Importer(model, dtypes, notes).graph()
+            return graph_of(model, dtypes, notes)
         except WrongShapeError as error:
             corrected[error.name] = error.shape
     raise ModelError(f"{title}: the shapes of {sorted(corrected)} cannot be told")
@@ -264,164 +263,44 @@ def captured(node: onnx.NodeProto) -> list[str]:
     return list(found)
 
 
-class Importer:
-    """One model on its way into a Graph."""
+def graph_of(model: onnx.ModelProto, dtypes: Mapping[str, str], notes: tuple[str, ...]) -> Graph:
+    """The graph of a clean model; dtypes are those of its ports as callers see them."""
+    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+    calls = [call_of(index, node) for index, node in enumerate(model.graph.node)]
+    readers: dict[str, list[Call]] = {}
+    for call in calls:
+        for name in call.inputs:
+            readers.setdefault(name, []).append(call)
+    versions = {each.domain: each.version for each in model.opset_import}
+    placing = Placing(
+        opset=versions.get("", versions.get("ai.onnx", 1)),
+        onnx_shapes={v.name: s for v in values if (s := shape_of(v)) is not None},
+        dtypes={v.name: dtype_name(v.type.tensor_type.elem_type) for v in values},
+        weights={t.name: numpy_helper.to_array(t) for t in model.graph.initializer},
+        feeds=tuple(value.name for value in model.graph.input),
+        readers=readers,
+    )
+    outputs = tuple(value.name for value in model.graph.output)
+    importing = Importing(placing, calls, outputs, dtypes, partial(island_model, model))
+    return replace(importing.graph(), notes=notes)
 
-    def __init__(
-        self, model: onnx.ModelProto, dtypes: Mapping[str, str], notes: tuple[str, ...]
-    ) -> None:
-        self.model = model
-        self.port_dtypes = dtypes
-        self.notes = notes
-        values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
-        self.calls = [call_of(index, node) for index, node in enumerate(model.graph.node)]
-        readers: dict[str, list[Call]] = {}
-        for call in self.calls:
-            for name in call.inputs:
-                readers.setdefault(name, []).append(call)
-        versions = {each.domain: each.version for each in model.opset_import}
-        self.placing = Placing(
-            opset=versions.get("", versions.get("ai.onnx", 1)),
-            onnx_shapes={v.name: s for v in values if (s := shape_of(v)) is not None},
-            dtypes={v.name: dtype_name(v.type.tensor_type.elem_type) for v in values},
-            weights={t.name: numpy_helper.to_array(t) for t in model.graph.initializer},
-            feeds=frozenset(value.name for value in model.graph.input),
-            readers=readers,
-        )
-        self.dtypes = dict(self.placing.dtypes)
-        self.elements = {v.name: e for v in values if (e := v.type.tensor_type.elem_type)}
-        self.outputs = [value.name for value in model.graph.output]
-        self.written: list[list[Node]] = []
-        self.shapes: dict[str, Shape] = {}
-        self.constants: dict[str, Any] = {}
 
-    def graph(self) -> Graph:
-        groups = grouped(self.calls, self.placing, self.outputs)
-        pieces = [self.convert(group) for group in groups]
-        sizes = {
-            name: 4 * int(np.prod(np.maximum(shape, 1)))
-            for name, shape in self.placing.onnx_shapes.items()
-        }
-        steps = partition(pieces, sizes, self.outputs)
-        in_region = {
-            name
-            for step in steps
-            if step.reason is None
-            for index in step.pieces
-            for node in self.written[index]
-            for name in (*node.inputs, *node.outputs)
-        }
-        nodes: list[Node] = []
-        for step in steps:
-            if step.reason is None:
-                nodes.extend(node for index in step.pieces for node in self.written[index])
-            else:
-                calls = [call for index in step.pieces for call in groups[index]]
-                nodes.append(self.island(calls, step.reason, in_region))
-        shapes = {name: self.shape(name, in_region) for node in nodes for name in node.outputs}
-        feeds = [value.name for value in self.model.graph.input]
-        shapes |= {name: self.shape(name, in_region) for name in feeds}
-        constants = {name: value for name, value in self.constants.items() if name in in_region}
-        shapes |= {name: value.shape for name, value in constants.items()}
-        return Graph(
-            nodes=tuple(nodes),
-            inputs=tuple(self.port(name, in_region) for name in feeds),
-            outputs=tuple(self.port(name, in_region) for name in self.outputs),
-            shapes=shapes,
-            constants=constants,
-            notes=self.notes,
-        ).check()
-
-    def convert(self, group: Sequence[Call]) -> Piece:
-        """Write the nodes of a call, or of calls that are one operator; else say why not."""
-        placing, last = self.placing, group[-1]
-        placing.nodes, placing.shapes, placing.constants = [], {}, {}
-        reason = None
-        try:
-            if last.domain not in DOMAINS or last.op not in CONVERTERS:
-                raise UnsupportedError("the engine has no such operator")
-            if len(group) > 1:
-                rearrange(placing, group)
-            else:
-                CONVERTERS[last.op](placing, last)
-        except UnsupportedError as error:
-            placing.nodes = []
-            reason = f"{last.op}: {error}"
-            for name in last.outputs:
-                placing.placed.pop(name, None)
-        else:
-            self.shapes |= placing.shapes
-            self.constants |= placing.constants
-        self.written.append(placing.nodes)
-        inner = {name for call in group[:-1] for name in call.outputs}
-        reads = [name for call in group for name in call.inputs if name and name not in inner]
-        reads = [name for name in dict.fromkeys(reads) if name not in placing.weights]
-        work = sum(work_us(node, self.shapes) for node in placing.nodes)
-        return Piece(tuple(reads), tuple(filter(None, last.outputs)), reason, work)
-
-    def shape(self, name: str, in_region: set[str]) -> Shape:
-        if name in in_region and name in self.shapes:
-            return self.shapes[name]
-        if name in in_region and name in self.placing.placed:
-            return self.placing.placed[name].shape
-        return self.placing.onnx_shapes.get(name, (-1,))
-
-    def port(self, name: str, in_region: set[str]) -> Port:
-        """A tensor at the border of the graph."""
-        seen = self.island_port(name, in_region)
-        return Port(name, seen.shape, self.port_dtypes[name], seen.layout)
-
-    def island_port(self, name: str, in_region: set[str]) -> Port:
-        """A tensor at the border of an island."""
-        layout = self.placing.placed[name].layout if name in in_region else "raw"
-        shape = self.placing.onnx_shapes.get(name, (-1,))
-        return Port(name, shape, self.dtypes.get(name, "unknown"), layout)
-
-    def island(self, calls: Sequence[Call], reason: str, in_region: set[str]) -> Node:
-        """One node that runs these calls as an ONNX model of their own."""
-        inside = {name for call in calls for name in call.outputs}
-        indices = {call.index for call in calls}
-        reads = dict.fromkeys(
-            name
-            for call in calls
-            for name in call.inputs
-            if name and name not in inside and name not in self.placing.weights
-        )
-        writes = [
-            name
-            for call in calls
-            for name in call.outputs
-            if name in self.outputs
-            or any(reader.index not in indices for reader in self.placing.readers.get(name, ()))
-        ]
-        held = {name for call in calls for name in call.inputs} & set(self.placing.weights)
-        graph = helper.make_graph(
-            [self.model.graph.node[call.index] for call in calls],
-            "island",
-            [self.value(name) for name in reads],
-            [self.value(name) for name in writes],
-            [tensor for tensor in self.model.graph.initializer if tensor.name in held],
-        )
-        model = helper.make_model(
-            graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version
-        )
-        attrs = {
-            "model": model.SerializeToString(),
-            "reason": reason,
-            "reads": tuple(self.island_port(name, in_region) for name in reads),
-            "writes": tuple(self.island_port(name, in_region) for name in writes),
-            "nodes": tuple(f"{call.op} {call.name or call.output}" for call in calls),
-        }
-        return Node(ISLAND, tuple(reads), tuple(writes), attrs)
-
-    def value(self, name: str) -> onnx.ValueInfoProto:
-        """A port of an island's model; its type is left out where it is not known."""
-        element = self.elements.get(name)
-        if element is None:
-            return onnx.ValueInfoProto(name=name)
-        shape = self.placing.onnx_shapes.get(name)
-        sizes = None if shape is None else [None if size < 0 else size for size in shape]
-        return helper.make_tensor_value_info(name, element, sizes)
+def island_model(
+    model: onnx.ModelProto, calls: Sequence[Call], reads: Sequence[str], writes: Sequence[str]
+) -> bytes:
+    """Some nodes of a model as a model of their own, with the constants they read."""
+    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+    typed = {value.name: value for value in values}
+    names = {name for call in calls for name in call.inputs}
+    graph = helper.make_graph(
+        [model.graph.node[call.index] for call in calls],
+        "island",
+        [typed.get(name, onnx.ValueInfoProto(name=name)) for name in reads],
+        [typed.get(name, onnx.ValueInfoProto(name=name)) for name in writes],
+        [tensor for tensor in model.graph.initializer if tensor.name in names],
+    )
+    island = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return bytes(island.SerializeToString())
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape | None:

@@ -43,12 +43,10 @@ class Step:
     reason: str | None
 
 
-def partition(
-    pieces: Sequence[Piece], sizes: Mapping[str, int], outputs: Iterable[str]
-) -> list[Step]:
+def partition(pieces: Sequence[Piece], sizes: Mapping[str, int]) -> list[Step]:
     """Steps in execution order over all pieces, which come in execution order themselves.
 
-    sizes: bytes of each tensor. outputs: what callers get.
+    sizes: bytes of each tensor.
     """
     kept = list(pieces)
     reasons = [piece.reason for piece in pieces]
@@ -83,11 +81,13 @@ def work_us(node: Node, shapes: Mapping[str, Shape]) -> float:
 
 
 def joined(reasons: Iterable[str | None]) -> str:
-    """The different reasons in order; those of swallowed neighbours are empty."""
-    different = list(dict.fromkeys(reason for reason in reasons if reason))
-    shown = "; ".join(different[:REASONS_SHOWN])
-    more = len(different) - REASONS_SHOWN
-    return f"{shown}; and {more} more" if more > 0 else shown
+    """The first reason of each operator ("Operator: reason"); swallowed neighbours have none."""
+    different: dict[str, str] = {}
+    for reason in filter(None, reasons):
+        different.setdefault(reason.split(":")[0], reason)
+    shown = "; ".join(list(different.values())[:REASONS_SHOWN])
+    more = list(different)[REASONS_SHOWN:]
+    return f"{shown}; and {', '.join(more)}" if more else shown
 
 
 def writers(pieces: Sequence[Piece]) -> dict[str, int]:

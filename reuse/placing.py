@@ -122,7 +122,7 @@ class Placing:
     onnx_shapes: dict[str, Shape]
     dtypes: dict[str, str]
     weights: Mapping[str, Array]
-    feeds: frozenset[str]
+    feeds: Sequence[str]
     readers: Mapping[str, Sequence[Call]]
     placed: dict[str, Placed] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
