@@ -1,5 +1,6 @@
 """How networks are recognised that answer with a picture, or say what each pixel belongs to."""
 
+import contextlib
 import math
 from dataclasses import replace
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from stillframe.errors import ModelError
 from stillframe.models import segmentation
 from stillframe.models.form_row import UNIT, FormRow, form_for, known, labels_for, own_labels
 from stillframe.models.image import SPANS, Painter, Span
@@ -104,7 +106,11 @@ def _mask(seen: Seen) -> Form:
 def _image(seen: Seen) -> Form:
     found = _map(seen)
     assert found is not None  # it fits
-    span = _span(Seen.at(seen.path, TRIAL_SIZE) if seen.open else seen, found[0])
+    span = None
+    if seen.open:
+        with contextlib.suppress(ModelError):  # not every size works for every network
+            span = _span(Seen.at(seen.path, TRIAL_SIZE), found[0])
+    span = span or _span(seen, found[0])
     how = HOW[span]
     decoder = Painter(found[0], black=span[0], white=span[1])
     return form_for(seen, "image", decoder, (), how, multiple=1)

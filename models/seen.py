@@ -5,6 +5,7 @@ drawn picture.
 """
 
 import ast
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,7 @@ MOVING = frozenset(
 LARGEST = 4096  # pixels a side that a file may name
 LONGEST_METADATA = 200_000  # characters
 LARGEST_STRIDE = 128
+UNEVEN = 0.25  # by which a grid's two strides may seem to differ, its sides being whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Seen:
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # faults are raised; nothing is printed
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return onnxruntime.InferenceSession(
@@ -150,8 +152,10 @@ class Seen:
                 continue
             # a convolution's output has its rows in the third place whatever the file's layout
             dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
-            if len(dims) == 4 and dims[2] > 1:
-                coarsest = max(coarsest, round(self.size[0] / dims[2]))
+            if len(dims) == 4 and min(dims[2:]) > 1:
+                down, across = self.size[0] / dims[2], self.size[1] / dims[3]
+                if math.isclose(down, across, rel_tol=UNEVEN):  # else it is a list, not a grid
+                    coarsest = max(coarsest, round(down))
         return min(coarsest, LARGEST_STRIDE)
 
     def __str__(self) -> str:
@@ -200,5 +204,6 @@ def _metadata(model: onnx.ModelProto) -> dict[str, Any]:
 
 
 def _last_line(error: Exception) -> str:
+    """What ONNX Runtime says at the end, where it stops naming its own source files."""
     lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    return lines[-1][-200:] if lines else type(error).__name__

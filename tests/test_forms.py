@@ -626,7 +626,15 @@ def test_coarsest_grid_inside_says_which_sizes_fit(tmp_path: Path) -> None:
     kernel = np.zeros((3, 3, 3, 3), np.float32)
     down = {"kernel_shape": [3, 3], "strides": [4, 4], "pads": [1, 1, 1, 1]}
     up = [np.empty(0, np.float32), np.array([1, 1, 4, 4], np.float32)]
-    steps: Steps = [("Conv", down, [kernel]), ("Resize", {"mode": "nearest"}, up)]
+    mix = {"kernel_shape": [1, 1]}
+    as_list, back = np.array([1, 3, 4, 6400]), np.array([1, 3, 160, 160])
+    steps: Steps = [
+        ("Conv", down, [kernel]),
+        ("Reshape", {}, [as_list]),  # as the box heads of YOLOv8 do: not a grid of 160 pixels
+        ("Conv", mix, [kernel[:, :, :1, :1]]),
+        ("Reshape", {}, [back]),
+        ("Resize", {"mode": "nearest"}, up),
+    ]
     file = painting(tmp_path / "unet.onnx", steps, picture=(1, 3, "h", "w"))
     sizing = recognise(file).sizing
     assert (sizing.base, sizing.longest, sizing.multiple) == ((640, 640), 640, 4)
