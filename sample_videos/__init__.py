@@ -1,1 +1,68 @@
-"""Clips to try things on: drawn ones with exact ground truth, and real ones."""
+"""Clips to try things on: drawn ones with exact ground truth, and real ones.
+
+resolve("plaza", size=(640, 360), seconds=5)   the file of a drawn clip, made on first use
+resolve("sports2d_demo")                       a real clip, fetched on first use
+truth("plaza", size=(640, 360), seconds=5)     its frames and what is truly in them
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stillframe.errors import SourceError, UsageError
+from stillframe.sample_videos.catalog import CLIPS, real
+from stillframe.sample_videos.encode import clip
+from stillframe.sample_videos.options import Options, options_from, parse_spec
+from stillframe.sample_videos.scenes import SCENES, draw
+from stillframe.sample_videos.truth import SceneFrame
+
+__all__ = ["CLIPS", "NAMES", "SCENES", "Options", "SceneFrame", "parse_spec", "resolve", "truth"]
+
+NAMES: tuple[str, ...] = (*SCENES, *CLIPS)
+"""Every name that `resolve` takes: the drawn clips, then the real ones."""
+
+
+def resolve(
+    name: str, *, progress: Callable[[int, int], None] | None = None, **options: Any
+) -> Path:
+    """The file of a clip by its name; drawn or fetched when the cache does not have it.
+
+    name: one of NAMES, options may follow as in `plaza?size=640x360&seconds=5`; those given as
+    arguments count more. Drawn clips take the fields of `Options`, real ones only `allow_sdist`.
+    progress: told frames done and in all (drawn), or bytes (fetched).
+    Raises SourceError for a name that does not exist and a clip that cannot be had, UsageError for
+    options that make no sense.
+    """
+    name, values = _understood(name, options)
+    allow_sdist = bool(values.pop("allow_sdist", False))
+    if name in SCENES:
+        return clip(name, options_from(values), progress=progress)
+    if values:
+        raise UsageError(
+            f"sample:{name} is a real clip and takes no {', '.join(values)}; only drawn ones do: "
+            f"{', '.join(SCENES)}"
+        )
+    return real(name, allow_sdist=allow_sdist, progress=progress)
+
+
+def truth(name: str, **options: Any) -> Iterator[SceneFrame]:
+    """The frames of a drawn clip with their ground truth, drawn anew from the seed.
+
+    The same name and options as for `resolve` give the frames that were encoded. Raises
+    SourceError for a clip that is not drawn.
+    """
+    name, values = _understood(name, options)
+    if name not in SCENES:
+        raise SourceError(
+            f"sample:{name} is a real clip, of which no ground truth is known; drawn ones are "
+            f"{', '.join(SCENES)}"
+        )
+    values.pop("allow_sdist", None)
+    return draw(name, options_from(values))
+
+
+def _understood(text: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    name, values = parse_spec(text)
+    if name not in NAMES:
+        raise SourceError(f"there is no sample:{name}; there are {', '.join(NAMES)}")
+    return name, values | options

@@ -14,13 +14,18 @@ from av.video.reformatter import ColorRange, Colorspace
 from stillframe.errors import SourceError
 from stillframe.models.weights import cache_folder
 from stillframe.sample_videos.options import Options
-from stillframe.sample_videos.scenes import DRAWING_VERSION, draw, row
+from stillframe.sample_videos.scenes import DRAWING_VERSION, draw, noise_of, row
 from stillframe.sample_videos.texture import Picture
 
 Progress = Callable[[int, int], None]
 """Told the frames done and the frames in all."""
 
 ENCODER: dict[str, str] = {"crf": "20", "preset": "veryfast", "g": "120"}
+LOSSLESS: dict[str, str] = {"crf": "0", "preset": "veryfast", "g": "120"}
+"""For what is recorded off a screen: small all the same, and what stands still decodes the same.
+
+With any loss, x264 goes on mending a still picture for some frames after each change.
+"""
 BT709 = 1
 
 
@@ -31,12 +36,12 @@ def clip(
 
     folder: another place than the cache. Raises SourceError when it cannot be written.
     """
-    scene = row(name)
     target = (folder or cache_folder() / "samples") / file_name(name, options)
     if target.is_file():
         return target
     pictures = (frame.image for frame in draw(name, options))
-    write(pictures, target, options, {**ENCODER, **scene.encoder}, progress)
+    exact = row(name).exact and noise_of(name, options) == 0
+    write(pictures, target, options, LOSSLESS if exact else ENCODER, progress)
     return target
 
 
@@ -46,7 +51,7 @@ def file_name(name: str, options: Options) -> str:
     Letters and edges come from OpenCV and differ between its major versions, so it is named too.
     """
     drawn_by = f"v{DRAWING_VERSION}cv{cv2.__version__.partition('.')[0]}"
-    return f"{name}-{options.label(row(name).noise)}-{drawn_by}.mp4"
+    return f"{name}-{options.label(noise_of(name, options))}-{drawn_by}.mp4"
 
 
 def write(

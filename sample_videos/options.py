@@ -48,9 +48,8 @@ class Options:
     def frame_count(self) -> int:
         return max(math.floor(self.seconds * float(self.rate) + 0.5), 1)
 
-    def label(self, own_noise: float) -> str:
-        """All values as part of a file name; own_noise: what None stands for."""
-        noise = own_noise if self.noise is None else self.noise
+    def label(self, noise: float) -> str:
+        """All values as part of a file name; noise: the one that is in the picture."""
         width, height = self.size
         return f"{width}x{height}-{self.seconds:g}s-{self.fps:g}fps-noise{noise:g}-seed{self.seed}"
 

@@ -9,7 +9,7 @@ shows the same events.
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,13 +32,13 @@ DRAWING_VERSION = 1
 class SceneRow:
     """A scene: how it is made, the noise it has if nothing else is asked for, what it shows.
 
-    encoder: x264 options beside the usual ones.
+    exact: without noise it is encoded without loss, so that unchanged frames decode unchanged.
     """
 
     make: Callable[[int, int, np.random.Generator], Scene]
     noise: float
     about: str
-    encoder: dict[str, str] = field(default_factory=dict)
+    exact: bool = False
 
 
 SCENES: dict[str, SceneRow] = {
@@ -46,7 +46,9 @@ SCENES: dict[str, SceneRow] = {
         Plaza, 3.0, "still camera: people and cars on a sunny square, occlusion, noise"
     ),
     "desk": SceneRow(Desk, 2.0, "still camera: someone talks to a webcam, the exposure drifts"),
-    "screen": SceneRow(Screen, 0.0, "desktop recording: text, windows, pointer; long still spans"),
+    "screen": SceneRow(
+        Screen, 0.0, "desktop recording: text, windows, pointer; long still spans", exact=True
+    ),
     "pan": SceneRow(Pan, 2.0, "moving camera: a drone over a small town, every pixel changes"),
     "cuts": SceneRow(Cuts, 2.5, "hard cuts between five cameras"),
     "night": SceneRow(Night, 9.0, "still camera: a dark square, strong noise, lights switching"),
@@ -60,6 +62,11 @@ def row(name: str) -> SceneRow:
     return SCENES[name]
 
 
+def noise_of(name: str, options: Options) -> float:
+    """The standard deviation of the noise: what is asked for, else the scene's own."""
+    return row(name).noise if options.noise is None else options.noise
+
+
 def draw(name: str, options: Options | None = None) -> Iterator[SceneFrame]:
     """The frames of a drawn clip, one at a time; memory does not grow with its length."""
     scene_row, options = row(name), options or Options()
@@ -67,8 +74,7 @@ def draw(name: str, options: Options | None = None) -> Iterator[SceneFrame]:
     seed = [options.seed, zlib.crc32(name.encode())]
     world, grain = np.random.default_rng(seed).spawn(2)
     scene = scene_row.make(width, height, world)
-    sigma = scene_row.noise if options.noise is None else options.noise
-    sensor = SensorNoise(width, height, sigma, grain)
+    sensor = SensorNoise(width, height, noise_of(name, options), grain)
     before = None
     for index in range(options.frame_count):
         time_s = float(index / options.rate)
