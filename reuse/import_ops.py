@@ -64,6 +64,9 @@ def conv(placing: Placing, call: Call) -> None:
         raise UnsupportedError(f"{weights.ndim - 2}-D convolution")
     x = placing.picture(call.inputs[0])
     kernel = (weights.shape[2], weights.shape[3])
+    expected = weights.shape[1] * call.attrs.get("group", 1)
+    if x.shape[2] != expected:
+        raise UnsupportedError(f"weights for {expected} channels, the input has {x.shape[2]}")
     attrs = {
         **geometry(call, x.shape, kernel),
         "group": call.attrs.get("group", 1),

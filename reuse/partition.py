@@ -13,8 +13,10 @@ from stillframe.reuse.graph import Node, Shape
 
 CALL_US = 60.0
 """What one call of ONNX Runtime costs beside the work."""
-HAND_OVER_US_PER_BYTE = 0.0005
-"""Copying a tensor between the two layouts, and comparing it on the way back."""
+HAND_OUT_US_PER_BYTE = 0.0001
+"""Bringing an island's copy of a tensor up to date: only where the region changed it."""
+HAND_IN_US_PER_BYTE = 0.0004
+"""Finding out what an island changed: every number is compared."""
 SAVED = 0.6
 """The share of a region's work that reuse is expected to save; an island saves none."""
 MULTIPLY_ADDS_PER_US = 40_000.0
@@ -50,18 +52,9 @@ def partition(pieces: Sequence[Piece], sizes: Mapping[str, int]) -> list[Step]:
     """
     kept = list(pieces)
     reasons = [piece.reason for piece in pieces]
-    while True:
-        now = cost_us(kept, sizes)
-        tried = []
-        for members in components(kept):
-            swallowed = list(kept)
-            for index in members:
-                swallowed[index] = replace(kept[index], reason="")
-            tried.append((cost_us(swallowed, sizes), swallowed))
-        best = min(tried, key=lambda each: each[0], default=(now, kept))
-        if best[0] >= now:
-            break
-        kept = best[1]
+    while swallowed := [each for each in components(kept) if gain_us(kept, each, sizes) > 0]:
+        for index in (index for members in swallowed for index in members):
+            kept[index] = replace(kept[index], reason="")
     found = levels(kept)
     steps = []
     for level in sorted(set(found)):
@@ -142,18 +135,32 @@ def components(pieces: Sequence[Piece]) -> list[list[int]]:
     return list(groups.values())
 
 
-def cost_us(pieces: Sequence[Piece], sizes: Mapping[str, int]) -> float:
-    """Expected time of a frame where reuse works: the work left, hand-overs, and calls."""
-    written, found = writers(pieces), levels(pieces)
-    crossings = set()
-    total = 0.0
+def gain_us(pieces: Sequence[Piece], members: Sequence[int], sizes: Mapping[str, int]) -> float:
+    """What a frame gains, where reuse works, if islands swallow this component of a region.
+
+    Hand-overs and perhaps a call fall away; reuse saves nothing in it any more.
+    """
+    written, inside = writers(pieces), set(members)
+    readers: dict[str, list[int]] = {}
     for index, piece in enumerate(pieces):
-        island = piece.reason is not None
-        total += piece.work_us * (1.0 if island else 1.0 - SAVED)
         for name in piece.inputs:
-            before = written.get(name)
-            if before is not None and (pieces[before].reason is not None) != island:
-                crossings.add((name, found[index] if island else -1))
-    total += sum(sizes.get(name, 0) for name, _ in crossings) * HAND_OVER_US_PER_BYTE
-    calls = {found[index] for index, piece in enumerate(pieces) if piece.reason is not None}
-    return total + CALL_US * len(calls)
+            readers.setdefault(name, []).append(index)
+    gain = -SAVED * sum(pieces[index].work_us for index in members)
+    from_islands, to_islands = set(), set()
+    for name in {name for index in members for name in pieces[index].inputs}:
+        before = written.get(name)
+        if before is None or before in inside:
+            continue
+        if pieces[before].reason is None:
+            gain -= sizes.get(name, 0) * HAND_OUT_US_PER_BYTE
+        else:
+            from_islands.add(name)
+    for name in (name for index in members for name in pieces[index].outputs):
+        outside = [index for index in readers.get(name, ()) if index not in inside]
+        if any(pieces[index].reason is not None for index in outside):
+            to_islands.add(name)
+        if any(pieces[index].reason is None for index in outside):
+            gain -= sizes.get(name, 0) * HAND_IN_US_PER_BYTE
+    gain += sum(sizes.get(name, 0) for name in from_islands) * HAND_IN_US_PER_BYTE
+    gain += sum(sizes.get(name, 0) for name in to_islands) * HAND_OUT_US_PER_BYTE
+    return gain + CALL_US if from_islands and to_islands else gain
