@@ -219,8 +219,8 @@ def _bring(assets: Sequence[Asset], progress: Progress | None, allow_sdist: bool
             faults.append(f"{e.strerror or e}")
     else:
         faults.append(
-            f"{assets[0].release} is a source distribution, whose build code pip runs: "
-            "say --allow-sdist to take it"
+            f"{assets[0].release} is a source distribution, whose build code pip would run: "
+            "it is only taken with --allow-sdist"
         )
     for asset in assets:
         try:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 import threading
+import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -232,7 +233,7 @@ def test_a_damaged_archive_is_one_line(index: Path, archives: list[Path]) -> Non
 def test_a_source_distribution_is_only_taken_on_the_users_word(
     index: Path, downloads: list[list[str]]
 ) -> None:
-    with pytest.raises(ModelError, match="say --allow-sdist to take it"):
+    with pytest.raises(ModelError, match="it is only taken with --allow-sdist"):
         fetch(SOURCE)
     assert downloads == []
     assert fetch(SOURCE, allow_sdist=True).read_bytes() == CONTENT
@@ -264,22 +265,38 @@ def test_fetching_at_the_same_time_downloads_once(index: Path, downloads: list[l
 
 
 @pytest.fixture
-def server(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The index served over HTTP on this machine, as pip expects one."""
+def server(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[threading.Event]:
+    """The index served over HTTP on this machine, as pip expects one.
+
+    While the event is clear, a download stops after its first half.
+    """
+    go_on = threading.Event()
+    go_on.set()
     folder = tmp_path / "www" / "simple" / "tinywheel"
     folder.mkdir(parents=True)
     (index / "tinywheel-1.0-py3-none-any.whl").rename(folder / "tinywheel-1.0-py3-none-any.whl")
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class Halting(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None: ...
 
-    serve = partial(Quiet, directory=str(tmp_path / "www"))
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            content = source.read()
+            outputfile.write(content[: len(content) // 2])
+            if self.path.endswith(".whl"):
+                go_on.wait(60)
+            outputfile.write(content[len(content) // 2 :])
+
+    serve = partial(Halting, directory=str(tmp_path / "www"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as site:
+        monkeypatch.setattr(site, "handle_error", lambda *_: None)  # pip went away
         thread = threading.Thread(target=site.serve_forever)
         thread.start()
         monkeypatch.delenv("PIP_NO_INDEX")
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{site.server_port}/simple")
-        yield
+        yield go_on
+        go_on.set()
         site.shutdown()
         thread.join()
 
@@ -294,13 +311,22 @@ def test_progress_is_told_in_bytes_up_to_the_whole() -> None:
     assert done[-1] > len(CONTENT)
 
 
-@pytest.mark.usefixtures("server")
-def test_an_interrupted_download_leaves_nothing_behind(cache: Path) -> None:
-    def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+class InterruptError(Exception):
+    """Unlike KeyboardInterrupt, subprocess waits for the child when it passes."""
 
-    with pytest.raises(KeyboardInterrupt):
+
+def test_an_interrupted_download_ends_at_once_and_leaves_nothing_behind(
+    cache: Path, server: threading.Event
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done:  # pip has nothing more to say, so a closed pipe does not end it
+            raise InterruptError
+
+    server.clear()
+    before = time.perf_counter()
+    with pytest.raises(InterruptError):
         fetch(asset(), progress=interrupt)
+    assert time.perf_counter() - before < 10, "pip was ended, not waited for"
     assert not place(asset()).exists()
     assert leftovers(cache) == []
 
