@@ -52,10 +52,13 @@ def partition(pieces: Sequence[Piece], sizes: Mapping[str, int]) -> list[Step]:
     """
     kept = list(pieces)
     reasons = [piece.reason for piece in pieces]
-    while swallowed := [each for each in components(kept) if gain_us(kept, each, sizes) > 0]:
+    wires = Wires(pieces)
+    while swallowed := [
+        each for each in components(kept, wires) if gain_us(kept, wires, each, sizes) > 0
+    ]:
         for index in (index for members in swallowed for index in members):
             kept[index] = replace(kept[index], reason="")
-    found = levels(kept)
+    found = levels(kept, wires)
     steps = []
     for level in sorted(set(found)):
         step = tuple(index for index in range(len(kept)) if found[index] == level)
@@ -83,13 +86,20 @@ def joined(reasons: Iterable[str | None]) -> str:
     return f"{shown}; and {', '.join(more)}" if more else shown
 
 
-def writers(pieces: Sequence[Piece]) -> dict[str, int]:
-    return {name: index for index, piece in enumerate(pieces) for name in piece.outputs}
+class Wires:
+    """Who writes and who reads each tensor: piece numbers."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.writer = {name: index for index, piece in enumerate(pieces) for name in piece.outputs}
+        self.readers: dict[str, list[int]] = {}
+        for index, piece in enumerate(pieces):
+            for name in piece.inputs:
+                self.readers.setdefault(name, []).append(index)
 
 
-def levels(pieces: Sequence[Piece]) -> list[int]:
+def levels(pieces: Sequence[Piece], wires: Wires) -> list[int]:
     """Even levels for regions, odd ones for islands; islands as late as their readers allow."""
-    written = writers(pieces)
+    written = wires.writer
     island = [piece.reason is not None for piece in pieces]
     found: list[int] = []
     for index, piece in enumerate(pieces):
@@ -112,9 +122,9 @@ def levels(pieces: Sequence[Piece]) -> list[int]:
     return found
 
 
-def components(pieces: Sequence[Piece]) -> list[list[int]]:
+def components(pieces: Sequence[Piece], wires: Wires) -> list[list[int]]:
     """Region pieces of one level that hang together by the tensors they write."""
-    written, found = writers(pieces), levels(pieces)
+    written, found = wires.writer, levels(pieces, wires)
     parent = list(range(len(pieces)))
 
     def root(index: int) -> int:
@@ -135,20 +145,18 @@ def components(pieces: Sequence[Piece]) -> list[list[int]]:
     return list(groups.values())
 
 
-def gain_us(pieces: Sequence[Piece], members: Sequence[int], sizes: Mapping[str, int]) -> float:
+def gain_us(
+    pieces: Sequence[Piece], wires: Wires, members: Sequence[int], sizes: Mapping[str, int]
+) -> float:
     """What a frame gains, where reuse works, if islands swallow this component of a region.
 
     Hand-overs and perhaps a call fall away; reuse saves nothing in it any more.
     """
-    written, inside = writers(pieces), set(members)
-    readers: dict[str, list[int]] = {}
-    for index, piece in enumerate(pieces):
-        for name in piece.inputs:
-            readers.setdefault(name, []).append(index)
+    inside = set(members)
     gain = -SAVED * sum(pieces[index].work_us for index in members)
     from_islands, to_islands = set(), set()
     for name in {name for index in members for name in pieces[index].inputs}:
-        before = written.get(name)
+        before = wires.writer.get(name)
         if before is None or before in inside:
             continue
         if pieces[before].reason is None:
@@ -156,7 +164,7 @@ def gain_us(pieces: Sequence[Piece], members: Sequence[int], sizes: Mapping[str,
         else:
             from_islands.add(name)
     for name in (name for index in members for name in pieces[index].outputs):
-        outside = [index for index in readers.get(name, ()) if index not in inside]
+        outside = [index for index in wires.readers.get(name, ()) if index not in inside]
         if any(pieces[index].reason is not None for index in outside):
             to_islands.add(name)
         if any(pieces[index].reason is None for index in outside):

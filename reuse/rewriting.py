@@ -138,7 +138,7 @@ class Draft:
         return True
 
     def rename_reads(self, old: str, new: str) -> None:
-        for reader in list(self.readers.get(old, ())):
+        for reader in {each.outputs[0]: each for each in self.readers.get(old, ())}.values():
             slot = self.position(reader)
             at = self.slots[slot].index(reader)
             inputs = tuple(new if name == old else name for name in reader.inputs)

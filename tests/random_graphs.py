@@ -77,7 +77,12 @@ class Builder:
         return True
 
 
-def kernel(build: Builder) -> dict[str, Any]:
+def kernel(build: Builder, height: int, width: int) -> dict[str, Any]:
+    """Half of the time one that keeps the size, so that branches can meet again."""
+    if build.chance(0.5):
+        before = ((height - 1) // 2, (width - 1) // 2)
+        pads = (*before, height - 1 - before[0], width - 1 - before[1])
+        return {"stride": (1, 1), "dilation": (1, 1), "pad": pads}
     return {
         "stride": (build.pick((1, 1, 1, 2)), build.pick((1, 1, 1, 2, 3))),
         "dilation": (build.pick((1, 1, 1, 2)), build.pick((1, 1, 1, 2))),
@@ -91,17 +96,13 @@ def conv(build: Builder) -> bool:
     group = build.pick((1, 1, 1, depth))
     height, width = build.pick(((1, 1), (1, 1), (3, 3), (3, 3), (2, 3), (5, 1)))
     channels = depth if group == depth and group > 1 else build.number(1, 19)
-    attrs: dict[str, Any] = {**kernel(build), "group": group, "act": build.act()}
+    attrs = {**kernel(build, height, width), "group": group, "act": build.act()}
     residual = None
-    if build.chance(0.3):
-        attrs |= {"stride": (1, 1), "dilation": (1, 1)}
-        before = ((height - 1) // 2, (width - 1) // 2)
-        attrs["pad"] = (*before, height - 1 - before[0], width - 1 - before[1])
-        residual = build.partner(name, same=False)
+    x = (*build.shapes[name][:2], 1)
+    if OPS["Conv"].shape(attrs, [x, (height, width, 1, 1)]) == x and build.chance(0.6):
+        residual = build.partner(name, same=group > 1)
         if residual is not None and group == 1:
             channels = build.shapes[residual][2]
-        elif residual is not None and build.shapes[residual][2] != channels:
-            residual = None
     fan_in = height * width * depth // group
     weights = build.constant(height, width, depth // group, channels, scale=fan_in**-0.5)
     inputs = [name, weights, build.constant(channels, scale=0.2)]
@@ -116,12 +117,10 @@ def conv(build: Builder) -> bool:
 def pool(build: Builder) -> bool:
     op = build.pick(("MaxPool", "AveragePool"))
     size = (build.number(1, 3), build.number(1, 4))
-    attrs = kernel(build)
-    if build.chance(0.5):  # every window must hold a position of the picture
-        attrs["dilation"] = (1, 1)
-        attrs["pad"] = tuple(build.number(0, size[index % 2] - 1) for index in range(4))
-    else:
-        attrs["pad"] = (0, 0, 0, 0)
+    attrs = kernel(build, *size)
+    widest = [extent - 1 if attrs["dilation"] == (1, 1) else 0 for extent in size]
+    pads = zip(attrs["pad"], (*widest, *widest), strict=True)
+    attrs["pad"] = tuple(map(min, pads))  # so that every window holds a position of the picture
     attrs |= {"kernel": size, "ceil_mode": build.chance(0.3)}
     if op == "AveragePool":
         attrs["count_include_pad"] = build.chance(0.5)
