@@ -250,9 +250,9 @@ def test_one_bit_of_noise_tells_a_still_scene_from_a_frozen_camera(pix_fmt: str)
         frame = av.VideoFrame(70, 50, pix_fmt)
         for plane in frame.planes:
             plane.update(bytes(plane.buffer_size))
-        last = frame.planes[-1]
+        last = frame.planes[0]
         content = bytearray(last.buffer_size)
-        content[1] = bit
+        content[last.line_size * (last.height - 3) + 1] = bit
         last.update(bytes(content))
         return frame
 

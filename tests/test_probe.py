@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.cli.probe import probe
-from stillframe.pipeline.probe import examine
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.probe import _examined, examine
+from stillframe.pipeline.source_info import Source, SourceInfo, SourceState
 from tests.hostile import media
 
 
@@ -74,6 +76,24 @@ def test_damage_turns_and_sizes_are_told(tmp_path: Path) -> None:
     turned = examine(tmp_path / "turned.mp4")
     assert (turned.info.rotation, turned.info.width, turned.info.height) == (90, 64, 96)
     assert turned.sizes == ((64, 96),)
+
+
+def test_frames_that_a_live_source_dropped_leave_no_uneven_gaps() -> None:
+    class Dropping(Source):
+        info = SourceInfo("cam", "camera", 96, 64, live=True)
+        state = SourceState.RUNNING
+        dropped = 3
+        _left = iter([0, 1, 4, 6])
+
+        def __next__(self) -> Frame:
+            return media.frame_of(next(self._left))
+
+        def close(self) -> None: ...
+
+    found = _examined(Dropping(), 10)
+    assert found.interval_ms == (40.0, 40.0, 40.0)
+    assert (found.variable_rate, found.measured_rate, found.dropped) == (False, 25.0, 3)
+    assert found.decode_ms is None
 
 
 def test_one_picture_is_enough(tmp_path: Path) -> None:

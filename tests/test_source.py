@@ -96,6 +96,14 @@ def test_reordered_pictures_come_in_the_order_of_show(tmp_path: Path) -> None:
     assert [frame.time_s for frame in got] == pytest.approx([n / 25 for n in range(40)])
 
 
+def test_the_last_frames_come_out_of_a_decoder_that_holds_some_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    options = {"preset": "medium", "bf": "3", "b_strategy": "0"}
+    media.encode(path, media.pictures(12), codec_options=options, audio_s=0.5, audio_first=True)
+    with open_source(path, decode_threads=4) as source:
+        assert numbers(source) == list(range(12))
+
+
 def test_time_zero_is_where_the_sound_starts_when_the_picture_comes_later(tmp_path: Path) -> None:
     path = tmp_path / "late.mkv"
     media.encode(path, media.pictures(5), times=[20, 21, 22, 23, 24], audio_s=1.5)

@@ -86,12 +86,18 @@ def encode(
     rotation: int = 0,
     audio_s: float = 0.0,
     audio_codec: str = "aac",
+    audio_first: bool = False,
 ) -> None:
-    """Encode RGB pictures; `times` in ticks of `time_base`, by default one tick each."""
+    """Encode RGB pictures; `times` in ticks of `time_base`, by default one tick each.
+
+    audio_first: the sound is the container's first stream.
+    """
     target = str(path) if isinstance(path, Path) else path
     with av.open(target, "w", format=container, options=options or {}) as output:
         stream: Any = None
         sound: Any = None
+        if audio_first:
+            sound = output.add_stream(audio_codec, rate=48_000, layout="mono")
         for index, image in enumerate(images):
             if stream is None:
                 stream = output.add_stream(codec, rate=rate, options=codec_options or FAST[codec])
@@ -100,7 +106,7 @@ def encode(
                 stream.codec_context.time_base = time_base
                 if rotation:
                     stream.set_display_rotation(-rotation)
-                if audio_s:
+                if audio_s and sound is None:
                     sound = output.add_stream(audio_codec, rate=48_000, layout="mono")
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
             frame.pts = index if times is None else times[index]
