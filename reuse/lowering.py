@@ -321,6 +321,7 @@ def lower_pad(builder: "Builder", node: Node) -> list[Lowered]:
         pad_source(out[0], inside[0], top, node.attrs["mode"]),
         pad_source(out[1], inside[1], left, node.attrs["mode"]),
     )
+    columns[move.FRONT] = node.attrs["pad"][4]
     return [Lowered(columns, {t.SCALAR: float(node.attrs["value"])})]
 
 

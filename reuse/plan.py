@@ -341,9 +341,7 @@ def place_roots(graph: Graph, lifetimes: Lifetimes) -> Placed:
             end += -(-lifetimes.lives[name].bytes // 64) * 64
     arena = place(lifetimes.requests())
     offsets |= {name: end + offset for name, offset in arena.offsets.items()}
-    return Placed(
-        offsets, end + arena.size, end, arena.size, arena.lower_bound, naive_bytes(graph)
-    )
+    return Placed(offsets, end + arena.size, end, arena.size, arena.lower_bound, naive_bytes(graph))
 
 
 def island_reads(graph: Graph) -> list[str]:

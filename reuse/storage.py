@@ -87,16 +87,18 @@ def lay_out(graph: Graph) -> Storage:
             wanted[name] = widest([wanted.get(name, NO_RING), needed_ring(node, graph)])
     producer = {name: node for node in graph.nodes for name in node.outputs}
     views: dict[str, View] = {}
+    partial: set[str] = set()  # views of a part of a picture: around them lies more of it
     for node in graph.nodes:
         if node.op == "Slice":
             view = slice_view(node, graph)
-            whole = (
-                view.step == (1, 1)
-                and graph.shapes[node.output][:2] == (graph.shapes[view.parent][:2])
-            )
+            same_size = graph.shapes[node.output][:2] == graph.shapes[view.parent][:2]
+            whole = view.step == (1, 1) and same_size and view.parent not in partial
             padded = wanted.get(node.output, NO_RING) != NO_RING
             if view.parent not in graph.constants and (whole or not padded):
                 views[node.output] = view
+                if not whole:
+                    partial.add(node.output)
+    sliced = {view.parent for view in views.values()}
     for node in graph.nodes:
         if node.op != "Concat":
             continue
@@ -112,7 +114,7 @@ def lay_out(graph: Graph) -> Storage:
                 and made.op != ISLAND
                 and name not in views
                 and node.inputs.count(name) == 1
-                and (axis == 2 or wanted.get(name, NO_RING) == NO_RING)
+                and (axis == 2 or not (name in sliced or wanted.get(name, NO_RING) != NO_RING))
                 and not any(
                     graph.nodes[index].op == "Concat" and graph.nodes[index] is not node
                     for index in readers[name]

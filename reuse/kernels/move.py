@@ -3,6 +3,7 @@ borders of a region, where ONNX's channel planes meet the engine's interleaved o
 
 import numpy as np
 
+from stillframe.reuse.kernels.commit import copy
 from stillframe.reuse.kernels.invoke import span_at, tables
 from stillframe.reuse.kernels.jit import OPERATOR, native
 from stillframe.reuse.kernels.memory import get_f32, get_i32, set_f32
@@ -21,6 +22,8 @@ from stillframe.reuse.kernels.table import (
 ROWS, COLUMNS, ROWS_HIGH, COLUMNS_HIGH = PARAMETER, PARAMETER + 1, PARAMETER + 2, PARAMETER + 3
 ROW_WEIGHTS, COLUMN_WEIGHTS = PARAMETER + 4, PARAMETER + 5  # float32, the share of the higher one
 
+FRONT = PARAMETER + 6  # of MOVE: channels of the scalar before those of the input
+
 # parameters of the block shuffles
 BLOCK, DEPTH_FIRST = PARAMETER, PARAMETER + 1
 
@@ -33,7 +36,8 @@ def move(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore
     """out[y, x] = in[rows[y], columns[x]], or the scalar where an index is -1."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
-    channels = tensors[target, CHANNELS]
+    channels, front = tensors[target, CHANNELS], ins[FRONT]
+    depth = tensors[read, CHANNELS]
     rows, columns = ins[ROWS], ins[COLUMNS]
     written = 0
     for index in range(span_count):
@@ -43,13 +47,12 @@ def move(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore
         for x in range(start, start + length):
             out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
             from_x = np.int64(get_i32(columns, x))
-            if from_y < 0 or from_x < 0:
+            outside = from_y < 0 or from_x < 0
+            if outside or depth != channels:
                 for c in range(channels):
                     set_f32(out, c, floats[SCALAR])
-            else:
-                source = line + from_x * tensors[read, PIXEL]
-                for c in range(channels):
-                    set_f32(out, c, get_f32(source, c))
+            if not outside:
+                copy(line + from_x * tensors[read, PIXEL], out + front * 4, depth)
         written += length
     return written
 

@@ -37,11 +37,11 @@ def end_tap(start, taps, dilation, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def counted(start, taps, size, pad_before, extent):  # type: ignore[no-untyped-def]
-    # taps of an undilated window that lie within the picture, or within its counted padding
-    if extent == 0:
-        return min(start + taps, size) - max(start, 0)
-    return min(start + taps, extent - pad_before) - max(start, -pad_before)
+def counted(start, taps, dilation, size, pad_before, extent):  # type: ignore[no-untyped-def]
+    # taps that lie within the picture, or within the padded picture of `extent`
+    if extent > 0:
+        start, size = start + pad_before, extent
+    return end_tap(start, taps, dilation, size) - first_tap(start, dilation)
 
 
 @kernel
@@ -79,10 +79,23 @@ def pool(average, ins, tensors, spans, span_count):  # type: ignore[no-untyped-d
                             set_f32(out, c, a if a > b else b)  # NaN in b is taken over
                     fresh = False
             if average:
-                size = counted(
-                    top, ins[KERNEL_Y], height, ins[PAD_TOP], ins[COUNTED_HEIGHT]
-                ) * counted(left, ins[KERNEL_X], width, ins[PAD_LEFT], ins[COUNTED_WIDTH])
-                scale = np.float32(1.0) / np.float32(size)
+                down = counted(
+                    top,
+                    ins[KERNEL_Y],
+                    ins[DILATION_Y],
+                    height,
+                    ins[PAD_TOP],
+                    ins[COUNTED_HEIGHT],
+                )
+                across = counted(
+                    left,
+                    ins[KERNEL_X],
+                    ins[DILATION_X],
+                    width,
+                    ins[PAD_LEFT],
+                    ins[COUNTED_WIDTH],
+                )
+                scale = np.float32(1.0) / np.float32(down * across)
                 for c in range(channels):
                     set_f32(out, c, get_f32(out, c) * scale)
         written += length

@@ -1,0 +1,145 @@
+"""The heart: stepping a clip through a network gives what computing each frame alone gives."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stillframe.reuse import oracle
+from stillframe.reuse.engine import Engine
+from stillframe.reuse.from_onnx import compile_graph
+from stillframe.reuse.graph import ISLAND, Graph
+from stillframe.reuse.kernels import table as t
+from stillframe.reuse.ops import OPS
+from stillframe.reuse.plan import Plan, compile_plan
+from stillframe.reuse.tolerance import Tolerance
+from stillframe.reuse.workers import Workers
+from tests.graph_cases import CASES, Case
+from tests.random_graphs import random_graph
+
+SEEDS = range(60)
+Picture = NDArray[np.float32]
+
+
+def bits(values: Picture) -> NDArray[np.int32]:
+    return np.ascontiguousarray(values).view(np.int32)
+
+
+def clip(graph: Graph, seed: int, frames: int) -> Iterator[dict[str, Picture]]:
+    """Feeds of a clip in which a random rectangle changes, at times nothing and at times all."""
+    rng = np.random.default_rng(seed)
+    now = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
+    for _ in range(frames):
+        yield {name: value.copy() for name, value in now.items()}
+        for name, value in now.items():
+            *_, height, width = value.shape
+            top, left = int(rng.integers(height)), int(rng.integers(width))
+            tall, wide = (int(size) for size in rng.integers(0, 4, 2))
+            if rng.random() < 0.1:
+                top, left, tall, wide = 0, 0, height, width
+            part = value[..., top : top + tall, left : left + wide]
+            part += rng.standard_normal(part.shape).astype(np.float32)
+            now[name] = value
+
+
+def poison(plan: Plan) -> None:
+    """Fill every transient tensor with NaN: nothing of it may be read in the next frame."""
+    for name, life in plan.lifetimes.lives.items():
+        if not plan.lifetimes.lives[life.root].persistent:
+            plan.view(name)[...] = np.nan
+
+
+@pytest.fixture
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    pool = Workers(getattr(request, "param", 1))
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_recomputing_what_changed_gives_the_dense_answer_bit_for_bit(
+    seed: int, workers: Workers
+) -> None:
+    graph = random_graph(seed)
+    plan, whole = compile_plan(graph, workers.count), compile_plan(graph, 1)
+    engine, dense = Engine(plan, workers), Engine(whole, Workers(1))
+    for number, feeds in enumerate(clip(graph, seed, 12)):
+        if number:
+            poison(plan)
+        engine.step(feeds)
+        dense.step(feeds, dense=True)
+        for port in graph.outputs:
+            same = np.array_equal(bits(engine.output(port.name)), bits(dense.output(port.name)))
+            assert same, f"seed {seed}, frame {number}, output {port.name!r}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_dense_step_agrees_with_plain_numpy(seed: int, workers: Workers) -> None:
+    graph = random_graph(seed)
+    engine = Engine(compile_plan(graph), workers)
+    feeds = next(clip(graph, seed, 1))
+    engine.step(feeds)
+    expected = oracle.run(graph, feeds)
+    for port in graph.outputs:
+        got = engine.output(port.name).reshape(expected[port.name].shape)
+        scale = max(1.0, float(np.nanmax(np.abs(expected[port.name]))))
+        np.testing.assert_allclose(got, expected[port.name], rtol=0, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
+    seed: int, share: float, workers: Workers
+) -> None:
+    graph = random_graph(seed)
+    plan = compile_plan(graph, exact=False)
+    engine = Engine(plan, workers)
+    by_output = {node.output: node for node in graph.nodes if node.op != ISLAND}
+    for number, feeds in enumerate(clip(graph, seed, 8)):
+        engine.step(feeds)
+        if number == 0:
+            Tolerance(share).calibrate(plan)
+        for name, instruction in plan.cutoffs.items():
+            node = by_output[name]
+            if not all(kept(plan, each) for each in node.inputs):
+                continue
+            arrays = [
+                np.asarray(graph.constants[each], np.float32)
+                if each in graph.constants
+                else plan.view(each)
+                for each in node.inputs
+            ]
+            fresh = OPS[node.op].reference(node, arrays)
+            distance = np.square(fresh - plan.view(name), dtype=np.float64).sum(axis=2)
+            limit = float(plan.floats[instruction, t.THRESHOLD])
+            slack = 1e-9 + 1e-8 * float(np.square(fresh, dtype=np.float64).sum())
+            assert distance.max() <= limit * (1 + 1e-4) + slack, f"frame {number}, {name!r}"
+
+
+def kept(plan: Plan, name: str) -> bool:
+    lives = plan.lifetimes.lives
+    return name not in lives or lives[lives[name].root].persistent
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_engine_agrees_with_the_oracle_and_reuses_exactly(case: Case, workers: Workers) -> None:
+    graph = compile_graph(case.model(), {name: shape for name, shape in case.feeds.items()})
+    engine = Engine(compile_plan(graph), workers)
+    dense = Engine(compile_plan(graph), Workers(1))
+    for seed in range(4):
+        feeds = case.inputs(0)
+        for value in feeds.values():
+            if value.dtype == np.float32 and seed:
+                value.reshape(-1)[seed::97] += seed
+        engine.step(feeds)
+        dense.step(feeds, dense=True)
+        expected = oracle.run(graph, feeds)
+        for port in graph.outputs:
+            got = engine.output(port.name)
+            assert np.array_equal(got, dense.output(port.name), equal_nan=True)
+            want = expected[port.name].reshape(got.shape)
+            if want.dtype == np.float32:
+                scale = max(1.0, float(np.abs(want).max(initial=0)))
+                np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * scale)
