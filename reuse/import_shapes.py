@@ -74,8 +74,6 @@ def concat(placing: Placing, call: Call) -> None:
     sizes = [each.shape[:axis] + each.shape[axis + 1 :] for each in placed]
     if any(size != sizes[0] for size in sizes) or (any(views) and not all(views)):
         raise UnsupportedError("inputs lie differently")
-    if axis != 2 and any(views):
-        raise UnsupportedError("joins pictures that were reshaped to rows")
     placing.emit("Concat", names, call.output, {"axis": axis})
     placing.bind(call.output, layout)
 

@@ -176,6 +176,13 @@ CONVS = (
         strides=[2, 2],
         output_padding=[1, 1],
     ),
+    up(
+        "k 3 stride 2 wide crop",
+        w(3, 9, 3, 3),
+        ("Conv", "Conv", "Conv", "Conv", "Concat", "DepthToSpace", "Slice"),
+        pads=[2, 2, 1, 2],
+        strides=[2, 2],
+    ),
     up("stride 1", w(3, 5, 3, 2), ("Conv",), pads=[1, 0, 1, 1]),
     up("stride 1 dilated", w(3, 5, 3, 2), ("Conv",), dilations=[2, 3]),
     up(
@@ -719,6 +726,17 @@ RESIZES = (
         ["Resize"],
         mode="linear",
         coordinate_transformation_mode="align_corners",
+    ),
+    *(
+        one(
+            f"Resize to one position {coordinates}",
+            "Resize",
+            ["x", "", "", ints(1, 3, 1, 1)],
+            ["Resize"],
+            mode="linear",
+            coordinate_transformation_mode=coordinates,
+        )
+        for coordinates in COORDINATES
     ),
     one(
         "Resize some axes",

@@ -26,9 +26,16 @@ def run_onnx(model: bytes, feeds: dict[str, Array]) -> dict[str, Array]:
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
+def islands(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.op == ISLAND]
+
+
 def assert_same(
     graph: Graph, feeds: dict[str, Array], expected: dict[str, Array], rtol: float
 ) -> None:
+    for island in islands(graph):
+        assert island.inputs == tuple(port.name for port in island.attrs["reads"])
+        assert island.outputs == tuple(port.name for port in island.attrs["writes"])
     found = oracle.run(graph, feeds)
     assert list(found) == list(expected)
     for name, array in expected.items():
@@ -51,10 +58,6 @@ def test_a_case_gives_onnxruntime_s_answer_before_and_after_the_passes(case: Cas
 def test_every_operator_of_the_engine_has_a_case() -> None:
     assert {op for case in CASES for op in case.ops} == set(OPS)
     assert len({case.name for case in CASES}) == len(CASES)
-
-
-def islands(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if node.op == ISLAND]
 
 
 CONV: Step = ("Conv", ["x", w(24, 3, 3, 3)], "c", {"pads": [1, 1, 1, 1]})
@@ -224,6 +227,35 @@ def test_one_tensor_can_leave_in_both_layouts() -> None:
     case = Case("both", tuple(steps), (), {"x": X}, ("y", "z"))
     graph = compile_graph(case.model())
     assert [port.layout for port in graph.outputs] == ["NCHW", "NHWC"]
+    assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 2e-6)
+
+
+def test_a_picture_and_its_transpose_do_not_mix() -> None:
+    steps: list[Step] = [
+        ("Relu", ["x"], "r", {}),
+        ("Transpose", ["r"], "t", {"perm": [0, 2, 3, 1]}),
+    ]
+    steps += [("Add", ["r", "t"], "y", {})]
+    case = Case("mix", tuple(steps), (), {"x": (1, 5, 5, 5)})
+    (island,) = islands(compile_graph(case.model()))
+    assert island.attrs["reason"] == "Add: one operand lies NCHW, the other NHWC"
+    assert_same(
+        compile_graph(case.model()), case.inputs(), run_onnx(case.model(), case.inputs()), 0
+    )
+
+
+def test_constants_follow_the_layout_of_what_they_meet() -> None:
+    steps: list[Step] = [
+        ("Mul", ["x", w(11, 1)], "a", {}),
+        ("Add", ["a", w(3)], "b", {}),
+        ("Add", ["b", w(9, 11, 3)], "y", {}),
+        ("Transpose", ["y"], "t", {"perm": [0, 3, 1, 2]}),
+        ("Conv", ["t", w(4, 3, 3, 3)], "z", {}),
+    ]
+    case = Case("constants", tuple(steps), (), {"x": (1, 9, 11, 3)}, ("y", "z"))
+    graph = compile_graph(case.model())
+    assert graph.inputs[0].layout == "NHWC"
+    assert not islands(graph)
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 2e-6)
 
 

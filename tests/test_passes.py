@@ -246,6 +246,13 @@ ROWS = (
         {"x": (8, 12, 3)},
     ),
     Row(
+        "in a third order",
+        tidying.focus_to_depth,
+        [*FOCUS, concat("c", "s10", "s00", "s01", "s11"), conv("c", "y", 12, 5, size=3)],
+        "SpaceToDepth Conv",
+        {"x": (8, 12, 3)},
+    ),
+    Row(
         "in another order, read by no Conv",
         tidying.focus_to_depth,
         [*FOCUS, concat("y", "s00", "s10", "s01", "s11")],
@@ -600,6 +607,11 @@ ROWS = (
         "hardsigmoid with another slope",
         spelling.spelled_products,
         [unary("x", "s", "hardsigmoid", 0.2, 0.5), binary("mul", "s", "x", "y")],
+    ),
+    Row(
+        "a sigmoid plus one",
+        spelling.spelled_products,
+        [unary("x", "s", "sigmoid"), affine("s", "a", 1, 1), binary("mul", "a", "x", "y")],
     ),
     Row(
         "relu1",
