@@ -82,7 +82,7 @@ class FileSource(Source):
 
     def __init__(self, address: Address, path: str, threads: int) -> None:
         self._address = address
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close what its thread reads
         self._status = SourceState.CONNECTING
         self._converter = Converter()
         self._index = 0

@@ -1,6 +1,7 @@
 """Pictures out of one open container, each with its time; what is damaged is told, not hidden."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,7 @@ from stillframe.pipeline.source_info import SourceInfo, SourceKind
 from stillframe.pipeline.timeline import Timeline
 
 MAX_READ_ERRORS = 64
+MOST_IN_DECODER = 64
 BUSY_WAIT_S = 0.01
 INDEX_SAMPLE = 4096
 LONGEST_LEAD_S = 60  # a container that starts earlier than this before its video is mistaken
@@ -78,7 +80,8 @@ class Decoder:
         self._packets = self._demux()
         self._read_errors = 0
         self._damaged = False  # something before the next picture could not be read or decoded
-        self._suspects: set[int] = set()  # pts of packets that arrived marked as damaged
+        # pts of packets that arrived marked as damaged, as long as they may be in the decoder
+        self._suspects: deque[int] = deque(maxlen=MOST_IN_DECODER)
         self._shape: tuple[int, int] | None = None
         self._waiting: list[Picture] = []
         self._waiting = self._first(kind)
@@ -147,7 +150,7 @@ class Decoder:
 
     def _decoded(self, packet: "Packet[Stream]") -> list[av.VideoFrame]:
         if packet.is_corrupt and packet.pts is not None:
-            self._suspects.add(packet.pts)
+            self._suspects.append(packet.pts)
         try:
             return [image for image in packet.decode() if isinstance(image, av.VideoFrame)]
         except av.EOFError:
@@ -178,8 +181,6 @@ class Decoder:
     def _is_damaged(self, image: av.VideoFrame, raw: int | None) -> bool:
         marked = raw in self._suspects
         after, self._damaged = self._damaged, False
-        if marked and raw is not None:
-            self._suspects.discard(raw)
         return image.is_corrupt or marked or after
 
 

@@ -80,7 +80,10 @@ def standard_input() -> PipeReader | None:
 
 
 def named_pipe(path: str) -> PipeReader:
-    """A FIFO, opened without waiting for its writer."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    """A FIFO, opened without waiting for its writer. Raises SourceError if it may not be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from None
     os.set_blocking(descriptor, True)
     return PipeReader(descriptor, name=path, owned=True)

@@ -39,16 +39,19 @@ class LineSink(Sink):
     """Text lines to a file, or to standard output for `-`.
 
     A line is on its way to its reader when `write` returns, so it survives whatever comes then.
+    source: what the frames come from; a file of that name is not overwritten, `force` or not.
     """
 
-    def __init__(self, path: str | os.PathLike[str], force: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], force: bool = False, source: str | None = None
+    ) -> None:
         self._name = os.fspath(path)
         self._closed = False
         self._file: BinaryIO
         if self._name == STDOUT:
             self._file = _standard_output()
         else:
-            self._file = os.fdopen(claim(Path(path), force), "wb", buffering=0)
+            self._file = os.fdopen(claim(Path(path), force, (source,)), "wb", buffering=0)
 
     def write(self, frame: Frame, result: Result | None, image: NDArray[np.uint8] | None) -> None:
         text = "".join(f"{line}\n" for line in self._lines(frame, result))
@@ -93,8 +96,10 @@ class JsonlSink(LineSink):
 class CsvSink(LineSink):
     """A header, then one row a detection; a frame without any has no row. Boxes in source px."""
 
-    def __init__(self, path: str | os.PathLike[str], force: bool = False) -> None:
-        super().__init__(path, force)
+    def __init__(
+        self, path: str | os.PathLike[str], force: bool = False, source: str | None = None
+    ) -> None:
+        super().__init__(path, force, source)
         self._put(_csv_line(CSV_COLUMNS).encode() + b"\n")
 
     def _lines(self, frame: Frame, result: Result | None) -> list[str]:

@@ -132,6 +132,11 @@ FAST: dict[str, dict[str, str]] = {
 }
 
 
+def numbers(source: Iterable[Frame]) -> list[int]:
+    """The number of each frame."""
+    return [number_of(frame.image) for frame in source]
+
+
 def tone_samples(seconds: float) -> NDArray[np.float32]:
     """(1, n) float32: a tone with a click at each whole second."""
     moments = np.arange(int(seconds * 48_000)) / 48_000

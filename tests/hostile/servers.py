@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from stillframe.pipeline.frame import Frame
 from tests.hostile import media
 
 # what a server does with its n-th connection: it returns when it wants to hang up
@@ -169,3 +170,19 @@ def send_rtp(server: Server, connection: socket.socket, stream: bytes) -> None:
         connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
         if server.stopping.wait(0.005):
             return
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def readers() -> list[threading.Thread]:
+    """The reading threads of sources that are not closed yet."""
+    return [thread for thread in threading.enumerate() if thread.name == "stillframe-reader"]
+
+
+def taken(source: Any, amount: int) -> list[Frame]:
+    """The next frames of a source."""
+    return [next(source) for _ in range(amount)]
