@@ -27,6 +27,10 @@ class Tally:
     wall_s: float = 0.0
     _recent: deque[float] = field(default_factory=deque)
 
+    def start(self) -> None:
+        """The clock runs from here."""
+        self.started = time.perf_counter()
+
     def add(self, step: Step, whole_ms: float, more_ms: dict[str, float]) -> None:
         """Count one frame. more_ms: what was spent on it outside of the step, by name."""
         now = time.perf_counter()

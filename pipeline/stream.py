@@ -7,7 +7,7 @@ from typing import Literal, overload
 
 from stillframe.errors import UsageError
 from stillframe.models import zoo
-from stillframe.models.model import Model, Task
+from stillframe.models.model import Model
 from stillframe.models.results import Result
 from stillframe.pipeline.ahead import Ahead
 from stillframe.pipeline.frame import Frame
@@ -29,7 +29,7 @@ def stream(
     model: str | os.PathLike[str] | Model = ...,
     *,
     with_frame: Literal[False] = False,
-    task: Task | None = ...,
+    task: str | None = ...,
     confidence: float | None = ...,
     reuse: Reuse = ...,
     max_age_s: float = ...,
@@ -44,7 +44,7 @@ def stream(
     model: str | os.PathLike[str] | Model = ...,
     *,
     with_frame: Literal[True],
-    task: Task | None = ...,
+    task: str | None = ...,
     confidence: float | None = ...,
     reuse: Reuse = ...,
     max_age_s: float = ...,
@@ -58,7 +58,7 @@ def stream(
     model: str | os.PathLike[str] | Model = "centerface",
     *,
     with_frame: bool = False,
-    task: Task | None = None,
+    task: str | None = None,
     confidence: float | None = None,
     reuse: Reuse = "frame",
     max_age_s: float = 5.0,
@@ -83,7 +83,7 @@ def _stream(
     spec: Spec,
     model: str | os.PathLike[str] | Model,
     with_frame: bool,
-    task: Task | None,
+    task: str | None,
     confidence: float | None,
     settings: Settings,
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
@@ -96,7 +96,7 @@ def _stream(
 
 
 def loaded(
-    model: str | os.PathLike[str] | Model, task: Task | None, confidence: float | None
+    model: str | os.PathLike[str] | Model, task: str | None, confidence: float | None
 ) -> Model:
     """The model itself, whichever way it was named."""
     if not isinstance(model, Model):

@@ -1,6 +1,7 @@
 """Tiny ONNX networks written on the fly, so that nothing has to be fetched."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ def brightness(path: Path, height: int = 64, width: int = 96) -> Path:
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1]),
         helper.make_tensor_value_info("labels", TensorProto.INT64, [1]),
     ]
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "box": np.array([BOX], np.float32),
         "class": np.array([1], np.int64),
         "one": np.array([1], np.int64),

@@ -49,7 +49,7 @@ def step(
 
 
 def drawn_at(image: Image) -> NDArray[np.bool_]:
-    return (image != GREY).any(axis=2)
+    return np.asarray((image != GREY).any(axis=2), np.bool_)
 
 
 RESULTS: dict[str, Result] = {

@@ -1,0 +1,113 @@
+"""`stillframe`: the command line. One file a command; this one turns faults into exit codes.
+
+    0 done, also when the reader of a pipe went away    1 a fault of stillframe itself
+    2 usage   3 source   4 model   5 output   6 quality floor not met
+    130 Ctrl-C, 143 SIGTERM, each after everything was closed properly
+
+Standard output carries data only; everything for people goes to standard error.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import stillframe
+from stillframe.errors import StillframeError
+from stillframe.pipeline.cli import models, signals
+from stillframe.pipeline.cli.probe import probe
+from stillframe.pipeline.cli.run import run
+
+INTERNAL_FAULT = 1
+USAGE_FAULT = 2
+REPORT = "this is a fault of stillframe: please report it with the traceback that --debug shows"
+DEBUG = "STILLFRAME_DEBUG"
+COMPLETION = "_STILLFRAME_COMPLETE"
+
+app = typer.Typer(
+    name="stillframe",
+    help="Run any ONNX model on a video and compute only what changed since the last frame.",
+    epilog="Exit codes: 0 done, 1 a fault of stillframe, 2 usage, 3 source, 4 model, 5 output, "
+    "6 quality floor not met, 130 Ctrl-C, 143 SIGTERM.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(probe)
+app.add_typer(models.app, name="models")
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=DEBUG, help="Show tracebacks of faults.")
+    ] = False,
+) -> None:
+    """What stands before any command."""
+    if debug:
+        os.environ[DEBUG] = "1"
+    if version:
+        print(f"stillframe {stillframe.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """The console script."""
+    if COMPLETION in os.environ:  # a shell asks for completions
+        app()
+    signals.at_once()
+    sys.exit(status(sys.argv[1:]))
+
+
+def status(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; faults become one line on standard error."""
+    # The base class of all that can be wrong with a command line; Typer does not export it.
+    usage_error: Any = typer.BadParameter.__mro__[2]
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("stillframe", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        _leave_stdout()
+        return 0
+    except signals.Interrupted as interruption:
+        return interruption.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except StillframeError as error:
+        _complain(str(error), error)
+        return error.exit_code
+    except usage_error as error:
+        _complain(error.format_message(), error)
+        return USAGE_FAULT
+    except Exception as error:
+        _complain(f"{type(error).__name__}: {error}; {REPORT}", error)
+        return INTERNAL_FAULT
+    return 0
+
+
+def _complain(message: str, error: BaseException) -> None:
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    print(f"stillframe: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _leave_stdout() -> None:
+    """Nobody reads it any more; what is still buffered must not fail again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,81 @@
+"""Where the results of a run go: files, pipes and a browser, opened and closed together."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from stillframe.errors import SinkError, UsageError
+from stillframe.pipeline.overlay import Overlay, compose
+from stillframe.pipeline.record_sinks import STDOUT, CsvSink, JsonlSink, LineSink, MotSink
+from stillframe.pipeline.runner import Step
+from stillframe.pipeline.show import Show
+from stillframe.pipeline.sink import Sink
+from stillframe.pipeline.source_info import SourceInfo
+from stillframe.pipeline.video_sink import VideoSink
+
+# Option -> the sink that writes it, a line or row at a time.
+TEXTS: dict[str, type[LineSink]] = {"--jsonl": JsonlSink, "--csv": CsvSink, "--mot": MotSink}
+VIDEO = "--out"
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What was asked for. paths: by option; `-` is standard output."""
+
+    paths: dict[str, str]
+    overlay: Overlay = "boxes"
+    show: bool = False
+    force: bool = False
+    written: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Before any work: UsageError where outputs clash, SinkError where one is there already."""
+        taken: dict[str, str] = {}
+        for option, path in self.paths.items():
+            place = path if path == STDOUT else str(Path(path).absolute())
+            if path == STDOUT and option not in TEXTS:
+                raise UsageError(f"{option} -: only {' '.join(TEXTS)} can write to standard output")
+            if place in taken:
+                raise UsageError(f"{taken[place]} and {option} both write {path}; name two places")
+            taken[place] = option
+            if path != STDOUT and Path(path).is_file() and not self.force:
+                raise SinkError(f"{path}: there is such a file; overwrite it with --force")
+
+    @contextlib.contextmanager
+    def opened(
+        self, info: SourceInfo, spec: str, console: Console
+    ) -> Iterator[Callable[[Step], dict[str, float]]]:
+        """Yields what writes a step and says how many milliseconds drawing and writing took."""
+        with contextlib.ExitStack() as stack:
+            sinks: list[Sink] = []
+            if VIDEO in self.paths:
+                sinks.append(stack.enter_context(self._video(info, spec)))
+            for option, sink in TEXTS.items():
+                if option in self.paths:
+                    sinks.append(stack.enter_context(sink(self.paths[option], self.force)))
+            page = stack.enter_context(Show()) if self.show else None
+            if page is not None:
+                console.print(f"showing at {page.url}", highlight=False)
+            is_drawn = VIDEO in self.paths or page is not None
+
+            def write(step: Step) -> dict[str, float]:
+                began = time.perf_counter()
+                image = compose(step, self.overlay) if is_drawn else None
+                drawn = time.perf_counter()
+                for sink in sinks:
+                    sink.write(step.frame, step.result, image)
+                if page is not None and image is not None:
+                    page.show(image)
+                done = time.perf_counter()
+                return {"draw": (drawn - began) * 1e3, "write": (done - drawn) * 1e3}
+
+            yield write
+        self.written.extend(path for path in self.paths.values() if path != STDOUT)
+
+    def _video(self, info: SourceInfo, spec: str) -> VideoSink:
+        sound = spec if info.has_audio and info.kind in ("file", "sample") else None
+        return VideoSink(self.paths[VIDEO], info=info, audio_from=sound, force=self.force)

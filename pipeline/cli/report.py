@@ -1,0 +1,143 @@
+"""What a person sees of a run, on standard error: progress, and a table at the end.
+
+On a terminal a bar; elsewhere one line every ten seconds; with --quiet nothing.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from stillframe.pipeline.metrics import Tally
+
+LINE_EVERY_S = 10.0
+# The parts of a frame's way, in order, and what they are called in the table.
+PARTS = {
+    "wait": "wait for the source",
+    "fit": "fit to the model's size",
+    "gate": "find what changed",
+    "infer": "run the network",
+    "decode": "read its outputs",
+    "draw": "draw",
+    "write": "write",
+}
+
+
+@contextlib.contextmanager
+def preparing(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for what is fetched or made on first use, shown once there is something to tell.
+
+    Yields what is told the bytes, or frames, done and in all (0: not known).
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task(escape(what), total=None)
+    begun = False
+
+    def told(done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            if console.is_terminal:
+                bar.start()
+            else:
+                console.print(f"preparing {escape(what)}", highlight=False)
+        bar.update(task, completed=done, total=total or None)
+
+    try:
+        yield told
+    finally:
+        if begun:
+            bar.stop()
+
+
+class Report:
+    """Shows how a run goes on. total: the frames to come, where it is known."""
+
+    def __init__(self, console: Console, total: int | None) -> None:
+        self._console = console
+        self._next_line = time.monotonic() + LINE_EVERY_S
+        self._total = total
+        self._warned = False
+        self._bar = Progress(
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal or console.quiet,
+        )
+        self._task = self._bar.add_task("frames", total=total, facts="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def tick(self, tally: Tally, frozen: bool = False) -> None:
+        """After each frame. frozen: the source says that its picture hangs."""
+        if frozen and not self._warned:
+            self._warned = True
+            self._console.print(
+                "warning: the picture has not changed by a single bit for a while; a camera that"
+                " hangs looks like that, so what is reused now may be stale",
+                style="yellow",
+                highlight=False,
+            )
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=tally.frames, facts=facts(tally))
+        elif (now := time.monotonic()) >= self._next_line:
+            self._next_line = now + LINE_EVERY_S
+            of = f" of {self._total}" if self._total else ""
+            self._console.print(f"{tally.frames}{of} frames, {facts(tally)}", highlight=False)
+
+
+def facts(tally: Tally) -> str:
+    """How fast it goes and what is saved, in a few words."""
+    return f"{tally.rate:.1f} fps, {tally.active_share:.0%} active, {tally.reused_share:.0%} reused"
+
+
+def summary(console: Console, tally: Tally, title: str, written: list[str]) -> None:
+    """The table at the end."""
+    if not tally.frames:
+        console.print("no frames", highlight=False)
+        return
+    whole = tally.to_dict()
+    table = Table(title=escape(title), title_justify="left", box=None, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    kinds = ", ".join(f"{whole[k]} {k}" for k in tally.kinds)
+    table.add_row("frames", str(tally.frames), kinds)
+    table.add_row("frame rate", f"{whole['frames_per_s']:.1f} fps", f"in {tally.wall_s:.1f} s")
+    table.add_row("active", f"{tally.active_share:.1%}", "of all pixels were treated as new")
+    table.add_row("reused", f"{tally.reused_share:.1%}", "of the frames never met the network")
+    times = whole["frame_ms"]
+    table.add_row("a frame", f"{times['p50']:.1f} ms", f"median; 95 % within {times['p95']:.1f} ms")
+    for part, words in PARTS.items():
+        if part in tally.spent_ms:
+            table.add_row(f"  {words}", f"{whole['spent_ms'][part]:.2f} ms", "mean of all frames")
+    for path in written:
+        table.add_row("wrote", "", escape(path))
+    console.print(table)

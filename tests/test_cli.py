@@ -1,0 +1,232 @@
+"""The command line as a shell sees it: exit codes, one line for each fault, quick help."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import stillframe
+from stillframe import errors
+from stillframe.pipeline import cli
+from stillframe.pipeline.cli.signals import Interrupted, Stopping, at_once
+
+COMMAND = [sys.executable, "-m", "stillframe"]
+HELP_S = 0.5
+
+
+def shell(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, **settings)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
+    """Runs a command line whose command raises what is given; returns the exit code."""
+
+    def run(error: BaseException) -> int:
+        def command() -> None:
+            raise error
+
+        registered = list(cli.app.registered_commands)
+        cli.app.command("fail")(command)
+        try:
+            return cli.status(["fail"])
+        finally:
+            cli.app.registered_commands[:] = registered
+
+    monkeypatch.delenv(cli.DEBUG, raising=False)
+    return run
+
+
+CODES = [
+    (errors.StillframeError("a\nb"), 1),
+    (errors.UsageError("expected x, got y"), 2),
+    (errors.SourceError("cam: gone"), 3),
+    (errors.ModelError("m.onnx: broken"), 4),
+    (errors.SinkError("o.mp4: no room"), 5),
+    (errors.QualityError("0.9 is below 0.95"), 6),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: type(value).__name__)
+def test_each_error_has_its_code_and_is_one_line(
+    error: errors.StillframeError,
+    code: int,
+    failing: Callable[[BaseException], int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert failing(error) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == f"stillframe: error: {' '.join(str(error).split())}\n"
+
+
+def test_every_error_class_is_in_the_table_of_codes() -> None:
+    classes = {errors.StillframeError, *errors.StillframeError.__subclasses__()}
+    assert {type(error) for error, _ in CODES} == classes
+    assert len({code for _, code in CODES}) == len(CODES)
+
+
+def test_a_fault_of_ours_is_one_line_that_says_how_to_report_it(
+    failing: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(ZeroDivisionError("of nothing")) == 1
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert shown.startswith("stillframe: error: ZeroDivisionError: of nothing; ")
+    assert "--debug" in shown
+
+
+def test_debug_shows_the_traceback(
+    failing: Callable[[BaseException], int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(cli.DEBUG, "1")
+    assert failing(ZeroDivisionError("of nothing")) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert shown.rstrip().splitlines()[-1].startswith("stillframe: error: ZeroDivisionError")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["--nonsense"], "No such option: --nonsense"),
+        (["run", "--every", "0"], "--every"),
+        (["run", "--reuse", "some"], "'some' is not one of 'off', 'frame', 'layer', 'exact'"),
+        (["run", "a", "b"], "unexpected extra argument"),
+        (["run", "--confidence", "2"], "--confidence"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_one_line_and_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.status(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("stillframe: error: ")
+    assert says in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_help_and_version_go_to_standard_output() -> None:
+    assert shell("--version").stdout == f"stillframe {stillframe.__version__}\n"
+    plain = shell()
+    assert plain.returncode == 0
+    assert plain.stdout == shell("--help").stdout
+    for command in ("run", "models"):
+        assert command in plain.stdout
+    assert "Exit codes: 0 done" in plain.stdout
+
+
+def test_the_console_script_is_the_module() -> None:
+    script = os.path.join(os.path.dirname(sys.executable), "stillframe")
+    told = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == shell("--version").stdout
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    """Processor time, so that a busy machine does not count; the best of three."""
+    code = (
+        "import sys, time\n"
+        "from stillframe.pipeline import cli\n"
+        "cli.status(['run', '--help'])\n"
+        "heavy = {'numpy', 'av', 'cv2', 'onnx', 'onnxruntime', 'numba'} & sys.modules.keys()\n"
+        "print('HEAVY', sorted(heavy), time.process_time())"
+    )
+    seconds = []
+    for _ in range(3):
+        told = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        words = told.stdout.splitlines()[-1].split()
+        assert words[:2] == ["HEAVY", "[]"]
+        seconds.append(float(words[2]))
+    assert min(seconds) < HELP_S
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    code = "import sys, stillframe; print([m for m in sys.modules if m.startswith('stillframe.')])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
+def test_completion_is_offered() -> None:
+    environment = {**os.environ, cli.COMPLETION: "complete_bash"}
+    environment |= {"COMP_WORDS": "stillframe ru", "COMP_CWORD": "1"}
+    told = shell(env=environment)
+    assert "run" in told.stdout.split()
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Puts the test runner's own handlers back."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    at_once()
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_command_at_once_with_its_code(
+    signum: int, code: int, failing: Callable[[BaseException], int]
+) -> None:
+    with pytest.raises(Interrupted) as caught:
+        os.kill(os.getpid(), signum)
+    assert caught.value.exit_code == code
+    assert failing(Interrupted(signum)) == code
+
+
+def block(stops: list[int], *signals: int, by: bool = True) -> None:
+    """A block that gets these signals and notes how often it was stopped, and that it ended."""
+    with Stopping() as stopping:
+        if by:
+            stopping.by(lambda: stops.append(1))
+        for signum in signals:
+            os.kill(os.getpid(), signum)
+            time.sleep(0.01)
+        stops.append(0)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_the_first_signal_stops_cleanly_and_the_second_at_once() -> None:
+    stops: list[int] = []
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        block(stops, signal.SIGTERM)
+    assert stops == [1, 0]
+    with pytest.raises(Interrupted, match="SIGINT"):
+        block(stops, signal.SIGTERM, signal.SIGINT)
+    assert stops == [1, 0, 1]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_before_there_is_anything_to_stop_a_signal_ends_at_once() -> None:
+    stops: list[int] = []
+    with pytest.raises(Interrupted):
+        block(stops, signal.SIGINT, by=False)
+    assert stops == []
+    with pytest.raises(Interrupted):  # and the handlers from before are back
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_failure_while_stopping_is_what_is_told() -> None:
+    def fail() -> None:
+        with Stopping() as stopping:
+            stopping.by(lambda: None)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise errors.SinkError("no room")
+
+    with pytest.raises(errors.SinkError, match="no room"):
+        fail()
