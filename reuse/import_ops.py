@@ -287,4 +287,4 @@ CONVERTERS: dict[str, Converter] = {
     **POINTWISE_CONVERTERS,
     **SHAPE_CONVERTERS,
 }
-"""ONNX operator -> converter, of the default domain and of com.microsoft where names agree."""
+"""ONNX operator, with its domain if that is not ONNX's own -> converter."""

@@ -29,7 +29,7 @@ def clip(placing: Placing, call: Call) -> Act:
 
 
 def gelu(placing: Placing, call: Call) -> Act:
-    if call.op == "FastGelu" and call.input(1):
+    if call.input(1):
         raise UnsupportedError("with a bias")
     fast = call.op == "FastGelu" or call.attrs.get("approximate", "none") == "tanh"
     return Act("gelu_tanh" if fast else "gelu")
@@ -58,13 +58,14 @@ ACTS: dict[str, Callable[[Placing, Call], Act]] = {
     ),
     "Clip": clip,
     "Gelu": gelu,
-    "FastGelu": gelu,
+    "com.microsoft.Gelu": gelu,
+    "com.microsoft.FastGelu": gelu,
 }
 
 
 def unary(placing: Placing, call: Call) -> None:
     placed = placing.place(call.inputs[0])
-    act = ACTS[call.op](placing, call)
+    act = ACTS[call.operator](placing, call)
     placing.emit("Unary", [call.inputs[0]], call.output, {"act": act})
     placing.bind(call.output, placed.layout)
 

@@ -11,7 +11,6 @@ from stillframe.reuse.import_shapes import grouped, rearrange
 from stillframe.reuse.partition import Piece, partition, work_us
 from stillframe.reuse.placing import Call, Placing, UnsupportedError
 
-DOMAINS = ("", "ai.onnx", "com.microsoft")
 IslandModel = Callable[[Sequence[Call], Sequence[str], Sequence[str]], bytes]
 
 
@@ -71,15 +70,15 @@ class Importing:
         placing.nodes, placing.shapes, placing.constants = [], {}, {}
         reason = None
         try:
-            if last.domain not in DOMAINS or last.op not in CONVERTERS:
+            if last.operator not in CONVERTERS:
                 raise UnsupportedError("the engine has no such operator")
             if len(group) > 1:
                 rearrange(placing, group)
             else:
-                CONVERTERS[last.op](placing, last)
+                CONVERTERS[last.operator](placing, last)
         except UnsupportedError as error:
             placing.nodes = []
-            reason = f"{last.op}: {error}"
+            reason = f"{last.operator}: {error}"
             for name in last.outputs:
                 placing.placed.pop(name, None)
         else:

@@ -79,12 +79,17 @@ class Call:
     def output(self) -> str:
         return self.outputs[0]
 
+    @property
+    def operator(self) -> str:
+        """The operator with its domain, if that is not ONNX's own."""
+        return self.op if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.op}"
+
     def input(self, index: int) -> str:
         """The name of an input, '' if it was left out."""
         return self.inputs[index] if index < len(self.inputs) else ""
 
     def __str__(self) -> str:
-        return f"node {self.name or self.output!r} ({self.op})"
+        return f"node {self.name or self.output!r} ({self.operator})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,7 @@ class Placing:
                     perm = tuple(call.attrs.get("perm", ()))
                     if perm in (TO_NCHW, TO_NHWC):
                         return "NHWC" if perm == TO_NCHW else "NCHW"
-                if call.op in FIXED and call.inputs[0] == tensor:
+                if call.operator in FIXED and call.inputs[0] == tensor:
                     return FIXED[call.op]
                 for output in call.outputs[:1]:
                     if output not in seen and len(self.onnx_shapes.get(output, ())) == 4:

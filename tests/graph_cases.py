@@ -76,7 +76,8 @@ def model(
         end.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     graph = helper.make_graph(nodes, "case", ports, ends, initializers)
     imports = [helper.make_opsetid("", opset)]
-    imports += [helper.make_opsetid(name, version) for name, version in (domains or {}).items()]
+    domains = {"com.microsoft": 1, **(domains or {})}
+    imports += [helper.make_opsetid(name, version) for name, version in domains.items()]
     built = helper.make_model(graph, opset_imports=imports, ir_version=min(opset // 2 + 2, 9))
     return bytes(built.SerializeToString())
 
@@ -319,6 +320,8 @@ ACTIVATIONS = (
     one("PRelu of one slope", "PRelu", ["x", number(0.2)], ["Unary"]),
     one("Gelu", "Gelu", ["x"], ["Unary"], opset=20),
     one("Gelu tanh", "Gelu", ["x"], ["Unary"], opset=20, approximate="tanh"),
+    one("com.microsoft Gelu", "Gelu", ["x"], ["Unary"], domain="com.microsoft"),
+    one("com.microsoft FastGelu", "FastGelu", ["x"], ["Unary"], domain="com.microsoft"),
     one("Pow 2", "Pow", ["x", number(2)], ["Unary"]),
     one("Pow 3", "Pow", ["x", number(3)], ["Unary", "Binary"]),
     chain(
@@ -676,6 +679,34 @@ MOVES = (
         ("MaxPool", ["v"], "p", {"kernel_shape": [2, 2], "strides": [2, 2]}),
         ("Transpose", ["p"], "y", {"perm": [0, 2, 3, 1]}),
         shape=(1, 9, 11, 3),
+    ),
+    *(
+        chain(
+            f"{step[0]} of channels last {dict(step[3])}",
+            ops,
+            ("Transpose", ["x"], "n", {"perm": [0, 3, 1, 2]}),
+            ("MaxPool", ["n"], "m", {"kernel_shape": [2, 2]}),
+            ("Transpose", ["m"], "t", {"perm": [0, 2, 3, 1]}),
+            step,
+            shape=(1, 10, 12, 3),
+        )
+        for step, ops in (
+            (("Pad", ["t", ints(0, 1, 2, 0, 0, 3, 0, 0)], "y", {}), ("MaxPool", "Pad")),
+            (
+                ("Slice", ["t", ints(1), ints(9), ints(2), ints(2)], "y", {}),
+                ("MaxPool", "Slice"),
+            ),
+            (("Concat", ["t", "t"], "y", {"axis": 3}), ("MaxPool", "Concat")),
+            (("Concat", ["t", "t"], "y", {"axis": 1}), ("MaxPool", "Concat")),
+            (("ReduceMean", ["t"], "y", {"axes": [1, 2]}), ("MaxPool", "GlobalPool")),
+            (("ReduceMean", ["t"], "y", {"axes": [3]}), ("MaxPool", "Conv")),
+            (("MatMul", ["t", w(3, 5)], "y", {}), ("MaxPool", "Conv")),
+            (("PRelu", ["t", w(3)], "y", {}), ("MaxPool", "Unary")),
+            (
+                ("Resize", ["t", "", np.array([1, 2, 3, 1], np.float32)], "y", {"mode": "linear"}),
+                ("MaxPool", "Resize"),
+            ),
+        )
     ),
 )
 
