@@ -11,6 +11,8 @@ PASSES: tuple[Pass, ...] = (
     tidying.merge_slices,  # needs copies gone; leaves Focus as four slices of one tensor
     tidying.merge_concats,
     tidying.focus_to_depth,  # needs merged slices
+    tidying.bounds_to_clip,
+    tidying.merge_clips,
     tidying.simplify_acts,
     folding.pad_into_kernel,
     folding.constants_to_affine,  # leaves scaling and shifting by channel in one form

@@ -186,6 +186,44 @@ def simplify_acts(draft: Draft, node: Node) -> bool:
     return True
 
 
+@rewrites("Binary")
+def bounds_to_clip(draft: Draft, node: Node) -> bool:
+    """min or max with one constant number -> clip."""
+    kind = node.attrs["kind"]
+    at = 0 if node.inputs[0] in draft.constants else 1
+    name, bound = node.inputs[1 - at], draft.constants.get(node.inputs[at])
+    if kind not in ("min", "max") or node.attrs["act"] is not None or bound is None:
+        return False
+    if name in draft.constants or np.ptp(bound) or draft.shapes[name] != draft.shapes[node.output]:
+        return False
+    value = float(bound.flat[0])
+    act = Act("clip", value, inf) if kind == "max" else Act("clip", -inf, value)
+    draft.replace(node, draft.node("Unary", [name], {"act": act}, node.output))
+    return True
+
+
+def limits(act: Act | None) -> tuple[float, float] | None:
+    """What a clip or relu cuts at; None for any other activation."""
+    if act is None or act.kind not in ("clip", "relu"):
+        return None
+    return (0.0, inf) if act.kind == "relu" else (act.a, act.b)
+
+
+@rewrites("Unary")
+def merge_clips(draft: Draft, node: Node) -> bool:
+    """clip of clip, the inner read by nobody else: one clip. A relu is a clip."""
+    inner = draft.made_by(node.inputs[0], "Unary")
+    if inner is None or not draft.sole(inner.output):
+        return False
+    within, around = limits(inner.attrs["act"]), limits(node.attrs["act"])
+    if within is None or around is None:
+        return False
+    low, high = (min(max(bound, around[0]), around[1]) for bound in within)
+    act = Act("clip", low, high)
+    draft.replace(node, draft.node("Unary", inner.inputs, {"act": act}, node.output))
+    return True
+
+
 def never_negative(draft: Draft, name: str) -> bool:
     """Every number of this tensor is 0 or more, by what writes it."""
     node = draft.made_by(name)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Array = NDArray[Any]
-Step = tuple[str, Sequence[str | Array], str | Sequence[str], Mapping[str, Any]]
+Step = tuple[str, Sequence[Any], str | Sequence[str], Mapping[str, Any]]
 """ONNX operator, inputs (names or constants), output or outputs, attributes."""
 
 
@@ -105,7 +105,7 @@ X8 = (1, 8, 5, 7)
 def one(
     name: str,
     op: str,
-    inputs: Sequence[str | Array],
+    inputs: Sequence[Any],
     ops: Sequence[str],
     shape: tuple[int, ...] = X,
     *,
@@ -368,6 +368,14 @@ SPELLED = (
         ops=("Unary", "Affine"),
     ),
     spelled(
+        "HardSwish of Min and Max",
+        ("Add", ["x", number(3)], "a", {}),
+        ("Relu", ["a"], "b", {}),
+        ("Min", ["b", number(6)], "c", {}),
+        ("Mul", ["x", "c"], "m", {}),
+        ("Mul", ["m", number(1 / 6)], "y", {}),
+    ),
+    spelled(
         "HardSwish of HardSigmoid",
         ("HardSigmoid", ["x"], "h", {"alpha": 1 / 6, "beta": 0.5}),
         ("Mul", ["x", "h"], "y", {}),
@@ -463,7 +471,7 @@ ARITHMETIC = (
     one("Div per channel", "Div", ["x", w(3, 1, 1, shift=3)], ["Affine"]),
     one("Mul per position", "Mul", ["x", w(9, 11)], ["Binary"]),
     one("Mul per column", "Mul", ["x", w(11)], ["Binary"]),
-    one("Max with a number", "Max", ["x", number(0.2)], ["Binary"]),
+    one("Max with a number", "Max", ["x", number(0.2)], ["Unary"]),
     one("Add of a picture", "Add", ["x", w(*X)], ["Binary"]),
     chain(
         "Reciprocal", ("Unary", "Binary"), ("Exp", ["x"], "e", {}), ("Reciprocal", ["e"], "y", {})

@@ -59,7 +59,8 @@ def conv(
     **attrs: Any,
 ) -> Line:
     weights = w(size, size, depth_in // group, depth)
-    whole = {"stride": (1, 1), "dilation": (1, 1), "pad": (size // 2,) * 4, "group": group}
+    whole: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "group": group}
+    whole |= {"pad": (size // 2,) * 4}
     whole |= {"act": None, "residual_first": False}
     return "Conv", [source, weights, w(depth), *more], output, whole | attrs
 
@@ -72,6 +73,10 @@ def binary(
     kind: str, left: str | Array, right: str | Array, output: str, act: Act | None = None
 ) -> Line:
     return "Binary", [left, right], output, {"kind": kind, "act": act}
+
+
+def number(value: float) -> Array:
+    return np.full((1, 1, 1), value, np.float32)
 
 
 def affine(
@@ -95,7 +100,8 @@ def pad(source: str, output: str, *amounts: int, mode: str = "constant", value: 
 
 
 def pool(op: str, source: str, output: str, kernel: tuple[int, int], **attrs: Any) -> Line:
-    whole = {"kernel": kernel, "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+    whole: dict[str, Any] = {"kernel": kernel, "stride": (1, 1), "dilation": (1, 1)}
+    whole |= {"pad": (0, 0, 0, 0)}
     whole |= {"ceil_mode": False}
     whole |= {"count_include_pad": False} if op == "AveragePool" else {}
     return op, [source], output, whole | attrs
@@ -265,6 +271,34 @@ ROWS = (
         [*FOCUS, concat("y", "s00", "s01", "s10", "s10")],
         None,
         {"x": (8, 12, 3)},
+    ),
+    Row("max", tidying.bounds_to_clip, [binary("max", number(0.5), "x", "y")], "Unary"),
+    Row("min", tidying.bounds_to_clip, [binary("min", "x", number(-0.2), "y")], "Unary"),
+    Row("of two tensors", tidying.bounds_to_clip, [binary("min", "x", "x", "y")]),
+    Row("by channel", tidying.bounds_to_clip, [binary("min", "x", w(1, 1, 3), "y")]),
+    *(
+        Row(
+            f"{first} {second}",
+            tidying.merge_clips,
+            [unary("x", "a", "clip", *first), unary("a", "y", "clip", *second)],
+            "Unary",
+        )
+        for first, second in (
+            ((-0.5, inf), (-inf, 0.3)),
+            ((-0.5, 0.3), (0.4, 0.8)),
+            ((0.4, 0.8), (-0.5, 0.3)),
+        )
+    ),
+    Row(
+        "relu, then min",
+        tidying.merge_clips,
+        [unary("x", "a", "relu"), unary("a", "y", "clip", -inf, 0.5)],
+        "Unary",
+    ),
+    Row(
+        "read twice",
+        tidying.merge_clips,
+        [unary("x", "a", "relu"), unary("a", "b", "clip", -1, 1), binary("mul", "a", "b", "y")],
     ),
     Row("clip", tidying.simplify_acts, [unary("x", "y", "clip", 0, inf)], "Unary"),
     Row(
