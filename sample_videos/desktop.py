@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from stillframe.sample_videos.canvas import Canvas, Sprite, darken
+from stillframe.sample_videos.canvas import Canvas, Sprite, darken, place
 from stillframe.sample_videos.lettering import width, write
 from stillframe.sample_videos.pages import DARK, DIM, INK, Box, Scale
 from stillframe.sample_videos.prose import FILES
@@ -49,10 +49,10 @@ def window(scale: Scale, outer: Box, title: str, *, dark: bool, sidebar: int = 0
     buttons = Canvas(0, 0, scale.px(80), bar, large)
     for index, colour in enumerate(((236, 106, 94), (244, 191, 79), (98, 197, 84))):
         middle = (scale.px(18) + index * scale.px(20), bar / 2)
-        radius = scale.height / 720 * 6
+        radius = 6 * scale.unit
         buttons.oval(middle, (radius, radius), scaled(colour, 0.86))
         buttons.oval(middle, (radius * 0.88, radius * 0.88), colour)
-    _put(chrome, buttons.sprite())
+    place(chrome, buttons.sprite())
     size = scale.letters(12.5)
     at = ((wide - width(title, size, 600)) // 2, round(bar * 0.66))
     lines = []
@@ -99,16 +99,9 @@ def dialog(scale: Scale, middle: tuple[int, int]) -> Frame:
     return Frame(frame.outer, frame.inner, chrome, tuple(lines))
 
 
-def _put(picture: Picture, sprite: Sprite) -> None:
-    height, wide = sprite.cover.shape
-    keep = (255 - sprite.cover.astype(np.uint16))[:, :, None]
-    under = picture[:height, :wide]
-    picture[:height, :wide] = (under * keep[:height] // 255 + sprite.colour).astype(np.uint8)
-
-
 def wallpaper(width_px: int, height: int, random: np.random.Generator) -> Picture:
     """Soft dunes in two colours, a bar with icons at the bottom."""
-    scale = Scale(height)
+    scale = Scale.of(width_px, height)
     hue = random.integers(3)
     stops = (
         ((0.0, (36, 62, 104)), (0.6, (122, 118, 160)), (1.0, (226, 158, 140))),
@@ -132,21 +125,19 @@ def wallpaper(width_px: int, height: int, random: np.random.Generator) -> Pictur
         ((84, 150, 230), (236, 160, 70), (108, 190, 120), (210, 96, 120), (150, 120, 210))
     ):
         x, y = scale.px(34) + index * scale.px(46), height - bar / 2
-        half = 13 * height / 720
+        half = 13 * scale.unit
         corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half * 0.72
         corners += (x, y)
         icons.line([*corners, corners[0]], colour, half * 0.56)
         icons.polygon(corners, colour)
         icons.oval((x, y), (half * 0.45, half * 0.45), mixed(colour, (255, 255, 255), 0.75))
-    sprite = icons.sprite()
-    corner = picture[sprite.top :]
-    _put(corner, Sprite(sprite.colour, sprite.cover))
+    place(picture, icons.sprite())
     return picture
 
 
 def clock(picture: Picture, minutes: int) -> Box | None:
     """Write the time of day into the bar, in place."""
-    scale = Scale(picture.shape[0])
+    scale = Scale.of(picture.shape[1], picture.shape[0])
     text = f"{minutes // 60 % 24:02d}:{minutes % 60:02d}"
     size = scale.letters(14)
     at = (picture.shape[1] - scale.px(64), picture.shape[0] - scale.px(17))
@@ -155,7 +146,7 @@ def clock(picture: Picture, minutes: int) -> Box | None:
 
 def pointer(scale: Scale) -> Sprite:
     """The arrow of the mouse, its tip at (1, 1)."""
-    size = 19 * scale.height / 720
+    size = 19 * scale.unit
     outline = np.array(
         [(0, 0), (0, 0.80), (0.19, 0.63), (0.32, 0.93), (0.45, 0.87), (0.32, 0.58), (0.57, 0.56)]
     )

@@ -17,6 +17,8 @@ Box = tuple[int, int, int, int]
 
 DARK: Colour = (30, 33, 40)
 DIM: Colour = (110, 118, 132)
+PHOTO_BEFORE = (2, 9, 16, 23)
+"""Paragraphs of the article, twice over, that a picture stands before."""
 INK: Colour = (206, 212, 222)
 TOKENS: tuple[tuple[str, Colour], ...] = (
     (r"#.*", (112, 132, 112)),
@@ -44,12 +46,16 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Turns design units (1/720 of the height) into whole pixels."""
+    """Turns design units (1/720 of the height, less on narrow screens) into whole pixels."""
 
-    height: int
+    unit: float
+
+    @classmethod
+    def of(cls, width_px: int, height_px: int) -> "Scale":
+        return cls(min(height_px / 720, width_px / 960))
 
     def px(self, units: float) -> int:
-        return max(round(units * self.height / 720), 1)
+        return max(round(units * self.unit), 1)
 
     def letters(self, units: float) -> int:
         """A letter size in pixels; never too small to read."""
@@ -116,36 +122,37 @@ def code_page(scale: Scale, wide: int, repeats: int = 3) -> tuple[Page, int, int
 def article_page(scale: Scale, wide: int, random: np.random.Generator) -> Page:
     """A long read with headings and a picture."""
     size, leading, margin = scale.letters(14.5), scale.px(23), scale.px(34)
-    high = scale.px(2600)
-    picture = np.full((high, wide, 3), 253, np.uint8)
-    lines: list[Box] = []
-
-    def put(text: str, base: int, letters: int, colour: Colour, weight: int) -> None:
-        box = write(picture, text, (margin, base), letters, colour, weight)
-        if box is not None:
-            lines.append(box)
-
-    y = scale.px(58)
-    put(HEADLINE, y, scale.letters(30), (28, 30, 36), 700)
-    y += scale.px(30)
-    put("FIELD NOTES  ·  12 MINUTES".replace("·", "-"), y, scale.letters(11), (140, 144, 152), 500)
-    y += scale.px(24)
+    grey: Colour = (58, 60, 68)
+    column = max(wide - 2 * margin, 2)
+    # first the layout, from top to bottom; then a sheet as long as that
+    texts: list[tuple[str, int, int, int, Colour]] = [
+        (HEADLINE, scale.px(58), scale.letters(30), 700, (28, 30, 36)),
+        ("FIELD NOTES - 12 MINUTES", scale.px(88), scale.letters(11), 500, (140, 144, 152)),
+    ]
+    photos: list[int] = []
+    y = scale.px(112)
     for part, paragraph in enumerate(ARTICLE * 2):
-        if part == 2 or part == 9:
-            photo = _photo(wide - 2 * margin, scale.px(190), random)
-            picture[y : y + photo.shape[0], margin : wide - margin] = photo
-            y += photo.shape[0] + scale.px(34)
+        if part in PHOTO_BEFORE:
+            photos.append(y)
+            y += scale.px(190) + scale.px(34)
         if paragraph.startswith("# "):
             y += scale.px(14)
-            put(paragraph[2:], y, scale.letters(20), (36, 38, 46), 650)
+            texts.append((paragraph[2:], y, scale.letters(20), 650, (36, 38, 46)))
             y += scale.px(32)
             continue
-        for line in _wrapped(paragraph, size, wide - 2 * margin):
-            if y < high - leading:
-                put(line, y, size, (58, 60, 68), 400)
+        for line in _wrapped(paragraph, size, column):
+            texts.append((line, y, size, 400, grey))
             y += leading
         y += scale.px(14)
-    return Page(picture, tuple(lines))
+    picture = np.full((y + 2 * leading, wide, 3), 253, np.uint8)
+    for top in photos:
+        photo = _photo(column, scale.px(190), random)
+        picture[top : top + photo.shape[0], margin : margin + column] = photo[:, : wide - margin]
+    boxes = (
+        write(picture, text, (margin, base), letters, colour, weight)
+        for text, base, letters, weight, colour in texts
+    )
+    return Page(picture, tuple(box for box in boxes if box is not None))
 
 
 def _wrapped(paragraph: str, size: int, wide: int) -> list[str]:

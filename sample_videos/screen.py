@@ -82,7 +82,7 @@ class Screen:
     """The scene; the state is a pure function of time, the picture one of the state."""
 
     def __init__(self, width: int, height: int, random: np.random.Generator) -> None:
-        self._scale = scale = Scale(height)
+        self._scale = scale = Scale.of(width, height)
         self._paper = desktop.wallpaper(width, height, random)
         bar = scale.px(44)
 
