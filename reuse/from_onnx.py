@@ -325,7 +325,9 @@ def declared_ports(source: str | Path | bytes) -> tuple[list[DeclaredPort], list
 
     def declared(value: onnx.ValueInfoProto) -> DeclaredPort:
         kind = value.type.tensor_type
-        sizes = tuple(dim.dim_value or dim.dim_param or None for dim in kind.shape.dim)
+        sizes = tuple(
+            dim.dim_value if dim.dim_value > 0 else dim.dim_param or None for dim in kind.shape.dim
+        )
         return value.name, sizes, dtype_name(kind.elem_type)
 
     inputs = [declared(value) for value in model.graph.input if value.name not in held]

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from stillframe.errors import ModelError
 from stillframe.models import zoo
 from stillframe.reuse import oracle
-from stillframe.reuse.from_onnx import compile_graph, import_model
+from stillframe.reuse.from_onnx import compile_graph, declared_ports, import_model
 from stillframe.reuse.graph import ISLAND, Graph, Node, Port
 from stillframe.reuse.ops import OPS
 from tests.graph_cases import CASES, Array, Case, Step, X, ints, model, number, w
@@ -307,6 +307,12 @@ def test_a_declared_batch_can_be_replaced() -> None:
 def test_another_batch_than_one_is_an_island() -> None:
     (island,) = islands(compile_graph(open_model(2, 3, 9, 11)))
     assert island.attrs["reason"] == "Conv: 'x' has batch 2; the engine runs batch 1"
+
+
+def test_declared_ports_tell_open_sizes() -> None:
+    inputs, outputs = declared_ports(open_model(-1, 3, "h", 0))
+    assert inputs == [("x", (None, 3, "h", None), "float32")]
+    assert outputs == [("c", (), "float32")]
 
 
 def test_initialisers_among_the_inputs_are_constants() -> None:
