@@ -24,10 +24,12 @@ from stillframe.reuse.noise import BINS, NoiseMeter, brightness
 
 Kind = Literal["unchanged", "partial", "all"]
 Mask = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 BLOCK = 16  # pixels a side
 PATCH = 2  # pixels on each side of the middle one
 ON, OFF = np.uint8(1), np.uint8(0)
+ZERO = np.float32(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,31 +118,66 @@ def same(image, reference):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def compare(image, reference, limits, over, signed, blocks):  # type: ignore[no-untyped-def]
+def compare(image, reference, limits, over, signed, strip, blocks):  # type: ignore[no-untyped-def]
     """One pass over the picture, given as (H, 3 W).
 
-    over (H, W) = the largest channel difference is beyond limits (H, W); signed (H, W) int16 = sum
-    over channels of image - reference; blocks (h, w) int32 = their sums by block.
+    over (H, W) = the largest channel difference is beyond limits (H, W); signed (H, W) float32 =
+    sum over channels of image - reference; blocks (h, w) float32 = their sums by block. strip (W,)
+    is scratch. All numbers are whole and small, so float32, which vectorises best, is exact.
     """
     height, width = over.shape
-    blocks[:, :] = 0
     for y in range(height):
         new, old, beyond, total, limit = image[y], reference[y], over[y], signed[y], limits[y]
         for x in range(width):
-            a = np.int16(new[3 * x]) - np.int16(old[3 * x])
-            b = np.int16(new[3 * x + 1]) - np.int16(old[3 * x + 1])
-            c = np.int16(new[3 * x + 2]) - np.int16(old[3 * x + 2])
-            total[x] = np.int16(a + b + c)
-            most = max(max(a, b), c)
-            least = min(min(a, b), c)
-            largest = max(most, np.int16(-least))
-            beyond[x] = np.uint8(largest > np.int16(limit[x]))
-        row = blocks[y // BLOCK]
-        for block in range(row.shape[0]):
-            part = np.int32(0)
-            for x in range(block * BLOCK, min(block * BLOCK + BLOCK, width)):
-                part += np.int32(total[x])
-            row[block] += part
+            a = np.float32(new[3 * x]) - np.float32(old[3 * x])
+            b = np.float32(new[3 * x + 1]) - np.float32(old[3 * x + 1])
+            c = np.float32(new[3 * x + 2]) - np.float32(old[3 * x + 2])
+            total[x] = a + b + c
+            a, b, c = abs(a), abs(b), abs(c)
+            largest = a if a > b else b
+            largest = largest if largest > c else c
+            beyond[x] = ON if largest > np.float32(limit[x]) else OFF
+        if y % BLOCK == 0:
+            strip[:] = ZERO
+        for x in range(width):
+            strip[x] += total[x]
+        if y % BLOCK == BLOCK - 1 or y == height - 1:
+            row = blocks[y // BLOCK]
+            for block in range(row.shape[0]):
+                part = ZERO
+                for x in range(block * BLOCK, min(block * BLOCK + BLOCK, width)):
+                    part += strip[x]
+                row[block] = part
+
+
+@kernel
+def patches(signed, limits, scale, seeds, columns):  # type: ignore[no-untyped-def]
+    """seeds (H, W) = 1 where the sum over a 5x5 patch is beyond limits (H, W) * scale.
+
+    columns (W,) is scratch: sums of five rows.
+    """
+    height, width = signed.shape
+    columns[:] = ZERO
+    for y in range(min(PATCH, height)):
+        row = signed[y]
+        for x in range(width):
+            columns[x] += row[x]
+    for y in range(height):
+        if y + PATCH < height:
+            entering = signed[y + PATCH]
+            for x in range(width):
+                columns[x] += entering[x]
+        if y > PATCH:
+            leaving = signed[y - PATCH - 1]
+            for x in range(width):
+                columns[x] -= leaving[x]
+        seeds[y, :] = OFF
+        found, limit = seeds[y, PATCH:], limits[y, PATCH:]
+        # views, because an index that could be negative is not vectorised
+        a, b, c, d, e = columns, columns[1:], columns[2:], columns[3:], columns[4:]
+        for x in range(width - 2 * PATCH):
+            total = abs(a[x] + b[x] + c[x] + d[x] + e[x])
+            found[x] = ON if total > np.float32(limit[x]) * scale else OFF
 
 
 @kernel
@@ -150,15 +187,16 @@ def merge_opened(over, seeds, line):  # type: ignore[no-untyped-def]
     for y in range(1, height - 1):
         for x in range(width):
             line[x] = over[y - 1, x] & over[y, x] & over[y + 1, x]
-        for x in range(1, width - 1):
-            seeds[y, x] |= line[x - 1] & line[x] & line[x + 1]
+        row, left, middle, right = seeds[y, 1:], line, line[1:], line[2:]
+        for x in range(width - 2):
+            row[x] |= left[x] & middle[x] & right[x]
 
 
 @kernel
 def patches(signed, limits, scale, seeds, columns):  # type: ignore[no-untyped-def]
     """seeds (H, W) = 1 where the sum over a 5x5 patch is beyond limits (H, W) * scale.
 
-    columns (W,) int32 is scratch: sums of five rows.
+    columns (W,) is scratch: sums of five rows.
     """
     height, width = signed.shape
     columns[:] = 0
@@ -203,10 +241,10 @@ def trip_blocks(blocks, height, width, limit, sweep, seeds):  # type: ignore[no-
 
 
 @kernel
-def grow(seeds, margin, spread, mask):  # type: ignore[no-untyped-def]
+def grow(seeds, margin, spread, live, mask):  # type: ignore[no-untyped-def]
     """mask (H, W) = seeds dilated by a square of `margin` pixels on each side; -> how many.
 
-    spread (H, W) is scratch. Rows without seeds are passed over.
+    spread (H, W) and live (H,) are scratch. Rows without seeds are passed over.
     """
     height, width = seeds.shape
     found = 0
@@ -215,14 +253,17 @@ def grow(seeds, margin, spread, mask):  # type: ignore[no-untyped-def]
         for x in range(width):
             any_on |= seeds[y, x]
             spread[y, x] = seeds[y, x]
+        live[y] = any_on
         if any_on == OFF:
             continue
         found += 1
         for shift in range(1, min(margin, width - 1) + 1):
+            before, behind = spread[y], spread[y, shift:]
+            ahead, source = seeds[y, shift:], seeds[y]
             for x in range(width - shift):
-                spread[y, x] |= seeds[y, x + shift]
-            for x in range(shift, width):
-                spread[y, x] |= seeds[y, x - shift]
+                before[x] |= ahead[x]
+            for x in range(width - shift):
+                behind[x] |= source[x]
     mask[:, :] = OFF
     if found == 0:
         return 0
@@ -230,10 +271,14 @@ def grow(seeds, margin, spread, mask):  # type: ignore[no-untyped-def]
     for y in range(height):
         row = mask[y]
         for other in range(max(y - margin, 0), min(y + margin + 1, height)):
-            for x in range(width):
-                row[x] |= spread[other, x]
+            if live[other] != OFF:
+                near = spread[other]
+                for x in range(width):
+                    row[x] |= near[x]
+        total = np.int32(0)
         for x in range(width):
-            count += row[x]
+            total += np.int32(row[x])
+        count += total
     return count
 
 
@@ -297,10 +342,12 @@ class ChangeGate:
     _held: Mask = field(init=False, repr=False)
     _bins: Mask = field(init=False, repr=False)
     _limits: Mask = field(init=False, repr=False)
-    _signed: NDArray[np.int16] = field(init=False, repr=False)
-    _blocks: NDArray[np.int32] = field(init=False, repr=False)
+    _signed: Floats = field(init=False, repr=False)
+    _blocks: Floats = field(init=False, repr=False)
     _line: Mask = field(init=False, repr=False)
-    _columns: NDArray[np.int32] = field(init=False, repr=False)
+    _live: Mask = field(init=False, repr=False)
+    _columns: Floats = field(init=False, repr=False)
+    _strip: Floats = field(init=False, repr=False)
     _thresholds: Mask = field(init=False, repr=False)
     _wanted: Mask = field(init=False, repr=False)
 
@@ -315,10 +362,12 @@ class ChangeGate:
         self._mask, self._seeds, self._over, self._spread, self._held, self._bins, self._limits = (
             np.zeros(shape, np.uint8) for _ in range(7)
         )
-        self._signed = np.zeros(shape, np.int16)
-        self._blocks = np.zeros((-(-self.height // BLOCK), -(-self.width // BLOCK)), np.int32)
+        self._signed = np.zeros(shape, np.float32)
+        self._blocks = np.zeros((-(-self.height // BLOCK), -(-self.width // BLOCK)), np.float32)
         self._line = np.zeros(self.width, np.uint8)
-        self._columns = np.zeros(self.width, np.int32)
+        self._live = np.zeros(self.height, np.uint8)
+        self._columns = np.zeros(self.width, np.float32)
+        self._strip = np.zeros(self.width, np.float32)
         self._thresholds, self._wanted = (np.zeros((2, BINS), np.uint8) for _ in range(2))
 
     def reset(self) -> None:
@@ -376,14 +425,14 @@ class ChangeGate:
         flat = (self.height, self.width * 3)
         compare(
             image.reshape(flat), self.reference.reshape(flat), self._limits,
-            self._over, self._signed, self._blocks,
+            self._over, self._signed, self._strip, self._blocks,
         )  # fmt: skip
         scale = settings.patch / settings.pixel * (2 * PATCH + 1) ** 2 * 3
-        patches(self._signed, self._limits, round(scale), self._seeds, self._columns)
+        patches(self._signed, self._limits, np.float32(scale), self._seeds, self._columns)
         merge_opened(self._over, self._seeds, self._line)
         limit = self.noise.overall * settings.block
         trip_blocks(self._blocks, self.height, self.width, limit, SWEEP, self._seeds)
-        return int(grow(self._seeds, settings.margin, self._spread, self._mask))
+        return int(grow(self._seeds, settings.margin, self._spread, self._live, self._mask))
 
     def _next_stripe(self) -> int:
         """Force the next stripe of the picture into the mask; -> pixels in it."""
