@@ -19,17 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import UsageError
-from stillframe.reuse.kernels.jit import kernel
-from stillframe.reuse.noise import BINS, NoiseMeter, brightness
+from stillframe.reuse.kernels.gate import (
+    BLOCK,
+    OFF,
+    ON,
+    PATCH,
+    compare,
+    differs,
+    grow,
+    merge_opened,
+    patches,
+    same,
+    settle,
+    take_over,
+    trip_blocks,
+)
+from stillframe.reuse.noise import BINS, NoiseMeter
 
 Kind = Literal["unchanged", "partial", "all"]
 Mask = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-
-BLOCK = 16  # pixels a side
-PATCH = 2  # pixels on each side of the middle one
-ON, OFF = np.uint8(1), np.uint8(0)
-ZERO = np.float32(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,234 +97,6 @@ class ChangeMap:
     @classmethod
     def none(cls, height: int, width: int, reason: str = "asked for") -> "ChangeMap":
         return cls(np.zeros((height, width), np.uint8), 0.0, "unchanged", reason)
-
-
-@kernel
-def differs(image, reference, mask):  # type: ignore[no-untyped-def]
-    """mask (H, W) = any channel unequal; -> how many."""
-    count = 0
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            unequal = OFF
-            for c in range(3):
-                unequal |= image[y, x, c] ^ reference[y, x, c]
-            mask[y, x] = ON if unequal != OFF else OFF
-            count += mask[y, x]
-    return count
-
-
-@kernel
-def same(image, reference):  # type: ignore[no-untyped-def]
-    """Whether all bytes are equal, of two flat arrays."""
-    step = 1 << 14
-    for start in range(0, image.shape[0], step):
-        difference = OFF
-        for i in range(start, min(start + step, image.shape[0])):
-            difference |= image[i] ^ reference[i]
-        if difference != OFF:
-            return False
-    return True
-
-
-@kernel
-def compare(image, reference, limits, over, signed, strip, blocks):  # type: ignore[no-untyped-def]
-    """One pass over the picture, given as (H, 3 W).
-
-    over (H, W) = the largest channel difference is beyond limits (H, W); signed (H, W) float32 =
-    sum over channels of image - reference; blocks (h, w) float32 = their sums by block. strip (W,)
-    is scratch. All numbers are whole and small, so float32, which vectorises best, is exact.
-    """
-    height, width = over.shape
-    for y in range(height):
-        new, old, beyond, total, limit = image[y], reference[y], over[y], signed[y], limits[y]
-        for x in range(width):
-            a = np.float32(new[3 * x]) - np.float32(old[3 * x])
-            b = np.float32(new[3 * x + 1]) - np.float32(old[3 * x + 1])
-            c = np.float32(new[3 * x + 2]) - np.float32(old[3 * x + 2])
-            total[x] = a + b + c
-            a, b, c = abs(a), abs(b), abs(c)
-            largest = a if a > b else b
-            largest = largest if largest > c else c
-            beyond[x] = ON if largest > np.float32(limit[x]) else OFF
-        if y % BLOCK == 0:
-            strip[:] = ZERO
-        for x in range(width):
-            strip[x] += total[x]
-        if y % BLOCK == BLOCK - 1 or y == height - 1:
-            row = blocks[y // BLOCK]
-            for block in range(row.shape[0]):
-                part = ZERO
-                for x in range(block * BLOCK, min(block * BLOCK + BLOCK, width)):
-                    part += strip[x]
-                row[block] = part
-
-
-@kernel
-def patches(signed, limits, scale, seeds, columns):  # type: ignore[no-untyped-def]
-    """seeds (H, W) = 1 where the sum over a 5x5 patch is beyond limits (H, W) * scale.
-
-    columns (W,) is scratch: sums of five rows.
-    """
-    height, width = signed.shape
-    columns[:] = ZERO
-    for y in range(min(PATCH, height)):
-        row = signed[y]
-        for x in range(width):
-            columns[x] += row[x]
-    for y in range(height):
-        if y + PATCH < height:
-            entering = signed[y + PATCH]
-            for x in range(width):
-                columns[x] += entering[x]
-        if y > PATCH:
-            leaving = signed[y - PATCH - 1]
-            for x in range(width):
-                columns[x] -= leaving[x]
-        seeds[y, :] = OFF
-        found, limit = seeds[y, PATCH:], limits[y, PATCH:]
-        # views, because an index that could be negative is not vectorised
-        a, b, c, d, e = columns, columns[1:], columns[2:], columns[3:], columns[4:]
-        for x in range(width - 2 * PATCH):
-            total = abs(a[x] + b[x] + c[x] + d[x] + e[x])
-            found[x] = ON if total > np.float32(limit[x]) * scale else OFF
-
-
-@kernel
-def merge_opened(over, seeds, line):  # type: ignore[no-untyped-def]
-    """seeds (H, W) |= 1 where all 3x3 of over are; line (W,) is scratch."""
-    height, width = over.shape
-    for y in range(1, height - 1):
-        for x in range(width):
-            line[x] = over[y - 1, x] & over[y, x] & over[y + 1, x]
-        row, left, middle, right = seeds[y, 1:], line, line[1:], line[2:]
-        for x in range(width - 2):
-            row[x] |= left[x] & middle[x] & right[x]
-
-
-@kernel
-def patches(signed, limits, scale, seeds, columns):  # type: ignore[no-untyped-def]
-    """seeds (H, W) = 1 where the sum over a 5x5 patch is beyond limits (H, W) * scale.
-
-    columns (W,) is scratch: sums of five rows.
-    """
-    height, width = signed.shape
-    columns[:] = 0
-    for y in range(min(PATCH, height)):
-        for x in range(width):
-            columns[x] += np.int32(signed[y, x])
-    for y in range(height):
-        if y + PATCH < height:
-            for x in range(width):
-                columns[x] += np.int32(signed[y + PATCH, x])
-        if y > PATCH:
-            for x in range(width):
-                columns[x] -= np.int32(signed[y - PATCH - 1, x])
-        row, limit = seeds[y], limits[y]
-        row[:] = OFF
-        for x in range(PATCH, width - PATCH):
-            total = np.int32(
-                columns[x - 2] + columns[x - 1] + columns[x] + columns[x + 1] + columns[x + 2]
-            )
-            row[x] = np.uint8(abs(total) > np.int32(limit[x]) * np.int32(scale))
-
-
-@kernel
-def trip_blocks(blocks, height, width, limit, sweep, seeds):  # type: ignore[no-untyped-def]
-    """seeds |= 1 in blocks whose mean is beyond the limit; where more than `sweep` of them are, in
-    all whose mean is beyond half of it, so that a change of exposure comes in one frame."""
-    tripped = 0
-    for turn in range(2):
-        for by in range(blocks.shape[0]):
-            for bx in range(blocks.shape[1]):
-                bottom, right = min(by * BLOCK + BLOCK, height), min(bx * BLOCK + BLOCK, width)
-                size = (bottom - by * BLOCK) * (right - bx * BLOCK) * 3
-                if abs(blocks[by, bx]) > limit * size:
-                    tripped += 1
-                    for y in range(by * BLOCK, bottom):
-                        for x in range(bx * BLOCK, right):
-                            seeds[y, x] = ON
-        if turn == 1 or tripped <= sweep * blocks.shape[0] * blocks.shape[1]:
-            return tripped
-        limit *= 0.5
-    return tripped
-
-
-@kernel
-def grow(seeds, margin, spread, live, mask):  # type: ignore[no-untyped-def]
-    """mask (H, W) = seeds dilated by a square of `margin` pixels on each side; -> how many.
-
-    spread (H, W) and live (H,) are scratch. Rows without seeds are passed over.
-    """
-    height, width = seeds.shape
-    found = 0
-    for y in range(height):
-        any_on = OFF
-        for x in range(width):
-            any_on |= seeds[y, x]
-            spread[y, x] = seeds[y, x]
-        live[y] = any_on
-        if any_on == OFF:
-            continue
-        found += 1
-        for shift in range(1, min(margin, width - 1) + 1):
-            before, behind = spread[y], spread[y, shift:]
-            ahead, source = seeds[y, shift:], seeds[y]
-            for x in range(width - shift):
-                before[x] |= ahead[x]
-            for x in range(width - shift):
-                behind[x] |= source[x]
-    mask[:, :] = OFF
-    if found == 0:
-        return 0
-    count = 0
-    for y in range(height):
-        row = mask[y]
-        for other in range(max(y - margin, 0), min(y + margin + 1, height)):
-            if live[other] != OFF:
-                near = spread[other]
-                for x in range(width):
-                    row[x] |= near[x]
-        total = np.int32(0)
-        for x in range(width):
-            total += np.int32(row[x])
-        count += total
-    return count
-
-
-@kernel
-def take_over(image, mask, reference, bins):  # type: ignore[no-untyped-def]
-    """reference (H, W, 3) = image where mask; bins (H, W) = the brightness there."""
-    for y in range(mask.shape[0]):
-        row = mask[y]
-        any_on = OFF
-        for x in range(row.shape[0]):
-            any_on |= row[x]
-        if any_on == OFF:
-            continue
-        for x in range(row.shape[0]):
-            if row[x] != OFF:
-                for c in range(3):
-                    reference[y, x, c] = image[y, x, c]
-                bins[y, x] = brightness(image[y, x, 0], image[y, x, 1], image[y, x, 2])
-
-
-@kernel
-def settle(mask, frames, thresholds, everywhere, bins, held, limits):  # type: ignore[no-untyped-def]
-    """Count down held (H, W), the frames for which the lower threshold applies, and write limits
-    (H, W) = thresholds[held, brightness], in the rows where something can have changed."""
-    for y in range(mask.shape[0]):
-        row, hold = mask[y], held[y]
-        busy = OFF
-        for x in range(row.shape[0]):
-            busy |= row[x] | hold[x]
-        if busy == OFF and not everywhere:
-            continue
-        for x in range(row.shape[0]):
-            if row[x] != OFF:
-                hold[x] = frames
-            elif hold[x] != OFF:
-                hold[x] -= ON
-            limits[y, x] = thresholds[1 if hold[x] != OFF else 0, bins[y, x]]
 
 
 SWEEP = 0.1  # share of blocks that drift together: the light changed, not an object

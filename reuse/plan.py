@@ -155,7 +155,7 @@ class Builder:
             address, row, pixel = self.geometry(view.parent)
             y, x, c = view.start
             return address + y * row + x * pixel + c * 4, row * view.step[0], pixel * view.step[1]
-        height, width, channels = self.shapes[name]
+        _, width, channels = self.shapes[name]
         top, left, _, right = self.storage.ring(name)
         pixel = channels * 4
         row = (left + width + right) * pixel

@@ -38,9 +38,9 @@ class ReuseSession:
     """An ONNX model that remembers its activations from one call to the next.
 
     path_or_bytes: an .onnx file, or its bytes.
-    tolerance: 0 is exact: every result is bit for bit what computing all of it would give. Above 0:
-        a layer's position is left as stored while its change, as the root mean square over channels,
-        is at most this share of the layer's own root mean square (0.05 .. 0.2 are sensible).
+    tolerance: 0 is exact: every result is bit for bit what computing all of it would give. More:
+        a layer's position stays as stored while its change, as the root mean square over
+        channels, is at most this share of the layer's own root mean square (0.05 .. 0.2 are sensible).
     threads: workers; None takes every core that the process may use.
     cpus: cores to pin them to, in turn; empty leaves that to the system.
     memory_budget: bytes for kept activations; None sets no limit.
@@ -92,8 +92,12 @@ class ReuseSession:
         self._reference: ort.InferenceSession | None = None
         self.last_stats: StepStats | None = None
         fixed = {port.name: port.shape for port in self._model.inputs}
-        if all(isinstance(size, int) for shape in fixed.values() for size in shape):
-            self._compile({name: tuple(map(int, shape)) for name, shape in fixed.items()})
+        known = {
+            name: tuple(size for size in shape if isinstance(size, int))
+            for name, shape in fixed.items()
+        }
+        if all(len(known[name]) == len(shape) for name, shape in fixed.items()):
+            self._compile(known)
 
     # --- the shape of onnxruntime.InferenceSession ----------------------------------------------
     def run(

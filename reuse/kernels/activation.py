@@ -17,7 +17,7 @@ ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
 
 
 @kernel
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     # NaN must stay NaN, so the limits are applied by comparison and never by min or max
     bounded = x if x > F(-87.3) else F(-87.3)
     bounded = bounded if bounded < F(88.3) else F(88.3)
@@ -35,12 +35,12 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sigmoid(x):  # type: ignore[no-untyped-def]
+def sigmoid(x):
     return ONE / (ONE + exp(-x))
 
 
 @kernel
-def tanh(x):  # type: ignore[no-untyped-def]
+def tanh(x):
     size = abs(x)
     far = ONE - TWO / (exp(TWO * size) + ONE)
     s = x * x
@@ -57,7 +57,7 @@ def tanh(x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def erf(x):  # type: ignore[no-untyped-def]
+def erf(x):
     size = abs(x)
     t = ONE / (ONE + F(0.3275911) * size)
     p = F(1.061405429)
@@ -74,21 +74,21 @@ def erf(x):  # type: ignore[no-untyped-def]
 
 
 @native(ACTIVATION)
-def relu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def relu(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         set_f32(values, i, ZERO if x < ZERO else x)
 
 
 @native(ACTIVATION)
-def leaky(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def leaky(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         set_f32(values, i, x * a if x < ZERO else x)
 
 
 @native(ACTIVATION)
-def clip(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def clip(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         x = a if x < a else x
@@ -96,19 +96,19 @@ def clip(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
 
 
 @native(ACTIVATION)
-def apply_sigmoid(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def apply_sigmoid(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, sigmoid(get_f32(values, i)))
 
 
 @native(ACTIVATION)
-def apply_tanh(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def apply_tanh(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, tanh(get_f32(values, i)))
 
 
 @native(ACTIVATION)
-def hardsigmoid(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def hardsigmoid(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i) * a + b
         x = ZERO if x < ZERO else x
@@ -116,7 +116,7 @@ def hardsigmoid(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
 
 
 @native(ACTIVATION)
-def hardswish(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def hardswish(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         gate = x * F(1.0 / 6.0) + HALF
@@ -125,14 +125,14 @@ def hardswish(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
 
 
 @native(ACTIVATION)
-def silu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def silu(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         set_f32(values, i, x / (ONE + exp(-x)))
 
 
 @native(ACTIVATION)
-def mish(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def mish(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         e = exp(x if x < F(20) else F(20))
@@ -141,14 +141,14 @@ def mish(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
 
 
 @native(ACTIVATION)
-def gelu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def gelu(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         set_f32(values, i, HALF * x * (ONE + erf(x * F(0.70710678))))
 
 
 @native(ACTIVATION)
-def gelu_tanh(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def gelu_tanh(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         inner = F(0.79788456) * (x + F(0.044715) * x * x * x)
@@ -156,64 +156,64 @@ def gelu_tanh(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
 
 
 @native(ACTIVATION)
-def apply_erf(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def apply_erf(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, erf(get_f32(values, i)))
 
 
 @native(ACTIVATION)
-def elu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def elu(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         set_f32(values, i, a * (exp(x) - ONE) if x < ZERO else x)
 
 
 @native(ACTIVATION)
-def apply_exp(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def apply_exp(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, exp(get_f32(values, i)))
 
 
 @native(ACTIVATION)
-def sqrt(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def sqrt(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, np.sqrt(get_f32(values, i)))
 
 
 @native(ACTIVATION)
-def absolute(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def absolute(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, abs(get_f32(values, i)))
 
 
 @native(ACTIVATION)
-def neg(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def neg(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, -get_f32(values, i))
 
 
 @native(ACTIVATION)
-def square(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def square(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         set_f32(values, i, x * x)
 
 
 @native(ACTIVATION)
-def reciprocal(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def reciprocal(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, ONE / get_f32(values, i))
 
 
 @native(ACTIVATION)
-def prelu(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def prelu(values, count, a, b, slopes):
     for i in range(count):
         x = get_f32(values, i)
         set_f32(values, i, x * get_f32(slopes, i) if x < ZERO else x)
 
 
 @native(ACTIVATION)
-def softplus(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def softplus(values, count, a, b, slopes):
     for i in range(count):
         x = F(get_f32(values, i))
         top = x if x > ZERO else ZERO
@@ -221,7 +221,7 @@ def softplus(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
 
 
 @native(ACTIVATION)
-def log(values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def log(values, count, a, b, slopes):
     for i in range(count):
         set_f32(values, i, F(math.log(get_f32(values, i))))
 

@@ -30,7 +30,7 @@ COMPARE, LISTED, EVERYTHING = 0, 1, 2
 
 
 @kernel
-def row_differs(feed, step, channel_step, stored, pixel, width, channels):  # type: ignore[no-untyped-def]
+def row_differs(feed, step, channel_step, stored, pixel, width, channels):
     # whether any bit of a row of the feed differs from what is stored
     if channel_step == 1 and step == channels and pixel == channels * 4:
         difference = np.int32(0)
@@ -48,7 +48,7 @@ def row_differs(feed, step, channel_step, stored, pixel, width, channels):  # ty
 
 
 @kernel
-def take_position(feed, channel_step, stored, channels):  # type: ignore[no-untyped-def]
+def take_position(feed, channel_step, stored, channels):
     # store one position; -> whether any bit changed
     difference = np.int32(0)
     for c in range(channels):
@@ -59,7 +59,7 @@ def take_position(feed, channel_step, stored, channels):  # type: ignore[no-unty
 
 
 @kernel
-def take_in(known, feed, strides, changed, tensors, target, workers):  # type: ignore[no-untyped-def]
+def take_in(known, feed, strides, changed, tensors, target, workers):
     """Store a feed into its tensor and write the tensor's mask; -> positions marked.
 
     feed: address of float32; strides: (row, position, channel) in floats.

@@ -20,7 +20,7 @@ NEVER, EQUAL = int(Cutoff.NEVER), int(Cutoff.EQUAL)
 
 
 @intrinsic
-def squared_distance(typingctx, a, b, blocks):  # type: ignore[no-untyped-def]
+def squared_distance(typingctx, a, b, blocks):
     """Sum of (a - b)² over `blocks` vectors of floats, always added in the same order."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -55,7 +55,7 @@ def squared_distance(typingctx, a, b, blocks):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def distance(a, b, count):  # type: ignore[no-untyped-def]
+def distance(a, b, count):
     blocks = count // LANES
     total = squared_distance(a, b, blocks)
     for i in range(blocks * LANES, count):
@@ -65,13 +65,13 @@ def distance(a, b, count):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def copy(source, target, count):  # type: ignore[no-untyped-def]
+def copy(source, target, count):
     for i in range(count):
         set_f32(target, i, get_f32(source, i))
 
 
 @kernel
-def commit(result, stored, channels, cutoff, threshold, mask):  # type: ignore[no-untyped-def]
+def commit(result, stored, channels, cutoff, threshold, mask):
     """result (channels,) -> stored (channels,) unless it counts as unchanged; -> 1 if stored."""
     if cutoff != NEVER:
         if cutoff == EQUAL:

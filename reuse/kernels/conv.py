@@ -7,7 +7,7 @@ each output is summed in the same order either way.
 
 import llvmlite.binding as llvm
 import numpy as np
-from numba import carray
+from numba import carray  # type: ignore[attr-defined]
 
 from stillframe.reuse.kernels.commit import commit
 from stillframe.reuse.kernels.invoke import (
@@ -84,7 +84,7 @@ DEPTHWISE_POSITIONS = 6  # accumulators, one weight vector and one operand fit a
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_wide(ins, origins, results, count):  # type: ignore[no-untyped-def]
+def multiply_wide(ins, origins, results, count):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     step = ins[RESULT_STEP]
     for panel in range(ins[PANELS]):
@@ -107,7 +107,7 @@ def multiply_wide(ins, origins, results, count):  # type: ignore[no-untyped-def]
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_middle(ins, origins, results, count):  # type: ignore[no-untyped-def]
+def multiply_middle(ins, origins, results, count):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     step = ins[RESULT_STEP]
     for panel in range(ins[PANELS]):
@@ -130,7 +130,7 @@ def multiply_middle(ins, origins, results, count):  # type: ignore[no-untyped-de
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_narrow(ins, origins, results, count):  # type: ignore[no-untyped-def]
+def multiply_narrow(ins, origins, results, count):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     step = ins[RESULT_STEP]
     for panel in range(ins[PANELS]):
@@ -153,7 +153,7 @@ def multiply_narrow(ins, origins, results, count):  # type: ignore[no-untyped-de
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_depthwise(ins, origins, results, count):  # type: ignore[no-untyped-def]
+def multiply_depthwise(ins, origins, results, count):
     # the last vector may read past the channels of its position: those lanes are never stored
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     step = ins[RESULT_STEP]
@@ -176,7 +176,7 @@ def multiply_depthwise(ins, origins, results, count):  # type: ignore[no-untyped
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_grouped(ins, origins, results, count):  # type: ignore[no-untyped-def]
+def multiply_grouped(ins, origins, results, count):
     # any number of groups; weights (tap, channel of the group, output); plain and slow
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     outputs, depth = ins[OUTPUTS], ins[RUN_LENGTH]
@@ -199,7 +199,7 @@ MULTIPLY_TILES = (multiply_wide, multiply_middle, multiply_narrow)
 
 
 @kernel
-def add_rows(results, step, addends, count, channels):  # type: ignore[no-untyped-def]
+def add_rows(results, step, addends, count, channels):
     # results (count, step bytes) += the float32 rows that addends (count,) points to
     for at in range(count):
         row = results + at * step
@@ -209,7 +209,7 @@ def add_rows(results, step, addends, count, channels):  # type: ignore[no-untype
 
 
 @kernel
-def flush(ins, ins_address, floats, channels, cutoff, pointers, results, count):  # type: ignore[no-untyped-def]
+def flush(ins, ins_address, floats, channels, cutoff, pointers, results, count):
     """Compute and store `count` gathered positions; -> how many were stored as changed."""
     tile, step = ins[TILE_POSITIONS], ins[RESULT_STEP]
     padded = (count + tile - 1) // tile * tile
@@ -253,7 +253,7 @@ def flush(ins, ins_address, floats, channels, cutoff, pointers, results, count):
 
 
 @native(OPERATOR)
-def convolve(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def convolve(ins, floats, tensors, spans, span_count, work, cutoff):
     """x (H, W, C) · w -> out (H', W', M) at the listed spans; -> positions stored as changed."""
     ins_address = address_of(ins)
     ins, floats, tensors, work = tables(ins, floats, tensors, work)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 from stillframe.reuse.kernels.jit import kernel
@@ -32,25 +32,25 @@ def _caller(result: ir.Type, parameters: list[ir.Type], signature: Any) -> Any:
 
 
 @intrinsic
-def call_operator(typingctx, address, ins, floats, tensors, spans, count, work, cutoff):  # type: ignore[no-untyped-def]
+def call_operator(typingctx, address, ins, floats, tensors, spans, count, work, cutoff):
     """jit.OPERATOR, every table by its address."""
     return _caller(I64, [I64] * 7, types.int64(*[types.int64] * 8))
 
 
 @intrinsic
-def call_prepare(typingctx, address, ins, tensors, first, end, everything):  # type: ignore[no-untyped-def]
+def call_prepare(typingctx, address, ins, tensors, first, end, everything):
     """jit.PREPARE"""
     return _caller(I64, [I64] * 5, types.int64(*[types.int64] * 6))
 
 
 @intrinsic
-def call_multiply(typingctx, address, ins, origins, results, count):  # type: ignore[no-untyped-def]
+def call_multiply(typingctx, address, ins, origins, results, count):
     """jit.MULTIPLY"""
     return _caller(ir.VoidType(), [I64] * 4, types.void(*[types.int64] * 5))
 
 
 @intrinsic
-def call_activation(typingctx, address, values, count, a, b, slopes):  # type: ignore[no-untyped-def]
+def call_activation(typingctx, address, values, count, a, b, slopes):
     """jit.ACTIVATION"""
     signature = types.void(
         types.int64, types.int64, types.int64, types.float32, types.float32, types.int64
@@ -59,17 +59,17 @@ def call_activation(typingctx, address, values, count, a, b, slopes):  # type: i
 
 
 @intrinsic
-def address_of(typingctx, pointer):  # type: ignore[no-untyped-def]
+def address_of(typingctx, pointer):
     """A typed pointer as an address."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.ptrtoint(args[0], I64)
 
     return types.int64(pointer), codegen
 
 
 @kernel
-def tables(ins, floats, tensors, work):  # type: ignore[no-untyped-def]
+def tables(ins, floats, tensors, work):
     """The pointers of an OPERATOR as arrays: (instruction, its floats, all tensors, worker)."""
     return (
         carray(ins, (INSTRUCTION_COLUMNS,)),
@@ -80,15 +80,15 @@ def tables(ins, floats, tensors, work):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def span_at(spans, index):  # type: ignore[no-untyped-def]
+def span_at(spans, index):
     """(y, x, length) of a span."""
     triple = carray(_as_int32(spans), (MANY, 3))
     return np.int64(triple[index, 0]), np.int64(triple[index, 1]), np.int64(triple[index, 2])
 
 
 @intrinsic
-def _as_int32(typingctx, address):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _as_int32(typingctx, address):
+    def codegen(context, builder, signature, args):
         return builder.inttoptr(args[0], ir.IntType(32).as_pointer())
 
     return types.CPointer(types.int32)(types.int64), codegen

@@ -13,7 +13,7 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import platformdirs
@@ -21,9 +21,9 @@ from numba import types
 from numba.core import caching, sigutils
 from numba.core.ccallback import CFunc
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Kernel = Callable[..., Any]
 
-OPTIONS = {"error_model": "numpy", "boundscheck": False}
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -36,7 +36,7 @@ def fingerprint(file: str) -> str:
     return digest.hexdigest()[:16]
 
 
-class KernelLocator(caching._CacheLocator):  # type: ignore[misc]
+class KernelLocator(caching._CacheLocator):
     """Compiled kernels live in the user's cache folder, stamped by `fingerprint`."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
@@ -64,22 +64,22 @@ class KernelLocator(caching._CacheLocator):  # type: ignore[misc]
         return hashlib.sha256(where.encode()).hexdigest()[:10]
 
 
-class KernelCacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
+class KernelCacheImpl(caching.CompileResultCacheImpl):
     # numba's own locators follow, for a home folder that cannot be written
-    _locator_classes = (KernelLocator, *caching.CacheImpl._locator_classes)
+    _locator_classes = [KernelLocator, *caching.CacheImpl._locator_classes]  # noqa: RUF012
 
 
-class KernelCache(caching.FunctionCache):  # type: ignore[misc]
+class KernelCache(caching.FunctionCache):
     _impl_class = KernelCacheImpl
 
 
-def kernel(function: Function) -> Function:
+def kernel(function: Kernel) -> Kernel:
     """Compile `function` for this host at its first call, or load it from disk."""
     compiled = numba.njit(nogil=True, **OPTIONS)(function)
     if hasattr(compiled, "py_func"):
         inspect.getsource(function)  # a cacheable kernel is one that has a file
         compiled._cache = KernelCache(function)
-    return compiled  # type: ignore[no-any-return]
+    return compiled
 
 
 class Native:
@@ -101,9 +101,10 @@ class Native:
             locals={},
             options={"nopython": True, **OPTIONS},
         )
-        compiled._cache = KernelCache(self.py_func)
+        compiled._cache = KernelCache(self.py_func)  # type: ignore[attr-defined]
         compiled.compile()
         self._compiled = compiled  # the address is good while this lives
+        assert compiled.address is not None
         return int(compiled.address)
 
 

@@ -57,20 +57,20 @@ set_i64 = intrinsic(_storer(I64, types.int64))
 
 
 @intrinsic
-def float_bits(typingctx, value):  # type: ignore[no-untyped-def]
+def float_bits(typingctx, value):
     """The float32 with these int32 bits."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], F32)
 
     return types.float32(types.int32), codegen
 
 
 @intrinsic
-def atomic_add(typingctx, address, amount):  # type: ignore[no-untyped-def]
+def atomic_add(typingctx, address, amount):
     """Add to the int64 at `address` and return what was there before."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         where = builder.inttoptr(args[0], I64.as_pointer())
         return builder.atomic_rmw("add", where, args[1], "seq_cst")
 
@@ -78,10 +78,10 @@ def atomic_add(typingctx, address, amount):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def atomic_load(typingctx, address):  # type: ignore[no-untyped-def]
+def atomic_load(typingctx, address):
     """The int64 at `address`, and everything that its writer wrote before it."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         where = builder.inttoptr(args[0], I64.as_pointer())
         return builder.load_atomic(where, "acquire", 8)
 
@@ -89,10 +89,10 @@ def atomic_load(typingctx, address):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def atomic_store(typingctx, address, value):  # type: ignore[no-untyped-def]
+def atomic_store(typingctx, address, value):
     """Write the int64 at `address`, after everything written before it."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         where = builder.inttoptr(args[0], I64.as_pointer())
         builder.store_atomic(args[1], where, "release", 8)
         return context.get_dummy_value()
@@ -101,10 +101,10 @@ def atomic_store(typingctx, address, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def yield_processor(typingctx):  # type: ignore[no-untyped-def]
+def yield_processor(typingctx):
     """Let another thread run on this core (POSIX sched_yield)."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         name = "sched_yield"
         function = builder.module.globals.get(name) or ir.Function(
             builder.module, ir.FunctionType(I32, []), name
@@ -116,10 +116,10 @@ def yield_processor(typingctx):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def nanoseconds(typingctx):  # type: ignore[no-untyped-def]
+def nanoseconds(typingctx):
     """The monotonic clock (POSIX clock_gettime), in nanoseconds."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         name = "clock_gettime"
         span = ir.ArrayType(I64, 2)
         function = builder.module.globals.get(name) or ir.Function(

@@ -203,7 +203,7 @@ def _tile_signature(positions: Any, vectors: Any, count: int) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def conv_tile(  # type: ignore[no-untyped-def]
+def conv_tile(
     typingctx,
     positions,
     vectors,
@@ -220,7 +220,7 @@ def conv_tile(  # type: ignore[no-untyped-def]
     """`emit_conv_tile` for literal `positions` and `vectors`, at the host's vector width."""
     signature = _tile_signature(positions, vectors, 9)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         shape = (positions.literal_value, vectors.literal_value, LANES)
         emit_conv_tile(builder, *shape, list(args[2:]))
         return context.get_dummy_value()
@@ -229,7 +229,7 @@ def conv_tile(  # type: ignore[no-untyped-def]
 
 
 @intrinsic(prefer_literal=True)
-def depthwise_tile(  # type: ignore[no-untyped-def]
+def depthwise_tile(
     typingctx,
     positions,
     vectors,
@@ -246,7 +246,7 @@ def depthwise_tile(  # type: ignore[no-untyped-def]
     """`emit_depthwise_tile` for literal `positions` and `vectors`."""
     signature = _tile_signature(positions, vectors, 9)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         shape = (positions.literal_value, vectors.literal_value, LANES)
         emit_depthwise_tile(builder, *shape, list(args[2:]))
         return context.get_dummy_value()

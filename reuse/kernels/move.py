@@ -32,7 +32,7 @@ OUT, OUT_ROW, OUT_PIXEL, OUT_CHANNEL = PARAMETER, PARAMETER + 1, PARAMETER + 2, 
 
 
 @native(OPERATOR)
-def move(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def move(ins, floats, tensors, spans, span_count, work, cutoff):
     """out[y, x] = in[rows[y], columns[x]], or the scalar where an index is -1."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
@@ -58,7 +58,7 @@ def move(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore
 
 
 @native(OPERATOR)
-def linear_resize(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def linear_resize(ins, floats, tensors, spans, span_count, work, cutoff):
     """Bilinear interpolation between the listed rows and columns; -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
@@ -86,7 +86,7 @@ def linear_resize(ins, floats, tensors, spans, span_count, work, cutoff):  # typ
 
 
 @native(OPERATOR)
-def depth_to_space(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def depth_to_space(ins, floats, tensors, spans, span_count, work, cutoff):
     """ONNX DepthToSpace; DEPTH_FIRST is its DCR mode, otherwise CRD; -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
@@ -111,7 +111,7 @@ def depth_to_space(ins, floats, tensors, spans, span_count, work, cutoff):  # ty
 
 
 @native(OPERATOR)
-def space_to_depth(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def space_to_depth(ins, floats, tensors, spans, span_count, work, cutoff):
     """ONNX SpaceToDepth: blocks of positions become channels; -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
@@ -139,7 +139,7 @@ def space_to_depth(ins, floats, tensors, spans, span_count, work, cutoff):  # ty
 
 
 @native(OPERATOR)
-def export(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def export(ins, floats, tensors, spans, span_count, work, cutoff):
     """Write the listed positions into the caller's array, whatever its strides."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     read = ins[INPUT]

@@ -34,7 +34,7 @@ SCALE, SHIFT = PARAMETER, PARAMETER + 1
 
 
 @kernel
-def combine(kind, a, step_a, b, step_b, out, count):  # type: ignore[no-untyped-def]
+def combine(kind, a, step_a, b, step_b, out, count):
     # steps are 1 or 0 floats; each branch is one vector loop
     if kind == ADD:
         for i in range(count):
@@ -62,7 +62,7 @@ def combine(kind, a, step_a, b, step_b, out, count):  # type: ignore[no-untyped-
 
 
 @kernel
-def combine_steps(kind, a, step_a, b, step_b, out, count):  # type: ignore[no-untyped-def]
+def combine_steps(kind, a, step_a, b, step_b, out, count):
     # the common strides as constants, so that the compiler can vectorise
     if step_a == 1 and step_b == 1:
         combine(kind, a, 1, b, 1, out, count)
@@ -75,7 +75,7 @@ def combine_steps(kind, a, step_a, b, step_b, out, count):  # type: ignore[no-un
 
 
 @native(OPERATOR)
-def binary(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def binary(ins, floats, tensors, spans, span_count, work, cutoff):
     """a ∘ b with numpy's broadcasting over (H, W, C); -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, left, right = ins[TARGET], ins[INPUT], ins[SECOND]
@@ -112,7 +112,7 @@ def binary(ins, floats, tensors, spans, span_count, work, cutoff):  # type: igno
 
 
 @native(OPERATOR)
-def unary(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def unary(ins, floats, tensors, spans, span_count, work, cutoff):
     """An activation by itself; -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
@@ -140,7 +140,7 @@ def unary(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignor
 
 
 @kernel
-def affine(scale, shift, ins, floats, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+def affine(scale, shift, ins, floats, tensors, spans, span_count):
     """x (H, W, C) * scale (C,) + shift (C,), both given by address; -> positions written."""
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
@@ -161,14 +161,14 @@ def affine(scale, shift, ins, floats, tensors, spans, span_count):  # type: igno
 
 
 @native(OPERATOR)
-def normalize(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def normalize(ins, floats, tensors, spans, span_count, work, cutoff):
     """AFFINE with constant scale and shift (batch normalisation that could not be folded)."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     return affine(ins[SCALE], ins[SHIFT], ins, floats, tensors, spans, span_count)
 
 
 @native(OPERATOR)
-def modulate(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def modulate(ins, floats, tensors, spans, span_count, work, cutoff):
     """AFFINE whose scale and shift are a (1, 1, 2C) tensor, as MOMENTS gives."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     scale = tensors[ins[SECOND], DATA]
@@ -177,7 +177,7 @@ def modulate(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ig
 
 
 @native(OPERATOR)
-def softmax(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def softmax(ins, floats, tensors, spans, span_count, work, cutoff):
     """exp(x - max) / sum over the channels of each position; -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]

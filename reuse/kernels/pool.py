@@ -27,17 +27,17 @@ COUNTED_HEIGHT, COUNTED_WIDTH = PARAMETER + 4, PARAMETER + 5
 
 
 @kernel
-def first_tap(start, dilation):  # type: ignore[no-untyped-def]
+def first_tap(start, dilation):
     return 0 if start >= 0 else (-start + dilation - 1) // dilation
 
 
 @kernel
-def end_tap(start, taps, dilation, size):  # type: ignore[no-untyped-def]
+def end_tap(start, taps, dilation, size):
     return min(taps, max(0, (size - 1 - start) // dilation + 1)) if start < size else 0
 
 
 @kernel
-def counted(start, taps, dilation, size, pad_before, extent):  # type: ignore[no-untyped-def]
+def counted(start, taps, dilation, size, pad_before, extent):
     # taps that lie within the picture, or within the padded picture of `extent`
     if extent > 0:
         start, size = start + pad_before, extent
@@ -45,7 +45,7 @@ def counted(start, taps, dilation, size, pad_before, extent):  # type: ignore[no
 
 
 @kernel
-def pool(average, ins, tensors, spans, span_count):  # type: ignore[no-untyped-def]
+def pool(average, ins, tensors, spans, span_count):
     """x (H, W, C) -> largest or mean value of each window; -> positions written."""
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
@@ -103,12 +103,12 @@ def pool(average, ins, tensors, spans, span_count):  # type: ignore[no-untyped-d
 
 
 @native(OPERATOR)
-def max_pool(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def max_pool(ins, floats, tensors, spans, span_count, work, cutoff):
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     return pool(False, ins, tensors, spans, span_count)
 
 
 @native(OPERATOR)
-def average_pool(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def average_pool(ins, floats, tensors, spans, span_count, work, cutoff):
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     return pool(True, ins, tensors, spans, span_count)

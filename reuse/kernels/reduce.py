@@ -6,7 +6,7 @@ no running sum that could drift.
 """
 
 import numpy as np
-from numba import carray
+from numba import carray  # type: ignore[attr-defined]
 
 from stillframe.reuse.kernels.commit import commit
 from stillframe.reuse.kernels.invoke import MANY, tables
@@ -39,7 +39,7 @@ MEAN, LARGEST, MOMENTS = 0, 1, 2
 
 
 @native(PREPARE)
-def reduce_rows(ins, tensors, first, end, everything):  # type: ignore[no-untyped-def]
+def reduce_rows(ins, tensors, first, end, everything):
     """Renew the sums of rows [first, end) where they changed; -> rows renewed."""
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     tensors = carray(tensors, (MANY, TENSOR_COLUMNS))
@@ -79,7 +79,7 @@ def reduce_rows(ins, tensors, first, end, everything):  # type: ignore[no-untype
 
 
 @native(OPERATOR)
-def reduce_all(ins, floats, tensors, spans, span_count, work, cutoff):  # type: ignore[no-untyped-def]
+def reduce_all(ins, floats, tensors, spans, span_count, work, cutoff):
     """Row sums -> (1, 1, C) mean or largest value, or (1, 1, 2C) scale and shift; -> changed."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]

@@ -47,7 +47,7 @@ OFF, ON = np.uint8(0), np.uint8(1)
 
 
 @kernel
-def live(tensors, tensor, workers):  # type: ignore[no-untyped-def]
+def live(tensors, tensor, workers):
     """Positions of the tensor that the workers left active."""
     where = tensors[tensor, LIVE]
     count = 0
@@ -57,7 +57,7 @@ def live(tensors, tensor, workers):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def set_span(spans, index, y, x, length):  # type: ignore[no-untyped-def]
+def set_span(spans, index, y, x, length):
     at = index * SPAN_INTS
     set_i32(spans, at + SPAN_Y, y)
     set_i32(spans, at + SPAN_X, x)
@@ -65,13 +65,13 @@ def set_span(spans, index, y, x, length):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def clear(address, count):  # type: ignore[no-untyped-def]
+def clear(address, count):
     for i in range(count):
         set_u8(address, i, OFF)
 
 
 @kernel
-def join_row(tensors, source, y, line):  # type: ignore[no-untyped-def]
+def join_row(tensors, source, y, line):
     # line (W,) |= the source's mask row y
     row = tensors[source, MASK] + y * tensors[source, MASK_ROW]
     step = tensors[source, MASK_PIXEL]
@@ -85,7 +85,7 @@ def join_row(tensors, source, y, line):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def spread_row(tensors, source, y, line, target, width):  # type: ignore[no-untyped-def]
+def spread_row(tensors, source, y, line, target, width):
     # target (width,) |= what row y of the output reads of this source; -> whether anything was on
     tensor = get_i64(source, SOURCE_TENSOR)
     low = get_i32(get_i64(source, ROW_LOW), y)
@@ -131,7 +131,7 @@ def spread_row(tensors, source, y, line, target, width):  # type: ignore[no-unty
 
 
 @kernel
-def scan_row(mask, step, width, y, spans, count):  # type: ignore[no-untyped-def]
+def scan_row(mask, step, width, y, spans, count):
     # appends the spans of one mask row; -> (number of spans then, positions in the new ones)
     active = 0
     x = 0
@@ -152,7 +152,7 @@ def scan_row(mask, step, width, y, spans, count):  # type: ignore[no-untyped-def
 
 
 @kernel
-def find_active(tensors, target, sources, source_count, workers, rows, work):  # type: ignore[no-untyped-def]
+def find_active(tensors, target, sources, source_count, workers, rows, work):
     """Write this worker's rows of the target's mask and list their spans.
 
     rows: the (first, end) output rows of this worker. work: its row of the worker table; FOUND_*
@@ -188,7 +188,7 @@ def find_active(tensors, target, sources, source_count, workers, rows, work):  #
 
 
 @kernel
-def clip_spans(spans, count, skip, take, target, kept):  # type: ignore[no-untyped-def]
+def clip_spans(spans, count, skip, take, target, kept):
     # copies positions [skip, skip + take) of a span list; -> (spans kept, positions still to take)
     for index in range(count):
         if take <= 0:
@@ -209,7 +209,7 @@ def clip_spans(spans, count, skip, take, target, kept):  # type: ignore[no-untyp
 
 
 @kernel
-def take_share(work, workers, worker):  # type: ignore[no-untyped-def]
+def take_share(work, workers, worker):
     """Cut this worker's equal share out of what all workers found; -> (spans, all positions)."""
     total = 0
     for other in range(workers):
@@ -233,7 +233,7 @@ def take_share(work, workers, worker):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def share_all(tensors, target, work, workers, worker):  # type: ignore[no-untyped-def]
+def share_all(tensors, target, work, workers, worker):
     """This worker's equal share of every position of the target; -> (spans, all positions)."""
     width = tensors[target, WIDTH]
     total = tensors[target, HEIGHT] * width

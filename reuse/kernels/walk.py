@@ -42,7 +42,7 @@ SPINS = 4000  # turns around a barrier before it lets other threads run: about 1
 
 
 @kernel
-def meet(barrier, workers):  # type: ignore[no-untyped-def]
+def meet(barrier, workers):
     """Wait until every worker is here. barrier: address of two int64: arrivals, and the round."""
     if workers == 1:
         return
@@ -59,7 +59,7 @@ def meet(barrier, workers):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def any_live(ins, tensors, workers):  # type: ignore[no-untyped-def]
+def any_live(ins, tensors, workers):
     for index in range(ins[SOURCE_COUNT]):
         source = ins[SOURCES] + index * SOURCE_COLUMNS * 8
         if live(tensors, get_i64(source, SOURCE_TENSOR), workers) > 0:
@@ -68,14 +68,12 @@ def any_live(ins, tensors, workers):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def band(height, workers, worker):  # type: ignore[no-untyped-def]
+def band(height, workers, worker):
     return height * worker // workers, height * (worker + 1) // workers
 
 
 @kernel
-def walk(  # type: ignore[no-untyped-def]
-    instructions, floats, tensors, work, records, barrier, first, end, workers, worker, dense
-):
+def walk(instructions, floats, tensors, work, records, barrier, first, end, workers, worker, dense):
     """Run instructions [first, end) as one of `workers`.
 
     instructions (n, INSTRUCTION_COLUMNS) int64 · floats (n, FLOAT_COLUMNS) float32 ·
