@@ -40,7 +40,7 @@ class ReuseSession:
     path_or_bytes: an .onnx file, or its bytes.
     tolerance: 0 is exact: every result is bit for bit what computing all of it would give. More:
         a layer's position stays as stored while its change, as the root mean square over
-        channels, is at most this share of the layer's own root mean square (0.05 .. 0.2 are sensible).
+        channels, is at most this share of the layer's own root mean square (0.05 .. 0.2).
     threads: workers; None takes every core that the process may use.
     cpus: cores to pin them to, in turn; empty leaves that to the system.
     memory_budget: bytes for kept activations; None sets no limit.

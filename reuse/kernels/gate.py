@@ -138,24 +138,39 @@ def patches(signed, limits, scale, seeds, columns):
     columns (W,) is scratch: sums of five rows.
     """
     height, width = signed.shape
-    columns[:] = 0
+    columns[:] = ZERO
     for y in range(min(PATCH, height)):
+        row = signed[y]
         for x in range(width):
-            columns[x] += np.int32(signed[y, x])
+            columns[x] += row[x]
     for y in range(height):
         if y + PATCH < height:
+            entering = signed[y + PATCH]
             for x in range(width):
-                columns[x] += np.int32(signed[y + PATCH, x])
+                columns[x] += entering[x]
         if y > PATCH:
+            leaving = signed[y - PATCH - 1]
             for x in range(width):
-                columns[x] -= np.int32(signed[y - PATCH - 1, x])
-        row, limit = seeds[y], limits[y]
-        row[:] = OFF
-        for x in range(PATCH, width - PATCH):
-            total = np.int32(
-                columns[x - 2] + columns[x - 1] + columns[x] + columns[x + 1] + columns[x + 2]
-            )
-            row[x] = np.uint8(abs(total) > np.int32(limit[x]) * np.int32(scale))
+                columns[x] -= leaving[x]
+        seeds[y, :] = OFF
+        found, limit = seeds[y, PATCH:], limits[y, PATCH:]
+        # views, because an index that could be negative is not vectorised
+        a, b, c, d, e = columns, columns[1:], columns[2:], columns[3:], columns[4:]
+        for x in range(width - 2 * PATCH):
+            total = abs(a[x] + b[x] + c[x] + d[x] + e[x])
+            found[x] = ON if total > np.float32(limit[x]) * scale else OFF
+
+
+@kernel
+def merge_opened(over, seeds, line):
+    """seeds (H, W) |= 1 where all 3x3 of over are; line (W,) is scratch."""
+    height, width = over.shape
+    for y in range(1, height - 1):
+        for x in range(width):
+            line[x] = over[y - 1, x] & over[y, x] & over[y + 1, x]
+        row, left, middle, right = seeds[y, 1:], line, line[1:], line[2:]
+        for x in range(width - 2):
+            row[x] |= left[x] & middle[x] & right[x]
 
 
 @kernel

@@ -75,10 +75,10 @@ class KernelCache(caching.FunctionCache):
 
 def kernel(function: Kernel) -> Kernel:
     """Compile `function` for this host at its first call, or load it from disk."""
-    compiled = numba.njit(nogil=True, **OPTIONS)(function)
+    compiled: Kernel = numba.njit(nogil=True, **OPTIONS)(function)
     if hasattr(compiled, "py_func"):
         inspect.getsource(function)  # a cacheable kernel is one that has a file
-        compiled._cache = KernelCache(function)
+        compiled._cache = KernelCache(function)  # type: ignore[attr-defined]
     return compiled
 
 
