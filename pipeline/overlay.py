@@ -71,7 +71,9 @@ def compose(step: Step, overlay: Overlay) -> Image:
         if step.kind == "computed":
             canvas = tint(canvas, step.changed, step.view)
         canvas = draw(canvas, step.result)
-        caption(canvas, CAPTIONS[step.kind].format(active=step.active, age=step.result.evidence.age_s))
+        caption(
+            canvas, CAPTIONS[step.kind].format(active=step.active, age=step.result.evidence.age_s)
+        )
         return canvas
     return draw(canvas, step.result)
 
@@ -83,16 +85,16 @@ def draw(image: Image, result: Result) -> Image:
     return canvas
 
 
-def tint(image: Image, changed: NDArray[np.bool_] | None, view: View | None) -> Image:
+def tint(image: Image, changed: NDArray[np.uint8] | None, view: View | None) -> Image:
     """A copy of (H, W, 3) with what was treated as new tinted and outlined.
 
-    changed: (H', W') over the model's input, as `view` lays it over the source; None: all of it.
+    changed: (H', W') 0 or 1 over the model's input, as `view` lays it over the source; None: all of it.
     """
     canvas = np.array(image, np.uint8, order="C")
     if changed is None or view is None:
         _lay(canvas, NEW, NEW_OPACITY / 2)
         return canvas
-    cover = view.picture(np.asarray(changed, np.uint8) * np.uint8(255))
+    cover = view.picture(changed * np.uint8(255))
     height, width = canvas.shape[:2]
     if cover.shape != (height, width):
         cover = cv2.resize(cover, (width, height))

@@ -19,31 +19,40 @@ from numpy.typing import NDArray
 from stillframe.errors import UsageError
 from stillframe.models.model import Model, View
 from stillframe.models.results import Evidence, Result
-from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine
+from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine, ReuseEngine
 from stillframe.pipeline.frame import Frame
 from stillframe.reuse.change import ChangeGate, ChangeMap, GateSettings
 
 Reuse = Literal["off", "frame", "layer", "exact"]
 Kind = Literal["computed", "unchanged", "corrupt", "skipped"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+TOLERANCE = 0.1
 PARTS = ("fit", "gate", "infer", "decode")
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
     """A mode of reuse. gate: how change is found, None: every frame is new. engine: what runs the
-    network, given the model's file and a thread count; None: this version has no such engine."""
+    network, given the model's file, a thread count and a tolerance."""
 
     promise: str
     gate: GateSettings | None
-    engine: Callable[[Path, int], Engine] | None
+    engine: Callable[[Path, int, float], Engine]
+
+
+def _plain(path: Path, threads: int, tolerance: float) -> Engine:
+    return OnnxRuntimeEngine(path, threads)
+
+
+def _exact(path: Path, threads: int, tolerance: float) -> Engine:
+    return ReuseEngine(path, threads)
 
 
 MODES: dict[Reuse, Mode] = {
-    "off": Mode("every frame goes through the whole model", None, OnnxRuntimeEngine),
-    "frame": Mode("an unchanged frame keeps its result", GateSettings(), OnnxRuntimeEngine),
-    "layer": Mode("only what a change reaches is recomputed", GateSettings(), None),
-    "exact": Mode("as layer, bit for bit what the whole model gives", None, None),
+    "off": Mode("every frame goes through the whole model", None, _plain),
+    "frame": Mode("an unchanged frame keeps its result", GateSettings(), _plain),
+    "layer": Mode("only what a change reaches is recomputed", GateSettings(), ReuseEngine),
+    "exact": Mode("as layer, bit for bit the whole model", GateSettings(exact=True), _exact),
 }
 
 
@@ -53,23 +62,21 @@ class Settings:
 
     reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
     its age alone). every: the network looks at each Nth frame, the others keep the last result.
-    threads: of the network, 0: one a CPU.
+    threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own
+    root mean square by which its values may stand still, see `ReuseSession`.
     """
 
     reuse: Reuse = "frame"
     max_age_s: float = 5.0
     every: int = 1
     threads: int = 0
+    tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
         if self.reuse not in MODES:
             raise UsageError(f"reuse: expected one of {', '.join(MODES)}, got {self.reuse!r}")
-        if MODES[self.reuse].engine is None:
-            have = " or ".join(name for name, mode in MODES.items() if mode.engine)
-            raise UsageError(
-                f"reuse {self.reuse!r} needs the layer engine, which this version does not have;"
-                f" use {have}"
-            )
+        if not 0 <= self.tolerance < 10:
+            raise UsageError(f"tolerance: expected 0 .. 10, got {self.tolerance}")
         if not self.max_age_s >= 0:
             raise UsageError(f"max age: expected 0 seconds or more, got {self.max_age_s}")
         if self.every < 1:
@@ -83,7 +90,7 @@ class Step:
     """One frame's result and what it took.
 
     kind: "computed" by the network; else the previous result, because the frame is "unchanged",
-    "corrupt" or was to be "skipped". changed: (H, W) bool at the model's size, the pixels treated
+    "corrupt" or was to be "skipped". changed: (H, W) uint8 at the model's size, the pixels treated
     as new, valid until the next step; None when all or none of them are. active: their share, 0..1.
     spent_ms: milliseconds in each of PARTS that ran.
     """
@@ -92,7 +99,7 @@ class Step:
     result: Result
     kind: Kind
     active: float
-    changed: NDArray[np.bool_] | None
+    changed: NDArray[np.uint8] | None
     view: View | None
     spent_ms: dict[str, float]
 
@@ -176,12 +183,18 @@ class Runner:
         watch.lap("fit")
         change = None
         if self._gate is not None and not frame.corrupt:
+            if not young:
+                self._gate.reset()
             change = self._gate.step(fitted)
             watch.lap("gate")
-            if held and young and change.kind == "unchanged":
+            if held and change.kind == "unchanged":
                 return self._carried(frame, held, age_s, "unchanged", watch)
+            if not young:
+                change = None  # the evidence is too old: all of it is renewed
             if engine.incremental:
                 fitted = self._gate.reference
+            else:  # the result will stand for all of this frame, so later ones compare with it
+                np.copyto(self._gate.reference, fitted)
         outputs = engine.run(self.model.feed(fitted), change)
         watch.lap("infer")
         result = self.model.decode(outputs, view)
@@ -223,8 +236,9 @@ class Runner:
         self.close()
         height, width = frame.image.shape[:2]
         self.model = self.model.for_source(height, width)
-        assert self._mode.engine is not None  # Settings made sure
-        self._engine = self._mode.engine(self.model.path, self.settings.threads)
+        self._engine = self._mode.engine(
+            self.model.path, self.settings.threads, self.settings.tolerance
+        )
         if self._mode.gate is not None:
             self._gate = ChangeGate(*self.model.size, self._mode.gate)
         self._shape = frame.image.shape

@@ -120,7 +120,7 @@ def test_help_and_version_go_to_standard_output() -> None:
     plain = shell()
     assert plain.returncode == 0
     assert plain.stdout == shell("--help").stdout
-    for command in ("run", "models"):
+    for command in ("run", "probe", "models", "samples"):
         assert command in plain.stdout
     assert "Exit codes: 0 done" in plain.stdout
 

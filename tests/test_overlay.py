@@ -37,7 +37,7 @@ def boxes(*rows: tuple[float, float, float, float], points: int = 0) -> Detectio
 def step(
     result: Result,
     kind: Kind = "computed",
-    changed: NDArray[np.bool_] | None = None,
+    changed: NDArray[np.uint8] | None = None,
     image: Image | None = None,
 ) -> Step:
     picture = grey() if image is None else image
@@ -120,8 +120,8 @@ def test_a_label_stays_inside_the_picture() -> None:
 
 
 def test_changed_tints_what_is_new_and_only_that() -> None:
-    changed = np.zeros((91, 162), bool)
-    changed[20:40, 100:140] = True
+    changed = np.zeros((91, 162), np.uint8)
+    changed[20:40, 100:140] = 1
     image = overlay.compose(step(Detections.none(("face",)), "computed", changed), "changed")
     tinted = drawn_at(image)[: SIZE[0] * 3 // 4]  # below is the caption
     rows, columns = np.nonzero(tinted)
@@ -142,8 +142,8 @@ def test_changed_tints_all_of_a_frame_that_is_all_new_and_none_of_an_unchanged_o
 
 def test_the_tint_leaves_out_what_letterboxing_added() -> None:
     """A wide picture in a square input: only rows 70..90 of 160 show the picture."""
-    changed = np.zeros((160, 160), bool)
-    changed[:70] = True
+    changed = np.zeros((160, 160), np.uint8)
+    changed[:70] = 1
     view = View((40, 320), (160, 160), (0.5, 0.5), (0.0, 70.0))
     image = overlay.tint(grey(40, 320), changed, view)
     assert not drawn_at(image).any()

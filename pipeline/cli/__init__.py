@@ -17,7 +17,7 @@ import typer
 
 import stillframe
 from stillframe.errors import StillframeError
-from stillframe.pipeline.cli import models, signals
+from stillframe.pipeline.cli import models, samples, signals
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
 
@@ -39,6 +39,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(probe)
 app.add_typer(models.app, name="models")
+app.add_typer(samples.app, name="samples")
 
 
 @app.callback()

@@ -1,6 +1,7 @@
 """Where the results of a run go: files, pipes and a browser, opened and closed together."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Outputs:
         """Before any work: UsageError where outputs clash, SinkError where one is there already."""
         taken: dict[str, str] = {}
         for option, path in self.paths.items():
-            place = path if path == STDOUT else str(Path(path).absolute())
+            place = path if path == STDOUT else os.path.abspath(path)
             if path == STDOUT and option not in TEXTS:
                 raise UsageError(f"{option} -: only {' '.join(TEXTS)} can write to standard output")
             if place in taken:

@@ -138,6 +138,6 @@ def summary(console: Console, tally: Tally, title: str, written: list[str]) -> N
     for part, words in PARTS.items():
         if part in tally.spent_ms:
             table.add_row(f"  {words}", f"{whole['spent_ms'][part]:.2f} ms", "mean of all frames")
-    for path in written:
-        table.add_row("wrote", "", escape(path))
     console.print(table)
+    for path in written:
+        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)

@@ -89,6 +89,12 @@ def run(
         Literal["off", "frame", "layer", "exact"],
         typer.Option(help="What of earlier frames is used again.", rich_help_panel=HOW),
     ] = "frame",
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Of --reuse layer: how far a layer may drift.", rich_help_panel=HOW
+        ),
+    ] = 0.1,
     max_age: Annotated[
         float,
         typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),
@@ -122,7 +128,9 @@ def run(
     from stillframe.pipeline.source import open_source
     from stillframe.pipeline.stream import read_ahead
 
-    settings = Settings(reuse=reuse, max_age_s=max_age, every=every, threads=threads)
+    settings = Settings(
+        reuse=reuse, max_age_s=max_age, every=every, threads=threads, tolerance=tolerance
+    )
     asked = {"--out": out, "--jsonl": jsonl, "--csv": csv, "--mot": mot}
     asked |= {"--summary-json": summary_json}
     outputs = Outputs({k: v for k, v in asked.items() if v is not None}, overlay, show, force)
