@@ -101,6 +101,35 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
+class ReuseEngine:
+    """The reuse engine: recomputes what the changed pixels reach. Arrays are views until the next
+    call. Raises ModelError when the file cannot be compiled.
+
+    tolerance: see `ReuseSession`; 0 is exact. threads: 0: one a CPU.
+    """
+
+    incremental = True
+
+    def __init__(self, path: Path, threads: int = 0, tolerance: float = 0.0) -> None:
+        from stillframe.reuse.session import ReuseSession  # the compiler: slow to import
+
+        self.path = path
+        self.session = ReuseSession(path, threads=threads or None, tolerance=tolerance)
+
+    def __repr__(self) -> str:
+        return f"<ReuseEngine {self.path.name}>"
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """What `change` reaches; everything where it is None."""
+        whole = change is None or change.kind == "all"
+        mask = None if change is None or whole else change.mask
+        outputs, _ = self.session.step(feed, mask, dense=whole)
+        return outputs
+
+    def close(self) -> None:
+        self.session.close()
+
+
 def _reason(error: Exception) -> str:
     """ONNX Runtime's message on one line, without its own code in front."""
     text = " ".join(str(error).split())

@@ -189,8 +189,6 @@ class Runner:
             watch.lap("gate")
             if held and change.kind == "unchanged":
                 return self._carried(frame, held, age_s, "unchanged", watch)
-            if not young:
-                change = None  # the evidence is too old: all of it is renewed
             if engine.incremental:
                 fitted = self._gate.reference
             else:  # the result will stand for all of this frame, so later ones compare with it
