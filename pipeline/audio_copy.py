@@ -11,11 +11,13 @@ from av.stream import Discard
 
 from stillframe.errors import SinkError
 from stillframe.pipeline.address import FILE_PROTOCOLS
+from stillframe.pipeline.ffmpeg import exact, open_input
 from stillframe.pipeline.sink import told
 from stillframe.pipeline.timeline import Timeline
 
 # Sound may lead by what an encoder needs to start up; its packets then belong before time zero.
 PRIMING_S = Fraction(1, 10)
+NO_TICK = Fraction(1, 48_000)  # only where a stream states no time base
 PACKETS_A_SECOND = Fraction(50)  # only where packets state neither time nor duration
 
 
@@ -29,12 +31,7 @@ class AudioCopy:
 
     def __init__(self, path: str, output: OutputContainer, shown: str) -> None:
         try:
-            self._input = av.open(
-                f"file:{path}",
-                mode="r",
-                options={"protocol_whitelist": FILE_PROTOCOLS},
-                metadata_errors="replace",
-            )
+            self._input = open_input(f"file:{path}", FILE_PROTOCOLS)
         except (av.FFmpegError, OSError) as error:
             raise SinkError(f"{shown}: the sound of {path} cannot be read: {told(error)}") from None
         self._output = output
@@ -66,7 +63,7 @@ class AudioCopy:
             if moment_s is not None and _seconds(packet) - self._origin >= moment_s:
                 return
             self._next = next(self._packets, None)
-            shift = round(self._origin / packet.time_base)
+            shift = round(self._origin / _tick(packet))
             packet.pts = (packet.pts or 0) - shift
             packet.dts = (packet.dts or 0) - shift
             packet.stream = self._outputs[packet.stream.index]
@@ -97,7 +94,7 @@ class AudioCopy:
             if stream.type != "audio":
                 stream.discard = Discard.all
         timelines = {
-            stream.index: Timeline(stream.time_base or Fraction(1, 48_000), PACKETS_A_SECOND)
+            stream.index: Timeline(exact(stream.time_base) or NO_TICK, PACKETS_A_SECOND)
             for stream in sound
         }
         try:
@@ -114,4 +111,8 @@ class AudioCopy:
 
 
 def _seconds(packet: "Packet[AudioStream]") -> Fraction:
-    return (packet.dts or 0) * packet.time_base
+    return (packet.dts or 0) * _tick(packet)
+
+
+def _tick(packet: "Packet[AudioStream]") -> Fraction:
+    return exact(packet.time_base) or NO_TICK

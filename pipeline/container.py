@@ -10,6 +10,7 @@ from stillframe.errors import SourceError
 from stillframe.pipeline.address import FILE_PROTOCOLS, Address
 from stillframe.pipeline.conversion import Converter
 from stillframe.pipeline.decoder import Decoder, ReadError
+from stillframe.pipeline.ffmpeg import open_input
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.pipe import PIPE_REMEDY, PipeReader
 from stillframe.pipeline.redaction import redact
@@ -31,14 +32,7 @@ def open_container(
 ) -> InputContainer:
     """A container that may open nothing but `protocols`. SourceError says what FFmpeg said."""
     try:
-        return av.open(
-            file,
-            mode="r",
-            format=format_name,
-            options={**options, "protocol_whitelist": protocols},
-            metadata_errors="replace",
-            timeout=timeout_s,
-        )
+        return open_input(file, protocols, options, timeout_s, format_name)
     except av.InvalidDataError:
         remedy = PIPE_REMEDY if address.kind == "pipe" else ""
         raise SourceError(f"{address.shown}: {NOT_A_VIDEO}{remedy}") from None

@@ -14,6 +14,7 @@ from av.stream import Discard, Disposition, Stream
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.conversion import orientation
+from stillframe.pipeline.ffmpeg import exact
 from stillframe.pipeline.pipe import PIPE_REMEDY
 from stillframe.pipeline.source_info import SourceInfo, SourceKind
 from stillframe.pipeline.timeline import Timeline
@@ -70,7 +71,7 @@ class Decoder:
         by_arrival = kind == "network" and container.format.name in CLOCKLESS_FORMATS
         self._began_s = time.monotonic() if by_arrival else None
         self._rate = None if by_arrival else _rate(self._stream)
-        self._time_base = self._stream.time_base or Fraction(1, 90_000)
+        self._time_base = exact(self._stream.time_base) or Fraction(1, 90_000)
         self._timeline = Timeline(self._time_base, self._rate)
         context = self._stream.codec_context
         context.thread_type = "SLICE" if low_latency else "AUTO"
@@ -249,15 +250,14 @@ def _ignore_other_streams(container: InputContainer, index: int) -> None:
 
 
 def _rate(stream: av.VideoStream) -> Fraction | None:
-    for rate in (stream.average_rate, stream.codec_context.framerate, stream.guessed_rate):
-        if rate:
-            return Fraction(rate)
-    return None
+    rates = (stream.average_rate, stream.codec_context.framerate, stream.guessed_rate)
+    return next(filter(None, map(exact, rates)), None)
 
 
 def _duration_s(container: InputContainer, stream: av.VideoStream) -> float | None:
-    if stream.duration is not None and stream.time_base:
-        return float(stream.duration * stream.time_base)
+    tick = exact(stream.time_base)
+    if stream.duration is not None and tick is not None:
+        return float(stream.duration * tick)
     return None if container.duration is None else container.duration / av.time_base
 
 
@@ -271,7 +271,7 @@ def _variable_rate(stream: av.VideoStream) -> bool | None:
 
 
 def _pixel_aspect(stream: av.VideoStream, sideways: bool) -> Fraction:
-    aspect = stream.sample_aspect_ratio
-    if not aspect or aspect <= 0:
+    aspect = exact(stream.sample_aspect_ratio)
+    if aspect is None or aspect <= 0:
         return Fraction(1)
-    return 1 / Fraction(aspect) if sideways else Fraction(aspect)
+    return 1 / aspect if sideways else aspect

@@ -13,6 +13,7 @@ from stillframe.errors import SourceError
 from stillframe.pipeline import exif
 from stillframe.pipeline.address import IMAGE_SUFFIXES, NO_PROTOCOL, Address
 from stillframe.pipeline.conversion import Converter, Orientation, orientation
+from stillframe.pipeline.ffmpeg import open_input
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.source_info import Source, SourceInfo, SourceState
 
@@ -132,12 +133,7 @@ def _decoded(path: str) -> Turned | None:
     """
     try:
         data = Path(path).read_bytes()
-        with av.open(
-            io.BytesIO(data),
-            mode="r",
-            options={"protocol_whitelist": NO_PROTOCOL},
-            metadata_errors="replace",
-        ) as container:
+        with open_input(io.BytesIO(data), NO_PROTOCOL) as container:
             for picture in container.decode(video=0):
                 return picture, exif.turn(data) or orientation(picture)
         return None
