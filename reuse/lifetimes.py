@@ -136,10 +136,9 @@ def analyse(
         for name in names
     }
     roots = {name: storage.root(name) for name in names}
-    by_root: dict[str, list[str]] = {}
+    sharing: dict[str, list[str]] = {}
     for name in names:
-        if forced[name]:
-            by_root.setdefault(roots[name], []).append(name)
+        sharing.setdefault(roots[name], []).append(name)
 
     writers = {name: index for index, node in enumerate(graph.nodes) for name in node.outputs}
     readers = graph.readers()
@@ -156,8 +155,8 @@ def analyse(
             name,
             root,
             _bytes(graph, storage, name) if root == name else 0,
-            root in by_root,
-            _why(forced, name, root, by_root),
+            any(forced[other] for other in sharing[root]),
+            _why(forced, name, sharing[root]),
             forced[name],
             first,
             max([first, *seen]),
@@ -288,19 +287,17 @@ def _extent(window: Window) -> str:
     return f"{rows}x{cols}"
 
 
-def _why(
-    forced: Mapping[str, tuple[Reason, ...]],
-    name: str,
-    root: str,
-    by_root: Mapping[str, list[str]],
-) -> str:
-    if forced[name]:
-        return forced[name][0].words
-    if root not in by_root:
+def _why(forced: Mapping[str, tuple[Reason, ...]], name: str, sharing: Collection[str]) -> str:
+    """Of a tensor and those that share its bytes; a ring is told last, it has a cause itself."""
+    ranked = sorted(
+        (reason.kind == "ring", other != name, other, reason.words)
+        for other in sharing
+        for reason in forced[other][:1]
+    )
+    if not ranked:
         return "every reader looks only at positions that were written this frame"
-    keeper = by_root[root][0]
-    words = forced[keeper][0].words
-    return f"it shares the bytes of {keeper!r}: {words}"
+    _, shared, other, words = ranked[0]
+    return f"it shares the bytes of {other!r}: {words}" if shared else words
 
 
 def _bytes(graph: Graph, storage: Storage, root: str) -> int:

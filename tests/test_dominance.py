@@ -1,0 +1,348 @@
+"""Whatever is claimed of masks must hold: proofs against the truth, by following every mark."""
+
+import random
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stillframe.reuse.dominance import (
+    Masks,
+    everything,
+    identity,
+    meet,
+    reads,
+    single,
+    through,
+    within,
+)
+from stillframe.reuse.graph import ISLAND, Graph
+from stillframe.reuse.windows import Span, Window
+from tests.frames import by_definition, by_window
+from tests.nets import Net, random_net
+
+Flags = NDArray[np.bool_]
+
+
+def sets(span: Span) -> list[set[int]]:
+    """What each position reads, as sets."""
+    return [set(range(int(low), int(high))) for low, high in zip(*span, strict=True)]
+
+
+@st.composite
+def spans(draw: st.DrawFn, sizes: st.SearchStrategy[int], reach: int) -> Span:
+    """Any intervals: of one position, rising, or wild, some empty."""
+    count = draw(sizes)
+    rows = draw(
+        st.lists(
+            st.tuples(st.integers(0, reach), st.integers(0, draw(st.sampled_from([1, 1, 3])))),
+            min_size=count,
+            max_size=count,
+        )
+    )
+    low = np.array([low for low, _ in rows], np.int32)
+    if draw(st.booleans()):
+        low = np.sort(low)
+    high = np.minimum(low + np.array([more for _, more in rows], np.int32), reach)
+    if draw(st.booleans()):
+        high = np.minimum(np.maximum(high, low + 1), reach)
+    if draw(st.booleans()):
+        high = np.maximum.accumulate(high)
+    return low, high
+
+
+def one_way(span: Span) -> Window:
+    return Window(span, (np.zeros(1, np.int32), np.ones(1, np.int32)))
+
+
+@settings(deadline=None, max_examples=250, derandomize=True)
+@given(st.data())
+def test_what_is_read_through_two_windows_is_bounded_from_both_sides(data: st.DataObject) -> None:
+    middle = data.draw(st.integers(1, 7))
+    outer = data.draw(spans(st.integers(1, 5), middle))
+    inner = data.draw(spans(st.just(middle), 8))
+    exact = [set().union(*(sets(inner)[between] for between in seen)) for seen in sets(outer)]
+    most = through(one_way(outer), one_way(inner), at_least=False)
+    assert most is not None
+    assert all(truth <= bound for truth, bound in zip(exact, sets(most.rows), strict=True))
+    least = through(one_way(outer), one_way(inner), at_least=True)
+    if least is not None:
+        assert all(bound <= truth for truth, bound in zip(exact, sets(least.rows), strict=True))
+
+
+def test_windows_that_follow_each_other_without_gaps_are_joined_exactly() -> None:
+    three = Window(*((np.array([0, 0, 1, 2]), np.array([2, 3, 4, 4])),) * 2)
+    for at_least in (True, False):
+        five = through(three, three, at_least=at_least)
+        assert five is not None
+        assert sets(five.rows) == [{0, 1, 2}, {0, 1, 2, 3}, {0, 1, 2, 3}, {1, 2, 3}]
+    every_other = Window(*((np.array([0, 2, 4]), np.array([1, 3, 5])),) * 2)
+    two = Window(*((np.array([0, 1]), np.array([2, 3])),) * 2)
+    assert through(two, every_other, at_least=True) is None
+    loose = through(two, every_other, at_least=False)
+    assert loose is not None
+    assert sets(loose.cols) == [{0, 1, 2}, {2, 3, 4}]
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(st.data())
+def test_questions_about_windows_are_answered_as_sets_would(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 4))
+    drawn = [data.draw(spans(st.just(size), 5)) for _ in range(4)]
+    one, two = Window(drawn[0], drawn[1]), Window(drawn[2], drawn[3])
+    rows, cols, other_rows, other_cols = map(sets, drawn)
+    assert single(one) == all(len(each) <= 1 for each in rows + cols)
+    assert meet(one, two) == (
+        any(a and b for a, b in zip(rows, other_rows, strict=True))
+        and any(a and b for a, b in zip(cols, other_cols, strict=True))
+    )
+    assert within(one, two) == (
+        all(a <= b for a, b in zip(rows, other_rows, strict=True))
+        and all(a <= b for a, b in zip(cols, other_cols, strict=True))
+    )
+
+
+Truth = dict[str, dict[str, Flags]]
+
+
+def marks_that_reach(graph: Graph, opaque: frozenset[str], broad: bool) -> Truth:
+    """Tensor -> source -> (its positions, the source's): which mark of a source leads to which.
+
+    Sources are graph inputs, cut-offs and what islands write. Marks only ever add up, so if a rule
+    holds for every single mark it holds for all sets of them.
+    """
+    found: Truth = {}
+    spread = by_window if broad else by_definition
+
+    def source(name: str) -> None:
+        height, width, _ = graph.shapes[name]
+        found[name] = {name: np.eye(height * width, dtype=bool)}
+
+    for port in graph.inputs:
+        source(port.name)
+    for node in graph.nodes:
+        for name in node.outputs:
+            if node.op == ISLAND or name in opaque:
+                source(name)
+                continue
+            reached: dict[str, Flags] = {}
+            for number, read in enumerate(node.inputs):
+                if read in graph.constants:
+                    continue
+                goes = spread(graph, node, number)
+                for origin, marks in found[read].items():
+                    step = (goes.astype(np.float32) @ marks.astype(np.float32)) > 0
+                    reached[origin] = reached.get(origin, np.zeros_like(step)) | step
+            found[name] = reached
+    return found
+
+
+def implied(cause: Mapping[str, Flags], effect: Mapping[str, Flags]) -> bool:
+    """Whether every mark that reaches a position of the one reaches it in the other."""
+    return all(
+        origin in effect and bool(np.all(effect[origin] | ~marks)) if marks.any() else True
+        for origin, marks in cause.items()
+    )
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_no_tensor_is_said_to_dominate_another_that_it_does_not(seed: int) -> None:
+    graph = random_net(seed)
+    draw = random.Random(seed)
+    names = [name for node in graph.nodes for name in node.outputs]
+    opaque = frozenset(name for name in names if draw.random() < 0.15)
+    masks = Masks(graph, opaque)
+    truth = marks_that_reach(graph, opaque, broad=draw.random() < 0.5)
+    for one in truth:
+        for two in truth:
+            if graph.shapes[one][:2] == graph.shapes[two][:2] and masks.dominates(one, two):
+                assert implied(truth[two], truth[one]), f"{one!r} does not dominate {two!r}"
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_what_is_said_of_the_inputs_of_one_reader_holds(seed: int) -> None:
+    """As the lifetimes ask it: other sizes too, by windows of all kinds."""
+    graph = random_net(seed)
+    masks = Masks(graph, frozenset())
+    truth = marks_that_reach(graph, frozenset(), broad=False)
+    for node in graph.nodes:
+        if node.op == ISLAND:
+            continue
+        seen = reads(node, graph)
+        numbers = [i for i, name in enumerate(node.inputs) if name not in graph.constants]
+        for (name, at), number in zip(seen, numbers, strict=True):
+            for (other, window), other_number in zip(seen, numbers, strict=True):
+                if at is None or window is None or number == other_number or not single(at):
+                    continue
+                if masks.follows(name, at, other, window) is None:
+                    continue
+                here, there = (
+                    {
+                        origin: (
+                            by_window(graph, node, which).astype(np.float32)
+                            @ marks.astype(np.float32)
+                        )
+                        > 0
+                        for origin, marks in truth[read].items()
+                    }
+                    for read, which in ((name, number), (other, other_number))
+                )
+                assert implied(there, here), f"{node.op}: {name!r} does not follow {other!r}"
+
+
+def residual(net: Net) -> tuple[str, str]:
+    x = net.input(6, 7, 2)
+    return net.conv(net.point(x, 4), 2, name="y"), x
+
+
+def bottleneck(net: Net) -> tuple[str, str]:
+    x = net.point(net.input(6, 7, 2))
+    wide = net.conv(net.point(x, 6, "e"), 6, name="d")
+    return wide, x
+
+
+def squeezed(net: Net) -> tuple[str, str]:
+    """Stride 2, kernel 3 against stride 2, kernel 1: the first sees all that the second sees."""
+    x = net.input(7, 7, 2)
+    return net.conv(x, stride=(2, 2)), net.point(x, stride=(2, 2))
+
+
+def skipping(net: Net) -> tuple[str, str]:
+    """3x3 behind a 1x1 of stride 2 never sees the odd positions that a 3x3 of stride 2 sees."""
+    x = net.input(7, 7, 2)
+    return net.conv(net.point(x, stride=(2, 2))), net.conv(x, stride=(2, 2))
+
+
+def halves(net: Net) -> tuple[str, str]:
+    """Two grouped branches of equal windows over slices of one tensor."""
+    x = net.conv(net.input(6, 7, 4), 4)
+    return net.conv(net.cut(x, (0, 0, 2))), net.conv(net.cut(x, (0, 0, 0), (6, 7, 2)))
+
+
+def gate(net: Net) -> tuple[str, str]:
+    """y = x * sigmoid(x)"""
+    x = net.conv(net.input(6, 7, 2))
+    return x, net.unary(x)
+
+
+def branches(net: Net) -> tuple[str, str]:
+    x = net.input(6, 7, 2)
+    return net.conv(x, kernel=(5, 5)), net.conv(net.conv(x))
+
+
+def two_inputs(net: Net) -> tuple[str, str]:
+    x, z = net.input(6, 7, 2), net.input(6, 7, 2, "z")
+    return net.conv(net.binary(x, z, "sum")), net.binary(z, x)
+
+
+def one_of_two(net: Net) -> tuple[str, str]:
+    x, z = net.input(6, 7, 2), net.input(6, 7, 2, "z")
+    return net.conv(x), net.binary(x, z)
+
+
+def dilated(net: Net) -> tuple[str, str]:
+    x = net.input(9, 9, 2)
+    return net.conv(x, dilation=(2, 2)), x
+
+
+def holes(net: Net) -> tuple[str, str]:
+    """A dilated kernel does not see the neighbours that a plain one sees."""
+    x = net.input(9, 9, 2)
+    return net.conv(x, dilation=(2, 2)), net.conv(x)
+
+
+def beside(net: Net) -> tuple[str, str]:
+    """Two taps that lie on both sides of the position, and not on it."""
+    x = net.input(9, 9, 2)
+    return net.conv(x, kernel=(2, 2), dilation=(2, 2), pad=(1, 1, 1, 1)), x
+
+
+def shifted(net: Net) -> tuple[str, str]:
+    """A 2x2 kernel padded on one side covers its position; padded on the other it does so too."""
+    x = net.input(6, 6, 2)
+    return net.conv(x, kernel=(2, 2), pad=(1, 1, 0, 0)), net.conv(
+        x, kernel=(2, 2), pad=(0, 0, 1, 1)
+    )
+
+
+def edged(net: Net) -> tuple[str, str]:
+    """Padding by a constant moves positions: the crop behind it moves them back."""
+    x = net.input(6, 6, 2)
+    return net.cut(net.pad(x, (1, 1, 1, 1, 0, 0), "constant"), (1, 1, 0), (6, 6, 2)), x
+
+
+def through_an_island(net: Net) -> tuple[str, str]:
+    x = net.input(6, 6, 2)
+    return net.island(x, shape=(6, 6, 2)), x
+
+
+def behind_an_island(net: Net) -> tuple[str, str]:
+    island = net.island(net.input(6, 6, 2), shape=(6, 6, 2))
+    return net.conv(island), net.unary(island)
+
+
+# what it is, what is cut off in it, whether the first dominates the second
+CLAIMS: list[tuple[Callable[[Net], tuple[str, str]], set[str], bool]] = [
+    (residual, set(), True),
+    (residual, {"y"}, False),
+    (bottleneck, set(), True),
+    (bottleneck, {"e"}, False),
+    (bottleneck, {"d"}, False),
+    (squeezed, set(), True),
+    (skipping, set(), False),
+    (halves, set(), True),
+    (gate, set(), True),
+    (branches, set(), True),
+    (two_inputs, set(), True),
+    (two_inputs, {"sum"}, False),
+    (one_of_two, set(), False),
+    (dilated, set(), True),
+    (holes, set(), False),
+    (beside, set(), False),
+    (shifted, set(), False),
+    (edged, set(), True),
+    (through_an_island, set(), False),
+    (behind_an_island, set(), True),
+]
+
+
+@pytest.mark.parametrize(("draw", "cutoffs", "claim"), CLAIMS)
+def test_dominance(draw: Callable[[Net], tuple[str, str]], cutoffs: set[str], claim: bool) -> None:
+    net = Net()
+    one, two = draw(net)
+    graph = net.graph(one, two)
+    assert Masks(graph, cutoffs).dominates(one, two) is claim
+    if claim:
+        truth = marks_that_reach(graph, frozenset(cutoffs), broad=False)
+        assert implied(truth[two], truth[one])
+
+
+def test_a_proof_names_what_must_not_be_cut_off() -> None:
+    net = Net()
+    one, two = bottleneck(net)
+    graph = net.graph(one, two)
+    same = identity(6, 7)
+    assert Masks(graph, frozenset()).follows(one, same, two, same) == frozenset({"d", "e"})
+    for name in ("d", "e"):
+        assert Masks(graph, {name}).follows(one, same, two, same) is None
+
+
+def test_a_vector_pooled_from_a_picture_changes_with_it() -> None:
+    net = Net()
+    x = net.conv(net.input(6, 7, 2))
+    vector = net.point(net.mean(x))
+    y = net.binary(x, vector)
+    graph = net.graph(y)
+    (_, whole), (_, corner) = reads(graph.nodes[-1], graph)
+    assert whole is not None
+    assert corner is not None
+    masks = Masks(graph, frozenset())
+    assert masks.follows(vector, corner, x, whole) is not None
+    assert masks.follows(x, whole, vector, corner) is None
+    assert Masks(graph, {vector}).follows(vector, corner, x, whole) is None
+    assert not masks.dominates(vector, x)
+    all_of_it = everything((6, 7), (6, 7))
+    assert masks.follows(vector, corner, x, all_of_it) is not None
