@@ -12,6 +12,9 @@ from stillframe.sample_videos.pages import DARK, DIM, INK, Box, Scale
 from stillframe.sample_videos.prose import FILES
 from stillframe.sample_videos.texture import Colour, Cover, Picture, clouds, gradient, mixed, scaled
 
+TITLE = 32
+"""Height of a title bar in design units."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -39,7 +42,7 @@ def _box(values: tuple[int, ...]) -> Box:
 def window(scale: Scale, outer: Box, title: str, *, dark: bool, sidebar: int = 0) -> Frame:
     """A window's chrome: title bar with three buttons, border, perhaps a list of files."""
     wide, high = outer[2] - outer[0], outer[3] - outer[1]
-    bar = scale.px(32)
+    bar = scale.px(TITLE)
     body: Colour = DARK if dark else (253, 253, 253)
     chrome = np.empty((high, wide, 3), np.uint8)
     chrome[:] = body

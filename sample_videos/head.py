@@ -260,11 +260,19 @@ class Head:
         return self._shown[1]
 
     def _shell(
-        self, x: Field, y: Field, yaw: float, pitch: float, swell: float
+        self,
+        x: Field,
+        y: Field,
+        yaw: float,
+        pitch: float,
+        swell: float,
+        *,
+        behind: bool = False,
     ) -> tuple[Field, Field, Field, Field]:
         """Texture column and row, cover margin and light of one shell.
 
         x: (1, S), y: (S, 1) where the pixels are; all answers are (S, S) float32.
+        behind: of the shell's far side, as seen through its near side.
         """
         across = HALF_WIDTH * math.cos(yaw)
         along = HALF_DEPTH * math.sin(yaw)
@@ -277,7 +285,7 @@ class Head:
         inside = np.where(width > 0, width - np.abs(x), -1)
         share = np.clip(x / np.maximum(width, 1e-4), -1, 1)
         deep = np.sqrt(1 - share * share)
-        longitude = np.arcsin(share) - turn
+        longitude = (math.pi - np.arcsin(share) if behind else np.arcsin(share)) - turn
         longitude -= (2 * math.pi) * np.floor(longitude / (2 * math.pi) + 0.5)
         bulge = -0.75 * math.sin(pitch) / swell * np.sqrt(np.clip(1 - (y / 1.05) ** 2, 0, 1))
         row_scale = self._rows / 2.4
@@ -303,6 +311,22 @@ class Head:
                 cv2.fillPoly(colour, fixed, tone, cv2.LINE_AA, 4)
                 cv2.fillPoly(cover, fixed, 255, cv2.LINE_AA, 4)
 
+    def _back_of_hair(
+        self,
+        colour: Picture,
+        cover: Cover,
+        x: Field,
+        y: Field,
+        yaw: float,
+        pitch: float,
+        unit: float,
+    ) -> None:
+        """The hair on the far side, which shows beside the face."""
+        column, row, inside, _ = self._shell(x, y + 0.03, yaw, pitch, 1.085, behind=True)
+        hair = cv2.remap(self._hair, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        share = hair[:, :, 3] * np.clip(inside / unit + 0.5, 0, 1)
+        _lay(colour, cover, hair[:, :, :3], np.full_like(share, 0.55), share)
+
     def view(
         self,
         height_px: float,
@@ -322,6 +346,7 @@ class Head:
         x, y = place[None, :], place[:, None]
         colour = np.zeros((side, side, 3), np.uint8)
         cover = np.zeros((side, side), np.uint8)
+        self._back_of_hair(colour, cover, x, y, yaw, pitch, unit)
         if not self.look.long_hair:
             self._ears(colour, cover, yaw, unit)
         column, row, inside, shade = self._shell(x, y, yaw, pitch, 1.0)

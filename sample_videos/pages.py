@@ -17,6 +17,8 @@ Box = tuple[int, int, int, int]
 
 DARK: Colour = (30, 33, 40)
 DIM: Colour = (110, 118, 132)
+OUTPUT_LEADING = 18
+"""Height of a line in the terminal, in design units."""
 PHOTO_BEFORE = (2, 9, 16, 23)
 """Paragraphs of the article, twice over, that a picture stands before."""
 INK: Colour = (206, 212, 222)
@@ -203,7 +205,7 @@ def _photo(wide: int, high: int, random: np.random.Generator) -> Picture:
 
 def terminal_page(scale: Scale, wide: int) -> tuple[Page, int]:
     """All lines that the terminal will print, twice over; and their height."""
-    size, leading = scale.letters(12.5), scale.px(18)
+    size, leading = scale.letters(12.5), scale.px(OUTPUT_LEADING)
     rows = OUTPUT * 4
     picture = np.empty((leading * len(rows), wide, 3), np.uint8)
     picture[:] = (22, 26, 30)

@@ -103,9 +103,12 @@ class Screen:
         self._browser = desktop.window(
             scale, box(0.53, 0.08, 0.975, 0.70), "Why rivers meander", dark=False
         )
-        self._terminal = desktop.window(
-            scale, box(0.50, 0.60, 0.94, 0.985), "tracker - bash", dark=True
+        terminal = box(0.50, 0.60, 0.94, 0.985)
+        spare = (terminal[3] - terminal[1] - scale.px(desktop.TITLE)) % scale.px(
+            pages.OUTPUT_LEADING
         )
+        terminal = (*terminal[:3], terminal[3] - spare)  # whole lines only
+        self._terminal = desktop.window(scale, terminal, "tracker - bash", dark=True)
         self._dialog = desktop.dialog(scale, (round(0.36 * width), round(0.42 * height)))
         self._code, self._leading, self._indent = pages.code_page(scale, _wide(self._editor))
         self._article = pages.article_page(scale, _wide(self._browser), random)
