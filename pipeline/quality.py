@@ -196,7 +196,8 @@ def overlap(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     areas = [np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (a, b)]
     union = areas[0] + areas[1] - common
     shares: NDArray[np.float64] = np.zeros_like(common)
-    return np.divide(common, union, out=shares, where=union > 0)
+    np.divide(common, union, out=shares, where=union > 0)
+    return shares
 
 
 def _largest_matching(candidates: list[list[int]]) -> list[tuple[int, int]]:

@@ -1,0 +1,167 @@
+"""CONTENDERS: what a benchmark lets run against each other, one row each.
+
+All of them get the same cleaned model file and the same number of threads.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from stillframe.pipeline.engine import Feed, OnnxRuntimeEngine
+from stillframe.reuse.change import ChangeMap, GateSettings
+from stillframe.reuse.memory import MemoryReport
+from stillframe.reuse.session import ReuseSession
+
+Outputs = Sequence[NDArray[Any]]
+
+
+class UnavailableError(Exception):
+    """A contender cannot take part here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What contenders are made of. path: the cleaned model. tolerance and gate: of reuse."""
+
+    path: Path
+    threads: int = 1
+    tolerance: float = 0.1
+    gate: GateSettings = field(default_factory=GateSettings)
+
+
+class Contender(Protocol):
+    """Runs one model. work: the share of all multiply-adds that the last run did."""
+
+    work: float
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
+        """All outputs in the model's order; they may be views that the next run overwrites.
+
+        change: which pixels differ from the last feed; None: that is not known, or all.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the frames so far."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Onnxruntime:
+    """ONNX Runtime on the CPU. Its workers do not spin: they would take the others' cores."""
+
+    work = 1.0
+
+    def __init__(self, setting: Setting) -> None:
+        self._engine = OnnxRuntimeEngine(setting.path, setting.threads)
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
+        return self._engine.run(feed, None)
+
+    def reset(self) -> None:
+        """Nothing is kept between frames."""
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class Openvino:
+    """OpenVINO on the CPU, for least latency, computing in float32 like all others."""
+
+    work = 1.0
+
+    def __init__(self, setting: Setting) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise UnavailableError(
+                "OpenVINO is not installed: pip install 'stillframe[bench]'"
+            ) from error
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": setting.threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        try:
+            self._model: Any = openvino.Core().compile_model(str(setting.path), "CPU", config)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UnavailableError(f"OpenVINO cannot compile the model: {reason[:200]}") from error
+        self._request: Any = self._model.create_infer_request()
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
+        results = self._request.infer(dict(feed), share_inputs=True, share_outputs=True)
+        return list(results.to_tuple())
+
+    def reset(self) -> None:
+        """Nothing is kept between frames."""
+
+    def close(self) -> None:
+        self._request = self._model = None
+
+
+class Reuse:
+    """stillframe's own engine. dense: it computes everything in every frame."""
+
+    def __init__(self, setting: Setting, *, tolerance: float, dense: bool = False) -> None:
+        self.work = 1.0
+        self._dense = dense
+        self.session = ReuseSession(setting.path, tolerance=tolerance, threads=setting.threads)
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
+        everything = self._dense or (change is not None and change.kind == "all")
+        mask = None if everything or change is None else change.mask
+        outputs, stats = self.session.step(feed, mask, dense=everything)
+        self.work = stats.work
+        return outputs
+
+    @property
+    def memory(self) -> MemoryReport:
+        return self.session.memory
+
+    def reset(self) -> None:
+        self.session.reset()
+
+    def close(self) -> None:
+        self.session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ContenderRow:
+    """One contender. name: what its figures are called (`ort_ms`). gate: how it is told what
+    changed, for those that want to know."""
+
+    name: str
+    title: str
+    make: Callable[[Setting], Contender]
+    gate: Callable[[Setting], GateSettings] | None = None
+
+
+CONTENDERS: tuple[ContenderRow, ...] = (
+    ContenderRow("ort", "ONNX Runtime", Onnxruntime),
+    ContenderRow("openvino", "OpenVINO", Openvino),
+    ContenderRow("dense", "own dense", lambda s: Reuse(s, tolerance=0.0, dense=True)),
+    ContenderRow(
+        "exact",
+        "reuse, exact",
+        lambda s: Reuse(s, tolerance=0.0),
+        lambda s: GateSettings(exact=True),
+    ),
+    ContenderRow(
+        "reuse",
+        "reuse at tolerance",
+        lambda s: Reuse(s, tolerance=s.tolerance),
+        lambda s: s.gate,
+    ),
+)
+
+BASELINES = ("ort", "openvino")
+"""Contenders that are not ours: the faster one is what there is to beat."""
+
+
+def contender(name: str) -> ContenderRow:
+    return next(row for row in CONTENDERS if row.name == name)
