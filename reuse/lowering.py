@@ -78,6 +78,23 @@ def sliding_columns(node: Node, taps: int) -> tuple[int, int, int]:
     )
 
 
+UNBOUNDED = (-float("inf"), float("inf"))
+
+
+def clamp_bounds(node: Node) -> tuple[float, float] | None:
+    """The bounds that a micro-kernel can apply itself, where they say all of the activation.
+
+    They come before a residual, so one that is to be added first must wait for the activation.
+    """
+    act: Act | None = node.attrs.get("act")
+    if act is None:
+        return UNBOUNDED
+    behind = len(node.inputs) > 3 and act.kind != "prelu" and node.attrs["residual_first"]
+    if behind or act.kind not in ("relu", "clip"):
+        return None
+    return (0.0, float("inf")) if act.kind == "relu" else (act.a, act.b)
+
+
 def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
     weights = np.asarray(builder.graph.constants[node.inputs[1]], np.float32)
     bias = np.asarray(builder.graph.constants[node.inputs[2]], np.float32)
@@ -85,7 +102,9 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
     groups = node.attrs["group"]
     height, width, _ = builder.graph.shapes[node.output]
     columns = mask_columns(builder, node, sliding_columns(node, taps_x))
-    extra, floats = act_columns(builder, node)
+    bounds = clamp_bounds(node)
+    extra, floats = act_columns(builder, node) if bounds is None else ({}, {})
+    floats |= dict(zip((t.LOW, t.HIGH), bounds or UNBOUNDED, strict=True))
     prelu = node.attrs.get("act") is not None and node.attrs["act"].kind == "prelu"
     residual = len(node.inputs) - 3 - int(prelu)
     _, row, pixel = builder.geometry(node.inputs[0])
@@ -97,17 +116,20 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
         tile = choose_tile(channels)
         packed, shift, panels = pack_panels(weights, bias, tile)
         multiply, positions = conv.MULTIPLY_TILES[tile], conv.TILES[tile][0]
-        step = panels * packed.shape[2]
+        panel_width = packed.shape[2]
+        step = panels * panel_width
         columns[conv.PANEL_BYTES] = packed[0].nbytes
         if dilation_x == 1 and pixel == depth * 4:  # the taps of a line lie side by side
             runs, length = lines, taps_x * depth
     elif depth == 1 and groups == channels:
         packed, shift, panels = pack_depthwise(weights, bias)
         multiply, positions, step = conv.multiply_depthwise, conv.DEPTHWISE_POSITIONS, shift.size
+        panel_width = LANES
     else:
-        packed, shift, panels = weights, bias, 1
+        packed, shift, panels, panel_width = weights, bias, 1, channels
         multiply, positions, step = conv.multiply_grouped, 1, -(-channels // LANES) * LANES
         columns |= {conv.OUTPUTS: channels, conv.GROUPS: groups}
+    columns[conv.DIRECT] = int(not residual and not extra and panel_width * panels == channels)
     chunk = max(min(t.CHUNK, 16384 // step) // positions, 1) * positions
     if residual:
         first = node.attrs["residual_first"]

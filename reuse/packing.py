@@ -1,10 +1,13 @@
 """Weights in the order in which the micro-kernels read them."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.reuse.kernels.conv import TILES
 from stillframe.reuse.kernels.microkernel import LANES
+from stillframe.reuse.pages import zeroed
 
 Floats = NDArray[np.float32]
 
@@ -12,14 +15,10 @@ Floats = NDArray[np.float32]
 # the order matters, and `tuning` measures what is close
 EFFICIENCY = (1.0, 0.9, 0.62)
 
-ALIGNMENT = 64
 
-
-def aligned(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def aligned(values: NDArray[Any]) -> NDArray[Any]:
     """A C-contiguous copy whose first byte lies on a multiple of ALIGNMENT."""
-    raw = np.zeros(values.nbytes + 2 * ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    copy = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy = zeroed(values.nbytes).view(values.dtype).reshape(values.shape)
     copy[...] = values
     return copy
 

@@ -19,6 +19,7 @@ from stillframe.reuse.kernels import table as t
 from stillframe.reuse.lifetimes import Lifetimes, analyse, naive_bytes
 from stillframe.reuse.lowering import LOWER, Lowered
 from stillframe.reuse.packing import aligned
+from stillframe.reuse.pages import zeroed
 from stillframe.reuse.storage import Storage, View, lay_out, region_tensors
 from stillframe.reuse.windows import Span, Window
 
@@ -122,8 +123,8 @@ class Builder:
         self.storage = storage
         self.workers = workers
         self.kept: list[Any] = [np.zeros(0, np.uint8)]
-        self.arena = np.zeros(size + SLACK + 64, np.uint8)
-        self._arena_start = self.arena.ctypes.data + (-self.arena.ctypes.data % 64)
+        self.arena = zeroed(size + SLACK)
+        self._arena_start = self.arena.ctypes.data
         self._offsets = offsets
         self.rows: list[list[int]] = []
         self.index: dict[str, int] = {}
@@ -463,7 +464,7 @@ def finish(
         t.FOUND: builder.largest_spans * t.SPAN_INTS * 4,
         t.SHARE: builder.largest_spans * t.SPAN_INTS * 4,
         t.LINE: builder.longest_line + 64,
-        t.POINTERS: t.CHUNK * 8 * 4 + 64,
+        t.POINTERS: t.CHUNK * 8 * 5 + 64,
         t.RESULTS: builder.widest_result * 4 + 256,
     }
     for worker in range(builder.workers):

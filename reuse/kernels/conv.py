@@ -28,8 +28,10 @@ from stillframe.reuse.kernels.table import (
     CHANNELS,
     CHUNK,
     DATA,
+    HIGH,
     INPUT,
     INSTRUCTION_COLUMNS,
+    LOW,
     MASK,
     MASK_PIXEL,
     MASK_ROW,
@@ -46,6 +48,7 @@ from stillframe.reuse.kernels.table import (
     STRIDE_Y,
     TARGET,
     THRESHOLD,
+    Cutoff,
 )
 
 # parameters
@@ -58,11 +61,14 @@ TILE_POSITIONS = PARAMETER + 8  # positions that the micro-kernel computes at on
 RESULT_STEP = PARAMETER + 9  # bytes from one position's results to the next
 CHUNK_POSITIONS = PARAMETER + 10  # how many are gathered before they are computed
 RESIDUAL = PARAMETER + 11  # one of the RESIDUAL_ kinds
+DIRECT = PARAMETER + 14  # 1: what the micro-kernel stores is the result, nothing comes behind
 OUTPUTS, GROUPS = PARAMETER + 12, PARAMETER + 13  # of `multiply_grouped`
 RESIDUAL_NONE, RESIDUAL_BEFORE, RESIDUAL_AFTER = 0, 1, 2
 
-# the four arrays of CHUNK pointers
-ORIGINS, STORED, MASKS, ADDENDS = 0, CHUNK * 8, CHUNK * 16, CHUNK * 24
+NEVER = int(Cutoff.NEVER)
+
+# the five arrays of CHUNK pointers; RESULT_ROWS point into the worker's RESULTS
+ORIGINS, STORED, MASKS, ADDENDS, RESULT_ROWS = (array * CHUNK * 8 for array in range(5))
 
 
 def tile_shapes(registers: int) -> tuple[tuple[int, int], ...]:
@@ -80,13 +86,12 @@ TILES = tile_shapes(vector_registers())
 DEPTHWISE_POSITIONS = 6  # accumulators, one weight vector and one operand fit any register file
 
 # Each computes `count` positions, a whole number of tiles: origins (count,) addresses of window
-# origins -> results (count, RESULT_STEP bytes) float32.
+# origins -> float32 rows at stores (count,) addresses, every number between low and high.
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_wide(ins, origins, results, count):
+def multiply_wide(ins, origins, stores, count, low, high):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    step = ins[RESULT_STEP]
     for panel in range(ins[PANELS]):
         shift = panel * (4 * V0 * LANES)
         packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
@@ -100,16 +105,16 @@ def multiply_wide(ins, origins, results, count):
                 ins[RUN_LENGTH],
                 packed,
                 ins[BIAS] + shift,
-                0,
-                results + at * step + shift,
-                step,
+                stores + at * 8,
+                shift,
+                low,
+                high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_middle(ins, origins, results, count):
+def multiply_middle(ins, origins, stores, count, low, high):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    step = ins[RESULT_STEP]
     for panel in range(ins[PANELS]):
         shift = panel * (4 * V1 * LANES)
         packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
@@ -123,16 +128,16 @@ def multiply_middle(ins, origins, results, count):
                 ins[RUN_LENGTH],
                 packed,
                 ins[BIAS] + shift,
-                0,
-                results + at * step + shift,
-                step,
+                stores + at * 8,
+                shift,
+                low,
+                high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_narrow(ins, origins, results, count):
+def multiply_narrow(ins, origins, stores, count, low, high):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    step = ins[RESULT_STEP]
     for panel in range(ins[PANELS]):
         shift = panel * (4 * V2 * LANES)
         packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
@@ -146,14 +151,15 @@ def multiply_narrow(ins, origins, results, count):
                 ins[RUN_LENGTH],
                 packed,
                 ins[BIAS] + shift,
-                0,
-                results + at * step + shift,
-                step,
+                stores + at * 8,
+                shift,
+                low,
+                high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_depthwise(ins, origins, results, count):
+def multiply_depthwise(ins, origins, stores, count, low, high):
     # the last vector may read past the channels of its position: those lanes are never stored
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     step = ins[RESULT_STEP]
@@ -170,13 +176,15 @@ def multiply_depthwise(ins, origins, results, count):
                 ins[WEIGHTS] + shift,
                 step,
                 ins[BIAS] + shift,
-                results + at * step + shift,
-                step,
+                stores + at * 8,
+                shift,
+                low,
+                high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_grouped(ins, origins, results, count):
+def multiply_grouped(ins, origins, stores, count, low, high):
     # any number of groups; weights (tap, channel of the group, output); plain and slow
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     outputs, depth = ins[OUTPUTS], ins[RUN_LENGTH]
@@ -191,7 +199,8 @@ def multiply_grouped(ins, origins, results, count):
                 for c in range(depth):
                     weight = get_f32(ins[WEIGHTS], (tap * depth + c) * outputs + m)
                     total += get_f32(row, c) * weight
-            set_f32(results + at * ins[RESULT_STEP], m, total)
+            total = low if total < low else total
+            set_f32(get_i64(stores, at), m, high if total > high else total)
 
 
 MULTIPLY_TILES = (multiply_wide, multiply_middle, multiply_narrow)
@@ -215,7 +224,19 @@ def flush(ins, ins_address, floats, channels, cutoff, pointers, results, count):
     padded = (count + tile - 1) // tile * tile
     for at in range(count, padded):  # the rest of the last tile repeats a position
         set_i64(pointers + ORIGINS, at, get_i64(pointers + ORIGINS, count - 1))
-    call_multiply(ins[MULTIPLY], ins_address, pointers + ORIGINS, results, padded)
+        set_i64(pointers + STORED, at, get_i64(pointers + STORED, count - 1))
+    direct = ins[DIRECT] == 1 and cutoff == NEVER
+    call_multiply(
+        ins[MULTIPLY],
+        ins_address,
+        pointers + ORIGINS,
+        pointers + (STORED if direct else RESULT_ROWS),
+        padded,
+        floats[LOW],
+        floats[HIGH],
+    )
+    if direct:
+        return count
     if ins[RESIDUAL] == RESIDUAL_BEFORE:
         add_rows(results, step, pointers + ADDENDS, count, channels)
     if ins[SLOPES] != 0:
@@ -266,6 +287,8 @@ def convolve(ins, floats, tensors, spans, span_count, work, cutoff):
     channels = tensors[target, CHANNELS]
     pointers, results = work[POINTERS], work[RESULTS]
     chunk = ins[CHUNK_POSITIONS]
+    for at in range(chunk):
+        set_i64(pointers + RESULT_ROWS, at, results + at * ins[RESULT_STEP])
     count = 0
     changed = 0
     for index in range(span_count):

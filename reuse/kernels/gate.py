@@ -1,8 +1,9 @@
-"""The passes of the change gate over a picture, and of the noise meter over some of its rows.
+"""The passes of the change gate over a picture.
 
-Rows are walked one by one through views, because an index that could be negative is not vectorised.
-Numbers are float32 where they are added up: they are whole and small, so that is exact, and NumPy's
-rules would widen small integers to 64 bits.
+Rows are taken one by one as views, and shifts along a row are views too: an index that could be
+negative is not vectorised. Every loop writes one or two arrays, so that the compiler can check that
+they do not overlap. Numbers stay in the narrowest type that holds them, by casts after each step,
+because NumPy's rules would widen them to 64 bits. A row that equals the reference is passed over.
 """
 
 import numpy as np
@@ -11,262 +12,344 @@ from stillframe.reuse.kernels.jit import kernel
 
 BLOCK = 16  # pixels a side
 PATCH = 2  # pixels on each side of the middle one
+SIDE = 2 * PATCH + 1
+REACH = 3 * PATCH  # of a patch to each side, in bytes of a row
+PATCH_SHARE = 16 / SIDE**2  # of a pixel's limit, for the mean of the patch around it: see `patch`
 ON, OFF = np.uint8(1), np.uint8(0)
-ZERO = np.float32(0)
+STRONG = np.uint8(3)  # of a seed: ON, and worth being held
 
-
-QUANTILE = 0.75
-DEVIATIONS = 1.1503  # the QUANTILE of |x| for a standard normal x
-ENOUGH = 500.0  # samples that a brightness needs to speak for itself
+I16, U8 = np.int16, np.uint8
 
 
 @kernel
-def brightness(red, green, blue):
-    """The bin of a pixel, 0 .. 15."""
-    return (np.int64(red) + 2 * np.int64(green) + np.int64(blue)) >> 6
-
-
-@kernel
-def tally(image, probe, first, step, decay, histogram):
-    # adds the differences of rows first, first + step, … to histogram (BINS, LEVELS); probe (H, W,
-    # 3) then holds these rows of image
-    for level in range(histogram.shape[0]):
-        for difference in range(histogram.shape[1]):
-            histogram[level, difference] *= decay
-    for y in range(first, image.shape[0], step):
-        for x in range(image.shape[1]):
-            largest = 0
-            for c in range(3):
-                gap = abs(np.int64(image[y, x, c]) - np.int64(probe[y, x, c]))
-                largest = max(largest, gap)
-                probe[y, x, c] = image[y, x, c]
-            if largest < histogram.shape[1]:
-                level = brightness(image[y, x, 0], image[y, x, 1], image[y, x, 2])
-                histogram[level, largest] += 1.0
-
-
-@kernel
-def quantile(counts, share):
-    """The value below which `share` of the counts lie, with linear interpolation in its bin."""
-    total = counts.sum()
-    wanted = share * total
-    below = 0.0
-    for value in range(counts.shape[0]):
-        if below + counts[value] >= wanted and counts[value] > 0:
-            return max(0.0, value - 0.5 + (wanted - below) / counts[value])
-        below += counts[value]
-    return 0.0
-
-
-@kernel
-def deviations(histogram, least, most, sigma):
-    """histogram (BINS, LEVELS) -> sigma (BINS,), each within [least, most]; -> that of all."""
-    every = quantile(histogram.sum(axis=0), QUANTILE) / DEVIATIONS
-    every = min(max(every, least), most)
-    for level in range(histogram.shape[0]):
-        count = histogram[level].sum()
-        own = quantile(histogram[level], QUANTILE) / DEVIATIONS if count > 0 else every
-        weight = count / (count + ENOUGH)
-        sigma[level] = min(max(own * weight + every * (1.0 - weight), least), most)
-    return every
-
-
-@kernel
-def differs(image, reference, mask):
-    """mask (H, W) = any channel unequal; -> how many."""
-    count = 0
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            unequal = OFF
-            for c in range(3):
-                unequal |= image[y, x, c] ^ reference[y, x, c]
-            mask[y, x] = ON if unequal != OFF else OFF
-            count += mask[y, x]
-    return count
-
-
-@kernel
-def same(image, reference):
-    """Whether all bytes are equal, of two flat arrays."""
-    step = 1 << 14
-    for start in range(0, image.shape[0], step):
+def same(one, other):
+    """Whether all bytes of two flat arrays are equal."""
+    step = 1 << 12
+    for start in range(0, one.shape[0], step):
+        end = min(start + step, one.shape[0])
+        a, b = one[start:end], other[start:end]
         difference = OFF
-        for i in range(start, min(start + step, image.shape[0])):
-            difference |= image[i] ^ reference[i]
+        for i in range(a.shape[0]):
+            difference |= a[i] ^ b[i]
         if difference != OFF:
             return False
     return True
 
 
 @kernel
-def compare(image, reference, limits, over, signed, strip, blocks):
-    """One pass over the picture, given as (H, 3 W).
-
-    over (H, W) = the largest channel difference is beyond limits (H, W); signed (H, W) float32 =
-    sum over channels of image - reference; blocks (h, w) float32 = their sums by block. strip (W,)
-    is scratch. All numbers are whole and small, so float32, which vectorises best, is exact.
-    """
-    height, width = over.shape
-    for y in range(height):
-        new, old, beyond, total, limit = image[y], reference[y], over[y], signed[y], limits[y]
-        for x in range(width):
-            a = np.float32(new[3 * x]) - np.float32(old[3 * x])
-            b = np.float32(new[3 * x + 1]) - np.float32(old[3 * x + 1])
-            c = np.float32(new[3 * x + 2]) - np.float32(old[3 * x + 2])
-            total[x] = a + b + c
-            a, b, c = abs(a), abs(b), abs(c)
-            largest = a if a > b else b
-            largest = largest if largest > c else c
-            beyond[x] = ON if largest > np.float32(limit[x]) else OFF
-        if y % BLOCK == 0:
-            strip[:] = ZERO
-        for x in range(width):
-            strip[x] += total[x]
-        if y % BLOCK == BLOCK - 1 or y == height - 1:
-            row = blocks[y // BLOCK]
-            for block in range(row.shape[0]):
-                part = ZERO
-                for x in range(block * BLOCK, min(block * BLOCK + BLOCK, width)):
-                    part += strip[x]
-                row[block] = part
-
-
-@kernel
-def patches(signed, limits, scale, seeds, columns):
-    """seeds (H, W) = 1 where the sum over a 5x5 patch is beyond limits (H, W) * scale.
-
-    columns (W,) is scratch: sums of five rows.
-    """
-    height, width = signed.shape
-    columns[:] = ZERO
-    for y in range(min(PATCH, height)):
-        row = signed[y]
-        for x in range(width):
-            columns[x] += row[x]
-    for y in range(height):
-        if y + PATCH < height:
-            entering = signed[y + PATCH]
-            for x in range(width):
-                columns[x] += entering[x]
-        if y > PATCH:
-            leaving = signed[y - PATCH - 1]
-            for x in range(width):
-                columns[x] -= leaving[x]
-        seeds[y, :] = OFF
-        found, limit = seeds[y, PATCH:], limits[y, PATCH:]
-        # views, because an index that could be negative is not vectorised
-        a, b, c, d, e = columns, columns[1:], columns[2:], columns[3:], columns[4:]
-        for x in range(width - 2 * PATCH):
-            total = abs(a[x] + b[x] + c[x] + d[x] + e[x])
-            found[x] = ON if total > np.float32(limit[x]) * scale else OFF
-
-
-@kernel
-def merge_opened(over, seeds, line):
-    """seeds (H, W) |= 1 where all 3x3 of over are; line (W,) is scratch."""
-    height, width = over.shape
-    for y in range(1, height - 1):
-        for x in range(width):
-            line[x] = over[y - 1, x] & over[y, x] & over[y + 1, x]
-        row, left, middle, right = seeds[y, 1:], line, line[1:], line[2:]
-        for x in range(width - 2):
-            row[x] |= left[x] & middle[x] & right[x]
-
-
-@kernel
-def trip_blocks(blocks, height, width, limit, sweep, seeds):
-    """seeds |= 1 in blocks whose mean is beyond the limit; where more than `sweep` of them are, in
-    all whose mean is beyond half of it, so that a change of exposure comes in one frame."""
-    tripped = 0
-    for turn in range(2):
-        for by in range(blocks.shape[0]):
-            for bx in range(blocks.shape[1]):
-                bottom, right = min(by * BLOCK + BLOCK, height), min(bx * BLOCK + BLOCK, width)
-                size = (bottom - by * BLOCK) * (right - bx * BLOCK) * 3
-                if abs(blocks[by, bx]) > limit * size:
-                    tripped += 1
-                    for y in range(by * BLOCK, bottom):
-                        for x in range(bx * BLOCK, right):
-                            seeds[y, x] = ON
-        if turn == 1 or tripped <= sweep * blocks.shape[0] * blocks.shape[1]:
-            return tripped
-        limit *= 0.5
-    return tripped
-
-
-@kernel
-def grow(seeds, margin, spread, live, mask):
-    """mask (H, W) = seeds dilated by a square of `margin` pixels on each side; -> how many.
-
-    spread (H, W) and live (H,) are scratch. Rows without seeds are passed over.
-    """
-    height, width = seeds.shape
-    found = 0
-    for y in range(height):
-        any_on = OFF
-        for x in range(width):
-            any_on |= seeds[y, x]
-            spread[y, x] = seeds[y, x]
-        live[y] = any_on
-        if any_on == OFF:
-            continue
-        found += 1
-        for shift in range(1, min(margin, width - 1) + 1):
-            before, behind = spread[y], spread[y, shift:]
-            ahead, source = seeds[y, shift:], seeds[y]
-            for x in range(width - shift):
-                before[x] |= ahead[x]
-            for x in range(width - shift):
-                behind[x] |= source[x]
-    mask[:, :] = OFF
-    if found == 0:
-        return 0
+def differs(image, reference, mask, touched):
+    """mask (H, W) = any channel of (H, 3 W) unequal; touched (H,) = any of the row; -> how many."""
     count = 0
-    for y in range(height):
-        row = mask[y]
-        for other in range(max(y - margin, 0), min(y + margin + 1, height)):
-            if live[other] != OFF:
-                near = spread[other]
-                for x in range(width):
-                    row[x] |= near[x]
+    for y in range(mask.shape[0]):
+        new, old, row = image[y], reference[y], mask[y]
         total = np.int32(0)
-        for x in range(width):
+        for x in range(row.shape[0]):
+            unequal = new[3 * x] ^ old[3 * x]
+            unequal |= new[3 * x + 1] ^ old[3 * x + 1]
+            unequal |= new[3 * x + 2] ^ old[3 * x + 2]
+            row[x] = ON if unequal != OFF else OFF
             total += np.int32(row[x])
+        touched[y] = ON if total > 0 else OFF
         count += total
     return count
 
 
 @kernel
-def take_over(image, mask, reference, bins):
-    """reference (H, W, 3) = image where mask; bins (H, W) = the brightness there."""
-    for y in range(mask.shape[0]):
-        row = mask[y]
-        any_on = OFF
-        for x in range(row.shape[0]):
-            any_on |= row[x]
-        if any_on == OFF:
-            continue
-        for x in range(row.shape[0]):
-            if row[x] != OFF:
-                for c in range(3):
-                    reference[y, x, c] = image[y, x, c]
-                bins[y, x] = brightness(image[y, x, 0], image[y, x, 1], image[y, x, 2])
+def enter(new, old, signed, columns):
+    # columns += new - old, less what this line of the ring held before
+    for i in range(signed.shape[0]):
+        difference = I16(I16(new[i]) - I16(old[i]))
+        columns[i] = I16(columns[i] + I16(difference - signed[i]))
+        signed[i] = difference
 
 
 @kernel
-def settle(mask, frames, thresholds, everywhere, bins, held, limits):
-    """Count down held (H, W), the frames for which the lower threshold applies, and write limits
-    (H, W) = thresholds[held, brightness], in the rows where something can have changed."""
-    for y in range(mask.shape[0]):
-        row, hold = mask[y], held[y]
-        busy = OFF
-        for x in range(row.shape[0]):
-            busy |= row[x] | hold[x]
-        if busy == OFF and not everywhere:
+def leave(signed, columns):
+    for i in range(signed.shape[0]):
+        columns[i] = I16(columns[i] - signed[i])
+        signed[i] = I16(0)
+
+
+@kernel
+def add(signed, strip):
+    for i in range(signed.shape[0]):
+        strip[i] = I16(strip[i] + signed[i])
+
+
+@kernel
+def magnitude(new, old, sizes):
+    for i in range(sizes.shape[0]):
+        a, b = new[i], old[i]
+        sizes[i] = U8(max(a, b) - min(a, b))
+
+
+@kernel
+def patch(a, b, c, d, e, sizes):
+    # sizes = |a + b + c + d + e| / 16, rounded up: beyond a limit L exactly where the sum over the
+    # 25 pixels is beyond 16 L. The byte saturates, which a limit cannot exceed.
+    for i in range(sizes.shape[0]):
+        total = I16(I16(I16(I16(a[i] + b[i]) + c[i]) + d[i]) + e[i])
+        size = I16(max(total, I16(-total)))
+        size = I16(I16(size + I16(15)) >> I16(4))
+        sizes[i] = U8(min(size, I16(255)))
+
+
+@kernel
+def beyond(sizes, limits, over):
+    # over (W,) = STRONG where the largest of three channels is beyond the limit
+    for x in range(over.shape[0]):
+        largest = max(max(sizes[3 * x], sizes[3 * x + 1]), sizes[3 * x + 2])
+        over[x] = STRONG if largest > limits[x] else OFF
+
+
+@kernel
+def beyond_softly(sizes, limits, held, softness, over):
+    # as beyond, and ON where it is held and beyond softness / 256 of the limit
+    for x in range(over.shape[0]):
+        largest = max(max(sizes[3 * x], sizes[3 * x + 1]), sizes[3 * x + 2])
+        soft = U8((np.uint16(limits[x]) * softness) >> np.uint16(8))
+        found = STRONG if largest > limits[x] else OFF
+        weak = ON if largest > soft else OFF
+        over[x] = found | (weak if held[x] != OFF else OFF)
+
+
+@kernel
+def squeeze(over, eroded):
+    # eroded[x] = all of over[x - 1 .. x + 1]; the ends stay as they are; -> any
+    left, middle, right, inner = over, over[1:], over[2:], eroded[1:]
+    found = OFF
+    for x in range(over.shape[0] - 2):
+        whole = left[x] & middle[x] & right[x]
+        inner[x] = whole
+        found |= whole
+    return found
+
+
+@kernel
+def join(above, here, below, row):
+    for x in range(row.shape[0]):
+        row[x] |= above[x] & here[x] & below[x]
+
+
+@kernel
+def any_on(row):
+    found = OFF
+    for x in range(row.shape[0]):
+        found |= row[x]
+    return found
+
+
+@kernel
+def find(
+    image, reference, limits, held, lively, softness,
+    seeds, sown, totals, columns, ring, strip, sizes, over, eroded,
+):  # fmt: skip
+    """One pass over image and reference (H, 3 W) that finds the seeds of change by patch and pixel.
+
+    limits (H, W): of the largest channel difference. held (H, W), lively (H,): where and in which
+    rows the softer limit holds. seeds (H, W), sown (H,): 0, ON or STRONG, and in which rows; the
+    other rows of seeds are not written. totals (h, w) int32: differences added up by block. The
+    rest is scratch: columns (3 W + 4 PATCH * 3) and strip (3 W) int16, ring (SIDE, 3 W) int16,
+    sizes (3 W), over (W) and eroded (4, W) uint8.
+    """
+    height, width = limits.shape
+    columns[:] = I16(0)
+    ring[:] = I16(0)
+    strip[:] = I16(0)
+    eroded[:] = OFF
+    middle = columns[REACH : REACH + 3 * width]
+    moved = 0  # bit k: row y - k differs from the reference
+    thick = 0  # bit k: row y - k has pixels beyond their limits, three in a row
+    for y in range(height + PATCH):
+        signed = ring[y % SIDE]
+        leaving = moved >> (SIDE - 1)
+        moved = (moved << 1) & ((1 << SIDE) - 1)
+        thick = (thick << 1) & 15
+        if y < height and not same(image[y], reference[y]):
+            moved |= 1
+            enter(image[y], reference[y], signed, middle)
+            add(signed, strip)
+            magnitude(image[y], reference[y], sizes)
+            beyond(sizes, limits[y], over)
+            thick |= squeeze(over, eroded[y % 4]) & 1
+        elif leaving:
+            leave(signed, middle)
+        if y < height and (y % BLOCK == BLOCK - 1 or y == height - 1):
+            gather(strip, totals[y // BLOCK])
+        centre = y - PATCH
+        if centre < 0:
             continue
-        for x in range(row.shape[0]):
-            if row[x] != OFF:
-                hold[x] = frames
-            elif hold[x] != OFF:
-                hold[x] -= ON
-            limits[y, x] = thresholds[1 if hold[x] != OFF else 0, bins[y, x]]
+        sown[centre] = OFF
+        if moved:
+            row = seeds[centre]
+            patch(
+                columns, columns[3:], columns[6:], columns[9:], columns[12:], sizes
+            )  # the views are as many as SIDE, one pixel apart
+            if lively[centre] != OFF:
+                beyond_softly(sizes, limits[centre], held[centre], softness, row)
+            else:
+                beyond(sizes, limits[centre], row)
+            if (thick & 14) == 14:
+                join(eroded[(y - 3) % 4], eroded[(y - 2) % 4], eroded[(y - 1) % 4], row)
+            sown[centre] = ON if any_on(row) != OFF else OFF
+
+
+@kernel
+def gather(strip, totals):
+    # totals (w,) = sums of strip (3 W,) by block; strip starts afresh
+    for block in range(totals.shape[0]):
+        part = strip[block * 3 * BLOCK : (block + 1) * 3 * BLOCK]
+        total = np.int32(0)
+        for i in range(part.shape[0]):
+            total += np.int32(part[i])
+        totals[block] = total
+    strip[:] = I16(0)
+
+
+@kernel
+def has_seed(seeds, sown, top, bottom, left, right):
+    for y in range(top, bottom):
+        if sown[y] != OFF and any_on(seeds[y, left:right]) != OFF:
+            return True
+    return False
+
+
+@kernel
+def drift(totals, limit, sweep, seeds, sown):
+    """Sow the blocks whose mean difference is beyond the limit; -> how many without other seeds.
+
+    Where those are more than `sweep` of all blocks the light has changed: then half the limit
+    holds, so that blocks which lag behind by noise are taken in the same frame.
+    """
+    height, width = seeds.shape
+    alone = 0
+    for taking in range(2):
+        if taking and alone > sweep * totals.size:
+            limit *= 0.5
+        for block_y in range(totals.shape[0]):
+            top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
+            for block_x in range(totals.shape[1]):
+                left, right = block_x * BLOCK, min(block_x * BLOCK + BLOCK, width)
+                if abs(totals[block_y, block_x]) <= limit * (3 * (bottom - top) * (right - left)):
+                    continue
+                if not taking:
+                    alone += 0 if has_seed(seeds, sown, top, bottom, left, right) else 1
+                    continue
+                for y in range(top, bottom):
+                    if sown[y] == OFF:
+                        seeds[y, :] = OFF
+                        sown[y] = ON
+                    for x in range(left, right):
+                        seeds[y, x] |= ON
+    return alone
+
+
+@kernel
+def widen(row, margin, one, other):
+    # row (W,) = any of row within margin on each side; one, other (W + 2 margin,) are scratch
+    width, window, reach = row.shape[0], 2 * margin + 1, 1
+    one[:] = OFF
+    one[margin : margin + width] = row
+    while 2 * reach <= window:
+        ahead = one[reach:]
+        for i in range(ahead.shape[0]):
+            other[i] = one[i] | ahead[i]
+        one, other = other, one
+        reach *= 2
+    ahead = one[window - reach :]
+    for x in range(width):
+        row[x] = one[x] | ahead[x]
+
+
+@kernel
+def grow(seeds, sown, margin, frames, mask, touched, held, lively, one, other, near):
+    """mask (H, W) = seeds grown by a square of `margin` pixels to each side; -> how many.
+
+    touched (H,): rows with any. held (H, W) = frames where STRONG seeds grew, else one less than
+    before; lively (H,): rows with any held. near (W,) and one, other (W + 2 margin,) are scratch.
+    """
+    height, width = mask.shape
+    for y in range(height):
+        if sown[y] != OFF:
+            widen(seeds[y], margin, one, other)
+    count = 0
+    for y in range(height):
+        row = mask[y]
+        found = OFF
+        for other_y in range(max(y - margin, 0), min(y + margin + 1, height)):
+            if sown[other_y] != OFF:
+                if found == OFF:
+                    near[:] = OFF
+                    found = ON
+                source = seeds[other_y]
+                for x in range(width):
+                    near[x] |= source[x]
+        touched[y] = found
+        if found == OFF:
+            row[:] = OFF
+            if lively[y] != OFF:
+                lively[y] = ON if cool(held[y]) != OFF else OFF
+            continue
+        total = np.int32(0)
+        for x in range(width):
+            row[x] = near[x] & ON
+            total += np.int32(near[x] & ON)
+        count += total
+        lively[y] = ON if warm(near, frames, held[y]) != OFF else OFF
+    return count
+
+
+@kernel
+def cool(held):
+    left = OFF
+    for x in range(held.shape[0]):
+        held[x] -= ON if held[x] != OFF else OFF
+        left |= held[x]
+    return left
+
+
+@kernel
+def warm(near, frames, held):
+    left = OFF
+    for x in range(held.shape[0]):
+        before = held[x]
+        lower = U8(before - ON) if before != OFF else OFF
+        held[x] = frames if near[x] == STRONG else lower
+        left |= held[x]
+    return left
+
+
+@kernel
+def take_over(image, mask, touched, table, reference, limits):
+    """reference (H, 3 W) = image where mask; limits there = table of the new brightness."""
+    width = mask.shape[1]
+    for y in range(mask.shape[0]):
+        if touched[y] == OFF:
+            continue
+        row = mask[y]
+        x = 0
+        while x < width:
+            if row[x] == OFF:
+                x += 1
+                continue
+            start = x
+            while x < width and row[x] != OFF:
+                x += 1
+            new = image[y, 3 * start : 3 * x]
+            reference[y, 3 * start : 3 * x] = new
+            look_up(new, table, limits[y, start:x])
+
+
+@kernel
+def look_up(row, table, limits):
+    # limits (W,) = table of the brightness of row (3 W,), by sixteenths
+    for x in range(limits.shape[0]):
+        sum_of = np.uint16(row[3 * x]) + np.uint16(2) * np.uint16(row[3 * x + 1])
+        limits[x] = table[np.uint16(sum_of + np.uint16(row[3 * x + 2])) >> np.uint16(6)]
+
+
+@kernel
+def look_up_rows(reference, table, first, step, limits):
+    """limits (H, W) = table of the brightness of reference (H, 3 W), in every step-th row."""
+    for y in range(first, limits.shape[0], step):
+        look_up(reference[y], table, limits[y])

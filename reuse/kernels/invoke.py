@@ -44,9 +44,10 @@ def call_prepare(typingctx, address, ins, tensors, first, end, everything):
 
 
 @intrinsic
-def call_multiply(typingctx, address, ins, origins, results, count):
+def call_multiply(typingctx, address, ins, origins, stores, count, low, high):
     """jit.MULTIPLY"""
-    return _caller(ir.VoidType(), [I64] * 4, types.void(*[types.int64] * 5))
+    signature = types.void(*[types.int64] * 5, types.float32, types.float32)
+    return _caller(ir.VoidType(), [*[I64] * 4, F32, F32], signature)
 
 
 @intrinsic

@@ -10,6 +10,7 @@ The vector width is the host's. `emit_*` build plain IR, so that the tests can c
 kernels for processors that this one is not.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -97,37 +98,65 @@ class Loop:
         return list(self.carried)
 
 
-def emit_conv_tile(
-    builder: ir.IRBuilder, positions: int, vectors: int, lanes: int, args: list[ir.Value]
-) -> None:
-    """One tile of a convolution: acc[m][v] = start[m][v] + sum over runs r, channels c.
+def clamp(builder: ir.IRBuilder, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+    """low where value < low, high where it is above high, else value; so NaN stays NaN."""
+    raised = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+    return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
 
-    args, all int64:
+
+def load_origins(builder: ir.IRBuilder, addresses: ir.Value, positions: int) -> list[ir.Value]:
+    """`positions` int64 addresses."""
+    return [
+        builder.load(pointer(builder, builder.add(addresses, I64(8 * m)), I64))
+        for m in range(positions)
+    ]
+
+
+def emit_store(
+    builder: ir.IRBuilder,
+    shape: tuple[int, int, int],
+    totals: list[ir.Value],
+    args: list[ir.Value],
+) -> None:
+    """Store a tile's totals [position][vector], each held between low and high.
+
+    args: stores, the address of an int64 address a position; shift, bytes to add to each; low and
+    high, float32.
+    """
+    positions, vectors, lanes = shape
+    stores, shift, low, high = args
+    bounds = [splat(builder, bound, lanes) for bound in (low, high)]
+    rows = load_origins(builder, stores, positions)
+    for m in range(positions):
+        row = builder.add(rows[m], shift)
+        for v in range(vectors):
+            held = clamp(builder, totals[m * vectors + v], *bounds)
+            store_vector(builder, held, builder.add(row, I64(4 * lanes * v)))
+
+
+def emit_conv_tile(
+    builder: ir.IRBuilder, shape: tuple[int, int, int], args: list[ir.Value]
+) -> list[ir.Value]:
+    """One tile of a convolution; -> totals[position][vector].
+
+    total = bias + sum over runs and their floats of input * weight, in that order.
+
+    shape: (positions, vectors, lanes). args, all int64:
         inputs: address of `positions` int64 addresses, one window origin each
         runs: address of int64 byte offsets, one a run of consecutive input floats
         run_count, run_length: how many runs, and floats in each
-        weights: address of float32 [run][channel][vectors * lanes]
-        start: address of the first accumulators; start_step: bytes from one position to the next
-            (0 for a bias that all positions share)
-        out: address to store to; out_step: bytes from one position to the next
+        weights: address of float32 [run][float of the run][vectors * lanes]
+        bias: address of float32 [vectors * lanes]
     """
-    inputs, runs, run_count, run_length, weights, start, start_step, out, out_step = args
+    positions, vectors, lanes = shape
+    inputs, runs, run_count, run_length, weights, bias = args
     kind = ir.VectorType(F32, lanes)
-    wide = vectors * lanes * 4
-    origins = [
-        builder.load(pointer(builder, builder.add(inputs, I64(8 * m)), I64))
-        for m in range(positions)
+    origins = load_origins(builder, inputs, positions)
+    first = [
+        load_vector(builder, builder.add(bias, I64(4 * lanes * v)), kind) for v in range(vectors)
     ]
-    accumulators = [
-        load_vector(
-            builder,
-            builder.add(builder.add(start, builder.mul(start_step, I64(m))), I64(4 * lanes * v)),
-            kind,
-        )
-        for m in range(positions)
-        for v in range(vectors)
-    ]
-    outer = Loop(builder, run_count, [weights, *accumulators])
+    start = [first[v] for _ in range(positions) for v in range(vectors)]
+    outer = Loop(builder, run_count, [weights, *start])
     run_offset = builder.load(
         pointer(builder, builder.add(runs, builder.mul(outer.index, I64(8))), I64)
     )
@@ -139,40 +168,33 @@ def emit_conv_tile(
     ]
     step = builder.mul(inner.index, I64(4))
     for m in range(positions):
-        value = splat(
-            builder, builder.load(pointer(builder, builder.add(rows[m], step), F32)), lanes
-        )
+        scalar = builder.load(pointer(builder, builder.add(rows[m], step), F32))
+        value = splat(builder, scalar, lanes)
         for v in range(vectors):
             at = m * vectors + v
             sums[at] = multiply_add(builder, value, columns[v], sums[at], lanes)
-    carried = inner.end([builder.add(panel, I64(wide)), *sums])
+    carried = inner.end([builder.add(panel, I64(vectors * lanes * 4)), *sums])
     _, *totals = outer.end(carried)
-    for m in range(positions):
-        row = builder.add(out, builder.mul(out_step, I64(m)))
-        for v in range(vectors):
-            store_vector(builder, totals[m * vectors + v], builder.add(row, I64(4 * lanes * v)))
+    return totals
 
 
 def emit_depthwise_tile(
-    builder: ir.IRBuilder, positions: int, vectors: int, lanes: int, args: list[ir.Value]
-) -> None:
-    """One tile of a depthwise convolution: `vectors * lanes` channels at `positions` windows.
+    builder: ir.IRBuilder, shape: tuple[int, int, int], args: list[ir.Value]
+) -> list[ir.Value]:
+    """One tile of a depthwise convolution; -> totals[position][vector].
 
-    args, all int64:
+    shape: (positions, vectors, lanes). args, all int64:
         inputs: address of `positions` int64 addresses, one window origin each
         taps: address of int64 byte offsets; tap_count
         channel: byte offset of the first channel
         weights: address of float32 [tap][channels], at this tile's first channel
         weight_step: bytes from one tap's weights to the next
         bias: address, at this tile's first channel
-        out: address to store to; out_step: bytes from one position to the next
     """
-    inputs, taps, tap_count, channel, weights, weight_step, bias, out, out_step = args
+    positions, vectors, lanes = shape
+    inputs, taps, tap_count, channel, weights, weight_step, bias = args
     kind = ir.VectorType(F32, lanes)
-    origins = [
-        builder.add(builder.load(pointer(builder, builder.add(inputs, I64(8 * m)), I64)), channel)
-        for m in range(positions)
-    ]
+    origins = [builder.add(origin, channel) for origin in load_origins(builder, inputs, positions)]
     first = [
         load_vector(builder, builder.add(bias, I64(4 * lanes * v)), kind) for v in range(vectors)
     ]
@@ -187,68 +209,44 @@ def emit_depthwise_tile(
             address = builder.add(builder.add(origins[m], tap), I64(4 * lanes * v))
             value = load_vector(builder, address, kind)
             sums[at] = multiply_add(builder, value, column, sums[at], lanes)
-    totals = loop.end(sums)
-    for m in range(positions):
-        to = builder.add(out, builder.mul(out_step, I64(m)))
-        for v in range(vectors):
-            store_vector(builder, totals[m * vectors + v], builder.add(to, I64(4 * lanes * v)))
+    return loop.end(sums)
 
 
-def _tile_signature(positions: Any, vectors: Any, count: int) -> Any:
+Emit = Callable[[ir.IRBuilder, tuple[int, int, int], list[ir.Value]], list[ir.Value]]
+
+
+def tile_intrinsic(emit: Emit, count: int, positions: Any, vectors: Any) -> Any:
+    """Signature and code of a tile for literal sizes: `count` int64 arguments of `emit`, then those
+    of `emit_store`."""
     if not isinstance(positions, types.IntegerLiteral):
         return None
     if not isinstance(vectors, types.IntegerLiteral):
         return None
-    return types.void(positions, vectors, *([types.int64] * count))
+    integers = [types.int64] * (count + 2)
+    signature = types.void(positions, vectors, *integers, types.float32, types.float32)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        shape = (positions.literal_value, vectors.literal_value, LANES)
+        totals = emit(builder, shape, list(args[2 : 2 + count]))
+        emit_store(builder, shape, totals, list(args[2 + count :]))
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic(prefer_literal=True)
 def conv_tile(
-    typingctx,
-    positions,
-    vectors,
-    inputs,
-    runs,
-    run_count,
-    run_length,
-    weights,
-    start,
-    start_step,
-    out,
-    out_step,
-):
-    """`emit_conv_tile` for literal `positions` and `vectors`, at the host's vector width."""
-    signature = _tile_signature(positions, vectors, 9)
-
-    def codegen(context, builder, signature, args):
-        shape = (positions.literal_value, vectors.literal_value, LANES)
-        emit_conv_tile(builder, *shape, list(args[2:]))
-        return context.get_dummy_value()
-
-    return signature, codegen
+    typingctx, positions, vectors, inputs, runs, run_count, run_length, weights, bias,
+    stores, shift, low, high,
+):  # fmt: skip
+    """`emit_conv_tile` and `emit_store` for literal `positions` and `vectors`."""
+    return tile_intrinsic(emit_conv_tile, 6, positions, vectors)
 
 
 @intrinsic(prefer_literal=True)
 def depthwise_tile(
-    typingctx,
-    positions,
-    vectors,
-    inputs,
-    taps,
-    tap_count,
-    channel,
-    weights,
-    weight_step,
-    bias,
-    out,
-    out_step,
-):
-    """`emit_depthwise_tile` for literal `positions` and `vectors`."""
-    signature = _tile_signature(positions, vectors, 9)
-
-    def codegen(context, builder, signature, args):
-        shape = (positions.literal_value, vectors.literal_value, LANES)
-        emit_depthwise_tile(builder, *shape, list(args[2:]))
-        return context.get_dummy_value()
-
-    return signature, codegen
+    typingctx, positions, vectors, inputs, taps, tap_count, channel, weights, weight_step, bias,
+    stores, shift, low, high,
+):  # fmt: skip
+    """`emit_depthwise_tile` and `emit_store` for literal `positions` and `vectors`."""
+    return tile_intrinsic(emit_depthwise_tile, 7, positions, vectors)

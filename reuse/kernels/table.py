@@ -55,7 +55,9 @@ ACT_A = 0
 ACT_B = 1
 THRESHOLD = 2  # Cutoff.NORM: largest sum of squared differences that counts as unchanged
 SCALAR = 3
-FLOAT_COLUMNS = 4
+LOW = 4  # bounds that a micro-kernel applies as it stores
+HIGH = 5
+FLOAT_COLUMNS = 6
 
 # --- workers: one row each ----------------------------------------------------------------------
 FOUND = 0  # address of the spans that this worker found in its rows, and how many
@@ -63,7 +65,7 @@ FOUND_COUNT = 1
 FOUND_ACTIVE = 2  # positions in them
 SHARE = 3  # address of the spans that it is to compute
 LINE = 4  # address of a row of mask bytes
-POINTERS = 5  # address of four int64 arrays of CHUNK entries
+POINTERS = 5  # address of five int64 arrays of CHUNK entries
 RESULTS = 6  # address of CHUNK rows of float32
 WORKER_COLUMNS = 16
 
