@@ -1,5 +1,6 @@
 """The sound of a file, copied packet by packet in step with new pictures."""
 
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -40,15 +41,19 @@ class AudioCopy:
         self._outputs: dict[int, AudioStream] = {}
         self._packets = self._placed()
         self._next = next(self._packets, None)
-        if self._next is not None:  # a track without packets would keep a muxer waiting
-            self._add_streams()
+        # what the output has no place for is told before any work; its own streams come later
+        with av.open(os.devnull, mode="w", format=output.format.name) as trial:
+            self._add_streams(trial)
 
     def begin(self, picture_s: Fraction, from_start: bool) -> Fraction:
-        """The time, in the file's own seconds, that is zero in the output.
+        """Add the sound to the output, whose video stream is there already.
+
+        Returns the time, in the file's own seconds, that is zero in the output.
 
         picture_s: that of the first picture. from_start: it is the source's first, so that sound
         which starts well before it belongs to it; otherwise earlier sound is left out.
         """
+        self._outputs = self._add_streams(self._output)
         self._origin = picture_s
         while self._next is not None and _seconds(self._next) < picture_s - PRIMING_S:
             if from_start:
@@ -75,17 +80,22 @@ class AudioCopy:
         self._next = None
         self._input.close()
 
-    def _add_streams(self) -> None:
+    def _add_streams(self, output: OutputContainer) -> dict[int, AudioStream]:
+        """A stream in `output` for each of the file's, by the file's numbers."""
+        if self._next is None:  # a track without packets would keep a muxer waiting
+            return {}
+        added = {}
         for stream in self._input.streams.audio:
             try:
-                copied = self._output.add_stream_from_template(stream)
+                copied = output.add_stream_from_template(stream)
             except ValueError:
                 raise SinkError(
                     f"{self._shown}: this kind of file cannot hold sound in {stream.name}; "
                     "write .mkv, which can"
                 ) from None
             copied.metadata.update(stream.metadata)
-            self._outputs[stream.index] = copied
+            added[stream.index] = copied
+        return added
 
     def _placed(self) -> "Iterator[Packet[AudioStream]]":
         """The audio packets, each stream's times rising. Damage ends the sound only."""

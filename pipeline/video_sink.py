@@ -177,10 +177,6 @@ class VideoSink(Sink):
     def _begin(self, frame: Frame, picture: Pixels) -> None:
         """Add the video stream, now that the first picture shows its size and time base."""
         assert self._output is not None
-        first_s = frame.pts * frame.time_base
-        self._origin = first_s
-        if self._audio is not None:
-            self._origin = self._audio.begin(first_s, from_start=frame.index == 0)
         rate = self._info.rate or DEFAULT_RATE
         constant = self._kind.constant_rate
         self._time_base = 1 / rate if constant else frame.time_base
@@ -198,6 +194,9 @@ class VideoSink(Sink):
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.sample_aspect_ratio = self._info.pixel_aspect
         self._stream = stream
+        self._origin = frame.pts * frame.time_base
+        if self._audio is not None:
+            self._origin = self._audio.begin(self._origin, from_start=frame.index == 0)
 
     def _ticks(self, frame: Frame) -> int:
         return round((frame.pts * frame.time_base - self._origin) / self._time_base)

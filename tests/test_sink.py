@@ -174,6 +174,7 @@ def test_sound_is_copied_in_step(suffix: str, tmp_path: Path) -> None:
     assert after.end_s == pytest.approx(before.end_s, abs=0.025)
     with av.open(str(source)) as old, av.open(str(target)) as new:
         packets = [[bytes(p) for p in c.demux(audio=0) if p.size] for c in (old, new)]
+        assert [s.type for s in new.streams] == ["video", "audio"]
     if suffix != ".ts":  # there each packet gets a header of its own
         assert packets[0] == packets[1]
 
