@@ -244,6 +244,18 @@ def test_a_picture_and_its_transpose_do_not_mix() -> None:
     )
 
 
+def test_a_reshaped_picture_does_not_count_as_turned() -> None:
+    steps: list[Step] = [
+        ("Relu", ["x"], "r", {}),
+        ("Reshape", ["r", ints(1, 6, 5, 4)], "v", {}),
+        ("Pad", ["v", ints(0, 1, 0, 0, 0, 0, 0, 2)], "y", {}),
+    ]
+    case = Case("reshaped", tuple(steps), (), {"x": (1, 4, 6, 5)})
+    graph = compile_graph(case.model())
+    assert "Pad: 'v' has shape [1, 6, 5, 4], no picture" in islands(graph)[0].attrs["reason"]
+    assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 0)
+
+
 def test_constants_follow_the_layout_of_what_they_meet() -> None:
     steps: list[Step] = [
         ("Mul", ["x", w(11, 1)], "a", {}),
