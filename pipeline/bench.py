@@ -185,7 +185,7 @@ def prepare(
     """Decode the frames, fix the model at their size, make every contender; closed at the end."""
     say = told or (lambda what, done, total: None)
     say("decoding", 0, 0)
-    images = decoded(case, conditions.warm_up)
+    images = decoded(case, conditions.warm_up, conditions.allow_sdist)
     model = zoo.load(case.model, input_size=case.size, allow_sdist=conditions.allow_sdist)
     if case.size is None:
         model = model.for_source(*images[0].shape[:2])

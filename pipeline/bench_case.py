@@ -8,12 +8,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
 from stillframe.pipeline.source import open_source
 from stillframe.reuse.change import GateSettings
 
 Image = NDArray[np.uint8]
 
+SAMPLE = "sample:"
 WARM_UP = 3  # frames that run first and are not timed
 MOST_BYTES = 1 << 30  # of decoded frames
 
@@ -79,11 +81,13 @@ class Conditions:
             raise UsageError(f"tolerance: expected 0 .. 100, got {self.tolerance}")
 
 
-def decoded(case: Case, warm_up: int) -> list[Image]:
+def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> list[Image]:
     """The first frames of the clip, cut to the crop, all of one size, at most MOST_BYTES of them.
 
     Raises SourceError when not even one is left to be timed.
     """
+    if case.clip.startswith(SAMPLE):  # fetched here, where a source package may be allowed
+        sample_videos.resolve(case.clip.removeprefix(SAMPLE), allow_sdist=allow_sdist)
     images: list[Image] = []
     held = 0
     with open_source(case.clip, live=False) as source:

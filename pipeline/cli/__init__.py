@@ -18,6 +18,7 @@ import typer
 import stillframe
 from stillframe.errors import StillframeError
 from stillframe.pipeline.cli import models, samples, signals
+from stillframe.pipeline.cli.bench import bench
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(probe)
+app.command()(bench)
 app.add_typer(models.app, name="models")
 app.add_typer(samples.app, name="samples")
 

@@ -1,0 +1,95 @@
+"""What a person sees of a benchmark: one line a row while it goes on, two tables at the end."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+PLAIN_WIDTH = 220  # columns of a table that goes to a file or a pipe
+
+
+def in_short(row: dict[str, Any]) -> str:
+    told = [f"{name} {_cell(row[f'{name}_ms'])} ms" for name in ("ort", "dense", "exact", "reuse")]
+    return ", ".join([*told, f"agreement {_agreement(row)}"])
+
+
+# title, what it shows
+TIMES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("model", lambda row: str(row["model"])),
+    ("clip", lambda row: row["clip"] + (f" [{row['crop']}]" if row["crop"] else "")),
+    ("input", lambda row: "x".join(map(str, row["size"]))),
+    ("frames", lambda row: str(row["frames"])),
+    ("ONNX Runtime", lambda row: _spread(row, "ort")),
+    ("OpenVINO", lambda row: _spread(row, "openvino")),
+    ("own dense", lambda row: _spread(row, "dense")),
+    ("reuse, exact", lambda row: _spread(row, "exact")),
+    ("at tolerance", lambda row: _spread(row, "reuse")),
+    ("whole frame", lambda row: _spread(row, "whole_reuse")),
+    ("unchanged", lambda row: _cell(row["unchanged_ms"])),
+)
+GAINS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    *TIMES[:2],
+    ("x dense", lambda row: _cell(row["dense_gain"])),
+    ("x exact / clip", lambda row: _both(row, "exact")),
+    ("x reuse / clip", lambda row: _both(row, "reuse")),
+    ("exact, reuse - dense", lambda row: _over(row)),
+    ("work exact, reuse", lambda row: _shares(row["exact_macs_share"], row["macs_share"])),
+    ("agreement", lambda row: _agreement(row)),
+    ("2nd, 4th only", lambda row: _shares(*(row[f"skip{n}_agreement"] for n in (2, 4)))),
+    ("MB rss", lambda row: _cell(row["rss_mb"])),
+    ("kept", lambda row: _cell(row["persistent_mb"])),
+    ("arena / bound", lambda row: _shares(row["arena_mb"], row["lower_bound_mb"])),
+    ("all kept", lambda row: _cell(row["naive_cache_mb"])),
+)
+
+
+def print_tables(rows: Sequence[dict[str, Any]]) -> None:
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    console = Console(width=width, highlight=False)
+    for columns in (TIMES, GAINS):
+        table = Table(box=None, pad_edge=False)
+        for place, (title, _) in enumerate(columns):
+            table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place == 0)
+        for row in rows:
+            table.add_row(*(escape(show(row)) for _, show in columns))
+        with console.capture() as lines:
+            console.print(table)
+        print("\n".join(line.rstrip() for line in lines.get().splitlines()), end="\n\n")
+    first = rows[0]
+    print(
+        f"ms a frame: median (quartiles), {first['threads']} threads, tolerance"
+        f" {first['tolerance']:g}; x: against the faster of ONNX Runtime and OpenVINO;"
+        f" {first['machine']}"
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _spread(row: dict[str, Any], name: str) -> str:
+    between = row[f"{name}_iqr"]
+    if between is None:
+        return "-"
+    return f"{_cell(row[f'{name}_ms'])} ({'-'.join(map(_cell, between))})"
+
+
+def _both(row: dict[str, Any], name: str) -> str:
+    return _shares(row[f"{name}_gain"], row[f"{name}_gain_over_clip"])
+
+
+def _shares(*values: float | None) -> str:
+    return " / ".join(map(_cell, values))
+
+
+def _over(row: dict[str, Any]) -> str:
+    known = [row[f"{name}_over_dense"] for name in ("exact", "reuse")]
+    return " / ".join("-" if each is None else f"{each:+.0%}" for each in known)
+
+
+def _agreement(row: dict[str, Any]) -> str:
+    unit = {"psnr": "dB", "f1": "F1", "miou": "mIoU"}.get(row["agreement_kind"], "")
+    return f"{_cell(row['agreement'])} {unit}".strip()
