@@ -72,6 +72,11 @@ class Canvas:
     def oval(self, middle: tuple[float, float], radii: tuple[float, float], colour: Colour) -> None:
         self.polygon(np.array(middle) + _CIRCLE * np.array(radii), colour)
 
+    def dabs(self, middles: ArrayLike, radii: ArrayLike, colours: Sequence[Colour]) -> None:
+        """Many small ovals in order; middles and radii are (n, 2)."""
+        rings = np.asarray(radii)[:, None, :] * _CIRCLE[::2] + np.asarray(middles)[:, None, :]
+        self.facets(rings, colours)
+
     def limb(
         self,
         start: tuple[float, float],

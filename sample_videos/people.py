@@ -98,7 +98,7 @@ class Person:
         self.height_m = float(random.normal(1.66 if woman else 1.78, 0.06))
         self.girth = float(np.clip(random.normal(1.0, 0.09), 0.85, 1.2))
         self.phase = float(random.random())
-        self.curious = float(random.uniform(0.35, 0.65))
+        self.curious = float(random.uniform(0.5, 0.85))
         self.outfit = Outfit(
             top=TOPS[pick(len(TOPS))],
             bottom=BOTTOMS[pick(len(BOTTOMS))],
@@ -316,7 +316,7 @@ class Person:
         colour = cv2.warpAffine(colour, shift, (side + 1, side + 1))
         cover = cv2.warpAffine(cover, shift, (side + 1, side + 1))
         place(canvas.colour, Sprite(colour, cover, whole_x, whole_y), cover=canvas.cover)
-        if math.cos(heading) < 0.1:
+        if math.cos(heading) < 0.42:  # seen from the side, it has no face to be found
             return None
         half = height * 0.37
         shift_x = 0.30 * half * math.sin(heading)

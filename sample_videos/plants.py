@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from stillframe.sample_videos.canvas import Canvas, Sprite
-from stillframe.sample_videos.texture import Colour, mixed, scaled
+from stillframe.sample_videos.texture import Colour, scaled
 
 GREENS: tuple[Colour, ...] = ((62, 104, 48), (74, 112, 44), (52, 92, 56), (96, 116, 46))
 
@@ -51,11 +51,14 @@ def _leaves(
     light = 0.78 - 0.30 * height[:, 1] - 0.16 * height[:, 0]
     light += -0.85 * spread[:, 1] - 0.50 * spread[:, 0] + random.normal(0, 0.09, count)
     size = random.uniform(0.022, 0.052, count) * radii[0]
-    for index in np.argsort(light + random.normal(0, 0.16, count)):
-        bright = float(np.clip(light[index], 0.42, 1.5))
-        colour = scaled(mixed(green, (190, 186, 88), max(0.0, 0.35 * (bright - 0.85))), bright)
-        where = (middle[0] + height[index, 0] * radii[0], middle[1] + height[index, 1] * radii[1])
-        canvas.oval(where, (size[index], size[index] * 0.72), colour)
+    order = np.argsort(light + random.normal(0, 0.16, count))
+    bright = np.clip(light[order], 0.42, 1.5)[:, None]
+    sunny = np.clip(0.35 * (bright - 0.85), 0, None)
+    colours = np.array(green) * (1 - sunny) + np.array((190, 186, 88)) * sunny
+    colours = np.minimum(colours * bright, 255)
+    middles = np.array(middle) + height[order] * radii
+    sizes = size[order, None] * (1.0, 0.72)
+    canvas.dabs(middles, sizes, [(r, g, b) for r, g, b in colours.tolist()])
 
 
 def shrub(
