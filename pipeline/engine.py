@@ -28,7 +28,10 @@ class Engine(Protocol):
     """Whether values are kept between calls, so that `change` matters."""
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
-        """The model's outputs in its own order, owned by the caller. None: all of it is new."""
+        """The model's outputs in its own order. None: all of it is new.
+
+        The arrays of an incremental engine are views that its next call overwrites.
+        """
         ...
 
     def close(self) -> None:
@@ -115,6 +118,8 @@ class ReuseEngine:
 
         self.path = path
         self.session = ReuseSession(path, threads=threads or None, tolerance=tolerance)
+        # An input that an island reads is no picture to the engine: it is compared whole.
+        self._sees_pixels = self.session.plan.graph.inputs[0].layout != "raw"
 
     def __repr__(self) -> str:
         return f"<ReuseEngine {self.path.name}>"
@@ -122,7 +127,7 @@ class ReuseEngine:
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """What `change` reaches; everything where it is None."""
         whole = change is None or change.kind == "all"
-        mask = None if change is None or whole else change.mask
+        mask = change.mask if change is not None and not whole and self._sees_pixels else None
         outputs, _ = self.session.step(feed, mask, dense=whole)
         return outputs
 

@@ -129,10 +129,11 @@ def _boxes(image: Image, result: Detections) -> None:
         else:
             cv2.rectangle(image, (left, top), (right, bottom), INK, pen.line + 2)
             cv2.rectangle(image, (left, top), (right, bottom), colour, pen.line)
+            radius = max(1, min(pen.line, (right - left) // 16))
             for x, y in [] if points is None else points:
                 at = round(float(x)), round(float(y))
-                cv2.circle(image, at, pen.line + 1, INK, cv2.FILLED, cv2.LINE_AA)
-                cv2.circle(image, at, pen.line, colour, cv2.FILLED, cv2.LINE_AA)
+                cv2.circle(image, at, radius + 1, INK, cv2.FILLED, cv2.LINE_AA)
+                cv2.circle(image, at, radius, colour, cv2.FILLED, cv2.LINE_AA)
     for i in reversed(range(len(result))):
         colour = PALETTE[int(result.class_id[i]) % len(PALETTE)]
         label = f"{result.names[i]} {result.confidence[i]:.2f}"

@@ -150,6 +150,21 @@ def test_off_computes_all_and_every_skips(run: Run, network: Path, still: Path) 
     ]
 
 
+@pytest.mark.parametrize(("mode", "grey_levels"), [("layer", 3.0), ("exact", 0.01)])
+def test_layer_modes_recompute_parts(
+    mode: str, grey_levels: float, run: Run, painter: Path, clip: Path
+) -> None:
+    done = run(clip, "--model", painter, "--jsonl", "-", "--reuse", mode)
+    assert done.returncode == 0, done.stderr
+    rows = lines(done.stdout)
+    plain = lines(run(clip, "--model", painter, "--jsonl", "-", "--reuse", "off").stdout)
+    assert "partial" in {row["provenance"] for row in rows}
+    for row, alone in zip(rows, plain, strict=True):
+        assert row["image"]["mean_rgb"] == pytest.approx(
+            alone["image"]["mean_rgb"], abs=grey_levels
+        )
+
+
 @pytest.mark.parametrize("overlay", ["boxes", "changed", "none"])
 def test_overlays_reach_the_video(
     run: Run, overlay: str, network: Path, still: Path, tmp_path: Path
@@ -209,13 +224,6 @@ def refused(run: Run) -> Refused:
         assert "Traceback" not in done.stderr
 
     return refused
-
-
-@pytest.mark.parametrize("mode", ["layer", "exact"])
-def test_modes_that_need_the_engine_say_so(
-    refused: Refused, mode: str, network: Path, clip: Path
-) -> None:
-    refused(2, f"reuse '{mode}' needs the layer engine", clip, "--model", network, "--reuse", mode)
 
 
 def test_two_outputs_in_one_place_are_refused(refused: Refused, network: Path, clip: Path) -> None:

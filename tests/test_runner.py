@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
-from stillframe.models.results import Detections
-from stillframe.pipeline import runner as runner_module
+from stillframe.models.results import Detections, Picture, Tensors
 from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine
 from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.runner import KINDS, MODES, Runner, Settings, Step
+from stillframe.pipeline.runner import KINDS, MODES, Reuse, Runner, Settings, Step
 from tests import networks
 
 RATE = 10
@@ -55,13 +54,12 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Counting]:
     """Every engine that the runners of this test made."""
     made: list[Counting] = []
 
-    def make(path: Path, threads: int) -> Engine:
+    def make(path: Path, threads: int, tolerance: float) -> Engine:
         made.append(Counting(path, threads))
         return made[-1]
 
-    for name, mode in MODES.items():
-        if mode.engine is OnnxRuntimeEngine:
-            monkeypatch.setitem(runner_module.MODES, name, replace(mode, engine=make))
+    for name in ("off", "frame"):
+        monkeypatch.setitem(MODES, name, replace(MODES[name], engine=make))
     return made
 
 
@@ -214,12 +212,32 @@ def test_another_picture_size_starts_afresh(model: Model, engines: list[Counting
     assert engines[1].closed
 
 
-def test_results_keep_while_later_frames_are_computed(model: Model) -> None:
-    with Runner(model, Settings(reuse="off")) as runner:
-        first = runner.step(frame(0, scene(50)))
-        before = score(first)
-        runner.step(frame(1, scene(200)))
-        assert score(first) == before
+@pytest.mark.parametrize("reuse", MODES)
+def test_results_keep_while_later_frames_are_computed(reuse: Reuse, tmp_path: Path) -> None:
+    """Also where the engine overwrites its outputs."""
+    path = networks.negative(tmp_path / "negative.onnx", 64, 96)
+    with Runner(zoo.load(path, task="tensors"), Settings(reuse=reuse)) as runner:
+        first = runner.step(frame(0, scene(50))).result
+        assert isinstance(first, Tensors)
+        before = first.arrays["painted"].copy()
+        later = runner.step(frame(1, scene(200))).result
+        assert isinstance(later, Tensors)
+        assert np.array_equal(first.arrays["painted"], before)
+        assert not np.array_equal(later.arrays["painted"], before)
+
+
+@pytest.mark.parametrize("reuse", ["layer", "exact"])
+def test_a_partly_recomputed_frame_says_so_and_how_old_it_is(reuse: Reuse, tmp_path: Path) -> None:
+    path = networks.negative(tmp_path / "negative.onnx", 64, 96)
+    images = [scene(100), scene(100, square=30), scene(100, square=30), scene(200)]
+    with Runner(zoo.load(path), Settings(reuse=reuse)) as runner:
+        steps = play(runner, *images)
+    origins = [step.result.evidence for step in steps]
+    assert [each.provenance for each in origins] == ["computed", "partial", "reused", "computed"]
+    assert [each.age_s for each in origins] == pytest.approx([0, 0.1, 0.2, 0])
+    for step, image in zip(steps, images, strict=True):
+        assert isinstance(step.result, Picture)
+        assert np.abs(step.result.image.astype(int) - (255 - image.astype(int))).max() <= 1
 
 
 def test_time_that_runs_back_gives_no_negative_age(model: Model) -> None:
@@ -241,12 +259,6 @@ def test_time_that_runs_back_gives_no_negative_age(model: Model) -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         Settings(**settings)
-
-
-@pytest.mark.parametrize("name", [n for n, mode in MODES.items() if mode.engine is None])
-def test_modes_without_an_engine_say_so(name: Any) -> None:
-    with pytest.raises(UsageError, match=f"reuse '{name}' needs the layer engine"):
-        Settings(reuse=name)
 
 
 def test_kinds_add_up(model: Model) -> None:
