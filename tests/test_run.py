@@ -150,7 +150,7 @@ def test_off_computes_all_and_every_skips(run: Run, network: Path, still: Path) 
     ]
 
 
-@pytest.mark.parametrize(("mode", "grey_levels"), [("layer", 3.0), ("exact", 0.01)])
+@pytest.mark.parametrize(("mode", "grey_levels"), [("layer", 16.0), ("exact", 0.01)])
 def test_layer_modes_recompute_parts(
     mode: str, grey_levels: float, run: Run, painter: Path, clip: Path
 ) -> None:
