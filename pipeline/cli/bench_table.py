@@ -92,4 +92,5 @@ def _over(row: dict[str, Any]) -> str:
 
 def _agreement(row: dict[str, Any]) -> str:
     unit = {"psnr": "dB", "f1": "F1", "miou": "mIoU"}.get(row["agreement_kind"], "")
-    return f"{_cell(row['agreement'])} {unit}".strip()
+    told = f"{_cell(row['agreement'])} {unit}".strip()
+    return told + ", nothing found" if row["boxes"] == 0 else told
