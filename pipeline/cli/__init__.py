@@ -19,6 +19,7 @@ import stillframe
 from stillframe.errors import StillframeError
 from stillframe.pipeline.cli import models, samples, signals
 from stillframe.pipeline.cli.bench import bench
+from stillframe.pipeline.cli.explain import explain
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(probe)
+app.command()(explain)
 app.command()(bench)
 app.add_typer(models.app, name="models")
 app.add_typer(samples.app, name="samples")
