@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from stillframe.pipeline.engine import Feed, OnnxRuntimeEngine
+from stillframe.pipeline.engine import Feed, OnnxRuntimeEngine, ReuseEngine
 from stillframe.reuse.change import ChangeMap, GateSettings
 from stillframe.reuse.memory import MemoryReport
-from stillframe.reuse.session import ReuseSession
 
 Outputs = Sequence[NDArray[Any]]
 
@@ -40,7 +39,7 @@ class Contender(Protocol):
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
         """All outputs in the model's order; they may be views that the next run overwrites.
 
-        change: which pixels differ from the last feed; None: that is not known, or all.
+        change: which pixels differ from the last feed; None: all of them.
         """
         ...
 
@@ -105,29 +104,28 @@ class Openvino:
 
 
 class Reuse:
-    """stillframe's own engine. dense: it computes everything in every frame."""
+    """stillframe's own engine, as `run` has it. dense: it computes everything in every frame."""
 
     def __init__(self, setting: Setting, *, tolerance: float, dense: bool = False) -> None:
         self.work = 1.0
         self._dense = dense
-        self.session = ReuseSession(setting.path, tolerance=tolerance, threads=setting.threads)
+        self._engine = ReuseEngine(setting.path, setting.threads, tolerance)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
-        everything = self._dense or (change is not None and change.kind == "all")
-        mask = None if everything or change is None else change.mask
-        outputs, stats = self.session.step(feed, mask, dense=everything)
-        self.work = stats.work
+        outputs = self._engine.run(feed, None if self._dense else change)
+        stats = self._engine.session.last_stats
+        self.work = 1.0 if stats is None else stats.work
         return outputs
 
     @property
     def memory(self) -> MemoryReport:
-        return self.session.memory
+        return self._engine.session.memory
 
     def reset(self) -> None:
-        self.session.reset()
+        self._engine.session.reset()
 
     def close(self) -> None:
-        self.session.close()
+        self._engine.close()
 
 
 @dataclass(frozen=True, slots=True)
