@@ -187,19 +187,18 @@ class Engine:
     def _island_is_due(self, step: IslandStep, raw_changed: Mapping[str, bool]) -> bool:
         for name in step.node.inputs:
             if name in self.plan.index:
-                if self.plan.live[self.plan.index[name]].any():
+                if self.plan.left_active(name):
                     return True
             elif raw_changed.get(name, False):
                 return True
         return False
 
     def _run_island(self, step: IslandStep, dense: bool) -> dict[str, bool]:
-        feeds = {
-            port.name: self.output(port.name)
-            if port.layout == "raw"
-            else self.output(port.name).reshape(port.shape)
-            for port in step.node.attrs["reads"]
-        }
+        feeds = {}
+        for port in step.node.attrs["reads"]:
+            value = self.output(port.name)
+            value = value if port.layout == "raw" else value.reshape(port.shape)
+            feeds[port.name] = value.astype(port.dtype, copy=False)
         outputs = self._islands[id(step)].run(list(step.node.outputs), feeds)
         changed: dict[str, bool] = {}
         for port, value in zip(step.node.attrs["writes"], outputs, strict=True):

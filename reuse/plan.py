@@ -100,6 +100,11 @@ class Plan:
         flat: Floats = np.ndarray(shape, np.float32, self.arena.data, start, strides)
         return flat
 
+    def left_active(self, name: str) -> bool:
+        """Whether the last step marked any position of a tensor; a view has its parent's count."""
+        where = int(self.tensors[self.index[name], t.LIVE]) - self.live.ctypes.data
+        return bool(self.live[where // self.live.strides[0]].any())
+
     def mask(self, name: str) -> NDArray[np.uint8]:
         """The (H, W) mask of a tensor as the last step left it."""
         row = self.tensors[self.index[name]]

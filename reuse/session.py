@@ -169,6 +169,9 @@ class ReuseSession:
                 self._compile(shapes)
             engine = self._engine
             assert engine is not None
+            for port in engine.plan.graph.inputs:
+                if port.layout != "raw":  # regions are float32 whatever the model declares
+                    arrays[port.name] = arrays[port.name].astype(np.float32, copy=False)
             maps = self._change_maps(change)
             fresh = engine.fresh
             stats = engine.step(arrays, maps, dense)

@@ -1,0 +1,324 @@
+"""ReuseSession as code that was written for InferenceSession meets it, and as hostile code does."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from stillframe.errors import ModelError, UsageError
+from stillframe.reuse.session import RecompiledWarning, ReuseSession
+from tests.graph_cases import model
+
+RNG = np.random.default_rng(0)
+Picture = NDArray[np.float32]
+
+
+def weights(*shape: int) -> Picture:
+    scale = np.sqrt(np.prod(shape[1:]))
+    return (RNG.standard_normal(shape) / scale).astype(np.float32)
+
+
+def net(
+    size: tuple[int, ...] = (1, 3, 21, 26), *, heads: bool = False, gate: bool = False
+) -> bytes:
+    """Conv, a residual block with an optional squeeze-and-excite gate, and an optional head."""
+    steps = [
+        (
+            "Conv",
+            ["x", weights(16, 3, 3, 3), weights(16)],
+            "a",
+            {"pads": [1] * 4, "strides": [2] * 2},
+        ),
+        ("Relu", ["a"], "b", {}),
+        ("Conv", ["b", weights(16, 16, 3, 3), weights(16)], "c", {"pads": [1] * 4}),
+        ("Add", ["b", "c"], "d", {}),
+    ]
+    if gate:
+        steps += [
+            ("GlobalAveragePool", ["d"], "g", {}),
+            ("Sigmoid", ["g"], "s", {}),
+            ("Mul", ["d", "s"], "e", {}),
+            ("InstanceNormalization", ["e", weights(16), weights(16)], "d2", {}),
+        ]
+    steps.append(("Conv", ["d2" if gate else "d", weights(5, 16, 1, 1), weights(5)], "y", {}))
+    outputs = ["y"]
+    if heads:
+        steps.append(("Reshape", ["y", np.array([1, 5, -1])], "r", {}))
+        steps.append(("ReduceMax", ["r"], "z", {"axes": [2], "keepdims": 0}))
+        outputs.append("z")
+    return model(steps, {"x": size}, outputs)
+
+
+def frame(*size: int) -> Picture:
+    return RNG.standard_normal(size or (1, 3, 21, 26)).astype(np.float32)
+
+
+def reference(source: bytes, picture: Picture) -> list[Picture]:
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    return list(session.run(None, {"x": picture}))
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_run_gives_what_onnx_runtime_gives_frame_after_frame(threads: int, gate: bool) -> None:
+    source = net(heads=True, gate=gate)
+    picture = frame()
+    with ReuseSession(source, threads=threads) as session:
+        for number in range(5):
+            picture[0, :, number : number + 3, 2 * number : 2 * number + 4] += 0.5
+            for got, want in zip(
+                session.run(None, {"x": picture}), reference(source, picture), strict=True
+            ):
+                np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
+
+
+def test_results_of_run_are_the_callers_own() -> None:
+    with ReuseSession(net(), threads=1) as session:
+        (first,) = session.run(["y"], {"x": frame()})
+        kept = first.copy()
+        session.run(["y"], {"x": frame()})
+        np.testing.assert_array_equal(first, kept)
+
+
+def test_outputs_come_in_the_order_that_was_asked_for() -> None:
+    with ReuseSession(net(heads=True), threads=1) as session:
+        z, y = session.run(["z", "y"], {"x": frame()})
+        assert (z.shape, y.shape) == ((1, 5), (1, 5, 11, 13))
+        assert [port.name for port in session.get_outputs()] == ["y", "z"]
+        assert session.get_inputs()[0].shape == [1, 3, 21, 26]
+        assert session.get_inputs()[0].type == "tensor(float)"
+
+
+def test_an_unchanged_frame_touches_no_layer_and_no_island() -> None:
+    with ReuseSession(net(heads=True), threads=1) as session:
+        picture = frame()
+        _, first = session.step({"x": picture})
+        _, second = session.step({"x": picture.copy()})
+        assert (first.dense, first.islands_run) == (True, 1)
+        assert (second.changed, second.work, second.islands_run) == (0.0, 0.0, 0)
+
+
+def test_a_change_map_says_where_to_look() -> None:
+    picture, changed = frame(), np.zeros((21, 26), np.uint8)
+    source = net()
+    with ReuseSession(source, threads=1) as session, ReuseSession(source, threads=1) as whole:
+        session.step({"x": picture})
+        other = picture.copy()
+        other[..., 4:6, 7:9] += 1
+        other[..., 15, 20] += 1  # outside the map: not even read
+        changed[4:6, 7:9] = 1
+        outputs, stats = session.step({"x": other}, changed)
+        seen = picture.copy()
+        seen[..., 4:6, 7:9] += 1
+        expected, _ = whole.step({"x": seen}, dense=True)
+    assert stats.changed == 4 / (21 * 26)
+    np.testing.assert_array_equal(outputs[0], expected[0])
+
+
+FAULTS = [
+    ({"y": frame()}, None, "expected feeds for ['x'], got ['y']"),
+    ({"x": frame().astype(np.float64)}, None, "feed 'x': expected float32, got float64"),
+    (
+        {"x": frame(1, 3, 20, 26)},
+        None,
+        "feed 'x': expected shape [1, 3, 21, 26], got (1, 3, 20, 26)",
+    ),
+    (
+        {"x": frame()},
+        np.ones((5, 5), bool),
+        "change map for 'x': expected shape (21, 26), got (5, 5)",
+    ),
+    (
+        {"x": frame()},
+        {"q": np.ones((21, 26))},
+        "change map for 'q': the model's pictures are ['x']",
+    ),
+]
+
+
+@pytest.mark.parametrize(("feeds", "change", "words"), FAULTS)
+def test_a_wrong_feed_is_an_error_and_the_session_goes_on(
+    feeds: dict[str, Picture], change: object, words: str
+) -> None:
+    source, picture = net(), frame()
+    with ReuseSession(source, threads=1) as session:
+        session.step({"x": picture})
+        with pytest.raises(UsageError) as caught:
+            session.step(feeds, change)
+        assert str(caught.value) == words
+        picture[0, 0, 3, 3] += 1
+        got = session.run(None, {"x": picture})[0]
+    np.testing.assert_allclose(got, reference(source, picture)[0], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
+def test_a_tolerance_is_a_number_from_0(tolerance: float) -> None:
+    with pytest.raises(UsageError, match="tolerance: expected a number >= 0"):
+        ReuseSession(net(), tolerance=tolerance)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelError, match="expected an ONNX model"):
+        ReuseSession(b"nonsense")
+
+
+def test_an_unknown_output_is_refused() -> None:
+    with ReuseSession(net(), threads=1) as session, pytest.raises(UsageError, match="asked for"):
+        session.run(["nothing"], {"x": frame()})
+
+
+def test_open_shapes_compile_at_the_first_feed_and_again_for_another() -> None:
+    source = net((1, 3, -1, -1))
+    with ReuseSession(source, threads=1) as session:
+        with pytest.raises(UsageError, match="feed it once"):
+            _ = session.plan
+        assert "shapes are open" in repr(session)
+        small, large = frame(1, 3, 13, 15), frame(1, 3, 21, 26)
+        np.testing.assert_allclose(
+            session.run(None, {"x": small})[0], reference(source, small)[0], rtol=0, atol=2e-5
+        )
+        with pytest.warns(RecompiledWarning, match="compiling again"):
+            got = session.run(None, {"x": large})[0]
+        np.testing.assert_allclose(got, reference(source, large)[0], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.1])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_gone_once_the_pixels_are_clean(bad: float, tolerance: float) -> None:
+    source, clean = net(gate=True), frame()
+    with ReuseSession(source, threads=1, tolerance=tolerance) as session:
+        session.step({"x": clean})
+        dirty = clean.copy()
+        dirty[0, 1, 8, 9] = bad
+        session.step({"x": dirty})
+        outputs, _ = session.step({"x": clean})
+        atol = 2e-5 if tolerance == 0 else 0.5
+        np.testing.assert_allclose(outputs[0], reference(source, clean)[0], rtol=0, atol=atol)
+
+
+def test_reset_forgets_everything() -> None:
+    with ReuseSession(net(), threads=1) as session:
+        session.step({"x": frame()})
+        session.reset()
+        assert session.step({"x": frame()})[1].dense
+
+
+def test_error_does_not_grow_with_time() -> None:
+    source = net()
+    rng = np.random.default_rng(3)
+    picture = frame()
+    with ReuseSession(source, threads=1, tolerance=0.1) as session:
+        session.step({"x": picture})
+        distances = []
+        for number in range(10_000):
+            y, x = (int(at) for at in rng.integers(0, 18, 2))
+            picture[0, :, y : y + 3, x : x + 3] = rng.standard_normal((3, 3, 3))
+            outputs, _ = session.step({"x": picture})
+            if number % 1000 in (100, 999):
+                want = reference(source, picture)[0]
+                distances.append(float(np.sqrt(np.mean((outputs[0] - want) ** 2))))
+    assert max(distances[-4:]) < 2 * max(distances[:4]) + 1e-6
+
+
+def test_a_step_allocates_nothing_that_stays_and_no_array_for_a_tensor() -> None:
+    with ReuseSession(net((1, 3, 64, 64)), threads=1) as session:
+        pictures = [frame(1, 3, 64, 64) for _ in range(2)]
+        pictures[1] = pictures[0].copy()
+        pictures[1][0, :, 10:14, 10:14] += 1
+        for number in range(20):
+            session.step({"x": pictures[number % 2]})
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(200):
+            session.step({"x": pictures[number % 2]})
+        after, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert after - before < 4096
+    assert peak - before < 32_768  # the smallest activation of this network has 81,920 bytes
+
+
+def test_one_session_serves_several_threads_and_sessions_do_not_mix() -> None:
+    sources = [net(), net()]
+    pictures = [frame() for _ in range(4)]
+    wanted = [[reference(source, picture)[0] for picture in pictures] for source in sources]
+    failures: list[str] = []
+    with ReuseSession(sources[0], threads=2) as one, ReuseSession(sources[1], threads=1) as two:
+
+        def work(thread: int) -> None:
+            for turn in range(30):
+                which = (thread + turn) % 2
+                number = (thread * 7 + turn) % 4
+                got = (one, two)[which].run(None, {"x": pictures[number]})[0]
+                if not np.allclose(got, wanted[which][number], rtol=0, atol=2e-5):
+                    failures.append(f"thread {thread}, turn {turn}")
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+FORK = """
+import os, sys, warnings
+import numpy as np
+warnings.simplefilter("ignore")
+from stillframe.reuse.session import ReuseSession
+session = ReuseSession(sys.argv[1], threads=2)
+picture = np.zeros((1, 3, 21, 26), np.float32)
+before = session.run(None, {"x": picture})[0]
+child = os.fork()
+if child == 0:
+    picture[0, 0, 5, 5] = 1
+    session.run(None, {"x": picture})
+    picture[0, 0, 5, 5] = 0
+    os._exit(0 if np.array_equal(session.run(None, {"x": picture})[0], before) else 1)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+again = np.array_equal(session.run(None, {"x": picture})[0], before)
+print("same" if again and code == 0 else "different")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_and_its_parent_both_go_on(tmp_path: os.PathLike[str]) -> None:
+    path = os.path.join(tmp_path, "net.onnx")
+    with open(path, "wb") as file:
+        file.write(net())
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == "same", done.stderr
+
+
+def test_a_session_is_not_pickled() -> None:
+    with ReuseSession(net(), threads=1) as session, pytest.raises(TypeError, match="each process"):
+        pickle.dumps(session)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system pins no threads")
+def test_workers_are_pinned_where_they_were_asked_to_be() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    with ReuseSession(net(), threads=3, cpus=[cpu]) as session:
+        session.run(None, {"x": frame()})
+        names = {thread.name: thread for thread in threading.enumerate()}
+        workers = [thread for name, thread in names.items() if name.startswith("stillframe-")]
+        assert len(workers) >= 2
+        for thread in workers[-2:]:
+            assert thread.native_id is not None
+            assert os.sched_getaffinity(thread.native_id) == {cpu}
+
+
+def test_memory_is_reported_beside_what_it_could_have_been() -> None:
+    with ReuseSession(net(), threads=1) as session:
+        memory = session.memory
+    assert memory.persistent + memory.transient <= memory.every_activation * 2
+    assert memory.lower_bound <= memory.transient <= memory.lower_bound * 1.05 + 64
+    assert memory.total > memory.weights > 0
