@@ -11,7 +11,7 @@ from stillframe.models.model import Model
 from stillframe.models.results import Result
 from stillframe.pipeline.ahead import Ahead
 from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.runner import Reuse, Runner, Settings
+from stillframe.pipeline.runner import TOLERANCE, Reuse, Runner, Settings
 from stillframe.pipeline.source import Source, open_source
 
 Spec = str | os.PathLike[str]
@@ -35,6 +35,7 @@ def stream(
     max_age_s: float = ...,
     every: int = ...,
     threads: int = ...,
+    tolerance: float = ...,
 ) -> Generator[Result, None, None]: ...
 
 
@@ -50,6 +51,7 @@ def stream(
     max_age_s: float = ...,
     every: int = ...,
     threads: int = ...,
+    tolerance: float = ...,
 ) -> Generator[tuple[Frame, Result], None, None]: ...
 
 
@@ -64,18 +66,22 @@ def stream(
     max_age_s: float = 5.0,
     every: int = 1,
     threads: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
     """Run a model on a video: a result for each frame, in order.
 
     source: whatever `stillframe run` takes, see there. model: a name from `stillframe models list`,
     a path to an .onnx file, or what `zoo.load` gave. with_frame: yield (frame, result) instead.
-    reuse: "off" or "frame"; the others as in `Settings`. Weights are fetched on first use.
+    reuse: "off", "frame", "layer" or "exact"; it and what follows are those of `Settings`. Weights
+    are fetched on first use.
 
     The generator holds a video file, a decoding thread and the network's threads; all are given
     back when it ends, is closed, or is dropped. Raises StillframeError: UsageError at once, the
     others when the first frame is asked for, or when something breaks later.
     """
-    settings = Settings(reuse=reuse, max_age_s=max_age_s, every=every, threads=threads)
+    settings = Settings(
+        reuse=reuse, max_age_s=max_age_s, every=every, threads=threads, tolerance=tolerance
+    )
     return _stream(source, model, with_frame, task, confidence, settings)
 
 
