@@ -16,13 +16,17 @@ import pytest
 from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
 from stillframe.sample_videos import SCENES, Options, encode, lettering
+from stillframe.sample_videos.camera import Camera
 from stillframe.sample_videos.canvas import Sprite, place
 from stillframe.sample_videos.drone import Drone
+from stillframe.sample_videos.head import Expression, Head, Look
+from stillframe.sample_videos.layers import Layer, stack
 from stillframe.sample_videos.lights import LEVELS, Light
 from stillframe.sample_videos.noise import SensorNoise
 from stillframe.sample_videos.routes import RAMP_S, Walk
 from stillframe.sample_videos.scenes import draw
-from stillframe.sample_videos.truth import LABELS, SceneFrame
+from stillframe.sample_videos.street import cast
+from stillframe.sample_videos.truth import LABELS, SceneFrame, Thing
 
 SMALL = Options(size=(192, 108), seconds=1, fps=10, noise=0)
 WHOLE = frozenset({"person", "car", "van", "bus", "house", "cursor"})
@@ -252,6 +256,54 @@ def test_the_drone_maps_ground_points_like_any_others() -> None:
     assert (depth > 0).all()
     ahead = (12 + 10 * math.sin(0.2), 50 - 10 * math.tan(0.9), -30 + 10 * math.cos(0.2))
     np.testing.assert_allclose(drone.project(ahead)[0], (320, 180), atol=1e-6)
+    foot, top = drone.project([(3.0, 0.0, 12.0), (3.0, 8.0, 12.0)])[0]
+    assert top[1] < foot[1] - 10  # what is high is high in the picture
+    north, east = drone.project([(3.0, 0.0, 22.0), (13.0, 0.0, 12.0)])[0]
+    assert north[1] < foot[1] - 10
+    assert east[0] > foot[0] + 10
+
+
+def test_the_sun_throws_shadows_to_the_right_and_away() -> None:
+    camera = Camera(320, 180)
+    foot = camera.point(0, 0, 8)
+    scale = camera.scale(8)
+    left, top, high = round(foot[0]) - 3, round(foot[1] - 1.8 * scale), round(1.8 * scale)
+    post = Sprite(np.zeros((high, 6, 3), np.uint8), np.full((high, 6), 255, np.uint8), left, top)
+    ground = np.full((180, 320, 3), 200, np.uint8)
+    cast(ground, post, camera, 8.0)
+    rows, columns = np.nonzero(ground[:, :, 0] < 160)
+    assert ground.min() < 140
+    assert columns.min() >= left - 4
+    assert columns.max() > left + 0.4 * high
+    assert rows.max() <= foot[1] + 4
+    assert foot[1] - 0.6 * high < rows.min() < foot[1] - 0.1 * high
+
+
+def test_a_head_blinks_talks_looks_and_turns() -> None:
+    head = Head(Look(), 128, np.random.default_rng(0))
+
+    def change(first: Expression, second: Expression) -> tuple[float, float]:
+        """How much the upper and the lower half of the face differ."""
+        views = [head.view(96, expression=mood)[0].astype(int) for mood in (first, second)]
+        apart = np.abs(views[0] - views[1]).mean(axis=(1, 2))
+        return float(apart[40:70].max()), float(apart[78:110].max())
+
+    calm = Expression()
+    for mood, upper in (
+        (Expression(lids=0.0), True),
+        (Expression(gaze=(1.0, 0.0)), True),
+        (Expression(mouth=1.0), False),
+    ):
+        eyes, mouth = change(calm, mood)
+        assert (eyes > 2) == upper, mood
+        assert (mouth > 2) != upper, mood
+    hair = np.array(Look().hair).sum()
+    share = []
+    for yaw in (0.0, 0.8, 1.6, math.pi):
+        colour, cover = head.view(96, yaw=yaw)
+        share.append(float((colour[cover > 250].sum(axis=1) > 1.8 * hair).mean()))
+    assert share == sorted(share, reverse=True)  # less and less skin, down to the neck
+    assert share[0] > 2 * share[-1]
 
 
 def test_a_sprite_over_the_edge_is_cut_off_and_marks_what_it_hides() -> None:
@@ -265,6 +317,27 @@ def test_a_sprite_over_the_edge_is_cut_off_and_marks_what_it_hides() -> None:
     place(picture, Sprite(colour, cover, 0, 0), instances=instances, identity=3)
     assert instances[:2, :3].tolist() == [[3, 3, 3], [3, 0, 3]]
     assert picture[1, 1, 0] == 70  # 20 + 100 * 128 / 255
+
+
+def test_the_nearer_layer_hides_the_farther_one_and_a_prop_hides_both() -> None:
+    def sheet(left: int, tone: int) -> Sprite:
+        full = np.full((4, 4), 255, np.uint8)
+        return Sprite(np.full((4, 4, 3), tone, np.uint8), full, left, 1)
+
+    picture = np.zeros((6, 12, 3), np.uint8)
+    layers = [
+        Layer(5.0, sheet(2, 50), 1, "person"),
+        Layer(9.0, sheet(4, 90), 2, "car"),
+        Layer(2.0, sheet(-3, 20)),  # a prop hides columns 0 only
+        Layer(3.0, sheet(7, 30)),  # and one hides the car's right half
+    ]
+    instances, things = stack(picture, layers)
+    assert instances[2].tolist() == [0, 0, 1, 1, 1, 1, 2, 0, 0, 0, 0, 0]
+    assert picture[2, :, 0].tolist() == [20, 0, 50, 50, 50, 50, 90, 30, 30, 30, 30, 0]
+    assert things == (
+        Thing(2, "car", (6.0, 1.0, 7.0, 5.0), 0.25),
+        Thing(1, "person", (2.0, 1.0, 6.0, 5.0), 1.0),
+    )
 
 
 def test_text_can_be_written_without_outline_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,6 +504,8 @@ def test_a_face_detector_finds_the_drawn_faces() -> None:
     try:
         model = zoo.load("centerface", confidence=0.25).for_source(720, 1280)
     except ModelError as e:
+        if "cannot be reached" not in str(e):
+            raise
         pytest.skip(f"centerface cannot be fetched: {e}")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
@@ -452,7 +527,7 @@ def test_a_face_detector_finds_the_drawn_faces() -> None:
 
     desk = scores("desk", 0)
     assert len(desk) == 3
-    assert min(desk) > 0.5
+    assert min(desk) > 0.7
     plaza = scores("plaza", 1)
     assert len(plaza) >= 3
     assert np.mean(np.array(plaza) > 0.3) > 0.6
