@@ -398,13 +398,11 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
     return array
 
 
-def compile_plan(
-    graph: Graph, workers: int = 1, *, exact: bool = True, memory_budget: int | None = None
-) -> Plan:
+def compile_plan(graph: Graph, workers: int = 1, *, exact: bool = True) -> Plan:
     """Compile a partitioned graph for so many workers.
 
     exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until
-    `Tolerance.calibrate` sets them. memory_budget: bytes for kept activations.
+    `Tolerance.calibrate` sets them.
     """
     storage = lay_out(graph)
     wanted = set(island_reads(graph))

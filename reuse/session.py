@@ -43,7 +43,6 @@ class ReuseSession:
         channels, is at most this share of the layer's own root mean square (0.05 .. 0.2).
     threads: workers; None takes every core that the process may use.
     cpus: cores to pin them to, in turn; empty leaves that to the system.
-    memory_budget: bytes for kept activations; None sets no limit.
     break_even: share of changed input above which everything is computed.
 
     sess_options, providers and provider_options are taken for the sake of code that was written
@@ -64,7 +63,6 @@ class ReuseSession:
         tolerance: float = 0.0,
         threads: int | None = None,
         cpus: Sequence[int] = (),
-        memory_budget: int | None = None,
         break_even: float | None = None,
         **_: Any,
     ) -> None:
@@ -82,7 +80,6 @@ class ReuseSession:
             raise UsageError(f"threads: expected a number >= 1, got {threads}")
         self._model: SourceModel = read_source(self._source)
         self._tolerance = Tolerance(tolerance)
-        self._memory_budget = memory_budget
         self._break_even = break_even
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
@@ -244,7 +241,6 @@ class ReuseSession:
             graph,
             self._workers.count,
             exact=self._tolerance.exact,
-            memory_budget=self._memory_budget,
         )
         self._engine = Engine(plan, self._workers, self._break_even)
         self._shapes = dict(shapes)
