@@ -27,7 +27,6 @@ from stillframe.sample_videos.texture import (
 
 ROAD_M = (15.6, 21.6)
 LANES_M = (17.0, 20.2)
-KERB_M = 24.2
 FRONT_M = 26.0
 SUN = (0.55, 0.75)
 """Metres that a shadow reaches to the right and away, per metre of height."""

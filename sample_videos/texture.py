@@ -45,16 +45,6 @@ def clouds(
     return total
 
 
-def shade(colour: Colour, field: Field, depth: float) -> Field:
-    """A surface of one colour, lighter and darker by the field: (H, W, 3) float32, 0..255.
-
-    depth: share of the colour that one standard deviation adds or takes.
-    """
-    factor = 1.0 + depth * field
-    surface: Field = factor[:, :, None] * np.array(colour, np.float32)
-    return surface
-
-
 def to_picture(surface: Field) -> Picture:
     """Round and clip to (H, W, 3) uint8."""
     return np.clip(surface + 0.5, 0, 255).astype(np.uint8)
