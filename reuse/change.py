@@ -5,11 +5,13 @@ frame before: so slow change adds up until it is seen. The reference takes over 
 treated as new and no others.
 
 A pixel is new where
-- it and its eight neighbours differ by more than `pixel` deviations of the camera's noise (specks
-  alone are noise: the 3x3 opening of mathematical morphology);
-- or the mean over the 5x5 pixels around it does by more than `patch` deviations (low contrast);
-- or the mean over its block does by more than `block` deviations (slow drift, exposure).
-New pixels grow by a margin, and for some frames after motion a lower threshold holds.
+- it and its eight neighbours are all beyond their limits (smaller specks are noise: the 3x3 opening
+  of mathematical morphology);
+- or the mean over the 5x5 pixels around it is beyond PATCH_SHARE of the limit (low contrast);
+- or the mean over its block of 16x16 is beyond `drift_limit` (slow drift, exposure).
+A limit is a multiple of the measured noise at the pixel's brightness. New pixels grow by a margin,
+and for some frames after motion a softer limit holds. docs/change-gate.md states what follows from
+this, and what it saves.
 """
 
 from dataclasses import dataclass, field
@@ -24,68 +26,89 @@ from stillframe.reuse.kernels.gate import (
     OFF,
     ON,
     PATCH,
-    compare,
+    SIDE,
     differs,
+    drift,
+    find,
     grow,
-    merge_opened,
-    patches,
+    look_up_rows,
     same,
-    settle,
     take_over,
-    trip_blocks,
 )
-from stillframe.reuse.noise import BINS, NoiseMeter
+from stillframe.reuse.noise import NoiseMeter
 
 Kind = Literal["unchanged", "partial", "all"]
-Mask = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+TURN = 16  # frames in which the limits of all rows follow the noise
+FIRST = "first frame"
+
+RANGES: dict[str, tuple[float, float]] = {
+    "pixel": (0.1, 40.0),
+    "block": (0.01, 10.0),
+    "least_noise": (0.1, 50.0),
+    "most_noise": (0.1, 50.0),
+    "margin": (2, 64),
+    "hold": (0, 250),
+    "soft": (0.1, 1.0),
+    "flush": (0.01, 1.0),
+    "sweep": (0.0, 1.0),
+    "stripes": (0, 10_000),
+    "max_age": (0, 1_000_000_000),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """What counts as new; deviations are multiples of the measured noise.
+    """What counts as new.
 
-    least_noise, most_noise: limits of what is believed of the noise, grey levels. margin: pixels
-    by which new ones grow. hold: frames for which `soft` times the thresholds apply where something
-    was new. flush: share of new pixels above which all are. refresh: every frame, the next of so
-    many stripes of the picture is new; 0: never. exact: plain inequality and nothing else.
+    pixel, block: limits of a pixel's largest channel difference and of a block's mean difference,
+    as multiples of the measured noise. least_noise, most_noise: what is believed of it, grey
+    levels. margin: pixels by which what is new grows to each side. hold: frames for which `soft`
+    times the limits hold where something moved. flush: share of new pixels above which all are.
+    sweep: share of blocks that drift by themselves above which the light has changed. stripes: each
+    frame the next of so many stripes of the picture is new; 0: none is. max_age: frames after which
+    all is new; 0: never. exact: plain inequality; of the rest only flush, stripes and max_age hold.
     """
 
-    pixel: float = 3.0
-    patch: float = 2.0
+    pixel: float = 4.0
     block: float = 0.8
-    least_noise: float = 1.0
-    most_noise: float = 8.0
+    least_noise: float = 4.0
+    most_noise: float = 10.0
     margin: int = 4
-    hold: int = 3
-    soft: float = 0.6
+    hold: int = 2
+    soft: float = 0.67
     flush: float = 0.8
-    refresh: int = 0
+    sweep: float = 0.1
+    stripes: int = 0
+    max_age: int = 0
     exact: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("pixel", "patch", "block", "least_noise", "soft"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"gate {name}: expected more than 0, got {getattr(self, name)}")
-        for name, most in (("margin", 64), ("hold", 250), ("refresh", 10_000)):
-            if not 0 <= getattr(self, name) <= most:
-                raise UsageError(f"gate {name}: expected 0 .. {most}, got {getattr(self, name)}")
-        if not 0 < self.flush <= 1:
-            raise UsageError(f"gate flush: expected a share in (0, 1], got {self.flush}")
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"change gate: {name} lies in {low:g} .. {high:g}, got {value}")
         if self.most_noise < self.least_noise:
             raise UsageError(
-                f"gate most_noise: expected at least {self.least_noise}, got {self.most_noise}"
+                f"change gate: most_noise is at least least_noise, {self.least_noise},"
+                f" got {self.most_noise}"
+            )
+        if self.pixel * self.most_noise > 250:
+            raise UsageError(
+                "change gate: pixel times most_noise is a limit in grey levels, at most 250,"
+                f" got {self.pixel * self.most_noise:g}"
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ChangeMap:
-    """Which pixels are new. mask (H, W) uint8, 1 for new, valid until the gate's next step.
+    """Which pixels are new. mask: (H, W) uint8, 1 for new, valid until the gate's next step.
 
-    active: share of them. kind: none, some or all. reason: in words.
+    active: share of them, 0 .. 1. kind: none, some or all. reason: in words.
     """
 
-    mask: Mask
+    mask: Bytes
     active: float
     kind: Kind
     reason: str
@@ -99,150 +122,202 @@ class ChangeMap:
         return cls(np.zeros((height, width), np.uint8), 0.0, "unchanged", reason)
 
 
-SWEEP = 0.1  # share of blocks that drift together: the light changed, not an object
+@dataclass(slots=True)
+class _Scratch:
+    """What the passes need beside the pictures: a few rows, and a byte a pixel for seeds."""
+
+    seeds: Bytes
+    sown: Bytes
+    totals: NDArray[np.int32]
+    columns: NDArray[np.int16]
+    ring: NDArray[np.int16]
+    strip: NDArray[np.int16]
+    sizes: Bytes
+    over: Bytes
+    eroded: Bytes
+    near: Bytes
+    one: Bytes
+    other: Bytes
+
+    @classmethod
+    def of(cls, height: int, width: int, margin: int) -> "_Scratch":
+        def empty(*shape: int) -> Bytes:
+            return np.zeros(shape, np.uint8)
+
+        return cls(
+            seeds=empty(height, width),
+            sown=empty(height),
+            totals=np.zeros((-(-height // BLOCK), -(-width // BLOCK)), np.int32),
+            columns=np.zeros(3 * (width + 2 * PATCH), np.int16),
+            ring=np.zeros((SIDE, 3 * width), np.int16),
+            strip=np.zeros(3 * width, np.int16),
+            sizes=empty(3 * width),
+            over=empty(width),
+            eroded=empty(4, width),
+            near=empty(width),
+            one=empty(width + 2 * margin),
+            other=empty(width + 2 * margin),
+        )
 
 
 @dataclass(slots=True)
 class ChangeGate:
-    """Finds what is new in the frames of one stream, all (height, width, 3) uint8.
+    """Finds what is new in the frames of one stream, all (height, width, 3) uint8, C-contiguous.
 
-    `reference` is the picture to feed to the model. Nothing is allocated after construction.
+    reference (height, width, 3) uint8: the picture to feed to the model; always the same array.
+    limits (height, width) uint8: of the largest channel difference, as the last step used them.
+    drift_limit: of a block's mean difference, as the last step used it. Nothing is allocated after
+    construction but the small maps that are returned. Not safe to use from two threads.
     """
 
     height: int
     width: int
     settings: GateSettings = field(default_factory=GateSettings)
-    reference: NDArray[np.uint8] = field(init=False)
+    reference: Bytes = field(init=False, repr=False)
+    limits: Bytes = field(init=False, repr=False)
+    drift_limit: float = field(init=False, default=0.0)
     noise: NoiseMeter = field(init=False)
-    _fresh: bool = field(init=False, default=True)
-    _stripe: int = field(init=False, default=0)
-    _mask: Mask = field(init=False, repr=False)
-    _seeds: Mask = field(init=False, repr=False)
-    _over: Mask = field(init=False, repr=False)
-    _spread: Mask = field(init=False, repr=False)
-    _held: Mask = field(init=False, repr=False)
-    _bins: Mask = field(init=False, repr=False)
-    _limits: Mask = field(init=False, repr=False)
-    _signed: Floats = field(init=False, repr=False)
-    _blocks: Floats = field(init=False, repr=False)
-    _line: Mask = field(init=False, repr=False)
-    _live: Mask = field(init=False, repr=False)
-    _columns: Floats = field(init=False, repr=False)
-    _strip: Floats = field(init=False, repr=False)
-    _thresholds: Mask = field(init=False, repr=False)
-    _wanted: Mask = field(init=False, repr=False)
+    _wanted: str = field(init=False, repr=False, default="")
+    _age: int = field(init=False, repr=False, default=0)
+    _turn: int = field(init=False, repr=False, default=0)
+    _stripe: int = field(init=False, repr=False, default=0)
+    _mask: Bytes = field(init=False, repr=False)
+    _touched: Bytes = field(init=False, repr=False)
+    _held: Bytes = field(init=False, repr=False)
+    _lively: Bytes = field(init=False, repr=False)
+    _table: Bytes = field(init=False, repr=False)
+    _scratch: _Scratch = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise UsageError(f"gate: expected a picture, got {self.width}x{self.height}")
-        shape = (self.height, self.width)
-        self.reference = np.zeros((*shape, 3), np.uint8)
-        self.noise = NoiseMeter(
-            self.height, self.width, self.settings.least_noise, self.settings.most_noise
-        )
-        self._mask, self._seeds, self._over, self._spread, self._held, self._bins, self._limits = (
-            np.zeros(shape, np.uint8) for _ in range(7)
-        )
-        self._signed = np.zeros(shape, np.float32)
-        self._blocks = np.zeros((-(-self.height // BLOCK), -(-self.width // BLOCK)), np.float32)
-        self._line = np.zeros(self.width, np.uint8)
-        self._live = np.zeros(self.height, np.uint8)
-        self._columns = np.zeros(self.width, np.float32)
-        self._strip = np.zeros(self.width, np.float32)
-        self._thresholds, self._wanted = (np.zeros((2, BINS), np.uint8) for _ in range(2))
+        height, width, settings = self.height, self.width, self.settings
+        if height < 1 or width < 1:
+            raise UsageError(
+                f"change gate: expected a picture of at least 1x1, got {width}x{height}"
+            )
+        self.reference = np.zeros((height, width, 3), np.uint8)
+        self.limits = np.zeros((height, width), np.uint8)
+        self.noise = NoiseMeter(height, width, settings.least_noise, settings.most_noise)
+        self._mask = np.zeros((height, width), np.uint8)
+        self._touched = np.zeros(height, np.uint8)
+        self._held = np.zeros((height, width), np.uint8)
+        self._lively = np.zeros(height, np.uint8)
+        self._table = np.zeros(self.noise.sigma.shape, np.uint8)
+        self._scratch = _Scratch.of(height, width, settings.margin)
+        self.reset()
 
     def reset(self) -> None:
-        """Forget the reference: all of the next frame is new. What is known of the noise stays."""
-        self._fresh = True
+        """Another stream: everything is forgotten, as if the gate were new."""
+        self.noise.reset()
+        self._follow_noise()
+        self._age = self._turn = self._stripe = 0
+        self._wanted = FIRST
 
-    def step(self, image: NDArray[np.uint8], *, trust: bool = True) -> ChangeMap:
-        """What is new in the next frame; the reference is brought up to date there.
+    def refresh(self) -> None:
+        """All of the next frame is new. What is known of the camera stays."""
+        self._wanted = self._wanted or "asked for"
 
-        trust: False for a corrupt frame: nothing of it is taken, and nothing counts as new.
+    def adopt(self, image: Bytes) -> None:
+        """All of the last frame was computed, not only what was new: the reference is now `image`.
+
+        For callers that run the whole model on the frame itself.
+        """
+        np.copyto(self.reference, image)
+        look_up_rows(self._rows(self.reference), self._table, 0, 1, self.limits)
+
+    def step(self, image: Bytes, *, trust: bool = True) -> ChangeMap:
+        """What is new in the next frame; the reference takes it over.
+
+        trust: False for a corrupt frame: nothing of it is taken over or learnt and nothing counts
+        as new, but where there is no reference yet all of it does, and of the next frame too.
         """
         if image.shape != self.reference.shape or image.dtype != np.uint8:
             raise UsageError(
-                f"gate: expected {self.reference.shape} uint8, got {image.shape} {image.dtype}"
+                f"change gate: expected {self.reference.shape} uint8,"
+                f" got {image.shape} {image.dtype}; one gate serves one size"
             )
+        image = np.ascontiguousarray(image)
         if not trust:
-            self._mask[...] = OFF
-            return self._unchanged("the frame is corrupt")
-        if self._fresh:
-            return self._all(image, "first frame")
-        if self.settings.exact:
-            return self._exact(image)
-        self.noise.learn(image)
-        refreshing = self.settings.refresh > 0
-        if not refreshing and same(image.reshape(-1), self.reference.reshape(-1)):
-            self._mask[...] = OFF
-            return self._unchanged("every pixel is equal")
-        count = self._find(image)
-        if refreshing:
-            count = self._next_stripe()
-        share = count / self._mask.size
-        if share > self.settings.flush:
-            return self._all(image, f"{share:.0%} of the picture is new")
+            return self._distrust(image)
+        self._age += 1
+        if 0 < self.settings.max_age <= self._age:
+            self.refresh()
+        if self._wanted:
+            return self._all(image, self._wanted)
+        count = self._differing(image) if self.settings.exact else self._beyond_noise(image)
+        if self.settings.stripes:
+            count = self._with_stripe()
         if count == 0:
-            self._settle()
-            return self._unchanged("every difference is noise")
-        take_over(image, self._mask, self.reference, self._bins)
-        self._settle()
-        return ChangeMap(self._mask, share, "partial", f"{share:.1%} of the picture is new")
-
-    def _settle(self, everywhere: bool = False) -> None:
-        """Bring the threshold of every pixel up to date, where the noise has moved in all rows."""
-        for row, scale in enumerate((1.0, self.settings.soft)):
-            limit = np.rint(self.noise.sigma * (self.settings.pixel * scale))
-            self._wanted[row] = np.clip(limit, 1, 255)
-        moved = not np.array_equal(self._wanted, self._thresholds)
-        self._thresholds[...] = self._wanted
-        settle(
-            self._mask, np.uint8(self.settings.hold), self._thresholds, everywhere or moved,
-            self._bins, self._held, self._limits,
+            return ChangeMap(self._mask, 0.0, "unchanged", "no difference beyond the limits")
+        active = count / self._mask.size
+        reason = f"{active:.1%} of the picture is new"
+        if active > self.settings.flush:
+            return self._all(image, reason)
+        take_over(
+            self._rows(image), self._mask, self._touched, self._table,
+            self._rows(self.reference), self.limits,
         )  # fmt: skip
+        return ChangeMap(self._mask, active, "partial", reason)
 
-    def _find(self, image: NDArray[np.uint8]) -> int:
-        settings = self.settings
-        flat = (self.height, self.width * 3)
-        compare(
-            image.reshape(flat), self.reference.reshape(flat), self._limits,
-            self._over, self._signed, self._strip, self._blocks,
+    def _rows(self, image: Bytes) -> Bytes:
+        return image.reshape(self.height, -1)
+
+    def _distrust(self, image: Bytes) -> ChangeMap:
+        reason = "the frame is corrupt"
+        if self._wanted == FIRST:
+            np.copyto(self.reference, image)
+            self._mask[...] = ON
+            return ChangeMap(self._mask, 1.0, "all", reason)
+        self._mask[...] = OFF
+        return ChangeMap(self._mask, 0.0, "unchanged", reason)
+
+    def _differing(self, image: Bytes) -> int:
+        """Fill the mask, and which rows it touches, by plain inequality; -> pixels in it."""
+        return int(
+            differs(self._rows(image), self._rows(self.reference), self._mask, self._touched)
+        )
+
+    def _beyond_noise(self, image: Bytes) -> int:
+        """Fill the mask, and which rows it touches, by the limits; -> pixels in it."""
+        settings, use, reference = self.settings, self._scratch, self._rows(self.reference)
+        if same(image.reshape(-1), reference.reshape(-1)):
+            self._mask[...] = OFF
+            self._touched[...] = OFF
+            return 0
+        self.noise.learn(image)
+        self._follow_noise()
+        self._turn = (self._turn + 1) % TURN
+        look_up_rows(reference, self._table, self._turn, TURN, self.limits)
+        find(
+            self._rows(image), reference, self.limits, self._held, self._lively,
+            np.uint16(round(256 * settings.soft)), use.seeds, use.sown, use.totals,
+            use.columns, use.ring, use.strip, use.sizes, use.over, use.eroded,
         )  # fmt: skip
-        scale = settings.patch / settings.pixel * (2 * PATCH + 1) ** 2 * 3
-        patches(self._signed, self._limits, np.float32(scale), self._seeds, self._columns)
-        merge_opened(self._over, self._seeds, self._line)
-        limit = self.noise.overall * settings.block
-        trip_blocks(self._blocks, self.height, self.width, limit, SWEEP, self._seeds)
-        return int(grow(self._seeds, settings.margin, self._spread, self._live, self._mask))
+        drift(use.totals, self.drift_limit, settings.sweep, use.seeds, use.sown)
+        count = grow(
+            use.seeds, use.sown, settings.margin, np.uint8(settings.hold), self._mask,
+            self._touched, self._held, self._lively, use.one, use.other, use.near,
+        )  # fmt: skip
+        return int(count)
 
-    def _next_stripe(self) -> int:
-        """Force the next stripe of the picture into the mask; -> pixels in it."""
-        stripes = min(self.settings.refresh, self.height)
-        self._stripe = (self._stripe + 1) % stripes
+    def _with_stripe(self) -> int:
+        """Add the next stripe of the picture to the mask; -> pixels in it."""
+        stripes = min(self.settings.stripes, self.height)
         top, bottom = ((self._stripe + end) * self.height // stripes for end in (0, 1))
+        self._stripe = (self._stripe + 1) % stripes
         self._mask[top:bottom] = ON
+        self._touched[top:bottom] = ON
         return int(np.count_nonzero(self._mask))
 
-    def _exact(self, image: NDArray[np.uint8]) -> ChangeMap:
-        count = int(differs(image, self.reference, self._mask))
-        if count == 0:
-            return self._unchanged("every pixel is equal")
-        share = count / self._mask.size
-        if share > self.settings.flush:
-            return self._all(image, f"{share:.0%} of the picture is new")
-        take_over(image, self._mask, self.reference, self._bins)
-        return ChangeMap(self._mask, share, "partial", f"{share:.1%} of the picture is new")
+    def _follow_noise(self) -> None:
+        """Limits for each brightness, and for blocks, from what is known of the noise now."""
+        np.rint(self.noise.sigma * self.settings.pixel, out=self._table, casting="unsafe")
+        self.drift_limit = self.noise.overall * self.settings.block
 
-    def _all(self, image: NDArray[np.uint8], reason: str) -> ChangeMap:
-        self._fresh = False
-        self._mask[...] = ON
+    def _all(self, image: Bytes, reason: str) -> ChangeMap:
+        self._wanted, self._age = "", 0
         self._held[...] = OFF
-        take_over(image, self._mask, self.reference, self._bins)
+        self._lively[...] = OFF
+        self.adopt(image)
         self.noise.start(image)
-        self._mask[...] = OFF  # nothing is held after a cut
-        self._settle(everywhere=True)
         self._mask[...] = ON
         return ChangeMap(self._mask, 1.0, "all", reason)
-
-    def _unchanged(self, reason: str) -> ChangeMap:
-        return ChangeMap(self._mask, 0.0, "unchanged", reason)

@@ -24,7 +24,7 @@ I16, U8 = np.int16, np.uint8
 @kernel
 def same(one, other):
     """Whether all bytes of two flat arrays are equal."""
-    step = 1 << 12
+    step = 1 << 9
     for start in range(0, one.shape[0], step):
         end = min(start + step, one.shape[0])
         a, b = one[start:end], other[start:end]
@@ -158,6 +158,7 @@ def find(
     strip[:] = I16(0)
     eroded[:] = OFF
     middle = columns[REACH : REACH + 3 * width]
+    a, b, c, d, e = columns, columns[3:], columns[6:], columns[9:], columns[12:]  # SIDE pixels
     moved = 0  # bit k: row y - k differs from the reference
     thick = 0  # bit k: row y - k has pixels beyond their limits, three in a row
     for y in range(height + PATCH):
@@ -182,9 +183,7 @@ def find(
         sown[centre] = OFF
         if moved:
             row = seeds[centre]
-            patch(
-                columns, columns[3:], columns[6:], columns[9:], columns[12:], sizes
-            )  # the views are as many as SIDE, one pixel apart
+            patch(a, b, c, d, e, sizes)
             if lively[centre] != OFF:
                 beyond_softly(sizes, limits[centre], held[centre], softness, row)
             else:
@@ -208,10 +207,11 @@ def gather(strip, totals):
 
 @kernel
 def has_seed(seeds, sown, top, bottom, left, right):
+    found = OFF
     for y in range(top, bottom):
-        if sown[y] != OFF and any_on(seeds[y, left:right]) != OFF:
-            return True
-    return False
+        if sown[y] != OFF:
+            found |= any_on(seeds[y, left:right])
+    return found != OFF
 
 
 @kernel

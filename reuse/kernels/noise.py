@@ -6,8 +6,8 @@ from stillframe.reuse.kernels.jit import kernel
 
 BINS = 16  # of brightness
 LEVELS = 64  # differences 0 .. 63
-MOTION = 24  # a difference beyond this is no noise, and neither are its neighbours in the row
-REACH = 8  # pixels of the row on each side of it
+STRETCH = 16  # pixels of a row
+MOTION = 8.0  # a stretch whose mean moved by more is no noise, and neither are its neighbours
 QUANTILE = 0.9
 DEVIATIONS = 1.6449  # the QUANTILE of |x| for a standard normal x
 ENOUGH = 500.0  # samples that a brightness needs to speak for itself
@@ -15,52 +15,47 @@ SHRINK = 0.75  # of the noise at large: no brightness is taken to be calmer than
 
 
 @kernel
-def tally(image, probe, first, spacing, step, decay, far, histogram):
+def tally(image, probe, first, spacing, step, decay, means, histogram):
     """Add the differences of some rows to histogram (BINS, LEVELS) after it decayed.
 
     image (H, 3 W): its rows first, first + step, … are compared with rows y // spacing of probe,
-    which then hold them. far (W,) is scratch. The mean of what is left of a row is taken off, so
-    that a change of light is no noise; a row that moves for more than half of it is left out.
+    which then hold them. means (ceil(W / STRETCH) + 2,) float32 is scratch.
     """
-    width = far.shape[0]
-    histogram *= decay
+    for level in range(histogram.shape[0]):
+        for size in range(histogram.shape[1]):
+            histogram[level, size] *= decay
+    width = image.shape[1] // 3
+    means[:] = np.float32(0)
     for y in range(first, image.shape[0], step):
         new, old = image[y], probe[y // spacing]
-        far[:] = 0
-        calm, means = width, np.zeros(3)
-        last = -REACH - 1
-        for x in range(width):  # to the right of motion
-            if gap(new, old, x, 0.0, 0.0, 0.0) > MOTION:
-                last = x
-            far[x] = x - last <= REACH
-        last = width + REACH
-        for x in range(width - 1, -1, -1):  # and to its left
-            if gap(new, old, x, 0.0, 0.0, 0.0) > MOTION:
-                last = x
-            if last - x <= REACH:
-                far[x] = 1
-            calm -= far[x]
-            if far[x] == 0:
-                for c in range(3):
-                    means[c] += np.float64(new[3 * x + c]) - np.float64(old[3 * x + c])
-        if 2 * calm >= width:
-            r, g, b = np.rint(means[0] / calm), np.rint(means[1] / calm), np.rint(means[2] / calm)
-            for x in range(width):
-                if far[x] == 0:
-                    red, green, blue = old[3 * x], old[3 * x + 1], old[3 * x + 2]
-                    level = (np.int64(red) + 2 * np.int64(green) + np.int64(blue)) >> 6
-                    size = np.int64(gap(new, old, x, r, g, b))
-                    histogram[level, min(size, LEVELS - 1)] += 1.0
+        calm = 0
+        for part in range(means.shape[0] - 2):
+            start, end = 3 * STRETCH * part, min(3 * STRETCH * (part + 1), 3 * width)
+            total = 0
+            for i in range(start, end):
+                total += np.int64(new[i]) - np.int64(old[i])
+            means[part + 1] = np.float32(total) / np.float32(end - start)
+            calm += abs(means[part + 1]) <= MOTION
+        if 2 * calm >= means.shape[0] - 2:
+            for part in range(means.shape[0] - 2):
+                near = max(abs(means[part]), abs(means[part + 1]))
+                if max(near, abs(means[part + 2])) <= MOTION:
+                    light = np.int64(np.rint(means[part + 1]))
+                    start, end = STRETCH * part, min(STRETCH * (part + 1), width)
+                    add(new[3 * start : 3 * end], old[3 * start : 3 * end], light, histogram)
         old[:] = new
 
 
 @kernel
-def gap(new, old, x, r, g, b):
-    """The largest channel difference of pixel x, less a mean for each channel."""
-    red = abs(np.float64(new[3 * x]) - np.float64(old[3 * x]) - r)
-    green = abs(np.float64(new[3 * x + 1]) - np.float64(old[3 * x + 1]) - g)
-    blue = abs(np.float64(new[3 * x + 2]) - np.float64(old[3 * x + 2]) - b)
-    return max(max(red, green), blue)
+def add(new, old, light, histogram):
+    # the largest channel differences of two rows, less a change of light
+    for x in range(new.shape[0] // 3):
+        red, green, blue = np.int64(old[3 * x]), np.int64(old[3 * x + 1]), np.int64(old[3 * x + 2])
+        r = abs(np.int64(new[3 * x]) - red - light)
+        g = abs(np.int64(new[3 * x + 1]) - green - light)
+        b = abs(np.int64(new[3 * x + 2]) - blue - light)
+        level = (red + 2 * green + blue) >> 6
+        histogram[level, min(max(max(r, g), b), LEVELS - 1)] += 1.0
 
 
 @kernel
@@ -76,11 +71,13 @@ def quantile(counts, total):
 
 
 @kernel
-def deviations(histogram, least, most, sigma):
-    """histogram (BINS, LEVELS) -> sigma (BINS,), within [least, most]; -> that of the picture."""
-    every = np.zeros(histogram.shape[1])
-    for level in range(histogram.shape[0]):
-        every += histogram[level]
+def deviations(histogram, every, least, most, sigma):
+    """histogram (BINS, LEVELS) -> sigma (BINS,), within [least, most]; -> that of the picture.
+
+    every (LEVELS,) is scratch.
+    """
+    for size in range(histogram.shape[1]):
+        every[size] = histogram[:, size].sum()
     pooled = quantile(every, every.sum()) / DEVIATIONS
     overall = min(max(pooled, least), most)
     for level in range(histogram.shape[0]):
