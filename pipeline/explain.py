@@ -263,11 +263,6 @@ class _Watch:
                 life = plan.lifetimes.lives.get(layer.name)
                 kept = layer.op != HAND_OVER and life is not None
                 root = plan.lifetimes.lives[life.root] if life else None
-                measured = (
-                    (float(shares[0, index]), float(shares[1, index]), float(spent[index]))
-                    if len(counted)
-                    else (None, None, None)
-                )
                 found.append(
                     Row(
                         layer.name,
@@ -275,7 +270,9 @@ class _Watch:
                         tuple(map(int, layer.shape)),
                         int(layer.multiply_adds),
                         float(dense[index]),
-                        *measured,
+                        active=float(shares[0, index]) if len(counted) else None,
+                        changed=float(shares[1, index]) if len(counted) else None,
+                        reuse_ms=float(spent[index]) if len(counted) else None,
                         persistent=root.persistent if kept and root else None,
                         why=life.why if kept and life else "",
                         bytes=life.bytes if kept and life else 0,

@@ -105,13 +105,16 @@ class HeatMeter:
         levels: dict[Size, list[tuple[Shares, int]]] = {}
         for node, work in self._nodes:
             counts = self._counts[node.output]
-            levels.setdefault(counts.shape, []).append((counts / np.float32(frames), work))
+            levels.setdefault((counts.shape[0], counts.shape[1]), []).append(
+                (counts / np.float32(frames), work)
+            )
         found = []
         for size in sorted(levels, key=lambda size: -size[0] * size[1]):
-            shares, work = zip(*levels[size], strict=True)
-            weights = work if sum(work) else [1] * len(work)
-            mean = np.average(np.array(shares), axis=0, weights=weights).astype(np.float32)
-            found.append(Level(mean, len(work), sum(work) / self._total))
+            shares = np.array([each for each, _ in levels[size]])
+            held = [work for _, work in levels[size]]
+            weights = held if sum(held) else [1] * len(held)
+            mean = np.average(shares, axis=0, weights=weights).astype(np.float32)
+            found.append(Level(mean, len(held), sum(held) / self._total))
         given = (self._input / np.float32(frames)).astype(np.float32)
         return Heat(self._picture, given, tuple(found), self._frames)
 
@@ -138,7 +141,9 @@ FADED = 0.35  # how much of the frame's brightness stays under the colours
 def draw(heat: Heat, title: str, subtitle: str = "") -> Image:
     """The frame, what was new in it, and each resolution's layers, (h, w, 3) uint8 RGB."""
     high = max(48, round(WIDE * heat.picture.shape[0] / heat.picture.shape[1]))
-    frame = cv2.resize(heat.picture, (WIDE, high), interpolation=cv2.INTER_AREA)
+    frame = np.asarray(
+        cv2.resize(heat.picture, (WIDE, high), interpolation=cv2.INTER_AREA), np.uint8
+    )
     tiles = [
         ("the picture", "first frame of the clip", frame),
         (

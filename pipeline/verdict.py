@@ -39,8 +39,8 @@ def headline(found: Explanation) -> Verdict | None:
         return Verdict(
             "open",
             f"Computing everything takes {total.dense_ms:.1f} ms a frame. Whether reuse pays "
-            "depends on the video: give a clip to see the active share and the time of each layer, how far "
-            "changes spread, and how often islands and global operators run again.",
+            "depends on the video: give a clip to see the active share and the time of each "
+            "layer, how far changes spread, and how often islands and global operators run again.",
             {"dense_ms": total.dense_ms},
         )
     spent = total.reuse_mean_ms + total.gate_ms

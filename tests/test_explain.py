@@ -1,0 +1,320 @@
+"""What explain measures, what it draws and what it concludes, on tiny networks and drawn clips."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from stillframe.errors import ModelError
+from stillframe.models import zoo
+from stillframe.models.model import Model
+from stillframe.pipeline import cli
+from stillframe.pipeline import explain as part
+from stillframe.pipeline.explain import Explanation, Row, Totals, explain
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.heatmap import HeatMeter, draw
+from stillframe.pipeline.verdict import judge
+from stillframe.reuse.kernels import table as t
+from stillframe.reuse.session import ReuseSession
+
+SIDE = 64
+BLOCK = slice(24, 40)
+
+
+def network(path: Path, kind: str) -> Path:
+    """Two convolutions at half and quarter size. gate: a squeeze-and-excite between them; island:
+    they are followed by an operator that only ONNX Runtime has."""
+    rng = np.random.default_rng(3)
+    weights: dict[str, NDArray[Any]] = {
+        "w1": rng.standard_normal((16, 3, 3, 3)) * 0.01,
+        "w2": rng.standard_normal((32, 16, 3, 3)) * 0.1,
+        "w3": rng.standard_normal((16, 16, 1, 1)),
+    }
+    conv: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [helper.make_node("Conv", ["image", "w1"], ["half"], **conv)]
+    last = "half"
+    if kind == "gate":
+        nodes += [
+            helper.make_node("GlobalAveragePool", ["half"], ["pooled"]),
+            helper.make_node("Conv", ["pooled", "w3"], ["squeezed"]),
+            helper.make_node("Sigmoid", ["squeezed"], ["factor"]),
+            helper.make_node("Mul", ["half", "factor"], ["gated"]),
+        ]
+        last = "gated"
+    nodes.append(helper.make_node("Conv", [last, "w2"], ["quarter"], **conv))
+    result, shape = "quarter", [1, 32, SIDE // 4, SIDE // 4]
+    if kind == "island":
+        nodes.append(helper.make_node("CumSum", ["quarter", "axis"], ["sums"]))
+        weights["axis"] = np.array(3)
+        result = "sums"
+    used = {name for node in nodes for name in node.input}
+    tensors = [
+        numpy_helper.from_array(v.astype(np.int64 if n == "axis" else np.float32), n)
+        for n, v in weights.items()
+        if n in used
+    ]
+    graph = helper.make_graph(
+        nodes,
+        kind,
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info(result, TensorProto.FLOAT, shape)],
+        tensors,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STILLFRAME_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def models(cache: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    folder = tmp_path_factory.mktemp("explain")
+    return {
+        kind: zoo.load(network(folder / f"{kind}.onnx", kind), task="tensors")
+        for kind in ("plain", "gate", "island")
+    }
+
+
+def clip(count: int = 5, *, still: bool = False, all_over: bool = False) -> Iterator[Frame]:
+    """A square of other brightness in each frame, on a picture that stays."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(60, 120, (SIDE, SIDE, 3), np.uint8)
+    for index in range(count):
+        image = ground.copy()
+        if not still:
+            image[BLOCK, BLOCK] = 130 + 20 * (index % 5)
+        if all_over:
+            image = rng.integers(0, 256, image.shape, np.uint8)
+        yield Frame(image, index, index / 10, index, Fraction(1, 10))
+
+
+def row(found: Explanation, name: str, operator: str = "Conv") -> Row:
+    return next(r for r in found.rows if name in r.name and r.operator == operator)
+
+
+def test_active_shares_are_those_that_the_windows_reach(models: dict[str, Model]) -> None:
+    found = explain(models["plain"], clip(), gate="exact", threads=1)
+    assert found.totals.frames == 4
+    assert found.totals.input == pytest.approx((16 / 64) ** 2)
+    half, quarter = row(found, "half"), row(found, "quarter")
+    assert half.active == pytest.approx((9 / 32) ** 2)  # rows 12..20 of 32 look at 24..39
+    assert quarter.active == pytest.approx((5 / 16) ** 2)
+    done = half.multiply_adds * (9 / 32) ** 2 + quarter.multiply_adds * (5 / 16) ** 2
+    assert found.totals.work == pytest.approx(done / found.totals.multiply_adds)
+    assert half.multiply_adds == 32 * 32 * 16 * 27
+    assert half.shape == (32, 32, 16)
+
+
+def test_memory_and_readers_are_told(models: dict[str, Model]) -> None:
+    found = explain(models["plain"], threads=1)
+    half = row(found, "half")
+    assert half.persistent is True
+    assert "3x3" in half.why
+    assert "Conv -> 'quarter'" in half.last_reader
+    assert half.bytes >= 32 * 32 * 16 * 4
+    assert row(found, "quarter").last_reader == part.CALLER
+    assert row(found, "quarter", "Export").persistent is None
+    assert found.memory.persistent >= half.bytes
+
+
+def test_without_a_clip_only_the_static_part_is_given(models: dict[str, Model]) -> None:
+    found = explain(models["plain"], threads=1, heat=True)
+    assert found.totals.reuse_ms is None
+    assert found.totals.dense_ms > 0
+    assert all(r.active is None and r.reuse_ms is None for r in found.rows)
+    assert found.heat is None
+    assert judge(found)[0].kind == "open"
+    assert "give a clip" in judge(found)[0].words
+
+
+def test_what_is_computed_and_left_unstored_is_active_but_not_changed(
+    models: dict[str, Model],
+) -> None:
+    found = explain(models["plain"], clip(), gate="exact", tolerance=1000.0, threads=1)
+    half, quarter = row(found, "half"), row(found, "quarter")
+    assert half.cut_off
+    assert half.active == pytest.approx((9 / 32) ** 2)
+    assert half.changed == 0
+    assert quarter.active == 0
+
+
+def test_still_frames_do_no_work(models: dict[str, Model]) -> None:
+    found = explain(models["island"], clip(still=True), threads=1, heat=True)
+    assert found.totals.unchanged == found.totals.frames == 4
+    assert found.totals.work == 0
+    assert {r.active for r in found.rows} == {0.0}
+    assert found.heat is not None
+    assert max(float(level.shares.max()) for level in found.heat.levels) == 0
+
+
+def test_an_island_says_why_and_how_often_it_ran(models: dict[str, Model]) -> None:
+    frames = [*clip(3), *list(clip(3))[2:], *list(clip(3))[2:]]  # changes, changes, then still
+    found = explain(models["island"], frames, gate="exact", threads=1)
+    island = row(found, "sums", "Island")
+    assert "CumSum" in island.reason
+    assert any("CumSum" in node for node in island.nodes)
+    assert island.active == pytest.approx(2 / 4)
+    assert island.dense_ms > 0
+
+
+def test_what_lies_behind_a_global_operator_is_named_and_judged(models: dict[str, Model]) -> None:
+    found = explain(models["gate"], clip(), gate="exact", threads=1)
+    assert not row(found, "half").behind
+    assert row(found, "quarter").behind == next(
+        r.name for r in found.rows if r.operator == "GlobalPool"
+    )
+    assert row(found, "quarter").active == 1.0
+    verdict = next(v for v in judge(found) if v.kind == "global operators")
+    assert verdict.figures["active_behind"] == 1.0
+    assert verdict.figures["active_before"] < 0.1
+    assert verdict.figures["moved"] == 1.0
+    assert "100% active against 8%" in verdict.words
+    kinds = {v.kind for v in judge(explain(models["plain"], clip(), gate="exact", threads=1))}
+    assert "global operators" not in kinds
+
+
+def test_a_moving_picture_is_judged(models: dict[str, Model]) -> None:
+    found = explain(models["plain"], clip(all_over=True), threads=1)
+    assert found.totals.dense == found.totals.frames == 4
+    verdict = next(v for v in judge(found) if v.kind == "moving picture")
+    assert verdict.figures["input"] == 1.0
+    assert "4 of 4 frames" in verdict.words
+
+
+def made(rows: list[Row], **totals: Any) -> Explanation:
+    figures: dict[str, Any] = {"multiply_adds": 100, "dense_ms": 100.0, "reuse_ms": 20.0}
+    figures |= {"reuse_mean_ms": 20.0, "gate_ms": 2.0, "input": 0.05, "work": 0.2, "frames": 10}
+    memory: Any = None
+    return Explanation(
+        "made", (8, 8), 0.0, "exact", 1, tuple(rows), Totals(**figures | totals), memory, ()
+    )
+
+
+LAYER = Row("a", "Conv", (8, 8, 4), 100, 100.0, active=0.2)
+ISLAND = Row("i", "Island", (1, 9), 0, 60.0, active=1.0, reason="NonMaxSuppression: not ours")
+VERDICTS: list[tuple[Explanation, set[str]]] = [
+    (made([LAYER]), {"pays"}),
+    (made([LAYER], reuse_mean_ms=99.0, work=0.9), {"does not pay", "spreading", "overhead"}),
+    (made([LAYER], reuse_mean_ms=45.0), {"pays"}),  # what was needed is no overhead
+    (made([LAYER], work=0.7), {"pays", "spreading"}),
+    (made([LAYER], input=0.9, work=0.9, dense=9), {"pays", "moving picture"}),
+    (made([replace(LAYER, dense_ms=40.0), ISLAND]), {"pays", "islands"}),
+    (
+        made([replace(LAYER, dense_ms=2.0)], dense_ms=2.0, reuse_mean_ms=1.5),
+        {"does not pay", "tiny network"},
+    ),
+    (made([LAYER], reuse_mean_ms=None, dense_ms=1.0), {"open", "tiny network"}),
+]
+
+
+@pytest.mark.parametrize(("found", "kinds"), VERDICTS)
+def test_each_obstacle_is_told_by_its_figures(found: Explanation, kinds: set[str]) -> None:
+    verdicts = judge(found)
+    assert {v.kind for v in verdicts} == kinds
+    assert all(v.figures for v in verdicts)
+
+
+@pytest.mark.parametrize("kind", ["plain", "gate", "island"])
+def test_what_the_heat_counts_is_what_the_engine_computed(
+    models: dict[str, Model], kind: str
+) -> None:
+    model = models[kind]
+    with ReuseSession(model.path, threads=1) as session:
+        pictures = [frame.image for frame in clip(3)]
+        meter = HeatMeter(session.plan, pictures[0])
+        session.step(model.feed(pictures[0]))
+        session.step(model.feed(pictures[1]))
+        plan = session.plan
+        checked = 0
+        for index, layer in enumerate(plan.layers):
+            node = plan.graph.nodes[layer.node]
+            if layer.op == part.HAND_OVER or layer.shape[:2] == (1, 1):
+                continue
+            assert meter.computed(node).sum() == plan.records[index, t.ACTIVE], layer.name
+            checked += 1
+        assert checked >= 2
+
+
+def test_the_heatmap_shows_where_the_clip_changed(models: dict[str, Model]) -> None:
+    found = explain(models["plain"], clip(), gate="exact", threads=1, heat=True)
+    assert found.heat is not None
+    assert [level.shares.shape for level in found.heat.levels] == [(32, 32), (16, 16)]
+    assert sum(level.work for level in found.heat.levels) == pytest.approx(1)
+    assert found.heat.levels[0].shares[16, 16] == 1
+    assert found.heat.levels[0].shares[2, 2] == 0
+    assert found.heat.input[30, 30] == 1
+    image = draw(found.heat, "title", "subtitle")
+    assert image.dtype == np.uint8
+    assert image.std() > 20
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "clip").mkdir()
+    for index, frame in enumerate(clip()):
+        cv2.imwrite(str(folder / "clip" / f"{index:03}.png"), frame.image)
+    return str(network(folder / "unknown.onnx", "gate")), str(folder / "clip")
+
+
+def test_the_command_prints_json_and_draws(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, source = files
+    png = tmp_path / "heat.png"
+    command = ["explain", model, source, "--gate", "exact", "--threads", "1", "--json"]
+    assert cli.status([*command, "--max-frames", "3", "--heatmap", str(png)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["totals"]["frames"] == 2
+    assert said["clip"] == source
+    assert {"name", "operator", "shape", "multiply_adds", "active", "last_reader"} <= set(
+        said["rows"][0]
+    )
+    assert "global operators" in {verdict["kind"] for verdict in said["verdicts"]}
+    picture = cv2.imread(str(png))
+    assert picture is not None
+    assert picture.shape[1] > 400
+    assert cli.status([*command, "--heatmap", str(png)]) == 5
+    assert "--force" in capsys.readouterr().err
+
+
+def test_a_file_of_unknown_task_is_explained_by_its_tensors(
+    files: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = zoo.load
+
+    def unsure(name: str, *, task: str | None = None) -> Model:
+        if task is None:
+            raise ModelError(f"{name}: its outputs mean nothing to us")
+        return load(name, task=task)
+
+    monkeypatch.setattr(zoo, "load", unsure)
+    assert cli.status(["explain", files[0], "--threads", "1"]) == 0
+    assert "give a clip" in capsys.readouterr().out
+    assert cli.status(["explain", "centerface"]) == 4
+
+
+def test_the_command_prints_a_table(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.status(["explain", files[0], files[1], "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "GlobalPool" in out
+    assert "persistent" in out
+    assert "multiply-adds" in out
+    assert cli.status(["explain", files[0], "--heatmap", "x.png"]) == 2
+    assert "CLIP" in capsys.readouterr().err
