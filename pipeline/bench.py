@@ -186,7 +186,12 @@ def prepare(
     say = told or (lambda what, done, total: None)
     say("decoding", 0, 0)
     images = decoded(case, conditions.warm_up, conditions.allow_sdist)
-    model = zoo.load(case.model, input_size=case.size, allow_sdist=conditions.allow_sdist)
+    model = zoo.load(
+        case.model,
+        input_size=case.size,
+        confidence=conditions.confidence,
+        allow_sdist=conditions.allow_sdist,
+    )
     if case.size is None:
         model = model.for_source(*images[0].shape[:2])
     setting = Setting(model.path, conditions.threads, conditions.tolerance, conditions.gate)

@@ -66,13 +66,15 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What holds for every case. allow_sdist: source distributions may be fetched."""
+    """What holds for every case. allow_sdist: source distributions may be fetched.
+    confidence: least score of detections; None: the model's own."""
 
     threads: int = 1
     tolerance: float = 0.1
     gate: GateSettings = field(default_factory=GateSettings)
     warm_up: int = WARM_UP
     allow_sdist: bool = False
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stillframe.models.results import Result
+from stillframe.models.results import Result, Tensors
 from stillframe.pipeline import footprint
 from stillframe.pipeline.bench import (
     Entrant,
@@ -20,9 +20,15 @@ from stillframe.pipeline.bench import (
     unchanged_ms,
 )
 from stillframe.pipeline.bench_case import Case, Conditions
-from stillframe.pipeline.contenders import BASELINES, CONTENDERS, ContenderRow, Reuse
+from stillframe.pipeline.contenders import BASELINES, CONTENDERS, ContenderRow, Outputs, Reuse
 from stillframe.pipeline.engine import available_threads
-from stillframe.pipeline.quality import FLOORS, Agreement, BoxAgreement, agreement_with
+from stillframe.pipeline.quality import (
+    FLOORS,
+    Agreement,
+    BoxAgreement,
+    TensorAgreement,
+    agreement_with,
+)
 
 SKIPS = (2, 4)  # looking at every 2nd and every 4th frame is what reuse is compared with
 PACKAGES = ("stillframe", "numpy", "numba", "onnxruntime", "openvino", "opencv-python-headless")
@@ -89,6 +95,7 @@ class _Agreements:
         self._ready = ready
         self._judges: dict[str, Agreement] = {}
         self._held: dict[int, Result] = {}
+        self._raw = TensorAgreement()
 
     def add(self, index: int) -> None:
         """After a timed frame. Results are read anew from copies: outputs may be views."""
@@ -108,6 +115,9 @@ class _Agreements:
             compared[f"skip{skip}"] = self._held[skip]
         for name, result in compared.items():
             self._judges.setdefault(name, agreement_with(dense)).add(result, dense)
+        if "reuse" in entrants:
+            ours, wanted = (_named(entrants[name].outputs) for name in ("reuse", "dense"))
+            self._raw.add(ours, wanted)
 
     def figures(self) -> Row:
         def value(name: str) -> float | None:
@@ -119,6 +129,7 @@ class _Agreements:
         return {
             "agreement": value("reuse"),
             "agreement_kind": ours.kind if ours else None,
+            "closeness": _rounded(self._raw.value) if ours else None,
             "agreement_floor": FLOORS[ours.kind] if ours else None,
             "score_shift": _rounded(boxes.mean_score_shift) if boxes else None,
             "boxes": boxes.true + boxes.missed if boxes else None,
@@ -126,6 +137,10 @@ class _Agreements:
             "ort_agreement": value("ort"),
             "openvino_agreement": value("openvino"),
         }
+
+
+def _named(outputs: Outputs) -> Tensors:
+    return Tensors({str(number): values for number, values in enumerate(outputs)})
 
 
 def _times(entrants: Any, rows: Sequence[ContenderRow]) -> Row:

@@ -162,6 +162,7 @@ def test_reuse_does_less_and_agrees_more_than_skipping(row: dict[str, Any]) -> N
     assert 0 < row["macs_share"] < 0.5
     assert row["agreement_kind"] == "psnr"
     assert row["agreement"] > FLOORS["psnr"]
+    assert 0.98 < row["closeness"] < 1
     assert row["agreement"] > row["skip2_agreement"] > row["skip4_agreement"]
 
 
@@ -371,11 +372,11 @@ def test_options_reach_what_is_measured(measured: list[Any]) -> None:
     asked = measured[0]
     assert status(
         ["bench", "m", "--clip", "c", "--threads", "2", "--tolerance", "0.2", "--quick", "--crop",
-         "8x6+1+2", "--size", "544x960", "--gate", "margin=5"]
+         "8x6+1+2", "--size", "544x960", "--gate", "margin=5", "--confidence", "0.1"]
     ) == 0  # fmt: skip
     ((case, conditions),) = asked
     assert case == Case("m", "c", 8, Crop(8, 6, 1, 2), (544, 960))
-    assert conditions == Conditions(2, 0.2, GateSettings(margin=5))
+    assert conditions == Conditions(2, 0.2, GateSettings(margin=5), confidence=0.1)
 
 
 def test_a_model_alone_runs_on_its_clips_of_the_table(measured: list[Any]) -> None:

@@ -86,6 +86,10 @@ def bench(
             help="A setting of the change gate, such as pixel=4 or margin=2; may be repeated.",
         ),
     ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Least score of detections; default the model's."),
+    ] = None,
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Peak memory, in processes of their own.")
     ] = True,
@@ -109,7 +113,13 @@ def bench(
     """
     from stillframe.pipeline.bench_case import Case, Conditions, Crop
 
-    conditions = Conditions(threads, tolerance, gate_settings(gate or []), allow_sdist=allow_sdist)
+    conditions = Conditions(
+        threads,
+        tolerance,
+        gate_settings(gate or []),
+        allow_sdist=allow_sdist,
+        confidence=confidence,
+    )
     frames = min(filter(None, (max_frames, QUICK_FRAMES if quick else None)), default=None)
     cases = [
         Case(
