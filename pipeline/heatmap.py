@@ -106,7 +106,7 @@ class HeatMeter:
         for node, work in self._nodes:
             counts = self._counts[node.output]
             levels.setdefault((counts.shape[0], counts.shape[1]), []).append(
-                (counts / np.float32(frames), work)
+                ((counts / frames).astype(np.float32), work)
             )
         found = []
         for size in sorted(levels, key=lambda size: -size[0] * size[1]):
