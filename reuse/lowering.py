@@ -78,21 +78,25 @@ def sliding_columns(node: Node, taps: int) -> tuple[int, int, int]:
     )
 
 
-UNBOUNDED = (-float("inf"), float("inf"))
+PLAIN = (1.0, -float("inf"), float("inf"))
 
 
-def clamp_bounds(node: Node) -> tuple[float, float] | None:
-    """The bounds that a micro-kernel can apply itself, where they say all of the activation.
+def bend_and_bounds(node: Node) -> tuple[float, float, float] | None:
+    """(slope below 0, low, high) where a micro-kernel can apply the activation as it stores.
 
-    They come before a residual, so one that is to be added first must wait for the activation.
+    That is before a residual, so one that is to be added first must wait for the activation.
     """
     act: Act | None = node.attrs.get("act")
     if act is None:
-        return UNBOUNDED
-    behind = len(node.inputs) > 3 and act.kind != "prelu" and node.attrs["residual_first"]
-    if behind or act.kind not in ("relu", "clip"):
+        return PLAIN
+    if len(node.inputs) > 3 and act.kind != "prelu" and node.attrs["residual_first"]:
         return None
-    return (0.0, float("inf")) if act.kind == "relu" else (act.a, act.b)
+    forms = {
+        "relu": (1.0, 0.0, float("inf")),
+        "clip": (1.0, act.a, act.b),
+        "leaky": (act.a, -float("inf"), float("inf")),
+    }
+    return forms.get(act.kind)
 
 
 def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
@@ -102,9 +106,9 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
     groups = node.attrs["group"]
     height, width, _ = builder.graph.shapes[node.output]
     columns = mask_columns(builder, node, sliding_columns(node, taps_x))
-    bounds = clamp_bounds(node)
-    extra, floats = act_columns(builder, node) if bounds is None else ({}, {})
-    floats |= dict(zip((t.LOW, t.HIGH), bounds or UNBOUNDED, strict=True))
+    store = bend_and_bounds(node)
+    extra, floats = act_columns(builder, node) if store is None else ({}, {})
+    floats |= dict(zip((t.BEND, t.LOW, t.HIGH), store or PLAIN, strict=True))
     prelu = node.attrs.get("act") is not None and node.attrs["act"].kind == "prelu"
     residual = len(node.inputs) - 3 - int(prelu)
     _, row, pixel = builder.geometry(node.inputs[0])

@@ -25,6 +25,7 @@ from stillframe.reuse.kernels.table import (
     ACT_A,
     ACT_B,
     ACTIVATE,
+    BEND,
     CHANNELS,
     CHUNK,
     DATA,
@@ -86,11 +87,12 @@ TILES = tile_shapes(vector_registers())
 DEPTHWISE_POSITIONS = 6  # accumulators, one weight vector and one operand fit any register file
 
 # Each computes `count` positions, a whole number of tiles: origins (count,) addresses of window
-# origins -> float32 rows at stores (count,) addresses, every number between low and high.
+# origins -> float32 rows at stores (count,) addresses: times slope where negative, then
+# held between low and high.
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_wide(ins, origins, stores, count, low, high):
+def multiply_wide(ins, origins, stores, count, slope, low, high):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     for panel in range(ins[PANELS]):
         shift = panel * (4 * V0 * LANES)
@@ -107,13 +109,14 @@ def multiply_wide(ins, origins, stores, count, low, high):
                 ins[BIAS] + shift,
                 stores + at * 8,
                 shift,
+                slope,
                 low,
                 high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_middle(ins, origins, stores, count, low, high):
+def multiply_middle(ins, origins, stores, count, slope, low, high):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     for panel in range(ins[PANELS]):
         shift = panel * (4 * V1 * LANES)
@@ -130,13 +133,14 @@ def multiply_middle(ins, origins, stores, count, low, high):
                 ins[BIAS] + shift,
                 stores + at * 8,
                 shift,
+                slope,
                 low,
                 high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_narrow(ins, origins, stores, count, low, high):
+def multiply_narrow(ins, origins, stores, count, slope, low, high):
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     for panel in range(ins[PANELS]):
         shift = panel * (4 * V2 * LANES)
@@ -153,13 +157,14 @@ def multiply_narrow(ins, origins, stores, count, low, high):
                 ins[BIAS] + shift,
                 stores + at * 8,
                 shift,
+                slope,
                 low,
                 high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_depthwise(ins, origins, stores, count, low, high):
+def multiply_depthwise(ins, origins, stores, count, slope, low, high):
     # the last vector may read past the channels of its position: those lanes are never stored
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     step = ins[RESULT_STEP]
@@ -178,13 +183,14 @@ def multiply_depthwise(ins, origins, stores, count, low, high):
                 ins[BIAS] + shift,
                 stores + at * 8,
                 shift,
+                slope,
                 low,
                 high,
             )
 
 
 @native(MULTIPLY_SIGNATURE)
-def multiply_grouped(ins, origins, stores, count, low, high):
+def multiply_grouped(ins, origins, stores, count, slope, low, high):
     # any number of groups; weights (tap, channel of the group, output); plain and slow
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     outputs, depth = ins[OUTPUTS], ins[RUN_LENGTH]
@@ -199,6 +205,7 @@ def multiply_grouped(ins, origins, stores, count, low, high):
                 for c in range(depth):
                     weight = get_f32(ins[WEIGHTS], (tap * depth + c) * outputs + m)
                     total += get_f32(row, c) * weight
+            total = total * slope if total < np.float32(0) else total
             total = low if total < low else total
             set_f32(get_i64(stores, at), m, high if total > high else total)
 
@@ -232,6 +239,7 @@ def flush(ins, ins_address, floats, channels, cutoff, pointers, results, count):
         pointers + ORIGINS,
         pointers + (STORED if direct else RESULT_ROWS),
         padded,
+        floats[BEND],
         floats[LOW],
         floats[HIGH],
     )

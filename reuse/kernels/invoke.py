@@ -44,10 +44,10 @@ def call_prepare(typingctx, address, ins, tensors, first, end, everything):
 
 
 @intrinsic
-def call_multiply(typingctx, address, ins, origins, stores, count, low, high):
+def call_multiply(typingctx, address, ins, origins, stores, count, slope, low, high):
     """jit.MULTIPLY"""
-    signature = types.void(*[types.int64] * 5, types.float32, types.float32)
-    return _caller(ir.VoidType(), [*[I64] * 4, F32, F32], signature)
+    signature = types.void(*[types.int64] * 5, *[types.float32] * 3)
+    return _caller(ir.VoidType(), [*[I64] * 4, *[F32] * 3], signature)
 
 
 @intrinsic

@@ -115,7 +115,7 @@ OPERATOR = types.int64(
 )  # fmt: skip
 PREPARE = types.int64(_INTEGERS, _INTEGERS, types.int64, types.int64, types.int64)
 MULTIPLY = types.void(
-    _INTEGERS, types.int64, types.int64, types.int64, types.float32, types.float32
+    _INTEGERS, types.int64, types.int64, types.int64, types.float32, types.float32, types.float32
 )  # fmt: skip
 ACTIVATION = types.void(types.int64, types.int64, types.float32, types.float32, types.int64)
 

@@ -118,19 +118,24 @@ def emit_store(
     totals: list[ir.Value],
     args: list[ir.Value],
 ) -> None:
-    """Store a tile's totals [position][vector], each held between low and high.
+    """Store a tile's totals [position][vector]: times `slope` where below 0, then held between low
+    and high.
 
-    args: stores, the address of an int64 address a position; shift, bytes to add to each; low and
-    high, float32.
+    args: stores, the address of an int64 address a position; shift, bytes to add to each; slope,
+    low and high, float32.
     """
     positions, vectors, lanes = shape
-    stores, shift, low, high = args
-    bounds = [splat(builder, bound, lanes) for bound in (low, high)]
+    stores, shift, slope, low, high = args
+    slopes, *bounds = [splat(builder, number, lanes) for number in (slope, low, high)]
+    zero = ir.Constant(slopes.type, [0.0] * lanes)
     rows = load_origins(builder, stores, positions)
     for m in range(positions):
         row = builder.add(rows[m], shift)
         for v in range(vectors):
-            held = clamp(builder, totals[m * vectors + v], *bounds)
+            total = totals[m * vectors + v]
+            below = builder.fcmp_ordered("<", total, zero)
+            bent = builder.select(below, builder.fmul(total, slopes), total)
+            held = clamp(builder, bent, *bounds)
             store_vector(builder, held, builder.add(row, I64(4 * lanes * v)))
 
 
@@ -223,7 +228,7 @@ def tile_intrinsic(emit: Emit, count: int, positions: Any, vectors: Any) -> Any:
     if not isinstance(vectors, types.IntegerLiteral):
         return None
     integers = [types.int64] * (count + 2)
-    signature = types.void(positions, vectors, *integers, types.float32, types.float32)
+    signature = types.void(positions, vectors, *integers, *[types.float32] * 3)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         shape = (positions.literal_value, vectors.literal_value, LANES)
@@ -237,7 +242,7 @@ def tile_intrinsic(emit: Emit, count: int, positions: Any, vectors: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def conv_tile(
     typingctx, positions, vectors, inputs, runs, run_count, run_length, weights, bias,
-    stores, shift, low, high,
+    stores, shift, slope, low, high,
 ):  # fmt: skip
     """`emit_conv_tile` and `emit_store` for literal `positions` and `vectors`."""
     return tile_intrinsic(emit_conv_tile, 6, positions, vectors)
@@ -246,7 +251,7 @@ def conv_tile(
 @intrinsic(prefer_literal=True)
 def depthwise_tile(
     typingctx, positions, vectors, inputs, taps, tap_count, channel, weights, weight_step, bias,
-    stores, shift, low, high,
+    stores, shift, slope, low, high,
 ):  # fmt: skip
     """`emit_depthwise_tile` and `emit_store` for literal `positions` and `vectors`."""
     return tile_intrinsic(emit_depthwise_tile, 7, positions, vectors)

@@ -55,9 +55,10 @@ ACT_A = 0
 ACT_B = 1
 THRESHOLD = 2  # Cutoff.NORM: largest sum of squared differences that counts as unchanged
 SCALAR = 3
-LOW = 4  # bounds that a micro-kernel applies as it stores
-HIGH = 5
-FLOAT_COLUMNS = 6
+BEND = 4  # what a micro-kernel multiplies negative results by as it stores
+LOW = 5  # and the bounds that it then applies
+HIGH = 6
+FLOAT_COLUMNS = 7
 
 # --- workers: one row each ----------------------------------------------------------------------
 FOUND = 0  # address of the spans that this worker found in its rows, and how many
