@@ -16,7 +16,9 @@ from stillframe.reuse.workers import Workers
 
 Array = NDArray[Any]
 
-BREAK_EVEN = 0.85  # share of changed input positions above which comparing costs more than it saves
+BREAK_EVEN = 0.85  # share of the multiply-adds above which finding them costs more than it saves
+MARGIN = 0.9  # a share of changed input that led there stands for all above this part of it
+RELAX = 1.005  # how the limit grows with each dense step, so that it is tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Engine:
         self.plan = plan
         self._workers = workers
         self._break_even = BREAK_EVEN if break_even is None else break_even
+        self._limit = self._break_even  # share of changed input above which a step is dense
         self._fresh = True  # nothing stored yet
         self._inputs = [port for port in plan.graph.inputs if port.layout != "raw"]
         self._raw_inputs = [port.name for port in plan.graph.inputs if port.layout == "raw"]
@@ -99,7 +102,7 @@ class Engine:
             marked += self._take_in(row, feeds[port.name], port.layout, listed, everything)
             positions += height * width
         share = 1.0 if everything else marked / max(positions, 1)
-        dense = everything or share > self._break_even
+        dense = everything or share > self._limit
         raw_changed = {name: self._keep_raw(name, feeds[name]) for name in self._raw_inputs}
         if not (dense or marked or any(raw_changed.values())):
             plan.records[...] = 0
@@ -112,7 +115,9 @@ class Engine:
                 raw_changed |= self._run_island(step, dense)
                 islands_run += 1
         self._fresh = False
-        return StepStats(share, dense, self._share_of_work(dense), islands_run)
+        done = self._share_of_work(dense)
+        self._learn(share, done, dense)
+        return StepStats(share, dense, done, islands_run)
 
     def output(self, name: str) -> Array:
         """The current value of an output as (1, C, H, W) or its own shape; overwritten by steps."""
@@ -121,6 +126,13 @@ class Engine:
         if name in self._values:
             return self._values[name]
         return np.asarray(self.plan.graph.constants[name])
+
+    def _learn(self, share: float, done: float, dense: bool) -> None:
+        """Move the limit: how much of the input may change before most of the network does."""
+        if dense:
+            self._limit = min(self._limit * RELAX, self._break_even)
+        elif done > self._break_even:
+            self._limit = share * MARGIN
 
     def _share_of_work(self, dense: bool) -> float:
         if dense:

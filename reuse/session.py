@@ -43,7 +43,8 @@ class ReuseSession:
         channels, is at most this share of the layer's own root mean square (0.05 .. 0.2).
     threads: workers; None takes every core that the process may use.
     cpus: cores to pin them to, in turn; empty leaves that to the system.
-    break_even: share of changed input above which everything is computed.
+    break_even: share of the multiply-adds above which a step computes everything; how much changed
+        input leads there is learnt.
 
     sess_options, providers and provider_options are taken for the sake of code that was written
     for InferenceSession; a thread count in sess_options is used, providers are not.

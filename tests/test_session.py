@@ -322,3 +322,15 @@ def test_memory_is_reported_beside_what_it_could_have_been() -> None:
     assert memory.persistent + memory.transient <= memory.every_activation * 2
     assert memory.lower_bound <= memory.transient <= memory.lower_bound * 1.05 + 64
     assert memory.total > memory.weights > 0
+
+
+def test_where_a_small_change_reaches_nearly_everything_steps_become_dense() -> None:
+    picture = frame()
+    with ReuseSession(net(gate=True), threads=1, break_even=0.1) as session:
+        session.step({"x": picture})
+        seen = []
+        for number in range(6):
+            picture[0, :, 3:9, number : number + 9] += 1
+            seen.append(session.step({"x": picture})[1].dense)
+    assert seen[0] is False  # tried first, and found to redo most of the network
+    assert all(seen[1:])
