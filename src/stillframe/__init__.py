@@ -16,21 +16,27 @@ __version__ = "0.1.0"
 
 # Public name -> the module that has it.
 _HOMES = {
+    "CsvSink": "stillframe.pipeline.record_sinks",
     "Detections": "stillframe.models.results",
     "Evidence": "stillframe.models.results",
     "Frame": "stillframe.pipeline.frame",
+    "JsonlSink": "stillframe.pipeline.record_sinks",
     "Mask": "stillframe.models.results",
     "Model": "stillframe.models.model",
     "ModelError": "stillframe.errors",
+    "MotSink": "stillframe.pipeline.record_sinks",
     "Picture": "stillframe.models.results",
     "QualityError": "stillframe.errors",
     "Result": "stillframe.models.results",
+    "ReuseSession": "stillframe.reuse.session",
     "SinkError": "stillframe.errors",
     "Source": "stillframe.pipeline.source_info",
     "SourceError": "stillframe.errors",
+    "SourceInfo": "stillframe.pipeline.source_info",
     "StillframeError": "stillframe.errors",
     "Tensors": "stillframe.models.results",
     "UsageError": "stillframe.errors",
+    "VideoSink": "stillframe.pipeline.video_sink",
     "frames": "stillframe.pipeline.source",
     "load": "stillframe.models.zoo",
     "open_source": "stillframe.pipeline.source",
@@ -50,26 +56,35 @@ if TYPE_CHECKING:
     from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
     from stillframe.models.zoo import load
     from stillframe.pipeline.frame import Frame
+    from stillframe.pipeline.record_sinks import CsvSink, JsonlSink, MotSink
     from stillframe.pipeline.source import frames, open_source
-    from stillframe.pipeline.source_info import Source
+    from stillframe.pipeline.source_info import Source, SourceInfo
     from stillframe.pipeline.stream import stream
+    from stillframe.pipeline.video_sink import VideoSink
+    from stillframe.reuse.session import ReuseSession
 
 __all__ = [
+    "CsvSink",
     "Detections",
     "Evidence",
     "Frame",
+    "JsonlSink",
     "Mask",
     "Model",
     "ModelError",
+    "MotSink",
     "Picture",
     "QualityError",
     "Result",
+    "ReuseSession",
     "SinkError",
     "Source",
     "SourceError",
+    "SourceInfo",
     "StillframeError",
     "Tensors",
     "UsageError",
+    "VideoSink",
     "__version__",
     "frames",
     "load",

@@ -1,0 +1,156 @@
+"""What users see: the listed names, README's code, its commands, the examples and the documents."""
+
+import ast
+import inspect
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stillframe
+from stillframe.errors import ModelError, SourceError
+from stillframe.models import zoo
+from stillframe.pipeline import cli
+from stillframe.pipeline.runner import MODES
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PICTURE_BYTES = 200_000
+
+
+def needs_packages() -> None:
+    """Skip where the default model or clip can neither be found nor fetched."""
+    try:
+        zoo.path("centerface")
+        stillframe.open_source("sample:sports2d_demo").close()
+    except (ModelError, SourceError) as error:
+        pytest.skip(str(error))
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_there_and_nothing_else_is_shown() -> None:
+    assert dir(stillframe) == sorted(stillframe.__all__)
+    assert len(set(stillframe.__all__)) == len(stillframe.__all__)
+    for name in stillframe.__all__:
+        assert getattr(stillframe, name) is not None
+    with pytest.raises(AttributeError, match="module 'stillframe' has no attribute 'nonsense'"):
+        stillframe.nonsense  # noqa: B018
+
+
+def test_names_that_type_checkers_see_are_those_that_are_imported() -> None:
+    """The imports under TYPE_CHECKING, the table of homes and __all__ say the same."""
+    tree = ast.parse((ROOT / "src" / "stillframe" / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: str(node.module)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == stillframe._HOMES
+    assert {*seen, "__version__"} == set(stillframe.__all__)
+
+
+def test_every_public_name_stands_in_the_document_and_has_a_docstring() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in set(stillframe.__all__) - {"__version__", "Result", "Evidence"}:
+        assert re.search(rf"\b{name}\b", page), f"docs/api.md does not name {name}"
+        assert inspect.getdoc(getattr(stillframe, name))
+
+
+def test_the_document_gives_the_defaults_of_stream() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    found = re.search(r"`stream\(source, (.*?)\)`", page, re.DOTALL)
+    assert found is not None
+    parameters = inspect.signature(stillframe.stream).parameters
+    written = dict(part.split("=") for part in re.split(r",\s+", found.group(1)) if "=" in part)
+    given = {
+        name: repr(each.default).replace("'", '"')
+        for name, each in parameters.items()
+        if each.default is not inspect.Parameter.empty
+    }
+    assert written == given
+
+
+# --- README --------------------------------------------------------------------------------------
+
+
+def commands(name: str) -> str:
+    told = subprocess.run(
+        [ROOT / "scripts" / "readme-command", name], capture_output=True, text=True, check=True
+    )
+    return told.stdout.strip()
+
+
+def test_the_commands_of_readme_can_be_taken_out_of_it() -> None:
+    """CI runs what this gives, see .ci/run."""
+    assert commands("run").startswith("python3 -m venv .venv && .venv/bin/pip install -e . && ")
+    assert commands("run").endswith(" run --out out.mp4 --jsonl out.jsonl")
+    assert commands("tests").endswith("pip install -e '.[dev]' && .venv/bin/pytest")
+    assert "scripts/readme-command tests" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+@pytest.mark.fetch
+def test_the_code_in_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    needs_packages()
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(code.strip().splitlines()) == 10
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("faces, computed") >= 1
+
+
+@pytest.mark.fetch
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_runs(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    needs_packages()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    main = runpy.run_path(str(path))["main"]
+    main(most=4) if "most" in inspect.signature(main).parameters else main()
+    assert capsys.readouterr().out
+
+
+# --- documents -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_option_of_run_stands_in_the_document() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    options = set(re.findall(r"--[a-z-]+", inspect.getsource(cli.run)))
+    parameters = inspect.signature(cli.run).parameters
+    options |= {f"--{name.replace('_', '-')}" for name in parameters if name != "source"}
+    missing = {option for option in options if option not in page}
+    assert not missing
+    assert "--reuse " + "\\|".join(MODES) in page
+
+
+def test_exit_codes_stand_in_the_document() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for error in stillframe.StillframeError.__subclasses__():
+        assert f"| {error.exit_code} |" in page
+
+
+def test_pictures_are_small_and_used() -> None:
+    for picture in (ROOT / "docs" / "images").iterdir():
+        if picture.suffix in (".png", ".jpg"):
+            assert picture.stat().st_size < PICTURE_BYTES
+            assert any(picture.name in path.read_text(encoding="utf-8") for path in DOCUMENTS)
