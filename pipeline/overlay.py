@@ -88,7 +88,8 @@ def draw(image: Image, result: Result) -> Image:
 def tint(image: Image, changed: NDArray[np.uint8] | None, view: View | None) -> Image:
     """A copy of (H, W, 3) with what was treated as new tinted and outlined.
 
-    changed: (H', W') 0 or 1 over the model's input, as `view` lays it over the source; None: all of it.
+    changed: (H', W') of 0 or 1 over the model's input, as `view` lays it over the source;
+    None: all of it.
     """
     canvas = np.array(image, np.uint8, order="C")
     if changed is None or view is None:
