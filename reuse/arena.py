@@ -14,12 +14,13 @@ requests. Inside, sizes and offsets are counted in units of the alignment.
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+ALIGNMENT = 64  # bytes: a cache line
 SEARCH_LIMIT = 1000  # steps of branch and bound, each about 50 µs
 FEW = 200  # tensors up to which branch and bound is tried at all
 EXACT_SHARE = 0.75  # of the limit for branch and bound, the rest for local search
@@ -50,7 +51,7 @@ class Placement:
 
 
 def place(
-    requests: Iterable[Request], *, alignment: int = 64, search_limit: int = SEARCH_LIMIT
+    requests: Iterable[Request], *, alignment: int = ALIGNMENT, search_limit: int = SEARCH_LIMIT
 ) -> Placement:
     """An offset, a multiple of `alignment`, for every request.
 
@@ -70,6 +71,16 @@ def place(
     for request, at in zip(solid, best, strict=True):
         offsets[request.name] = at * alignment
     return Placement(offsets, problem.top(best) * alignment, problem.bound * alignment)
+
+
+def lower_bound(requests: Iterable[Request], *, alignment: int = ALIGNMENT) -> int:
+    """The largest sum of bytes alive at one instruction, as in a placement of these requests."""
+    grows: dict[int, int] = {}
+    for request in requests:
+        size = -(-request.size // alignment) * alignment
+        grows[request.first] = grows.get(request.first, 0) + size
+        grows[request.last + 1] = grows.get(request.last + 1, 0) - size
+    return max(accumulate(grows[instruction] for instruction in sorted(grows)), default=0)
 
 
 def _check(requests: Sequence[Request], alignment: int) -> None:
@@ -131,7 +142,7 @@ def _problem(requests: Sequence[Request], unit: int) -> _Problem:
     largest = [crowd for crowd, after in pairwise(alive) if not crowd < after] + alive[-1:]
     crowds = np.array([[item in crowd for item in items] for crowd in largest], bool)
     crowds = crowds.reshape(len(largest), len(requests))
-    bound = max((sum(sizes[item] for item in crowd) for crowd in largest), default=0)
+    bound = lower_bound(requests, alignment=unit) // unit
     return _Problem(sizes, lives, neighbours, crowds, bound)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import prod
 
-from stillframe.reuse.arena import Request
+from stillframe.reuse.arena import ALIGNMENT, Request
 from stillframe.reuse.dominance import Masks, meet, reads, single
 from stillframe.reuse.graph import ISLAND, Graph
 from stillframe.reuse.storage import NO_RING, Storage, lay_out, region_tensors
@@ -89,7 +89,9 @@ class Lifetimes:
 
     @property
     def persistent_bytes(self) -> int:
-        return sum(self.lives[name].bytes for name in self.persistent)
+        """Of all persistent roots side by side, each rounded up to the arena's alignment."""
+        sizes = (self.lives[name].bytes for name in self.persistent)
+        return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
     def requests(self) -> tuple[Request, ...]:
         """What the arena must hold: transient roots, alive while any of their views is."""
@@ -122,24 +124,38 @@ def analyse(
     that was active. storage: views and rings, by default those of `lay_out`. exports: graph outputs
     and inputs of islands whose changes are copied out right behind their writer, so that nobody
     else looks at all of them. recomputed: tensors that need not survive on behalf of their readers,
-    because whatever a reader looks at is computed again each frame (`halo`).
+    because whatever a reader looks at is computed again each frame, between zeros that are written
+    again too (`halo`).
 
     Raises ValueError for names that are no activations, and for cut-offs without values of their
-    own.
+    own or that are recomputed.
     """
     storage = lay_out(graph) if storage is None else storage
+    _check(set(region_tensors(graph)), storage, cutoffs, exports, recomputed)
+    forced = reasons(graph, cutoffs, storage=storage, exports=exports)
+    return settle(graph, forced, storage=storage, exports=exports, recomputed=recomputed)
+
+
+def settle(
+    graph: Graph,
+    forced: "Forced",
+    *,
+    storage: Storage,
+    exports: AbstractSet[str],
+    recomputed: AbstractSet[str],
+) -> Lifetimes:
+    """The lives that follow from reasons; as `analyse`, which finds those first."""
     names = region_tensors(graph)
-    _check(names, storage, cutoffs, exports, recomputed)
-    found, proofs = reasons(graph, cutoffs, storage=storage, exports=exports)
-    forced = {
-        name: tuple(r for r in found[name] if name not in recomputed or r.kind not in LIFTED)
+    held = {
+        name: tuple(
+            r for r in forced.reasons[name] if name not in recomputed or r.kind not in LIFTED
+        )
         for name in names
     }
     roots = {name: storage.root(name) for name in names}
     sharing: dict[str, list[str]] = {}
     for name in names:
         sharing.setdefault(roots[name], []).append(name)
-
     writers = {name: index for index, node in enumerate(graph.nodes) for name in node.outputs}
     readers = graph.readers()
     lives: dict[str, Life] = {}
@@ -155,14 +171,14 @@ def analyse(
             name,
             root,
             _bytes(graph, storage, name) if root == name else 0,
-            any(forced[other] for other in sharing[root]),
-            _why(forced, name, sharing[root]),
-            forced[name],
+            any(held[other] for other in sharing[root]),
+            _why(held, name, sharing[root]),
+            held[name],
             first,
             max([first, *seen]),
             described(graph, seen[-1]) if seen else "",
         )
-    used = [proofs[name] for name in names if not lives[name].persistent]
+    used = [forced.proofs[name] for name in names if not lives[name].persistent]
     return Lifetimes(lives, frozenset[str]().union(*used))
 
 
@@ -180,21 +196,22 @@ def free_cutoffs(
     return frozenset((able & kept) - lifetimes.relied_on)
 
 
-LIFTED = frozenset({"window", "others"})
-"""Reasons that fall away if what a reader looks at is computed again."""
+LIFTED = frozenset({"window", "others", "ring"})
+"""Reasons that fall away if what a reader looks at is computed again, and the ring is cleared."""
 
 
 def _check(
-    names: Collection[str],
+    known: AbstractSet[str],
     storage: Storage,
     cutoffs: AbstractSet[str],
     exports: AbstractSet[str],
     recomputed: AbstractSet[str],
 ) -> None:
-    known = set(names)
     for what, group in (("cut-off", cutoffs), ("export", exports), ("recomputed", recomputed)):
         for name in sorted(group - known):
             raise ValueError(f"{what} {name!r} is no activation of the graph's regions")
+    for name in sorted(cutoffs & recomputed):
+        raise ValueError(f"cut-off {name!r} is recomputed: nothing is stored to compare with")
     for name in sorted(cutoffs):
         view = storage.views.get(name)
         if view is not None and not view.own_mask:
@@ -203,15 +220,22 @@ def _check(
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """By activation: all that forces it to survive; and what must not be cut off, or there would be
+    more."""
+
+    reasons: Mapping[str, tuple[Reason, ...]]
+    proofs: Mapping[str, frozenset[str]]
+
+
 def reasons(
     graph: Graph,
     cutoffs: AbstractSet[str],
     *,
     storage: Storage,
     exports: AbstractSet[str] = frozenset(),
-) -> tuple[dict[str, tuple[Reason, ...]], dict[str, frozenset[str]]]:
-    """By activation: all that forces it to survive; and what must not be cut off, or there would be
-    more."""
+) -> Forced:
     masks = Masks(graph, cutoffs)
     names = region_tensors(graph)
     found: dict[str, list[Reason]] = {name: [] for name in names}
@@ -256,7 +280,7 @@ def reasons(
     for name, ring in storage.rings.items():
         if ring != NO_RING:
             force(name, "ring")
-    return {name: tuple(each) for name, each in found.items()}, proofs
+    return Forced({name: tuple(each) for name, each in found.items()}, proofs)
 
 
 Seen = list[tuple[str, Window | None]]

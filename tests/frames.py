@@ -117,6 +117,7 @@ class Video:
 
     Raises RubbishError. refresh: cut-offs are now and then computed and marked where nothing was
     active, and transients behind them where that looks. broad: marks spread by windows.
+    computed: positions of each tensor in the last frame.
     """
 
     graph: Graph
@@ -204,19 +205,26 @@ class Video:
     def transient(self, name: str) -> bool:
         return self.storage.root(name) not in self.persistent
 
-    def step(self) -> None:
-        """One frame; the first one is dense."""
+    def step(self, changed: dict[str, Flags] | None = None) -> None:
+        """One frame; the first one is dense. changed: marks of the graph inputs, else at random."""
         self.frame += 1
         dense = self.frame == 0
         marks: dict[str, Flags] = {}
-        active: dict[str, Flags] = {}
-        forced: dict[str, Flags] = {}
         for port in self.graph.inputs:
             share = 1.0 if dense else self.draw.choice([0.0, 0.02, 0.1, 0.1, 0.5, 1.0])
             marks[port.name] = self.some(self.size(port.name), share)
-        for index, node in enumerate(self.graph.nodes):
-            self._mark(index, node, dense, marks, active, forced)
+            if changed is not None and not dense:
+                marks[port.name] = changed[port.name]
+        kept, forced = {}, {}
+        for node in self.graph.nodes:
+            for name in node.outputs:
+                kept[name], forced[name] = self._compared(node, name, dense)
+        active = self._mark(marks, kept, forced, dense)
         wanted = self._wanted(active, forced)
+        if self.recomputed and not dense and not self.refresh:
+            self._foresee(marks, kept, forced, wanted)
+        for name, positions in wanted.items():
+            self.computed[name] = int(positions.sum())
         self.active = active
 
         for port in self.graph.inputs:
@@ -243,30 +251,64 @@ class Video:
         if name in self.exports:
             self.look("its export", name, marks[name])
 
+    def _compared(self, node: Node, name: str, dense: bool) -> tuple[Flags, Flags]:
+        """Where a tensor stays marked if it was active, and where it is forced."""
+        size = self.size(name)
+        kept, forced = np.ones(size, bool), np.zeros(size, bool)
+        if dense:
+            return kept, forced
+        if node.op == ISLAND:
+            kept = self.some(size, 0.5)
+        elif name in self.cutoffs:
+            kept = self.some(size, self.draw.choice([0.0, 0.5, 0.9]))
+            if self.refresh and not self._alias(name) and node.op != "Concat":
+                forced = self.some(size, 0.1)
+        return kept, forced
+
     def _mark(
         self,
-        index: int,
-        node: Node,
-        dense: bool,
         marks: dict[str, Flags],
-        active: dict[str, Flags],
+        kept: dict[str, Flags],
         forced: dict[str, Flags],
+        dense: bool,
+    ) -> dict[str, Flags]:
+        """Add the marks of all tensors to those of the inputs; -> where they are active."""
+        active: dict[str, Flags] = {}
+        for index, node in enumerate(self.graph.nodes):
+            for name in node.outputs:
+                found = np.full(self.size(name), dense)
+                for number, source in enumerate(node.inputs):
+                    if (index, number) in self.spread:
+                        found |= (self.spread[index, number] & marks[source]).any(axis=1)
+                active[name] = found
+                marks[name] = found & kept[name] | forced[name]
+        return active
+
+    def _foresee(
+        self,
+        marks: dict[str, Flags],
+        kept: dict[str, Flags],
+        forced: dict[str, Flags],
+        wanted: dict[str, Flags],
     ) -> None:
-        for name in node.outputs:
-            found = np.zeros(self.size(name), bool)
-            for number, source in enumerate(node.inputs):
-                if (index, number) in self.spread:
-                    found |= (self.spread[index, number] & marks[source]).any(axis=1)
-            active[name] = found | dense
-            forced[name] = np.zeros(self.size(name), bool)
-            marks[name] = active[name].copy()
-            if node.op == ISLAND and not dense:
-                marks[name] &= self.some(len(found), 0.5)
-            elif name in self.cutoffs and not dense:
-                marks[name] &= self.some(len(found), self.draw.choice([0.0, 0.5, 0.9]))
-                if self.refresh and not self._alias(name) and node.op != "Concat":
-                    forced[name] = self.some(len(found), 0.1)
-                    marks[name] |= forced[name]
+        """What is computed must not depend on what a later comparison finds out."""
+        for index, node in enumerate(self.graph.nodes):
+            if node.op == ISLAND or not self.transient(node.output):
+                continue
+            later = [name for after in self.graph.nodes[index:] for name in after.outputs]
+            other = kept | {
+                name: self.some(self.size(name), 0.3)
+                for name in later
+                if not kept[name].all() or name in self.cutoffs
+            }
+            again = {port.name: marks[port.name] for port in self.graph.inputs}
+            if not np.array_equal(
+                self._wanted(self._mark(again, other, forced, False), forced)[node.output],
+                wanted[node.output],
+            ):
+                raise RubbishError(
+                    f"node {index} {node.op} -> {node.output!r} would have to know the future"
+                )
 
     def _wanted(self, active: dict[str, Flags], forced: dict[str, Flags]) -> dict[str, Flags]:
         """What each tensor is computed at: active, forced, and looked at beyond what is active."""
@@ -286,8 +328,6 @@ class Video:
                     else (wanted[out] & ~active[out])
                 )
                 wanted[source] = wanted[source] | sources(self.goes_into[index, number], beyond)
-        for name, positions in wanted.items():
-            self.computed[name] = self.computed.get(name, 0) + int(positions.sum())
         return wanted
 
     def _run_island(self, node: Node, marks: dict[str, Flags]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillframe.reuse import arena
-from stillframe.reuse.arena import Placement, Request, place
+from stillframe.reuse.arena import Placement, Request, lower_bound, place
 
 UNIT = 64
 
@@ -106,7 +106,7 @@ def verify(requests: list[Request], placement: Placement, unit: int = UNIT) -> N
         sum(taken(r.size, unit) for r in requests if r.first <= instruction <= r.last)
         for instruction in {r.first for r in requests}
     ]
-    assert placement.lower_bound == max(live, default=0)
+    assert placement.lower_bound == max(live, default=0) == lower_bound(requests, alignment=unit)
     assert placement.size >= placement.lower_bound
 
 

@@ -1,0 +1,235 @@
+"""Dropping what only readers keep: it must still hold when played, fit, and cost what is said."""
+
+import random
+
+import numpy as np
+import pytest
+
+from stillframe.reuse import halo
+from stillframe.reuse.arena import place
+from stillframe.reuse.dominance import reads
+from stillframe.reuse.graph import ISLAND, Graph
+from stillframe.reuse.halo import choose_transients
+from stillframe.reuse.lifetimes import analyse, reasons
+from stillframe.reuse.storage import lay_out
+from tests.frames import Video
+from tests.nets import Net, random_net
+from tests.test_lifetimes import copied_out, writable
+
+
+def pooled(net: Net) -> Graph:
+    """Twice conv 3x3 -> maxpool 2x2, of equal bytes: a 16x16x8, b 8x8x32."""
+    x = net.conv(net.input(16, 16, 3), 8, name="a")
+    x = net.conv(net.pool(x, name="p"), 32, name="b")
+    return net.graph(net.pool(x, name="y"))
+
+
+def test_convolutions_before_pools_share_one_place_for_a_narrow_halo() -> None:
+    net = Net()
+    graph = pooled(net)
+    choice = choose_transients(graph, None, active_share=5 * 5 / 16 / 16)
+    # Positions 5..9 changed: a is active at 4..10, p at 2..5 and b at 1..6. y, at 0..3, looks at
+    # 0..7 of b; p is kept. Then p, at 2..5, looks at 4..11 of a.
+    extra = {"a": (8 * 8 - 7 * 7) * 27 * 8, "b": (8 * 8 - 6 * 6) * 72 * 32}
+    assert {drop.name: drop.extra_work for drop in choice.drops} == extra
+    assert sorted(drop.bytes_saved for drop in choice.drops) == [0, 8192]  # the first gains nothing
+    assert choice.bytes == analyse(graph, frozenset()).persistent_bytes - 8192
+    own = 7 * 7 * 27 * 8 + 4 * 4 * 4 * 8 + 6 * 6 * 72 * 32 + 4 * 4 * 4 * 32
+    assert choice.work == own
+    assert choice.recomputed == {"a", "b"}
+
+
+def test_a_drop_that_gains_nothing_is_not_made() -> None:
+    net = Net()
+    graph = net.graph(net.pool(net.conv(net.input(16, 16, 3), 8), name="y"))
+    assert choose_transients(graph, None).drops == ()
+
+
+def test_nothing_is_dropped_where_everything_fits_and_no_more_than_needed() -> None:
+    net = Net()
+    x = net.input(16, 16, 3)
+    for _ in range(5):
+        x = net.conv(x, 8)
+    graph = net.graph(x)
+    everything = choose_transients(graph, None)
+    start = analyse(graph, frozenset()).persistent_bytes
+    assert choose_transients(graph, start).drops == ()
+    assert choose_transients(graph, start).bytes == start
+    half = (start + everything.bytes) // 2
+    some = choose_transients(graph, half)
+    assert some.bytes <= half
+    assert 0 < len(some.drops) < len(everything.drops)
+    assert choose_transients(graph, 1) == everything  # as near as it comes
+
+
+def test_cheap_work_goes_first() -> None:
+    """Two tensors of equal bytes, and a large transient so that either one is a gain."""
+    net = Net()
+    x = net.point(net.input(16, 16, 2), 64, "large")
+    narrow = net.point(net.point(x, 2), 8, "narrow")  # a 1x3 looks at it
+    wide = net.conv(narrow, 8, (1, 3), "wide")  # a 7x7 looks at it
+    graph = net.graph(net.conv(wide, 8, (7, 7), name="y"))
+    start = choose_transients(graph, 10**9).bytes
+    (drop,) = choose_transients(graph, start - 1).drops
+    assert (drop.name, drop.bytes_saved) == ("narrow", 16 * (16 + 2) * 8 * 4)
+    assert {drop.name for drop in choose_transients(graph, None).drops} == {"narrow", "wide"}
+
+
+def occupied(net: Net, tensor: str) -> Graph:
+    """A large transient behind `tensor`, so that the arena has room for what is dropped."""
+    return net.graph(net.point(net.point(tensor, 32), name="z"))
+
+
+def test_what_the_caller_an_island_or_the_whole_picture_needs_stays() -> None:
+    net = Net()
+    x = net.conv(net.input(8, 8, 2), name="a")
+    y = net.binary(x, net.mean(x, name="mean"), "b")
+    y = net.conv(net.island(y, shape=(8, 8, 2), name="c"), name="d")
+    graph = occupied(net, net.conv(y, name="e"))
+    kept = analyse(graph, frozenset()).persistent
+    assert kept == {"x", "a", "b", "c", "d", "z"}
+    assert choose_transients(graph, None).recomputed == {"d"}
+
+
+def test_a_dropped_tensor_does_not_cut_off_and_the_growth_is_counted() -> None:
+    net = Net()
+    y = net.conv(net.conv(net.input(32, 32, 3), 8, name="a"), 8, name="y")
+    graph = occupied(net, y)
+    choice = choose_transients(graph, 0, cutoffs={"a", "y"}, active_share=10 * 10 / 32 / 32)
+    (drop,) = choice.drops
+    behind = 10 * 10 * (8 * 32 + 32 * 2)
+    assert choice.work == 12 * 12 * 27 * 8 + 12 * 12 * 72 * 8 + behind
+    assert drop.extra_work == (16 * 16 - 12 * 12) * 27 * 8 + (14 * 14 - 12 * 12) * 72 * 8
+    with pytest.raises(ValueError, match=r"^cut-off 'a' is recomputed: nothing is stored to comp"):
+        analyse(graph, {"a"}, recomputed={"a"})
+
+
+def model_of(graph: Graph, cutoffs: frozenset[str], share: float = 0.1) -> halo._Model:
+    storage = lay_out(graph)
+    seen = [[] if node.op == ISLAND else reads(node, graph) for node in graph.nodes]
+    forced = reasons(graph, cutoffs, storage=storage)
+    return halo._Model(graph, storage, cutoffs, frozenset(), share, forced, seen)
+
+
+@pytest.mark.parametrize(
+    ("cutoffs", "early_first", "known"),
+    [
+        (set(), True, True),
+        ({"late"}, True, False),
+        ({"late"}, False, True),
+        ({"c"}, True, False),
+        ({"c"}, False, True),
+    ],
+)
+def test_a_halo_that_hangs_on_a_later_comparison_cannot_be_foreseen(
+    cutoffs: set[str], early_first: bool, known: bool
+) -> None:
+    """y looks at `early` where only `late` changed, which c or late itself may find out."""
+    net = Net()
+    x = net.input(8, 8, 2)
+    if early_first:
+        net.conv(x, name="early")
+    net.conv(net.conv(x, name="c"), name="late")
+    if not early_first:
+        net.conv(x, name="early")
+    graph = occupied(net, net.binary("early", "late", "y"))
+    model = model_of(graph, frozenset(cutoffs))
+    assert model.foreseeable(frozenset({"early"})) is known
+    if not cutoffs:
+        assert choose_transients(graph, None).recomputed == {"early", "c"}
+    if cutoffs == {"late"} and early_first:
+        # both or none: without its comparison the later one is no surprise
+        assert choose_transients(graph, None, cutoffs=cutoffs).recomputed >= {"late"}
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.01])
+def test_a_share_that_makes_no_sense_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"^the active share must be above 0 and at most 1, got"):
+        choose_transients(pooled(Net()), None, active_share=share)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_nobody_looks_at_rubbish_when_halos_are_computed_again(seed: int) -> None:
+    """And no halo has to be known before a comparison that decides it has run."""
+    draw = random.Random(seed)
+    graph = random_net(seed)
+    storage = lay_out(graph)
+    share = draw.choice([0.0, 0.1, 0.3])
+    cutoffs = frozenset(name for name in writable(graph) if draw.random() < share)
+    exports = copied_out(graph) if draw.random() < 0.5 else frozenset[str]()
+    budget = None if draw.random() < 0.5 else draw.randrange(20_000)
+    choice = choose_transients(graph, budget, cutoffs=cutoffs, storage=storage, exports=exports)
+    cutoffs -= choice.recomputed
+    lifetimes = analyse(
+        graph, cutoffs, storage=storage, exports=exports, recomputed=choice.recomputed
+    )
+    assert not choice.recomputed & lifetimes.persistent
+    used = lifetimes.persistent_bytes + place(lifetimes.requests()).size
+    assert used <= choice.bytes  # fewer cut-offs can only let more be proven
+    video = Video(
+        graph,
+        lifetimes,
+        storage,
+        cutoffs,
+        draw,
+        exports=exports,
+        recomputed=choice.recomputed,
+        broad=draw.random() < 0.5,
+    )
+    for _ in range(5):
+        video.step()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_estimate_is_at_least_the_work_of_its_rectangle(seed: int) -> None:
+    """Hardly more in a chain; elsewhere rectangles are joined to rectangles around both."""
+    graph = random_net(seed) if seed % 2 else chain(seed)
+    storage = lay_out(graph)
+    choice = choose_transients(graph, None, storage=storage)
+    model = model_of(graph, frozenset())
+    for recomputed in (frozenset[str](), choice.recomputed):
+        lifetimes = model.lifetimes(recomputed)
+        video = Video(
+            graph,
+            lifetimes,
+            storage,
+            frozenset(),
+            random.Random(seed),
+            recomputed=recomputed,
+            broad=True,
+        )
+        changed = {}
+        for port in graph.inputs:
+            outline = model.outline(port.name)
+            changed[port.name] = np.outer(outline.rows, outline.cols).ravel()
+        video.step()
+        video.step(changed)
+        done = sum(
+            video.computed[node.output] * halo.work_per_position(node, graph, windows)
+            for node, windows in zip(graph.nodes, model.seen, strict=True)
+            if node.op != ISLAND
+        )
+        if any(node.op == ISLAND for node in graph.nodes):
+            continue
+        estimate = model.work(recomputed)
+        assert estimate >= done
+        if seed % 2 == 0:
+            assert estimate <= 1.1 * done
+
+
+def chain(seed: int) -> Graph:
+    draw = random.Random(seed)
+    net = Net()
+    x = net.input(12, 10, 2)
+    for _ in range(6):
+        kind = draw.randrange(4)
+        if kind == 0:
+            x = net.conv(x, kernel=draw.choice([(3, 3), (1, 3), (5, 5)]))
+        elif kind == 1:
+            x = net.point(x)
+        elif kind == 2 and min(net.shapes[x][:2]) > 3:
+            x = net.pool(x)
+        else:
+            height, width, _ = net.shapes[x]
+            x = net.resize(x, height, width, True)
+    return net.graph(x)
