@@ -66,7 +66,7 @@ class GateSettings:
     as multiples of the measured noise. least_noise, most_noise: what is believed of it, grey
     levels. margin: pixels by which what is new grows to each side. hold: frames for which `soft`
     times the limits hold where something moved. flush: share of new pixels above which all are.
-    sweep: share of blocks that drift by themselves above which the light has changed. stripes: each
+    sweep: share of blocks that drift together above which the light has changed. stripes: each
     frame the next of so many stripes of the picture is new; 0: none is. max_age: frames after which
     all is new; 0: never. exact: plain inequality; of the rest only flush, stripes and max_age hold.
     """
@@ -79,7 +79,7 @@ class GateSettings:
     hold: int = 2
     soft: float = 0.67
     flush: float = 0.8
-    sweep: float = 0.1
+    sweep: float = 0.3
     stripes: int = 0
     max_age: int = 0
     exact: bool = False

@@ -36,7 +36,7 @@ class NoiseMeter:
     overall: float = field(init=False)
     sigma: NDArray[np.float64] = field(init=False)
     _probe: NDArray[np.uint8] = field(init=False, repr=False)
-    _means: NDArray[np.float32] = field(init=False, repr=False)
+    _means: NDArray[np.float64] = field(init=False, repr=False)
     _histogram: NDArray[np.float64] = field(init=False, repr=False)
     _every: NDArray[np.float64] = field(init=False, repr=False)
     _turn: int = field(init=False, repr=False, default=0)
@@ -44,7 +44,7 @@ class NoiseMeter:
     def __post_init__(self) -> None:
         rows = -(-self.height // SPACING)
         self._probe = np.zeros((rows, self.width * 3), np.uint8)
-        self._means = np.zeros(-(-self.width // STRETCH) + 2, np.float32)
+        self._means = np.zeros(-(-self.width // STRETCH) + 2)
         self._histogram = np.zeros((BINS, LEVELS))
         self._every = np.zeros(LEVELS)
         self.sigma = np.full(BINS, self.least)

@@ -132,6 +132,12 @@ def join(above, here, below, row):
 
 
 @kernel
+def clear(row):
+    for x in range(row.shape[0]):
+        row[x] = 0
+
+
+@kernel
 def any_on(row):
     found = OFF
     for x in range(row.shape[0]):
@@ -153,10 +159,10 @@ def find(
     sizes (3 W), over (W) and eroded (4, W) uint8.
     """
     height, width = limits.shape
-    columns[:] = I16(0)
-    ring[:] = I16(0)
-    strip[:] = I16(0)
-    eroded[:] = OFF
+    clear(columns)
+    clear(strip)
+    for line in range(SIDE):
+        clear(ring[line])
     middle = columns[REACH : REACH + 3 * width]
     a, b, c, d, e = columns, columns[3:], columns[6:], columns[9:], columns[12:]  # SIDE pixels
     moved = 0  # bit k: row y - k differs from the reference
@@ -202,7 +208,7 @@ def gather(strip, totals):
         for i in range(part.shape[0]):
             total += np.int32(part[i])
         totals[block] = total
-    strip[:] = I16(0)
+    clear(strip)
 
 
 @kernel
@@ -216,40 +222,48 @@ def has_seed(seeds, sown, top, bottom, left, right):
 
 @kernel
 def drift(totals, limit, sweep, seeds, sown):
-    """Sow the blocks whose mean difference is beyond the limit; -> how many without other seeds.
+    """Sow the blocks whose mean difference is beyond the limit; -> whether the light changed.
 
-    Where those are more than `sweep` of all blocks the light has changed: then half the limit
-    holds, so that blocks which lag behind by noise are taken in the same frame.
+    That is so where a block without other seeds is beyond the limit, and more than `sweep` of all
+    blocks are beyond half of it to the same side. Then half the limit holds for all, so that they
+    come in the same frame and, from then on, keep in step.
     """
     height, width = seeds.shape
-    alone = 0
-    for taking in range(2):
-        if taking and alone > sweep * totals.size:
-            limit *= 0.5
-        for block_y in range(totals.shape[0]):
-            top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
-            for block_x in range(totals.shape[1]):
-                left, right = block_x * BLOCK, min(block_x * BLOCK + BLOCK, width)
-                if abs(totals[block_y, block_x]) <= limit * (3 * (bottom - top) * (right - left)):
-                    continue
-                if not taking:
-                    alone += 0 if has_seed(seeds, sown, top, bottom, left, right) else 1
-                    continue
+    alone, brighter, darker = 0, 0, 0
+    for block_y in range(totals.shape[0]):
+        top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
+        for block_x in range(totals.shape[1]):
+            left, right = block_x * BLOCK, min(block_x * BLOCK + BLOCK, width)
+            total, most = totals[block_y, block_x], limit * (3 * (bottom - top) * (right - left))
+            brighter += total > 0.5 * most
+            darker += total < -0.5 * most
+            if abs(total) > most and not has_seed(seeds, sown, top, bottom, left, right):
+                alone += 1
+    light = alone > 0 and max(brighter, darker) > sweep * totals.size
+    if light:
+        limit *= 0.5
+    for block_y in range(totals.shape[0]):
+        top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
+        for block_x in range(totals.shape[1]):
+            left, right = block_x * BLOCK, min(block_x * BLOCK + BLOCK, width)
+            if abs(totals[block_y, block_x]) > limit * (3 * (bottom - top) * (right - left)):
                 for y in range(top, bottom):
                     if sown[y] == OFF:
-                        seeds[y, :] = OFF
+                        clear(seeds[y])
                         sown[y] = ON
                     for x in range(left, right):
                         seeds[y, x] |= ON
-    return alone
+    return light
 
 
 @kernel
 def widen(row, margin, one, other):
     # row (W,) = any of row within margin on each side; one, other (W + 2 margin,) are scratch
     width, window, reach = row.shape[0], 2 * margin + 1, 1
-    one[:] = OFF
-    one[margin : margin + width] = row
+    clear(one)
+    inner = one[margin:]
+    for x in range(width):
+        inner[x] = row[x]
     while 2 * reach <= window:
         ahead = one[reach:]
         for i in range(ahead.shape[0]):
@@ -279,14 +293,14 @@ def grow(seeds, sown, margin, frames, mask, touched, held, lively, one, other, n
         for other_y in range(max(y - margin, 0), min(y + margin + 1, height)):
             if sown[other_y] != OFF:
                 if found == OFF:
-                    near[:] = OFF
+                    clear(near)
                     found = ON
                 source = seeds[other_y]
                 for x in range(width):
                     near[x] |= source[x]
         touched[y] = found
         if found == OFF:
-            row[:] = OFF
+            clear(row)
             if lively[y] != OFF:
                 lively[y] = ON if cool(held[y]) != OFF else OFF
             continue
@@ -335,8 +349,9 @@ def take_over(image, mask, touched, table, reference, limits):
             start = x
             while x < width and row[x] != OFF:
                 x += 1
-            new = image[y, 3 * start : 3 * x]
-            reference[y, 3 * start : 3 * x] = new
+            new, old = image[y, 3 * start : 3 * x], reference[y, 3 * start :]
+            for i in range(new.shape[0]):
+                old[i] = new[i]
             look_up(new, table, limits[y, start:x])
 
 
