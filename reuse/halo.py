@@ -270,12 +270,8 @@ class _Model:
                 if index not in involved:
                     involved.add(index)
                     front += [n for n in self.graph.nodes[index].inputs if lives_shortly(n)]
-            front = [name]
-            while front:  # who may ask for it
-                for index in readers.get(front.pop(), ()):
-                    if index not in involved:
-                        involved.add(index)
-                        front += [n for n in self.graph.nodes[index].outputs if lives_shortly(n)]
+            # Who asks for it. What a reader is asked for itself is the concern of those who ask.
+            involved.update(readers.get(name, ()))
             unknown = set[str]()
             for index, node in enumerate(self.graph.nodes[begin:], begin):
                 blind = node.op == ISLAND or any(n in unknown for n in node.inputs)

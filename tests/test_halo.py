@@ -66,13 +66,23 @@ def test_cheap_work_goes_first() -> None:
     """Two tensors of equal bytes, and a large transient so that either one is a gain."""
     net = Net()
     x = net.point(net.input(16, 16, 2), 64, "large")
-    narrow = net.point(net.point(x, 2), 8, "narrow")  # a 1x3 looks at it
-    wide = net.conv(narrow, 8, (1, 3), "wide")  # a 7x7 looks at it
+    one = net.point(net.point(x, 2), 8, "one")  # a 1x3 looks at it
+    wide = net.conv(one, 8, (1, 3), "a wide")  # a 7x7 looks at it
     graph = net.graph(net.conv(wide, 8, (7, 7), name="y"))
     start = choose_transients(graph, 10**9).bytes
     (drop,) = choose_transients(graph, start - 1).drops
-    assert (drop.name, drop.bytes_saved) == ("narrow", 16 * (16 + 2) * 8 * 4)
-    assert {drop.name for drop in choose_transients(graph, None).drops} == {"narrow", "wide"}
+    assert (drop.name, drop.bytes_saved) == ("one", 16 * (16 + 2) * 8 * 4)
+    assert {drop.name for drop in choose_transients(graph, None).drops} == {"one", "a wide"}
+
+
+def test_views_are_dropped_with_what_they_are_cut_from() -> None:
+    net = Net()
+    x = net.point(net.input(16, 16, 4), 4, "a")
+    half, rest = net.cut(x, (0, 0, 2), name="h"), net.cut(x, size=(16, 16, 2), name="r")
+    y = net.binary(net.conv(half, 4, name="p"), net.conv(rest, 4, name="q"), "y")
+    graph = occupied(net, y)
+    (drop,) = choose_transients(graph, None).drops
+    assert (drop.name, drop.tensors) == ("a", frozenset({"a", "h", "r"}))
 
 
 def occupied(net: Net, tensor: str) -> Graph:
@@ -140,6 +150,15 @@ def test_a_halo_that_hangs_on_a_later_comparison_cannot_be_foreseen(
     if cutoffs == {"late"} and early_first:
         # both or none: without its comparison the later one is no surprise
         assert choose_transients(graph, None, cutoffs=cutoffs).recomputed >= {"late"}
+
+
+def test_what_an_island_changes_is_not_foreseen() -> None:
+    net = Net()
+    x = net.input(8, 8, 2)
+    early = net.conv(x, name="early")
+    late = net.island(x, shape=(8, 8, 2), name="late")
+    graph = occupied(net, net.binary(early, late, "y"))
+    assert not model_of(graph, frozenset()).foreseeable(frozenset({"early"}))
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.01])
