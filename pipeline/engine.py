@@ -30,7 +30,7 @@ class Engine(Protocol):
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """The model's outputs in its own order. None: all of it is new.
 
-        The arrays of an incremental engine are views that its next call overwrites.
+        An incremental engine's next call overwrites them; decoders give results their own arrays.
         """
         ...
 

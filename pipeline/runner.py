@@ -7,8 +7,8 @@ What each mode of reuse does is one row of MODES.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -196,8 +196,6 @@ class Runner:
         outputs = engine.run(self.model.feed(fitted), change)
         watch.lap("infer")
         result = self.model.decode(outputs, view)
-        if engine.incremental:
-            result = _own(result, outputs)
         watch.lap("decode")
         whole = change is None or change.kind == "all" or not engine.incremental
         since_s = frame.time_s if whole or not held else held.since_s
@@ -243,17 +241,3 @@ class Runner:
             self._gate = ChangeGate(*self.model.size, self._mode.gate)
         self._shape = frame.image.shape
         return self._engine
-
-
-def _own(result: Result, outputs: Sequence[NDArray[Any]]) -> Result:
-    """The result with copies of what lies in the outputs, which the next call overwrites."""
-
-    def owned(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: owned(inner) for name, inner in value.items()}
-        if isinstance(value, np.ndarray) and any(np.may_share_memory(value, o) for o in outputs):
-            return value.copy()
-        return value
-
-    kept = {each.name: getattr(result, each.name) for each in fields(result)}
-    return replace(result, **{name: owned(value) for name, value in kept.items()})

@@ -104,16 +104,18 @@ def test_an_unchanged_frame_keeps_its_result_with_its_age(
 def test_a_changed_frame_is_computed_as_if_it_stood_alone(
     model: Model, engines: list[Counting]
 ) -> None:
-    """The whole network runs, so it gets the frame itself and not the gate's reference."""
-    images = [scene(100), scene(100, square=30), scene(101, square=30), scene(100, square=10)]
+    """The whole network runs, so it gets the frame itself and not the gate's reference, which lacks
+    what is within the gate's tolerance: here a level more in every other pixel."""
+    other = np.indices((64, 96)).sum(axis=0)[..., None] % 2
+    images = [scene(100), np.where(scene(100) < 250, scene(100, square=30) + other, 255)]
+    images += [images[1], scene(100, square=10)]
+    images = [image.astype(np.uint8) for image in images]
     with Runner(model) as runner, Runner(model, Settings(reuse="off")) as plain:
-        for with_reuse, alone in zip(play(runner, *images), play(plain, *images), strict=True):
-            if with_reuse.kind == "computed":
-                assert score(with_reuse) == score(alone)
-    fed = engines[0].fed
-    assert len(fed) >= 3
-    tensor = images[1].astype(np.float32).transpose(2, 0, 1)[None] * np.float32(1 / 255)
-    np.testing.assert_allclose(fed[1], tensor, rtol=1e-6)
+        with_reuse, alone = play(runner, *images), play(plain, *images)
+    assert [s.kind for s in with_reuse] == ["computed", "computed", "unchanged", "computed"]
+    assert with_reuse[1].active < 0.5
+    for some, others in zip(with_reuse, alone, strict=True):
+        assert score(some) == score(others)
 
 
 def test_what_is_treated_as_new_is_told(model: Model) -> None:

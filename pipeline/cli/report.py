@@ -24,6 +24,7 @@ from rich.table import Table
 from stillframe.pipeline.metrics import Tally
 
 LINE_EVERY_S = 10.0
+STARTING = "starting; the first run also compiles kernels for this machine"
 # The parts of a frame's way, in order, and what they are called in the table.
 PARTS = {
     "wait": "wait for the source",
@@ -81,7 +82,7 @@ class Report:
             transient=True,
             disable=not console.is_terminal or console.quiet,
         )
-        self._task = self._bar.add_task("frames", total=total, facts="")
+        self._task = self._bar.add_task("frames", total=total, facts=STARTING)
 
     def __enter__(self) -> Self:
         self._bar.start()
