@@ -79,7 +79,7 @@ class GateSettings:
     hold: int = 2
     soft: float = 0.67
     flush: float = 0.8
-    sweep: float = 0.3
+    sweep: float = 0.2
     stripes: int = 0
     max_age: int = 0
     exact: bool = False
