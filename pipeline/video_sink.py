@@ -46,7 +46,10 @@ class Container:
 
 
 _FRAGMENTS = MappingProxyType(
-    {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+    {
+        "movflags": "hybrid_fragmented+delay_moov+frag_keyframe+negative_cts_offsets",
+        "frag_duration": "1000000",
+    }
 )
 _CLUSTERS = MappingProxyType({"cluster_time_limit": "1000"})
 _PLAIN: Mapping[str, str] = MappingProxyType({})

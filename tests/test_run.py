@@ -270,10 +270,24 @@ def test_nothing_is_overwritten_without_force(
     assert len(lines((tmp_path / "a.jsonl").read_text())) == 12
 
 
-def test_the_source_is_never_overwritten(refused: Refused, network: Path, still: Path) -> None:
-    before = still.read_bytes()
-    refused(5, "this is the source itself", still, "--model", network, "--out", still, "--force")
-    assert still.read_bytes() == before
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--mot", "--summary-json", "--out"])
+def test_what_is_read_is_never_written(
+    option: str, refused: Refused, network: Path, clip: Path
+) -> None:
+    before = clip.read_bytes(), network.read_bytes()
+    for path in (clip, network):
+        arguments = [str(clip), "--model", str(network), option, str(path), "--force"]
+        refused(5, "this is read by the same run", *arguments)
+    assert (clip.read_bytes(), network.read_bytes()) == before
+
+
+def test_outputs_that_cannot_be_are_refused_before_any_work(
+    refused: Refused, network: Path, clip: Path, tmp_path: Path
+) -> None:
+    missing = tmp_path / "nowhere" / "figures.json"
+    arguments = [str(clip), "--model", str(network), "--summary-json"]
+    refused(5, "there is no folder", *arguments, str(missing))
+    refused(5, "a folder; name a file in it", *arguments, str(tmp_path))
 
 
 def test_a_full_disk_is_one_line(refused: Refused, network: Path, clip: Path) -> None:

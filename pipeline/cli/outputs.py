@@ -25,12 +25,14 @@ VIDEO = "--out"
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What was asked for. paths: by option; `-` is standard output."""
+    """What was asked for. paths: by option; `-` is standard output. inputs: what is read, and so
+    may not be written, whatever `force` says; what is no file among them is passed over."""
 
     paths: dict[str, str]
     overlay: Overlay = "boxes"
     show: bool = False
     force: bool = False
+    inputs: tuple[str, ...] = ()
     written: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -43,8 +45,22 @@ class Outputs:
             if place in taken:
                 raise UsageError(f"{taken[place]} and {option} both write {path}; name two places")
             taken[place] = option
-            if path != STDOUT and Path(path).is_file() and not self.force:
-                raise SinkError(f"{path}: there is such a file; overwrite it with --force")
+            if path != STDOUT:
+                self._check(Path(path))
+
+    def _check(self, path: Path) -> None:
+        """Raise SinkError for what can be known to fail before any work is done."""
+        if path.is_dir():
+            raise SinkError(f"{path}: a folder; name a file in it")
+        if not path.parent.is_dir():
+            raise SinkError(f"{path}: there is no folder {path.parent}; make it first")
+        if not path.exists():
+            return
+        for read in self.inputs:
+            if os.path.isfile(read) and path.samefile(read):
+                raise SinkError(f"{path}: this is read by the same run; name another file")
+        if path.is_file() and not self.force:
+            raise SinkError(f"{path}: there is such a file; overwrite it with --force")
 
     @contextlib.contextmanager
     def opened(

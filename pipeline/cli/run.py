@@ -133,7 +133,9 @@ def run(
     )
     asked = {"--out": out, "--jsonl": jsonl, "--csv": csv, "--mot": mot}
     asked |= {"--summary-json": summary_json}
-    outputs = Outputs({k: v for k, v in asked.items() if v is not None}, overlay, show, force)
+    outputs = Outputs(
+        {k: v for k, v in asked.items() if v is not None}, overlay, show, force, (source, model)
+    )
     console = Console(stderr=True, quiet=quiet)
     tally = Tally()
     with signals.Stopping() as stopping:
@@ -183,7 +185,10 @@ def _figures(
         "machine": platform.machine(),
         "source": source.info.to_dict(),
         "model": {"name": model.name, "task": model.task, "size": list(model.size)},
-        "settings": asdict(runner.settings),
+        "settings": {
+            name: value if value != float("inf") else None  # JSON has no infinity
+            for name, value in asdict(runner.settings).items()
+        },
         "stopped_by": None if signum is None else signals.name(signum),
         "dropped": source.dropped,
         "damaged": source.skipped,
@@ -197,6 +202,6 @@ def _write_json(path: Path, figures: dict[str, Any], force: bool) -> None:
 
     try:
         with open(claim(path, force), "w", encoding="utf-8") as file:
-            file.write(json.dumps(figures, indent=2) + "\n")
+            file.write(json.dumps(figures, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise SinkError(f"{path}: writing failed: {told(error)}") from None
