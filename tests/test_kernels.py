@@ -164,7 +164,7 @@ def test_the_hosts_tiles_multiply_as_numpy_does(tile: int, bounds: tuple[float, 
         conv.RUN_LENGTH: 3 * depth,
     }.items():
         ins[column] = value
-    arguments = [ctypes.c_int64] * 4 + [ctypes.c_float] * 3
+    arguments = (*[ctypes.c_int64] * 4, *[ctypes.c_float] * 3)
     multiply = ctypes.CFUNCTYPE(None, *arguments)(conv.MULTIPLY_TILES[tile].address)
     multiply(ins.ctypes.data, origins.ctypes.data, stores.ctypes.data, count, *bounds)
     slope, low, high = bounds
@@ -196,7 +196,7 @@ SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4, -1e4, 3e38, -3e38, 88.0, -88
 
 def apply(function: Native, values: Floats, a: float, b: float, slopes: Floats) -> Floats:
     result = values.copy()
-    arguments = [ctypes.c_int64, ctypes.c_int64, ctypes.c_float, ctypes.c_float, ctypes.c_int64]
+    arguments = (ctypes.c_int64, ctypes.c_int64, ctypes.c_float, ctypes.c_float, ctypes.c_int64)
     call = ctypes.CFUNCTYPE(None, *arguments)(function.address)
     call(result.ctypes.data, result.size, a, b, slopes.ctypes.data)
     return result
