@@ -46,10 +46,7 @@ class Container:
 
 
 _FRAGMENTS = MappingProxyType(
-    {
-        "movflags": "hybrid_fragmented+delay_moov+frag_keyframe+negative_cts_offsets",
-        "frag_duration": "1000000",
-    }
+    {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
 )
 _CLUSTERS = MappingProxyType({"cluster_time_limit": "1000"})
 _PLAIN: Mapping[str, str] = MappingProxyType({})
@@ -186,7 +183,9 @@ class VideoSink(Sink):
         height, width = picture.shape[:2]
         options = dict(CODEC_OPTIONS.get(self._codec, {}))
         options["g"] = str(max(1, round(rate * KEY_FRAME_EVERY_S)))
-        if constant:  # pictures in another order than that of show would shift the slots
+        if self._codec != "libvpx-vp9":
+            # in the order of show: otherwise a constant rate's slots shift, and FFmpeg drops the
+            # last pictures of an MP4 that is little longer than one fragment
             options["bf"] = "0"
         stream: Any = self._output.add_stream(self._codec, rate=rate, options=options)
         context = stream.codec_context

@@ -71,8 +71,8 @@ def test_uneven_times_are_kept(suffix: str, within_s: float, tmp_path: Path) -> 
 def test_a_short_clip_at_a_low_rate_keeps_its_last_frame(count: int, tmp_path: Path) -> None:
     source = tmp_path / "in.mp4"
     media.encode(source, media.pictures(count), times=range(count), time_base=Fraction(1, 10))
-    numbers, _ = contents(rewritten(source, tmp_path / "out.mp4"))
-    assert numbers == list(range(count))
+    with av.open(rewritten(source, tmp_path / "out.mp4")) as written:
+        assert sum(1 for _ in written.decode(video=0)) == count
 
 
 def test_an_even_rate_is_not_given_to_an_uneven_clip(tmp_path: Path) -> None:
