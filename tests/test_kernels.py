@@ -164,7 +164,7 @@ def test_the_hosts_tiles_multiply_as_numpy_does(tile: int, bounds: tuple[float, 
         conv.RUN_LENGTH: 3 * depth,
     }.items():
         ins[column] = value
-    arguments = (*[ctypes.c_int64] * 4, *[ctypes.c_float] * 3)
+    arguments: tuple[Any, ...] = (*[ctypes.c_int64] * 4, *[ctypes.c_float] * 3)
     multiply = ctypes.CFUNCTYPE(None, *arguments)(conv.MULTIPLY_TILES[tile].address)
     multiply(ins.ctypes.data, origins.ctypes.data, stores.ctypes.data, count, *bounds)
     slope, low, high = bounds
