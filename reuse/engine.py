@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
 from stillframe.reuse.kernels import table as t
 from stillframe.reuse.kernels.border import COMPARE, EVERYTHING, LISTED, take_in
@@ -221,11 +222,9 @@ class Engine:
         return changed
 
 
-def _island_session(step: IslandStep, threads: int) -> ort.InferenceSession:
+def _island_session(step: IslandStep, threads: int) -> InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return ort.InferenceSession(
-        step.node.attrs["model"], options, providers=["CPUExecutionProvider"]
-    )
+    return InferenceSession(step.node.attrs["model"], options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ import onnx
 import onnx.inliner
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
 from stillframe.errors import ModelError
 from stillframe.reuse.graph import Graph, Shape
@@ -164,7 +165,7 @@ def fold(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
         path = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(path)
         try:
-            onnxruntime.InferenceSession(
+            InferenceSession(
                 model.SerializeToString(),
                 options,
                 providers=["CPUExecutionProvider"],

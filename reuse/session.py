@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
 from stillframe.errors import UsageError
 from stillframe.reuse.engine import Engine, StepStats
@@ -87,7 +88,7 @@ class ReuseSession:
         self._engine: Engine | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._graph: Graph | None = None
-        self._reference: ort.InferenceSession | None = None
+        self._reference: InferenceSession | None = None
         self.last_stats: StepStats | None = None
         fixed = {port.name: port.shape for port in self._model.inputs}
         known = {
@@ -134,7 +135,7 @@ class ReuseSession:
                 options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
                 options.log_severity_level = 3
                 source = self._source if isinstance(self._source, bytes) else str(self._source)
-                self._reference = ort.InferenceSession(
+                self._reference = InferenceSession(
                     source, options, providers=["CPUExecutionProvider"]
                 )
             return self._reference.get_modelmeta()

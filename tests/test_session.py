@@ -334,3 +334,15 @@ def test_where_a_small_change_reaches_nearly_everything_steps_become_dense() -> 
             seen.append(session.step({"x": picture})[1].dense)
     assert seen[0] is False  # tried first, and found to redo most of the network
     assert all(seen[1:])
+
+
+def test_it_can_stand_in_the_place_of_inference_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, picture = net(heads=True), frame()
+    wanted = reference(source, picture)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", ReuseSession)
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    assert isinstance(session, ReuseSession)
+    for got, want in zip(session.run(None, {"x": picture}), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
+    assert session.get_modelmeta().graph_name == "case"
+    session.close()

@@ -77,7 +77,7 @@ def add(new, old, start, end, light, histogram):
 
 @kernel
 def quantile(counts):
-    """The value below which QUANTILE of the counts lie, with linear interpolation; and their sum."""
+    """(value below which QUANTILE of the counts lie, interpolated; sum of the counts)."""
     total, below = 0.0, 0.0
     for value in range(counts.shape[0]):
         total += counts[value]
