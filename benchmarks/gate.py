@@ -11,6 +11,9 @@ wholly unchanged; milliseconds a frame on one core, the median. The answers are 
 frame's mask and reference must keep the promise of docs/change-gate.md. Times are then taken again,
 without the checks. Writes a table in Markdown. Clips are read from --folder where they lie there by
 file name, else fetched as samples. --pictures DIR keeps some frames with what is new in red.
+
+--agreement N instead runs a whole network on every N-th frame and on each gate's reference, and
+tells how far the results agree: what a network loses by what the gate leaves behind.
 """
 
 import argparse
@@ -26,6 +29,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.models import zoo
+from stillframe.models.results import Result
+from stillframe.pipeline.engine import OnnxRuntimeEngine
+from stillframe.pipeline.quality import agreement_with
 from stillframe.pipeline.source import open_source
 from stillframe.reuse.change import ChangeGate, GateSettings
 from stillframe.reuse.kernels.gate import PATCH_SHARE, SIDE
@@ -40,6 +47,15 @@ CLIPS: dict[str, tuple[str, tuple[int, int]]] = {
     "bikes": ("bikes.mp4", (288, 640)),
 }
 """name: file, and the (height, width) that a model would see."""
+
+MODELS = {
+    "vtest": "yolov3-tiny",
+    "sports2d_demo": "centerface",
+    "pose2sim_cam01": "centerface",
+    "blender_screen": "ppocr-det",
+    "bikes": "yolov3-tiny",
+}
+"""Which network sees a clip for --agreement."""
 
 SQUARE = (640, 640)
 GROWTH = 18
@@ -148,6 +164,11 @@ class Row:
 HEAD = ["clip", "size", "gate", "input", "grown", "PSNR, dB", "missed", "unchanged", "ms"]
 
 
+def spec_of(clip: str, folder: Path | None) -> str:
+    path = folder / CLIPS[clip][0] if folder else Path(CLIPS[clip][0])
+    return str(path) if path.exists() else f"sample:{clip}"
+
+
 def pictures(spec: str, size: tuple[int, int], count: int) -> list[Bytes]:
     """The first frames of a clip at (height, width)."""
     with open_source(spec) as source:
@@ -205,6 +226,28 @@ def speeds(images: list[Bytes]) -> list[tuple[str, float]]:
     return found
 
 
+def agree(clip: str, spec: str, gates: list[str], count: int, every: int) -> list[list[str]]:
+    """For each gate: how far results on its reference agree with those on the frame."""
+    with open_source(spec) as source:
+        model = zoo.load(MODELS[clip]).for_source(source.info.height, source.info.width)
+        frames = [model.fit(frame.image) for frame in islice(source, count)]
+    with OnnxRuntimeEngine(model.path) as engine:
+
+        def result(image: Bytes, index: int) -> Result:
+            return model.decode(engine.run(model.feed(image), None), frames[index][1])
+
+        wanted = {i: result(frames[i][0], i) for i in range(every, len(frames), every)}
+        rows = []
+        for name in gates:
+            gate, measured = GATES[name](frames[0][0].shape), agreement_with(wanted[every])
+            for index, (image, _) in enumerate(frames):
+                gate.step(image)
+                if index in wanted:
+                    measured.add(result(gate.reference, index), wanted[index])
+            rows.append([clip, model.name, name, f"{measured.value:.3f} {measured.kind}"])
+    return rows
+
+
 def line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -216,16 +259,24 @@ def main() -> None:
     parser.add_argument("--gates", nargs="+", choices=GATES, default=list(GATES))
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--pictures", type=Path, help="keep every thirtieth frame here")
+    parser.add_argument("--agreement", type=int, metavar="N", help="run networks, every N frames")
     chosen = parser.parse_args()
     cv2.setNumThreads(1)
     machine, python = platform.processor() or platform.machine(), platform.python_version()
     print(f"{machine}, Python {python}, {datetime.date.today()}, {chosen.frames} frames\n")
+    if chosen.agreement:
+        head = ["clip", "network", "gate", "agreement"]
+        print(line(head), line(["---"] * len(head)), sep="\n")
+        for clip in chosen.clips:
+            spec = spec_of(clip, chosen.folder)
+            for cells in agree(clip, spec, chosen.gates, chosen.frames, chosen.agreement):
+                print(line(cells), flush=True)
+        return
     print(line(HEAD), line(["---"] * len(HEAD)), sep="\n")
     first: list[Bytes] = []
     for clip in chosen.clips:
-        name, size = CLIPS[clip]
-        path = chosen.folder / name if chosen.folder else Path(name)
-        images = pictures(str(path) if path.exists() else f"sample:{clip}", size, chosen.frames)
+        size = CLIPS[clip][1]
+        images = pictures(spec_of(clip, chosen.folder), size, chosen.frames)
         first = first or images
         for gate in chosen.gates:
             keep = None

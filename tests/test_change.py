@@ -105,12 +105,16 @@ class Oracle:
         return mask
 
 
+def blurred(scene: Floats, sigma: float) -> Floats:
+    return np.asarray(cv2.GaussianBlur(scene, (0, 0), sigma), np.float64).reshape(scene.shape)
+
+
 def clip(
     rng: np.random.Generator, height: int, width: int, frames: int, noise: float
 ) -> list[Bytes]:
     """A textured background that drifts, a moving textured object, a dim one, noise, and a lamp."""
     scene = rng.integers(20, 200, (height, width, 3)).astype(np.float64)
-    scene = cv2.GaussianBlur(scene, (0, 0), 2.0).reshape(height, width, 3) * 1.4
+    scene = blurred(scene, 2.0) * 1.4
     thing = rng.integers(0, 256, (max(height // 4, 1), max(width // 5, 1), 3)).astype(np.float64)
     drift = rng.uniform(-0.4, 0.4)
     lamp = rng.integers(0, 60)
@@ -160,6 +164,25 @@ def test_the_mask_is_what_plain_numpy_says(
         assert change.kind == ("all" if expected.all() and expected.mean() > 0.8 else
                                "partial" if expected.any() else "unchanged")  # fmt: skip
     assert size[0] < 16 or "partial" in kinds
+
+
+@given(seed=st.integers(0, 2**32 - 1), density=st.floats(0.5, 12.0))
+@settings(max_examples=40, deadline=None)
+def test_thin_and_thick_marks_beside_each_other_are_told_apart(seed: int, density: float) -> None:
+    """Marks of a few pixels, just beyond a pixel's limit."""
+    rng = np.random.default_rng(seed)
+    gate = ChangeGate(29, 31, GateSettings(margin=2, block=10.0))
+    oracle = Oracle(gate)
+    gate.step(grey(29, 31))
+    for _ in range(3):
+        image, reference, limits = grey(29, 31), gate.reference.copy(), gate.limits.copy()
+        for _ in range(rng.poisson(density)):
+            y, x = rng.integers(0, 27, 2)
+            high, wide = rng.permutation([rng.integers(1, 5), rng.integers(1, 13)])
+            image[y : y + high, x : x + wide] = 100 + rng.choice([-17, 17])
+        change = gate.step(image)
+        if not np.array_equal(image, reference):
+            np.testing.assert_array_equal(change.mask, oracle.mask(image, reference, limits))
 
 
 @given(seed=st.integers(0, 2**32 - 1), noise=st.sampled_from([0.0, 1.0, 4.0, 9.0]),
@@ -223,7 +246,7 @@ def test_drift_of_one_grey_level_in_ten_frames_is_followed_and_does_not_flicker(
     sigma: float,
 ) -> None:
     rng = np.random.default_rng(5)
-    scene = cv2.GaussianBlur(rng.uniform(0, 255, (96, 160, 3)), (0, 0), 3)
+    scene = blurred(rng.uniform(0, 255, (96, 160, 3)), 3.0)
     gate = ChangeGate(96, 160)
     active = []
     for index in range(200):
@@ -278,7 +301,7 @@ def test_noise_is_measured_for_each_brightness() -> None:
 def test_motion_is_not_taken_for_noise() -> None:
     """Half of the picture moves all the time, with strong texture."""
     rng = np.random.default_rng(4)
-    wall = cv2.GaussianBlur(rng.uniform(0, 255, (128, 600, 3)), (0, 0), 2) * 2.5 - 190
+    wall = blurred(rng.uniform(0, 255, (128, 600, 3)), 2.0) * 2.5 - 190
     gate = ChangeGate(128, 192)
     for index in range(70):
         scene = np.full((128, 192, 3), 90.0)
@@ -431,7 +454,8 @@ def test_a_corrupt_frame_leaves_no_trace() -> None:
         if index % 4 == 2:
             before = other.reference.copy()
             change = other.step(frames[0][::-1].copy(), trust=False)
-            assert (change.kind, change.active, change.mask.any()) == ("unchanged", 0.0, False)
+            assert (change.kind, change.active) == ("unchanged", 0.0)
+            assert not change.mask.any()
             assert change.reason == "the frame is corrupt"
             np.testing.assert_array_equal(other.reference, before)
         np.testing.assert_array_equal(trusting.step(image).mask, other.step(image).mask)
