@@ -125,7 +125,7 @@ def kept(plan: Plan, name: str) -> bool:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_engine_agrees_with_the_oracle_and_reuses_exactly(case: Case, workers: Workers) -> None:
-    graph = compile_graph(case.model(), {name: shape for name, shape in case.feeds.items()})
+    graph = compile_graph(case.model(), case.feeds)
     engine = Engine(compile_plan(graph), workers)
     dense = Engine(compile_plan(graph), Workers(1))
     for seed in range(4):
