@@ -16,7 +16,7 @@ from stillframe.reuse.packing import choose_tile, pack_depthwise, pack_panels
 from stillframe.reuse.windows import Window, pad_source
 
 if TYPE_CHECKING:
-    from stillframe.reuse.plan import Builder
+    from stillframe.reuse.builder import Builder
 
 
 @dataclass(frozen=True, slots=True)
