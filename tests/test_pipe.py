@@ -143,9 +143,13 @@ def test_an_mp4_with_its_index_at_the_end_cannot_come_through_a_pipe(tmp_path: P
         open_source(feeder.path)
 
 
+HEED_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""A shell that starts its commands in the background has them ignore it."""
+
+
 def test_ctrl_c_ends_the_wait_for_a_silent_pipe() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", f"print('up', flush=True)\n{STDIN}"],
+        [sys.executable, "-c", f"{HEED_CTRL_C}; print('up', flush=True)\n{STDIN}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
