@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.errors import StillframeError
 from stillframe.models import zoo
 from stillframe.models.results import Result
 from stillframe.pipeline.engine import OnnxRuntimeEngine
@@ -291,4 +292,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StillframeError as error:
+        raise SystemExit(f"{error}") from None

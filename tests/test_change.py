@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stillframe.errors import UsageError
 from stillframe.reuse.change import TURN, ChangeGate, ChangeMap, GateSettings
 from stillframe.reuse.kernels.gate import BLOCK, PATCH_SHARE, SIDE
-from stillframe.reuse.noise import LAG
+from stillframe.reuse.noise import LAG, NoiseMeter
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -30,7 +30,8 @@ def square(side: int) -> Bytes:
 
 def brightness(image: Bytes) -> NDArray[np.int64]:
     red, green, blue = (image[..., c].astype(np.int64) for c in range(3))
-    return (red + 2 * green + blue) // 64
+    level: NDArray[np.int64] = (red + 2 * green + blue) // 64
+    return level
 
 
 def largest(image: Bytes, reference: Bytes) -> Bytes:
@@ -39,16 +40,17 @@ def largest(image: Bytes, reference: Bytes) -> Bytes:
 
 def opened(over: Bools) -> Bytes:
     """The middles of 3x3 squares that lie within the picture and are wholly on."""
-    return cv2.erode(
+    inner = cv2.erode(
         over.astype(np.uint8), square(3), borderType=cv2.BORDER_CONSTANT, borderValue=0
-    )  # type: ignore[return-value]
+    )
+    return np.asarray(inner, np.uint8)
 
 
 def patch_sums(image: Bytes, reference: Bytes) -> NDArray[np.int64]:
     """(H, W): the largest over channels of |sum of differences in the 5x5 pixels around|."""
     difference = np.pad(image.astype(np.int64) - reference, ((2, 2), (2, 2), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(difference, (SIDE, SIDE), axis=(0, 1))
-    return np.abs(windows.sum(axis=(-1, -2))).max(axis=2)
+    return np.asarray(np.abs(windows.sum(axis=(-1, -2))).max(axis=2))
 
 
 def block_means(image: Bytes, reference: Bytes) -> NDArray[np.float64]:
@@ -309,6 +311,38 @@ def test_motion_is_not_taken_for_noise() -> None:
         gate.step(noisy(rng, np.clip(scene, 0, 255), 1.0))
     assert gate.noise.overall == gate.settings.least_noise
     assert np.all(gate.noise.sigma < 1.5 * gate.settings.least_noise)
+
+
+def test_drift_is_not_taken_for_noise() -> None:
+    gate = ChangeGate(128, 192, GateSettings(least_noise=0.5))
+    scene = np.linspace(30, 180, 192)[None, :, None] + np.zeros((128, 1, 3))
+    for index in range(100):
+        gate.step(np.rint(scene + 0.18 * index).astype(np.uint8))  # nearly 6 while rows rest
+    assert gate.noise.overall < 1.0
+
+
+def test_what_changed_once_is_not_noise_for_ever() -> None:
+    meter = NoiseMeter(64, 64, 0.5, 30.0)
+    meter.start(grey(64, 64))
+    changed = noisy(np.random.default_rng(13), grey(64, 64), 8.0)
+    found = []
+    for _ in range(8 * LAG):
+        meter.learn(changed)
+        found.append(meter.overall)
+    assert max(found) > 8.0
+    assert found[-1] == 0.5
+
+
+def test_noise_that_seldom_comes_anew_is_seen_though_it_is_taken_over_at_once() -> None:
+    """As in compressed video: blocks keep their noise until they are coded again."""
+    rng = np.random.default_rng(14)
+    gate = ChangeGate(128, 192, GateSettings(least_noise=0.5, most_noise=30.0))
+    image = noisy(rng, grey(128, 192), 5.0)
+    for _ in range(80):
+        gate.step(image)
+        again = rng.random((16, 24)).repeat(8, axis=0).repeat(8, axis=1) < 0.04
+        image = np.where(again[..., None], noisy(rng, grey(128, 192), 5.0), image)
+    assert gate.noise.overall > 5.0
 
 
 def test_updates_do_not_hide_the_noise() -> None:
