@@ -314,11 +314,12 @@ def test_motion_is_not_taken_for_noise() -> None:
 
 
 def test_drift_is_not_taken_for_noise() -> None:
-    gate = ChangeGate(128, 192, GateSettings(least_noise=0.5))
+    meter = NoiseMeter(128, 192, 0.5, 30.0)
     scene = np.linspace(30, 180, 192)[None, :, None] + np.zeros((128, 1, 3))
-    for index in range(100):
-        gate.step(np.rint(scene + 0.18 * index).astype(np.uint8))  # nearly 6 while rows rest
-    assert gate.noise.overall < 1.0
+    meter.start(np.rint(scene).astype(np.uint8))
+    for index in range(1, 100):
+        meter.learn(np.rint(scene + 0.18 * index).astype(np.uint8))  # nearly 6 in LAG frames
+    assert meter.overall < 1.0
 
 
 def test_what_changed_once_is_not_noise_for_ever() -> None:
