@@ -17,7 +17,16 @@ from stillframe.models.model import Model
 from stillframe.models.results import Detections, Picture, Tensors
 from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine
 from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.runner import KINDS, MODES, Reuse, Runner, Settings, Step
+from stillframe.pipeline.runner import (
+    KINDS,
+    MODES,
+    Reuse,
+    Runner,
+    Settings,
+    Step,
+    surely_new,
+)
+from stillframe.reuse.change import ChangeGate, ChangeMap
 from tests import networks
 
 RATE = 10
@@ -107,8 +116,8 @@ def test_a_changed_frame_is_computed_as_if_it_stood_alone(
     """The whole network runs, so it gets the frame itself and not the gate's reference, which lacks
     what is within the gate's tolerance: here a level more in every other pixel."""
     other = np.indices((64, 96)).sum(axis=0)[..., None] % 2
-    images = [scene(100), np.where(scene(100) < 250, scene(100, square=30) + other, 255)]
-    images += [images[1], scene(100, square=10)]
+    images = [scene(100), np.where(scene(100) < 250, scene(100, square=12) + other, 255)]
+    images += [images[1], scene(100, square=8)]
     images = [image.astype(np.uint8) for image in images]
     with Runner(model) as runner, Runner(model, Settings(reuse="off")) as plain:
         with_reuse, alone = play(runner, *images), play(plain, *images)
@@ -120,15 +129,46 @@ def test_a_changed_frame_is_computed_as_if_it_stood_alone(
 
 def test_what_is_treated_as_new_is_told(model: Model) -> None:
     with Runner(model) as runner:
-        first, second = play(runner, scene(100), scene(100, square=30))
+        first, second = play(runner, scene(100), scene(100, square=12))
         assert first.changed is None
         assert first.active == 1
         assert second.changed is not None
         assert second.changed.shape == model.size
-        assert second.changed[20:50, 30:60].all()
-        assert not second.changed[:, 85:].any()
+        assert second.changed[20:32, 30:42].all()
+        assert not second.changed[:, 70:].any()
         assert second.active == pytest.approx(second.changed.mean(), abs=1e-3)
-        assert 900 / (64 * 96) <= second.active < 0.5
+        assert 144 / (64 * 96) <= second.active < 0.2
+
+
+def test_a_frame_that_is_surely_new_is_not_searched(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the camera moves, finding out which pixels are new would be for nothing."""
+    searched: list[int] = []
+    real = ChangeGate.step
+
+    def step(gate: ChangeGate, image: NDArray[np.uint8]) -> ChangeMap:
+        searched.append(1)
+        return real(gate, image)
+
+    monkeypatch.setattr(ChangeGate, "step", step)
+    moving = [np.roll(scene(100, square=40), 9 * n, axis=1) for n in range(5)]
+    with Runner(model) as runner:
+        steps = play(runner, *moving, moving[-1])
+    assert [s.kind for s in steps] == ["computed"] * 5 + ["unchanged"]
+    assert [s.active for s in steps] == [1] * 5 + [0]
+    assert len(searched) == 2  # the first one, and the last one
+
+
+def test_noise_that_the_gate_may_believe_in_is_not_surely_new() -> None:
+    gate = ChangeGate(64, 96)
+    gate.step(scene(100))
+    levels = int(gate.settings.pixel * gate.settings.most_noise)
+    noisy = (scene(100) + levels).astype(np.uint8)
+    assert noisy.max() < 255
+    assert not surely_new(gate, noisy)
+    assert surely_new(gate, noisy + np.uint8(1))
+    assert not surely_new(gate, scene(100, square=10))
 
 
 def test_off_computes_every_frame(model: Model, engines: list[Counting]) -> None:
