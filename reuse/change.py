@@ -74,7 +74,7 @@ class GateSettings:
     pixel: float = 4.0
     block: float = 0.8
     least_noise: float = 4.0
-    most_noise: float = 10.0
+    most_noise: float = 6.0
     margin: int = 4
     hold: int = 2
     soft: float = 0.67
