@@ -3,6 +3,7 @@
 load -> clean (shapes fixed, constants folded) -> one converter per node -> partition -> Graph
 """
 
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -313,6 +314,31 @@ def shape_of(value: onnx.ValueInfoProto) -> Shape | None:
 
 
 DeclaredPort = tuple[str, tuple[int | str | None, ...], str]
+
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "Gemm", "MatMul"})
+
+
+def fingerprint(source: str | Path | bytes) -> str:
+    """What tells models apart whatever input size they are fixed at: SHA-256 in hexadecimal, of the
+    weights of convolutions and products and the names that they write; without any, of all held."""
+    model = load(source, "the model" if isinstance(source, bytes) else str(source))
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        for value in node.attribute:
+            if node.op_type == "Constant" and value.name == "value":
+                held[node.output[0]] = value.t
+    key = hashlib.sha256()
+    named = [
+        (node.output[0], [held[name] for name in node.input if name in held])
+        for node in model.graph.node
+        if node.op_type in WEIGHTED
+    ]
+    for name, tensors in named or [("", list(held.values()))]:
+        key.update(repr((name, [tuple(tensor.dims) for tensor in tensors])).encode())
+        for tensor in tensors:
+            key.update(numpy_helper.to_array(tensor).tobytes())
+    return key.hexdigest()
 
 
 def declared_ports(source: str | Path | bytes) -> tuple[list[DeclaredPort], list[DeclaredPort]]:

@@ -20,15 +20,18 @@ from onnxruntime import InferenceSession  # bound now: callers may put ours in i
 
 from stillframe.errors import UsageError
 from stillframe.reuse.engine import Engine, StepStats
-from stillframe.reuse.from_onnx import compile_graph
+from stillframe.reuse.from_onnx import compile_graph, fingerprint
 from stillframe.reuse.graph import Graph, Port
 from stillframe.reuse.memory import MemoryReport, report
 from stillframe.reuse.model_file import OpenPort, SourceModel, read_source
 from stillframe.reuse.plan import Plan, compile_plan
-from stillframe.reuse.tolerance import Tolerance
+from stillframe.reuse.profile import Profile
+from stillframe.reuse.tolerance import Tolerance, measure
 from stillframe.reuse.workers import Workers
 
 Array = NDArray[Any]
+
+RARELY = 255  # dense steps without measuring, at most, once many have been measured
 
 
 class RecompiledWarning(RuntimeWarning):
@@ -42,6 +45,7 @@ class ReuseSession:
     tolerance: 0 is exact: every result is bit for bit what computing all of it would give. More:
         a layer's position stays as stored while its change, as the root mean square over
         channels, is at most this share of the layer's own root mean square (0.05 .. 0.2).
+    profile: a share for each layer instead, as `stillframe tune` found it: a file or a `Profile`.
     threads: workers; None takes every core that the process may use.
     cpus: cores to pin them to, in turn; empty leaves that to the system.
     break_even: share of the multiply-adds above which a step computes everything; how much changed
@@ -63,13 +67,14 @@ class ReuseSession:
         provider_options: Sequence[Any] | None = None,
         *,
         tolerance: float = 0.0,
+        profile: Profile | str | os.PathLike[str] | None = None,
         threads: int | None = None,
         cpus: Sequence[int] = (),
         break_even: float | None = None,
         **_: Any,
     ) -> None:
-        if tolerance < 0 or not np.isfinite(tolerance):
-            raise UsageError(f"tolerance: expected a number >= 0, got {tolerance}")
+        if profile is not None and tolerance:
+            raise UsageError("expected a tolerance or a profile, which has its own; got both")
         if isinstance(path_or_bytes, bytes | bytearray | memoryview):
             self._source: Path | bytes = bytes(path_or_bytes)
         else:
@@ -81,7 +86,15 @@ class ReuseSession:
         if count < 1:
             raise UsageError(f"threads: expected a number >= 1, got {threads}")
         self._model: SourceModel = read_source(self._source)
-        self._tolerance = Tolerance(tolerance)
+        if profile is not None and not isinstance(profile, Profile):
+            profile = Profile.read(profile)
+        if profile is not None:
+            profile.check(fingerprint(self._source))
+        self.profile = profile
+        self._tolerance = profile.shares if profile is not None else Tolerance(tolerance)
+        self._magnitudes: dict[str, float] = {}
+        self._until_measured = 0  # dense steps before the magnitudes are measured again
+        self._measured = 0  # how often they were
         self._break_even = break_even
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
@@ -172,10 +185,9 @@ class ReuseSession:
                 if port.layout != "raw":  # regions are float32 whatever the model declares
                     arrays[port.name] = arrays[port.name].astype(np.float32, copy=False)
             maps = self._change_maps(change)
-            fresh = engine.fresh
             stats = engine.step(arrays, maps, dense)
-            if fresh:
-                self._tolerance.calibrate(engine.plan)
+            if stats.dense and not self._tolerance.exact:
+                self._calibrate(engine.plan)
             self.last_stats = stats
             outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             return outputs, stats
@@ -185,6 +197,24 @@ class ReuseSession:
         with self._lock:
             if self._engine is not None:
                 self._engine.reset()
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What counts as unchanged in each layer. Set it between steps of a session that was made
+        with a tolerance: what is stored already is renewed as it changes, so call `reset` as well
+        where less is to hold at once. Raises UsageError where only one of old and new is exact."""
+        return self._tolerance
+
+    @tolerance.setter
+    def tolerance(self, tolerance: Tolerance) -> None:
+        with self._lock:
+            if tolerance.exact != self._tolerance.exact:
+                raise UsageError(
+                    "an exact session is compiled otherwise than one with a tolerance: make another"
+                )
+            self._tolerance = tolerance
+            if self._engine is not None:
+                tolerance.apply(self._engine.plan, self._magnitudes)
 
     @property
     def plan(self) -> Plan:
@@ -237,6 +267,17 @@ class ReuseSession:
         )
 
     # --- inside ---------------------------------------------------------------------------------
+    def _calibrate(self, plan: Plan) -> None:
+        """Measure the layers after a dense step, ever more seldom: the first frame may be black,
+        but a camera that moves makes each step dense, and measuring is not free."""
+        if self._until_measured:
+            self._until_measured -= 1
+            return
+        self._magnitudes = measure(plan)
+        self._tolerance.apply(plan, self._magnitudes)
+        self._measured += 1
+        self._until_measured = min(2**self._measured - 1, RARELY)
+
     def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         graph = compile_graph(self._source, shapes)
         plan = compile_plan(
@@ -245,6 +286,7 @@ class ReuseSession:
             exact=self._tolerance.exact,
         )
         self._engine = Engine(plan, self._workers, self._break_even)
+        self._until_measured = self._measured = 0
         self._shapes = dict(shapes)
 
     def _output_names(self, wanted: Sequence[str] | None) -> list[str]:

@@ -1,0 +1,110 @@
+"""A profile: how much each layer of one model may change, found by `stillframe tune`, as JSON.
+
+    profile = Profile.read("centerface.json")
+    session = ReuseSession("centerface.onnx", profile=profile)
+
+It names the model by its weights, so it holds at every input size, and serves no other one.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stillframe.errors import UsageError
+from stillframe.reuse.change import GateSettings
+from stillframe.reuse.tolerance import Tolerance
+
+RULE = 1
+"""Counts up whenever the same shares would mean something else; older profiles are then refused."""
+
+Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """Some frames of a clip, and what the profile did on them.
+
+    first, frames: which frames, counted from 0. held_out: not used in tuning. quality: agreement
+    with computing everything, of the kind named. work: multiply-adds done, as a share of all.
+    uniform_work: the same with the best single share at the wanted quality; None: there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    clip: str
+    first: int
+    frames: int
+    held_out: bool
+    kind: str
+    quality: float
+    work: float
+    uniform_work: float | None = None
+
+
+class Profile(BaseModel):
+    """Shares, gate settings, and where they come from.
+
+    rule: see RULE. stillframe: the version that tuned. model: its name. fingerprint: see
+    `from_onnx.fingerprint`. share: of layers that `layers` does not list, by the names of
+    the tensors that they write. wanted: the agreement asked for. parts: what was measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    rule: int = RULE
+    stillframe: str
+    model: str
+    fingerprint: str
+    share: Share
+    layers: dict[str, Share] = Field(default_factory=dict)
+    gate: GateSettings = GateSettings()
+    wanted: float
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def shares(self) -> Tolerance:
+        return Tolerance(self.share, self.layers)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Profile":
+        """Raises UsageError for what cannot be read, is no profile, or is one of another rule."""
+        name = Path(path)
+        try:
+            values = json.loads(name.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(
+                f"{name}: expected a profile, cannot read it ({error.strerror})"
+            ) from None
+        except ValueError as error:
+            raise UsageError(f"{name}: expected a profile in JSON, got {error}") from None
+        rule = values.get("rule") if isinstance(values, dict) else None
+        if isinstance(rule, int) and rule != RULE:
+            raise UsageError(
+                f"{name}: expected a profile of rule {RULE}, got one of rule {rule}, made by "
+                f"stillframe {values.get('stillframe', '?')}: tune again"
+            )
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "all of it"
+            raise UsageError(
+                f"{name}: expected a profile from `stillframe tune`; {where}: {first['msg']}"
+            ) from None
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """In place of what was there: a reader never sees half of it. Raises OSError."""
+        name = Path(path)
+        part = name.with_name(f".{name.name}.part")
+        part.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        part.replace(name)
+
+    def check(self, fingerprint: str) -> None:
+        """Raises UsageError unless it was made for the model with that fingerprint."""
+        if fingerprint != self.fingerprint:
+            raise UsageError(
+                f"the profile was made for {self.model}, weights {self.fingerprint[:12]}; "
+                f"this model's are {fingerprint[:12]}: tune a profile for it"
+            )

@@ -1,0 +1,148 @@
+"""Profiles: a share for each layer, tied to one model, read and refused in plain words."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from stillframe.errors import UsageError
+from stillframe.reuse.change import GateSettings
+from stillframe.reuse.from_onnx import fingerprint
+from stillframe.reuse.kernels import table as t
+from stillframe.reuse.profile import RULE, Part, Profile
+from stillframe.reuse.session import ReuseSession
+from stillframe.reuse.tolerance import Tolerance, measure
+from tests.test_session import frame, net
+
+MODEL = net(heads=True, gate=True)
+
+
+def made(**other: object) -> Profile:
+    part = Part(clip="c", first=0, frames=9, held_out=True, kind="f1", quality=0.99, work=0.2)
+    values: dict[str, object] = {
+        "stillframe": "0.1.0", "model": "net", "fingerprint": fingerprint(MODEL), "share": 0.1,
+        "layers": {"b": 0.5}, "gate": GateSettings(pixel=3.0), "wanted": 0.98, "parts": (part,),
+    }  # fmt: skip
+    return Profile.model_validate(values | other)
+
+
+def test_a_profile_reads_as_it_was_written(tmp_path: Path) -> None:
+    made().write(tmp_path / "p.json")
+    assert Profile.read(tmp_path / "p.json") == made()
+    assert [each.name for each in tmp_path.iterdir()] == ["p.json"]
+
+
+def test_a_session_takes_the_share_of_each_layer(tmp_path: Path) -> None:
+    made().write(tmp_path / "p.json")
+    with ReuseSession(MODEL, profile=tmp_path / "p.json", threads=1) as session:
+        session.run(None, {"x": frame()})
+        plan = session.plan
+        sizes = measure(plan)
+        assert "b" in plan.cutoffs
+        assert len(plan.cutoffs) > 1
+        for name, at in plan.cutoffs.items():
+            share = 0.5 if name == "b" else 0.1
+            wanted = (share * sizes[name]) ** 2 * plan.graph.shapes[name][2]
+            assert plan.floats[at, t.THRESHOLD] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_magnitudes_are_root_mean_squares() -> None:
+    with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
+        session.run(None, {"x": frame()})
+        for name, size in measure(session.plan).items():
+            values = session.plan.view(name).astype(np.float64)
+            assert size == pytest.approx(np.sqrt(np.mean(values**2)), rel=1e-4)
+
+
+def test_a_black_first_frame_does_not_decide_for_ever() -> None:
+    """Each dense step may measure the layers anew; the first one after the first always does."""
+    bright = frame()
+    with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
+        session.step({"x": np.zeros_like(bright)}, dense=True)
+        dark = session.plan.floats[:, t.THRESHOLD].copy()
+        session.step({"x": bright}, dense=True)
+        session.step({"x": bright}, dense=True)
+        lit = session.plan.floats[:, t.THRESHOLD].copy()
+        session.reset()
+    with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
+        session.step({"x": bright}, dense=True)
+        np.testing.assert_array_equal(session.plan.floats[:, t.THRESHOLD], lit)
+    assert (lit > dark).any()
+
+
+def test_a_tolerance_can_be_set_between_steps() -> None:
+    with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
+        session.step({"x": frame()})
+        before = session.plan.floats[:, t.THRESHOLD].copy()
+        session.tolerance = Tolerance(0.1, {"b": 0.3}).scaled(2)
+        after = session.plan.floats[:, t.THRESHOLD]
+        for name, at in session.plan.cutoffs.items():
+            factor = 6 if name == "b" else 2
+            assert after[at] == pytest.approx(factor**2 * before[at], rel=1e-4)
+        with pytest.raises(UsageError, match="an exact session is compiled otherwise"):
+            session.tolerance = Tolerance(0.0)
+
+
+def test_shares_of_0_pass_every_change_on() -> None:
+    """Where all listed shares are 0 but the common one is not, listed layers stay exact."""
+    with ReuseSession(MODEL, tolerance=0.5, threads=1) as session:
+        names = session.plan.cutoffs
+        session.tolerance = Tolerance(0.5, dict.fromkeys(names, 0.0))
+        picture = frame()
+        session.step({"x": picture})
+        nudged = picture.copy()
+        nudged[..., 4:7, 4:7] += 0.01
+        ours = session.run(None, {"x": nudged})[0]
+    with ReuseSession(MODEL, threads=1) as exact:
+        exact.step({"x": picture})
+        np.testing.assert_array_equal(ours, exact.run(None, {"x": nudged})[0])
+
+
+def test_the_fingerprint_is_of_the_weights_and_not_of_the_size(tmp_path: Path) -> None:
+    other = onnx.load_model_from_string(MODEL)
+    other.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 42
+    other.doc_string = "exported again"
+    assert fingerprint(other.SerializeToString()) == fingerprint(MODEL)
+    held = other.graph.initializer[0]
+    values = numpy_helper.to_array(held).copy()
+    values.flat[0] += 1
+    held.CopyFrom(numpy_helper.from_array(values, held.name))
+    assert fingerprint(other.SerializeToString()) != fingerprint(MODEL)
+
+
+def test_another_model_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"made for net, weights \w{12}; this model's are \w{12}:"):
+        ReuseSession(net(), profile=made())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "cannot read it"),
+        ("{", "expected a profile in JSON"),
+        ("[]", "expected a profile from `stillframe tune`; all of it"),
+        ("{}", "expected a profile from `stillframe tune`; stillframe: Field required"),
+        (json.dumps({"rule": RULE + 1, "stillframe": "9.1"}), "made by stillframe 9.1: tune again"),
+        ({"share": -1}, "share: Input should be greater than or equal to 0"),
+        ({"layers": {"b": None}}, "layers.b: "),
+        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"gate": {"pixel": 1000}}, "pixel lies in"),
+    ],
+)
+def test_what_is_no_profile_is_told(tmp_path: Path, text: object, told: str) -> None:
+    path = tmp_path / "p.json"
+    if isinstance(text, dict):
+        text = json.dumps(json.loads(made().model_dump_json()) | text)
+    if text is not None:
+        path.write_text(str(text))
+    with pytest.raises(UsageError) as caught:
+        ReuseSession(MODEL, profile=path)
+    assert told in str(caught.value)
+
+
+def test_a_tolerance_beside_a_profile_is_refused() -> None:
+    with pytest.raises(UsageError, match="got both"):
+        ReuseSession(MODEL, profile=made(), tolerance=0.2)
