@@ -1,0 +1,122 @@
+"""The first half of a frame's way: fit it to the model, find what changed, decide what to do.
+
+Nothing here waits for a result: what may stand for later frames, and how old it is, is known when
+the frame is looked at. So frames can be looked at while the network is still busy with others.
+"""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.models.model import Model
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.settings import MODES, Settings
+from stillframe.pipeline.step import Kind, Task, Watch
+from stillframe.reuse.change import ChangeGate, ChangeMap
+
+LOOK_EVERY_ROWS = 16
+SURE_SHARE = 0.025
+
+
+def surely_new(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
+    """A twentieth of the gate's time tells that a frame has changed, where very much of it has.
+
+    Where the whole network runs anyway, it need not be known which pixels are new. What counts
+    here is above any noise that the gate may believe in.
+    """
+    apart = cv2.absdiff(image[::LOOK_EVERY_ROWS], gate.reference[::LOOK_EVERY_ROWS])
+    levels = gate.settings.pixel * gate.settings.most_noise
+    return int(np.count_nonzero(apart > levels)) > SURE_SHARE * apart.size
+
+
+class Look:
+    """Looks at the frames of one source in order. Not safe to use from two threads.
+
+    The model is fixed at the size that suits the frames, again whenever their size changes. A frame
+    after a gap in the source starts afresh. A corrupt frame is answered with the previous result
+    while that is young enough; after that it is computed, but nothing later rests on it.
+
+    incremental: whether the engine keeps values between frames; the mode's own where None.
+    """
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self.model = model
+        self.settings = settings
+        self.incremental = MODES[settings.reuse].incremental
+        self._gate: ChangeGate | None = None
+        self._shape: tuple[int, ...] = ()
+        self._since_s: float | None = None  # the oldest frame behind what may stand for later ones
+        self._count = 0
+
+    def close(self) -> None:
+        """Give back the gate's memory; the next frame starts afresh."""
+        self._gate, self._shape, self._since_s = None, (), None
+
+    def forget(self) -> None:
+        """Nothing later rests on what was seen so far."""
+        self._since_s = None
+        if self._gate is not None:
+            self._gate.reset()
+
+    def at(self, frame: Frame) -> Task:
+        """What to do for the frame. Raises ModelError when the model cannot take it."""
+        self._suit(frame)
+        watch = Watch()
+        if frame.discontinuity:
+            self.forget()
+        turn, self._count = self._count, self._count + 1
+        since_s = self._since_s
+        held = since_s is not None
+        age_s = max(0.0, frame.time_s - since_s) if since_s is not None else 0.0
+        young = held and age_s <= self.settings.max_age_s
+        carried: Kind | None = None
+        if held and turn % self.settings.every:
+            carried = "skipped"
+        elif frame.corrupt and young:
+            carried = "corrupt"
+        if carried:
+            return Task(frame, carried, self.model, watch, age_s)
+        fitted, view = self.model.fit(frame.image)
+        watch.lap("fit")
+        change = None
+        if self._gate is not None and not frame.corrupt:
+            change = self._change(self._gate, fitted, held, young)
+            watch.lap("gate")
+            if held and change.kind == "unchanged":
+                return Task(frame, "unchanged", self.model, watch, age_s)
+            if self.incremental:
+                fitted = self._gate.reference
+            else:  # the result will stand for all of this frame, so later ones compare with it
+                np.copyto(self._gate.reference, fitted)
+        partial = held and self.incremental and change is not None and change.kind != "all"
+        if frame.corrupt:
+            self.forget()
+        elif not partial:
+            self._since_s = frame.time_s
+        task = Task(frame, "computed", self.model, watch, fitted=fitted, change=change, view=view)
+        if partial:
+            return replace(task, partial=True, age_s=age_s)
+        return replace(task, keeps=not frame.corrupt)
+
+    def _change(
+        self, gate: ChangeGate, fitted: NDArray[np.uint8], held: bool, young: bool
+    ) -> ChangeMap:
+        if held and not self.incremental and surely_new(gate, fitted):
+            return ChangeMap.full(*self.model.size, "far more than noise differs")
+        if not young:
+            gate.reset()
+        return gate.step(fitted)
+
+    def _suit(self, frame: Frame) -> None:
+        """Model and gate for frames of this size."""
+        if frame.image.shape == self._shape:
+            return
+        self.close()
+        height, width = frame.image.shape[:2]
+        self.model = self.model.for_source(height, width)
+        gate = MODES[self.settings.reuse].gate
+        if gate is not None:
+            self._gate = ChangeGate(*self.model.size, gate)
+        self._shape = frame.image.shape

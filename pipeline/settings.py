@@ -1,0 +1,70 @@
+"""How frames are analysed: the modes of reuse, one row each, and what a user may choose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stillframe.errors import UsageError
+from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine, ReuseEngine
+from stillframe.reuse.change import GateSettings
+
+Reuse = Literal["off", "frame", "layer", "exact"]
+TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """A mode of reuse. gate: how change is found, None: every frame is new. engine: what runs the
+    network, given the model's file, a thread count and a tolerance. incremental: whether that
+    engine keeps values between frames, so that it is fed the gate's reference."""
+
+    promise: str
+    gate: GateSettings | None
+    engine: Callable[[Path, int, float], Engine]
+    incremental: bool = False
+
+
+def _plain(path: Path, threads: int, tolerance: float) -> Engine:
+    return OnnxRuntimeEngine(path, threads)
+
+
+def _exact(path: Path, threads: int, tolerance: float) -> Engine:
+    return ReuseEngine(path, threads)
+
+
+MODES: dict[Reuse, Mode] = {
+    "off": Mode("every frame goes through the whole model", None, _plain),
+    "frame": Mode("an unchanged frame keeps its result", GateSettings(), _plain),
+    "layer": Mode("only what a change reaches is recomputed", GateSettings(), ReuseEngine, True),
+    "exact": Mode("as layer, bit for bit the whole model", GateSettings(exact=True), _exact, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How frames are analysed.
+
+    reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
+    its age alone). every: the network looks at each Nth frame, the others keep the last result.
+    threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own
+    root mean square by which its values may stand still, see `ReuseSession`.
+    """
+
+    reuse: Reuse = "frame"
+    max_age_s: float = 5.0
+    every: int = 1
+    threads: int = 0
+    tolerance: float = TOLERANCE
+
+    def __post_init__(self) -> None:
+        if self.reuse not in MODES:
+            raise UsageError(f"reuse: expected one of {', '.join(MODES)}, got {self.reuse!r}")
+        if not 0 <= self.tolerance < 10:
+            raise UsageError(f"tolerance: expected 0 .. 10, got {self.tolerance}")
+        if not self.max_age_s >= 0:
+            raise UsageError(f"max age: expected 0 seconds or more, got {self.max_age_s}")
+        if self.every < 1:
+            raise UsageError(f"every: expected 1 or more, got {self.every}")
+        if self.threads < 0:
+            raise UsageError(f"threads: expected 0 (one a CPU) or more, got {self.threads}")
