@@ -19,6 +19,7 @@ import stillframe
 from stillframe.errors import StillframeError
 from stillframe.pipeline.cli import models, samples, signals
 from stillframe.pipeline.cli.bench import bench
+from stillframe.pipeline.cli.devices import devices
 from stillframe.pipeline.cli.explain import explain
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
@@ -42,6 +43,7 @@ app.command()(run)
 app.command()(probe)
 app.command()(explain)
 app.command()(bench)
+app.command()(devices)
 app.add_typer(models.app, name="models")
 app.add_typer(samples.app, name="samples")
 
