@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import onnxruntime
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.reuse.change import ChangeMap
+
+if TYPE_CHECKING:
+    from stillframe.reuse.profile import Profile
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -108,16 +111,25 @@ class ReuseEngine:
     """The reuse engine: recomputes what the changed pixels reach. Arrays are views until the next
     call. Raises ModelError when the file cannot be compiled.
 
-    tolerance: see `ReuseSession`; 0 is exact. threads: 0: one a CPU.
+    tolerance, profile: see `ReuseSession`; 0 is exact. threads: 0: one a CPU.
     """
 
     incremental = True
 
-    def __init__(self, path: Path, threads: int = 0, tolerance: float = 0.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 0,
+        tolerance: float = 0.0,
+        profile: "Profile | None" = None,
+    ) -> None:
         from stillframe.reuse.session import ReuseSession  # the compiler: slow to import
 
         self.path = path
-        self.session = ReuseSession(path, threads=threads or None, tolerance=tolerance)
+        tolerance = 0.0 if profile is not None else tolerance
+        self.session = ReuseSession(
+            path, threads=threads or None, tolerance=tolerance, profile=profile
+        )
         # An input that an island reads is no picture to the engine: it is compared whole.
         self._sees_pixels = self.session.plan.graph.inputs[0].layout != "raw"
 

@@ -116,7 +116,7 @@ class Look:
         self.close()
         height, width = frame.image.shape[:2]
         self.model = self.model.for_source(height, width)
-        gate = MODES[self.settings.reuse].gate
+        gate = self.settings.gate
         if gate is not None:
             self._gate = ChangeGate(*self.model.size, gate)
         self._shape = frame.image.shape

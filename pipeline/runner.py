@@ -21,6 +21,7 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.look import Look, surely_new
 from stillframe.pipeline.settings import MODES, TOLERANCE, Mode, Reuse, Settings
 from stillframe.pipeline.step import KINDS, PARTS, Kind, Step, Task, Watch
+from stillframe.reuse.from_onnx import fingerprint
 
 __all__ = [
     "KINDS",
@@ -112,8 +113,10 @@ class Runner:
 
     def __init__(self, model: Model, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
+        if self.settings.profile is not None:  # found now, not at the first frame
+            self.settings.profile.check(fingerprint(model.path))
         self._look = Look(model, self.settings)
-        self._network = Network(self._engine)
+        self._network = Network(self.settings.engine)
         self._answers = Answers()
 
     @property
@@ -152,7 +155,3 @@ class Runner:
         except BaseException:
             self._look.forget()  # there is no result that could stand for later frames
             raise
-
-    def _engine(self, path: Path) -> Engine:
-        mode = MODES[self.settings.reuse]
-        return mode.engine(path, self.settings.threads, self.settings.tolerance)

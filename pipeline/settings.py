@@ -8,6 +8,7 @@ from typing import Literal
 from stillframe.errors import UsageError
 from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine, ReuseEngine
 from stillframe.reuse.change import GateSettings
+from stillframe.reuse.profile import Profile
 
 Reuse = Literal["off", "frame", "layer", "exact"]
 TOLERANCE = 0.1
@@ -48,7 +49,8 @@ class Settings:
     reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
     its age alone). every: the network looks at each Nth frame, the others keep the last result.
     threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own
-    root mean square by which its values may stand still, see `ReuseSession`.
+    root mean square by which its values may stand still, see `ReuseSession`. profile: of mode
+    "layer": a share for each layer and the gate's settings, instead of the tolerance.
     """
 
     reuse: Reuse = "frame"
@@ -56,6 +58,7 @@ class Settings:
     every: int = 1
     threads: int = 0
     tolerance: float = TOLERANCE
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         if self.reuse not in MODES:
@@ -64,7 +67,20 @@ class Settings:
             raise UsageError(f"tolerance: expected 0 .. 10, got {self.tolerance}")
         if not self.max_age_s >= 0:
             raise UsageError(f"max age: expected 0 seconds or more, got {self.max_age_s}")
+        if self.profile is not None and self.reuse != "layer":
+            raise UsageError(f"a profile is of reuse 'layer', got one with reuse {self.reuse!r}")
         if self.every < 1:
             raise UsageError(f"every: expected 1 or more, got {self.every}")
         if self.threads < 0:
             raise UsageError(f"threads: expected 0 (one a CPU) or more, got {self.threads}")
+
+    @property
+    def gate(self) -> GateSettings | None:
+        """How change is found; None: every frame is new."""
+        return self.profile.gate if self.profile is not None else MODES[self.reuse].gate
+
+    def engine(self, path: Path) -> Engine:
+        """What runs the network in that file."""
+        if self.profile is not None:
+            return ReuseEngine(path, self.threads, profile=self.profile)
+        return MODES[self.reuse].engine(path, self.threads, self.tolerance)

@@ -13,6 +13,7 @@ from stillframe.pipeline.ahead import Ahead
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.runner import TOLERANCE, Reuse, Runner, Settings
 from stillframe.pipeline.source import Source, open_source
+from stillframe.reuse.profile import Profile
 
 Spec = str | os.PathLike[str]
 FRAMES_AHEAD = 2
@@ -36,6 +37,7 @@ def stream(
     every: int = ...,
     threads: int = ...,
     tolerance: float = ...,
+    profile: Spec | Profile | None = ...,
 ) -> Generator[Result, None, None]: ...
 
 
@@ -52,6 +54,7 @@ def stream(
     every: int = ...,
     threads: int = ...,
     tolerance: float = ...,
+    profile: Spec | Profile | None = ...,
 ) -> Generator[tuple[Frame, Result], None, None]: ...
 
 
@@ -67,20 +70,28 @@ def stream(
     every: int = 1,
     threads: int = 0,
     tolerance: float = TOLERANCE,
+    profile: Spec | Profile | None = None,
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
     """Run a model on a video: a result for each frame, in order.
 
     source: whatever `stillframe run` takes, see there. model: a name from `stillframe models list`,
     a path to an .onnx file, or what `zoo.load` gave. with_frame: yield (frame, result) instead.
-    reuse: "off", "frame", "layer" or "exact"; it and what follows are those of `Settings`. Weights
-    are fetched on first use.
+    reuse: "off", "frame", "layer" or "exact"; it and what follows are those of `Settings`. profile:
+    also a file that `stillframe tune` wrote. Weights are fetched on first use.
 
     The generator holds a video file, a decoding thread and the network's threads; all are given
     back when it ends, is closed, or is dropped. Raises StillframeError: UsageError at once, the
     others when the first frame is asked for, or when something breaks later.
     """
+    if profile is not None and not isinstance(profile, Profile):
+        profile = Profile.read(profile)
     settings = Settings(
-        reuse=reuse, max_age_s=max_age_s, every=every, threads=threads, tolerance=tolerance
+        reuse=reuse,
+        max_age_s=max_age_s,
+        every=every,
+        threads=threads,
+        tolerance=tolerance,
+        profile=profile,
     )
     return _stream(source, model, with_frame, task, confidence, settings)
 

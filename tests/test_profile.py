@@ -9,6 +9,9 @@ import pytest
 from onnx import numpy_helper
 
 from stillframe.errors import UsageError
+from stillframe.models import zoo
+from stillframe.pipeline.engine import ReuseEngine
+from stillframe.pipeline.runner import Runner, Settings
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.from_onnx import fingerprint
 from stillframe.reuse.kernels import table as t
@@ -146,3 +149,21 @@ def test_what_is_no_profile_is_told(tmp_path: Path, text: object, told: str) -> 
 def test_a_tolerance_beside_a_profile_is_refused() -> None:
     with pytest.raises(UsageError, match="got both"):
         ReuseSession(MODEL, profile=made(), tolerance=0.2)
+
+
+def test_a_runner_takes_a_profile_and_refuses_one_of_another_model(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(net((1, 3, 32, 48)))
+    own = made(fingerprint=fingerprint(path))
+    model = zoo.load(str(path), task="tensors")
+    settings = Settings(reuse="layer", profile=own)
+    assert settings.gate == own.gate
+    with Runner(model, settings) as runner:
+        engine = runner.settings.engine(model.path)
+        assert isinstance(engine, ReuseEngine)
+        assert engine.session.tolerance == Tolerance(0.1, {"b": 0.5})
+        engine.close()
+    with pytest.raises(UsageError, match="was made for net"):
+        Runner(model, Settings(reuse="layer", profile=made()))
+    with pytest.raises(UsageError, match="a profile is of reuse 'layer', got one with reuse 'off'"):
+        Settings(reuse="off", profile=own)

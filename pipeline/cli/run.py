@@ -4,7 +4,7 @@ import contextlib
 import json
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -95,6 +95,14 @@ def run(
             min=0, help="Of --reuse layer: how far a layer may drift.", rich_help_panel=HOW
         ),
     ] = 0.1,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Tolerances from `stillframe tune`; implies --reuse layer.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     max_age: Annotated[
         float,
         typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),
@@ -127,9 +135,16 @@ def run(
     from stillframe.pipeline.runner import Runner, Settings
     from stillframe.pipeline.source import open_source
     from stillframe.pipeline.stream import read_ahead
+    from stillframe.reuse.profile import Profile
 
+    tuned = None if profile is None else Profile.read(profile)
     settings = Settings(
-        reuse=reuse, max_age_s=max_age, every=every, threads=threads, tolerance=tolerance
+        reuse="layer" if tuned is not None and reuse == "frame" else reuse,
+        max_age_s=max_age,
+        every=every,
+        threads=threads,
+        tolerance=tolerance,
+        profile=tuned,
     )
     asked = {"--out": out, "--jsonl": jsonl, "--csv": csv, "--mot": mot}
     asked |= {"--summary-json": summary_json}
@@ -177,7 +192,7 @@ def _figures(
     """What --summary-json holds: enough to tell two runs apart and to compare them."""
     import onnxruntime
 
-    model = runner.model
+    model, tuned = runner.model, runner.settings.profile
     return {
         "stillframe": stillframe.__version__,
         "onnxruntime": onnxruntime.__version__,
@@ -187,8 +202,9 @@ def _figures(
         "model": {"name": model.name, "task": model.task, "size": list(model.size)},
         "settings": {
             name: value if value != float("inf") else None  # JSON has no infinity
-            for name, value in asdict(runner.settings).items()
+            for name, value in asdict(replace(runner.settings, profile=None)).items()
         },
+        "profile": None if tuned is None else tuned.model_dump(mode="json"),
         "stopped_by": None if signum is None else signals.name(signum),
         "dropped": source.dropped,
         "damaged": source.skipped,
