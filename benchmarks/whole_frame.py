@@ -3,8 +3,9 @@
 
     python benchmarks/whole_frame.py --model centerface --frames 150
 
-Both ways, off and frame, see each frame one right after the other, in turn first and second. All
-runs in one thread and what is measured is that thread's processor time, so that other work on the
+Both ways, off and frame, see each frame one right after the other, in turn first and last; a second
+runner with reuse off shows how far two runs of the same thing are apart (`same again`). All runs in
+one thread and what is measured is that thread's processor time, so that other work on the
 machine counts as little as it can. The answers are checked first: a frame that was computed must
 have the very result that it has without reuse. `agreement` is the F1 of carried results against
 the frame's own: boxes of one class that overlap by half or more match. Writes a table in Markdown.
@@ -40,6 +41,7 @@ class Row:
 
     clip: str
     plain_s: list[float] = field(default_factory=list)
+    again_s: list[float] = field(default_factory=list)
     reuse_s: list[float] = field(default_factory=list)
     reused: int = 0
     matched: int = 0
@@ -48,8 +50,8 @@ class Row:
     def cells(self) -> list[str]:
         plain, reuse = (1e3 * float(np.mean(t)) for t in (self.plain_s, self.reuse_s))
         # By frames that both ways computed: what looking for change costs where it finds some.
-        shares = [r / p for p, r in zip(self.plain_s, self.reuse_s, strict=True) if r > p / 2]
-        cost = f"{float(np.median(shares)) - 1:+.1%}" if shares else "-"
+        cost = [r / p - 1 for p, r in zip(self.plain_s, self.reuse_s, strict=True) if r > p / 2]
+        noise = [a / p - 1 for p, a in zip(self.plain_s, self.again_s, strict=True)]
         return [
             self.clip,
             str(len(self.plain_s)),
@@ -57,13 +59,14 @@ class Row:
             f"{reuse:.1f}",
             f"{plain / reuse:.2f}x",
             f"{self.reused / len(self.plain_s):.0%}",
-            cost,
+            f"{np.median(cost):+.1%}" if cost else "-",
+            f"{np.median(noise):+.1%}",
             f"{2 * self.matched / self.boxes:.3f}" if self.boxes else "-",
         ]
 
 
 HEAD = ["clip", "frames", "off, ms", "frame, ms", "speed", "reused", "cost where computed",
-        "agreement"]  # fmt: skip
+        "same again", "agreement"]  # fmt: skip
 
 
 def measure(model: Model, clip: str, frames: int) -> Row:
@@ -71,12 +74,13 @@ def measure(model: Model, clip: str, frames: int) -> Row:
     row = Row(clip)
     spec = f"sample:{clip}" + (DRAWN if clip not in ("sports2d_demo", "bikes") else "")
     plain = Runner(model, Settings(reuse="off", threads=1))
+    again = Runner(model, Settings(reuse="off", threads=1))
     reuse = Runner(model, Settings(reuse="frame", threads=1))
-    with open_source(spec) as source, plain, reuse:
+    ways = {"plain": plain, "reuse": reuse, "again": again}
+    with open_source(spec) as source, plain, again, reuse:
         for count, frame in enumerate(islice(source, frames + WARM_UP)):
             steps = {}
             spent = {}
-            ways = {"plain": plain, "reuse": reuse}
             for name in sorted(ways, reverse=bool(count % 2)):
                 began = time.thread_time()
                 steps[name] = ways[name].step(frame)
@@ -90,6 +94,7 @@ def measure(model: Model, clip: str, frames: int) -> Row:
             if count < WARM_UP:
                 continue
             row.plain_s.append(spent["plain"])
+            row.again_s.append(spent["again"])
             row.reuse_s.append(spent["reuse"])
             if steps["reuse"].kind != "computed":
                 row.reused += 1

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.reuse.demand import Demand
 from stillframe.reuse.graph import Graph
 from stillframe.reuse.kernels import table as t
+from stillframe.reuse.kernels.ring import clear_ring
 from stillframe.reuse.lowering import Lowered
 from stillframe.reuse.packing import aligned
 from stillframe.reuse.pages import zeroed
@@ -35,10 +37,17 @@ class Builder:
     """The tables while they grow. Lowering rules call `add`, `constant`, `tensor`."""
 
     def __init__(
-        self, graph: Graph, storage: Storage, offsets: Mapping[str, int], size: int, workers: int
+        self,
+        graph: Graph,
+        storage: Storage,
+        demand: Demand,
+        offsets: Mapping[str, int],
+        size: int,
+        workers: int,
     ) -> None:
         self.graph = graph
         self.storage = storage
+        self.demand = demand
         self.workers = workers
         self.kept: list[Any] = [np.zeros(0, np.uint8)]
         self.arena = zeroed(size + SLACK)
@@ -174,8 +183,7 @@ class Builder:
             everything = np.zeros(out[0], np.int32), np.full(out[0], height, np.int32)
             columns = np.zeros(out[1], np.int32), np.full(out[1], width, np.int32)
             window = Window(everything, columns)
-        plain = (1, 1, 0) if _same(window.cols, width) else (0, 1, 0)
-        taps, stride, pad = regular or plain
+        taps, stride, pad = regular or regular_columns(window.cols, width) or (0, 1, 0)
         self.longest_line = max(
             self.longest_line, (out[1] - 1) * stride + taps, width + pad, out[1]
         )
@@ -202,6 +210,22 @@ class Builder:
         self.widest_result = max(self.widest_result, lowered.result_floats)
         return len(self.instructions) - 1
 
+    def clear_ring(self, instruction: int, root: str) -> None:
+        """Have an instruction renew the zeros around what it writes, before it does."""
+        top, left, bottom, right = self.storage.ring(root)
+        if not (top or left or bottom or right):
+            return
+        start, row, pixel = self.geometry(root)
+        ring = [0] * t.RING_COLUMNS
+        ring[t.RING_START] = start - top * row - left * pixel
+        ring[t.RING_ROW], ring[t.RING_ROWS] = row, top + self.shapes[root][0] + bottom
+        ring[t.RING_TOP], ring[t.RING_BOTTOM] = top, bottom
+        ring[t.RING_LEFT], ring[t.RING_RIGHT] = left * pixel, right * pixel
+        entry = self.instructions[instruction]
+        assert entry[t.PREPARE] == 0, "a reduction has no ring"
+        entry[t.PREPARE] = clear_ring.address
+        entry[t.RING] = self.constant(np.array(ring, np.int64))
+
     def finish_tensors(self) -> tuple[Integers, Integers]:
         """Give every row its mask and counts; -> (tensors, live)."""
         masks = np.zeros(self._mask_bytes + 64, np.uint8)
@@ -227,8 +251,26 @@ class Builder:
         return rows, live
 
 
-def _same(span: Span, width: int) -> bool:
-    low, high = span
-    return len(low) == width and bool(
-        np.array_equal(low, np.arange(width)) and np.array_equal(high, low + 1)
+def regular_columns(span: Span, width: int) -> tuple[int, int, int] | None:
+    """(taps, stride, pad) where column x reads x * stride - pad + [0, taps) as far as that lies
+    within 0 .. width - 1; None where no such numbers say it."""
+    low, high = (half.astype(np.int64) for half in span)
+    index = np.arange(len(low))
+    if len(low) == width and np.array_equal(low, index) and np.array_equal(high, index + 1):
+        return 1, 1, 0
+    whole = (low > 0) & (high < width)
+    at = np.flatnonzero(whole[1:] & whole[:-1])
+    if not len(at):
+        return None
+    x = int(at[0])
+    taps, stride = int(high[x] - low[x]), int(low[x + 1] - low[x])
+    pad = x * stride - int(low[x])
+    start = index * stride - pad
+    clipped = np.clip(start, 0, width), np.clip(start + taps, 0, width)
+    plain = taps == 1 and stride == 1 and pad == 0  # which asks for equal widths
+    regular = stride > 0 and taps > 0 and pad >= 0 and not plain
+    return (
+        (taps, stride, pad)
+        if regular and np.array_equal(low, clipped[0]) and np.array_equal(high, clipped[1])
+        else None
     )

@@ -210,7 +210,7 @@ class Masks:
                 seen = through(found, inner, at_least=False)
                 assert seen is not None
                 if source in possible:
-                    possible[source] = _hull(possible[source], seen)
+                    possible[source] = hull(possible[source], seen)
                 else:
                     possible[source] = seen
                     heappush(queue, (-self._writers.get(source, -1), source))
@@ -239,7 +239,7 @@ def _recognised(window: Window) -> Window:
     return plain if equal else window
 
 
-def _hull(one: Window, two: Window) -> Window:
+def hull(one: Window, two: Window) -> Window:
     return Window(_span_hull(one.rows, two.rows), _span_hull(one.cols, two.cols))
 
 

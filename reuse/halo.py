@@ -188,6 +188,8 @@ class _Model:
         found = []
         for root, names in sharing.items():
             kinds = {reason.kind for name in names for reason in lives[name].reasons}
+            if any(self.graph.shapes[name][:2] == (1, 1) for name in names):
+                continue  # a vector: nothing to gain, and all of its readers would wait for it
             if kinds & LIFTED and kinds <= LIFTED | {"cut-off"}:
                 found.append(_Group(root, frozenset(names), lives[root].bytes))
         return found

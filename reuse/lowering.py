@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillframe.reuse.demand import turned
+from stillframe.reuse.dominance import identity
 from stillframe.reuse.graph import Act, Node
 from stillframe.reuse.kernels import conv, move, pointwise, pool, reduce
 from stillframe.reuse.kernels import table as t
@@ -53,13 +55,17 @@ def mask_columns(
     builder: "Builder", node: Node, regular: tuple[int, int, int] | None = None
 ) -> dict[int, int]:
     """TARGET, SOURCES and SOURCE_COUNT from the operator's windows; constants never change."""
-    windows = OPS[node.op].window(node, builder.graph.shapes)
+    wanted = builder.demand.sources.get(node.output)
     out = builder.graph.shapes[node.output]
-    entries = [
-        builder.source(name, window, out, regular if index == 0 else None)
-        for index, (name, window) in enumerate(zip(node.inputs, windows, strict=True))
-        if name not in builder.graph.constants
-    ]
+    if wanted is not None:
+        entries = [builder.source(name, window, out) for name, window in wanted]
+    else:
+        windows = OPS[node.op].window(node, builder.graph.shapes)
+        entries = [
+            builder.source(name, window, out, regular if index == 0 else None)
+            for index, (name, window) in enumerate(zip(node.inputs, windows, strict=True))
+            if name not in builder.graph.constants
+        ]
     address, count = builder.sources(entries)
     return {
         t.TARGET: builder.tensor(node.output),
@@ -276,6 +282,7 @@ def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
     """Copy what could not be written in place; then the whole is active where a part is."""
     out = builder.graph.shapes[node.output]
     windows = OPS["Concat"].window(node, builder.graph.shapes)
+    wanted = builder.demand.sources.get(node.output)
     axis = node.attrs["axis"]
     offset = 0
     found: list[Lowered] = []
@@ -293,13 +300,8 @@ def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
             raise ValueError(f"Concat -> {node.output!r}: a constant part is not supported")
         label = f"{node.output}[{number}]"
         target = builder.part(label, node.output, (start[0], start[1], start[2]), shape)
-        every = Window(
-            *(
-                (np.arange(size, dtype=np.int32), np.arange(1, size + 1, dtype=np.int32))
-                for size in shape[:2]
-            )
-        )
-        address, count = builder.sources([builder.source(name, every, shape)])
+        reads = ((name, identity(*shape[:2])),) if wanted is None else copied(wanted, window, shape)
+        address, count = builder.sources([builder.source(*read, shape) for read in reads])
         found.append(
             Lowered(
                 move_columns(builder, np.arange(shape[0]), np.arange(shape[1]))
@@ -312,6 +314,8 @@ def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
             )
         )
         entries.append(builder.source(label, window, out))
+    if wanted is not None:
+        entries = [builder.source(name, window, out) for name, window in wanted]
     address, count = builder.sources(entries)
     found.append(
         Lowered(
@@ -325,8 +329,17 @@ def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
     return found
 
 
+def copied(
+    wanted: Sequence[tuple[str, Window]], window: Window | None, shape: Sequence[int]
+) -> list[tuple[str, Window]]:
+    """The marks on which a joined part depends, from those of the whole."""
+    assert window is not None
+    return [(name, turned(window, marks, shape)) for name, marks in wanted]
+
+
 def lower_slice(builder: "Builder", node: Node) -> list[Lowered]:
-    if node.output in builder.storage.views:
+    view = builder.storage.views.get(node.output)
+    if view is not None and not view.own_mask:
         builder.tensor(node.output)
         return []
     out = builder.graph.shapes[node.output]
@@ -361,11 +374,12 @@ def lower_resize(builder: "Builder", node: Node) -> list[Lowered]:
         (move.ROWS, move.ROWS_HIGH, move.ROW_WEIGHTS),
         (move.COLUMNS, move.COLUMNS_HIGH, move.COLUMN_WEIGHTS),
     )
-    for tables, column in zip((rows, columns), names, strict=True):
+    for (low, high, weight), column in zip((rows, columns), names, strict=True):
+        read = np.where(np.asarray(weight) > 0, high, low)  # no more than the operator's window
         found |= {
-            column[0]: builder.constant(np.asarray(tables[0], np.int32)),
-            column[1]: builder.constant(np.asarray(tables[1], np.int32)),
-            column[2]: builder.constant(np.asarray(tables[2], np.float32)),
+            column[0]: builder.constant(np.asarray(low, np.int32)),
+            column[1]: builder.constant(np.asarray(read, np.int32)),
+            column[2]: builder.constant(np.asarray(weight, np.float32)),
         }
     return [Lowered(found)]
 

@@ -5,7 +5,6 @@ A step only walks. The tables hold addresses into buffers that the `Plan` keeps 
 """
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +13,17 @@ from numpy.typing import NDArray
 
 from stillframe.reuse.arena import place
 from stillframe.reuse.builder import Builder, Layer
+from stillframe.reuse.dominance import identity
 from stillframe.reuse.graph import ISLAND, Graph, Node
+from stillframe.reuse.keeping import choose_kept
 from stillframe.reuse.kernels import move
 from stillframe.reuse.kernels import table as t
-from stillframe.reuse.lifetimes import Lifetimes, analyse, naive_bytes
+from stillframe.reuse.lifetimes import Lifetimes, naive_bytes
 from stillframe.reuse.lowering import LOWER, Lowered
-from stillframe.reuse.storage import Storage, lay_out, region_tensors
-from stillframe.reuse.windows import Window
+from stillframe.reuse.storage import lay_out, region_tensors
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
-
-COMPARING = frozenset({"Conv", "GlobalPool", "Moments"})  # whose kernels can cut off
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +103,6 @@ class Plan:
         return self.kept[0]  # type: ignore[no-any-return]
 
 
-def choose_cutoffs(graph: Graph, storage: Storage, exports: AbstractSet[str]) -> frozenset[str]:
-    """The tensors that are compared with what they hold: those that are kept in any case.
-
-    Vectors, such as the gates behind a global pool, are always compared: it costs nothing, and a
-    changed one makes a whole layer new.
-    """
-    lives = analyse(graph, frozenset(), storage=storage, exports=exports).lives
-    found = set()
-    for node in graph.nodes:
-        if node.op in COMPARING:
-            vector = graph.shapes[node.output][:2] == (1, 1)
-            if lives[node.output].persistent or vector:
-                found.add(node.output)
-    return frozenset(found)
-
-
 def place_roots(graph: Graph, lifetimes: Lifetimes) -> Placed:
     """Offsets of all roots: persistent ones side by side, then the arena of the transients."""
     offsets: dict[str, int] = {}
@@ -159,13 +141,8 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
     array = np.zeros((channels, height, width) if planar else (height, width, channels), np.float32)
     strides = [step // 4 for step in array.strides]
     row, pixel, channel = strides[1:] + strides[:1] if planar else strides
-    same = Window(
-        *(
-            (np.arange(size, dtype=np.int32), np.arange(1, size + 1, dtype=np.int32))
-            for size in (height, width)
-        )
-    )
-    address, count = builder.sources([builder.source(name, same, (height, width))])
+    marks = builder.demand.exports.get(name, ((name, identity(height, width)),))
+    address, count = builder.sources([builder.source(*each, (height, width)) for each in marks])
     columns = {
         t.KERNEL: move.export.address,
         t.TARGET: builder.port(height, width),
@@ -182,18 +159,19 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
     return array
 
 
-def compile_plan(graph: Graph, workers: int = 1, *, exact: bool = True) -> Plan:
+def compile_plan(
+    graph: Graph, workers: int = 1, *, exact: bool = True, memory_budget: int | None = None
+) -> Plan:
     """Compile a partitioned graph for so many workers.
 
     exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until
-    `Tolerance.calibrate` sets them.
+    `Tolerance.calibrate` sets them. memory_budget: bytes of activations, see `choose_kept`.
     """
     storage = lay_out(graph)
     wanted = set(island_reads(graph))
-    compared = choose_cutoffs(graph, storage, wanted)
-    lifetimes = analyse(graph, compared, storage=storage, exports=wanted)
-    placed = place_roots(graph, lifetimes)
-    builder = Builder(graph, storage, placed.offsets, placed.size, workers)
+    keeping = choose_kept(graph, storage, wanted, memory_budget)
+    placed = place_roots(graph, keeping.lifetimes)
+    builder = Builder(graph, storage, keeping.demand, placed.offsets, placed.size, workers)
     for port in graph.inputs:
         if port.layout != "raw":
             builder.tensor(port.name)
@@ -227,14 +205,16 @@ def compile_plan(graph: Graph, workers: int = 1, *, exact: bool = True) -> Plan:
                 node.output, node.op, graph.shapes[node.output], lowered.multiply_adds, number
             )
             at = builder.add(lowered, layer)
-            if lowered.compares and node.output in compared:
+            if storage.root(node.output) in keeping.recomputed:
+                builder.clear_ring(at, storage.root(node.output))
+            if lowered.compares and node.output in keeping.cutoffs:
                 kind = t.Cutoff.EQUAL if exact else t.Cutoff.NORM
                 builder.instructions[at][t.CUTOFF] = kind
                 cutoffs[node.output] = at
         if node.output in wanted:
             exports[node.output] = export(builder, node.output, layouts[node.output], number)
     close_region()
-    return finish(builder, placed, lifetimes, steps, exports, cutoffs)
+    return finish(builder, placed, keeping.lifetimes, steps, exports, cutoffs)
 
 
 def finish(

@@ -50,6 +50,9 @@ class ReuseSession:
     cpus: cores to pin them to, in turn; empty leaves that to the system.
     break_even: share of the multiply-adds above which a step computes everything; how much changed
         input leads there is learnt.
+    memory_budget: bytes of activations, kept and shared together, to stay within by computing again
+        what costs least; None: three fifths of what keeping every activation takes. A budget that
+        no choice can meet is told in `notes`.
 
     sess_options, providers and provider_options are taken for the sake of code that was written
     for InferenceSession; a thread count in sess_options is used, providers are not.
@@ -71,6 +74,7 @@ class ReuseSession:
         threads: int | None = None,
         cpus: Sequence[int] = (),
         break_even: float | None = None,
+        memory_budget: int | None = None,
         **_: Any,
     ) -> None:
         if profile is not None and tolerance:
@@ -96,6 +100,9 @@ class ReuseSession:
         self._until_measured = 0  # dense steps before the magnitudes are measured again
         self._measured = 0  # how often they were
         self._break_even = break_even
+        if memory_budget is not None and memory_budget < 0:
+            raise UsageError(f"memory budget: expected bytes >= 0, got {memory_budget}")
+        self._memory_budget = memory_budget
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
         self._engine: Engine | None = None
@@ -231,7 +238,15 @@ class ReuseSession:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done to the model that its user should know."""
-        return self.plan.graph.notes
+        found = self.plan.graph.notes
+        placement = self.plan.placement
+        needed = placement.persistent + placement.transient
+        if self._memory_budget is not None and needed > self._memory_budget:
+            found += (
+                f"the least for this network is {needed} bytes of activations, which is more "
+                f"than the memory budget of {self._memory_budget}",
+            )
+        return found
 
     def close(self) -> None:
         """End the worker threads. Idempotent."""
@@ -284,6 +299,7 @@ class ReuseSession:
             graph,
             self._workers.count,
             exact=self._tolerance.exact,
+            memory_budget=self._memory_budget,
         )
         self._engine = Engine(plan, self._workers, self._break_even)
         self._until_measured = self._measured = 0

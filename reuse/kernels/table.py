@@ -48,7 +48,18 @@ STRIDE_X = 11
 PAD_TOP = 12
 PAD_LEFT = 13
 PARAMETER = 14  # the first of sixteen whose meaning is the operator's
-INSTRUCTION_COLUMNS = 30
+RING = 30  # of the PREPARE `clear_ring`: address of RING_COLUMNS int64
+INSTRUCTION_COLUMNS = 31
+
+# the zeros around a tensor, in bytes
+RING_START = 0  # address of the first
+RING_ROW = 1  # from one row to the next
+RING_ROWS = 2  # of the tensor and the ring together
+RING_TOP = 3  # rows above
+RING_BOTTOM = 4  # and below
+RING_LEFT = 5  # bytes before a row's first position
+RING_RIGHT = 6  # and behind its last
+RING_COLUMNS = 7
 
 # floats of an instruction
 ACT_A = 0

@@ -1,0 +1,86 @@
+"""What a plan keeps from one frame to the next, within a memory budget.
+
+First everything is kept that saves work: whatever a reader looks at beside the new positions, and
+every layer that can be compared with what it held. Where that is beyond the budget, what costs
+least to compute again is dropped (`halo`), until it fits.
+"""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from stillframe.reuse.demand import Demand, UnforeseenError, demand
+from stillframe.reuse.graph import Graph
+from stillframe.reuse.halo import choose_transients
+from stillframe.reuse.lifetimes import Lifetimes, analyse, naive_bytes
+from stillframe.reuse.storage import Storage
+
+COMPARING = frozenset({"Conv", "GlobalPool", "Moments"})  # whose kernels can cut off
+BUDGET_SHARE = 0.6
+"""Of keeping every activation: the budget of those who name none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """cutoffs: tensors that are compared with what they hold. recomputed: tensors that readers
+    would have had kept."""
+
+    cutoffs: frozenset[str]
+    recomputed: frozenset[str]
+    lifetimes: Lifetimes
+    demand: Demand
+
+
+def choose_cutoffs(graph: Graph, storage: Storage, exports: AbstractSet[str]) -> frozenset[str]:
+    """The tensors that are compared with what they hold: those that are kept in any case.
+
+    Vectors, such as the gates behind a global pool, are always compared: it costs nothing, and a
+    changed one makes a whole layer new.
+    """
+    lives = analyse(graph, frozenset(), storage=storage, exports=exports).lives
+    found = set()
+    for node in graph.nodes:
+        if node.op in COMPARING:
+            vector = graph.shapes[node.output][:2] == (1, 1)
+            if lives[node.output].persistent or vector:
+                found.add(node.output)
+    return frozenset(found)
+
+
+def choose_kept(
+    graph: Graph,
+    storage: Storage,
+    exports: AbstractSet[str],
+    budget_bytes: int | None = None,
+) -> Keeping:
+    """Keep what saves most within so many bytes of activations, kept and shared together.
+
+    None: BUDGET_SHARE of what keeping every activation takes. Where even the least is more than the
+    budget, it is the least that is kept.
+    """
+    cutoffs = choose_cutoffs(graph, storage, exports)
+    budget = int(BUDGET_SHARE * naive_bytes(graph)) if budget_bytes is None else budget_bytes
+    choice = choose_transients(graph, budget, cutoffs=cutoffs, storage=storage, exports=exports)
+    found = kept(graph, storage, exports, cutoffs, frozenset())
+    for drops in (choice.drops, *((drop,) for drop in choice.drops)):
+        more = found.recomputed.union(*(drop.tensors for drop in drops))
+        if more == found.recomputed:
+            continue
+        try:
+            found = kept(graph, storage, exports, cutoffs, more)
+        except UnforeseenError:  # then as many of them as there can be, one by one
+            continue
+    return found
+
+
+def kept(
+    graph: Graph,
+    storage: Storage,
+    exports: AbstractSet[str],
+    cutoffs: AbstractSet[str],
+    recomputed: frozenset[str],
+) -> Keeping:
+    """What follows from dropping these. Raises UnforeseenError where that cannot be."""
+    compared = frozenset(cutoffs - recomputed)
+    lifetimes = analyse(graph, compared, storage=storage, exports=exports, recomputed=recomputed)
+    wanted = demand(graph, storage, lifetimes.persistent, compared, recomputed, exports)
+    return Keeping(compared, recomputed, lifetimes, wanted)
