@@ -87,7 +87,7 @@ class MaskAgreement:
 
     def add(self, result: Mask, reference: Mask) -> None:
         _same_shape("mask", result.values, reference.values)
-        ours, theirs = _label_map(result), _label_map(reference)
+        ours, theirs = label_map(result), label_map(reference)
         for label in np.union1d(np.unique(ours), np.unique(theirs)).tolist():
             if label == NO_LABEL:
                 continue
@@ -149,13 +149,26 @@ class TensorAgreement:
     def value(self) -> float:
         return min((self._closeness(name) for name in self._errors), default=1.0)
 
+    @property
+    def worst_error(self) -> float | None:
+        """|result - reference| / |reference| of the worst output; None: it has no bound."""
+        return max((self._error(name) for name in self._errors), default=0.0, key=_or_infinite)
+
     def _closeness(self, name: str) -> float:
+        error = self._error(name)
+        return 0.0 if error is None else max(0.0, 1 - error)
+
+    def _error(self, name: str) -> float | None:
         error, size = self._errors[name], self._sizes[name]
         if error == 0:
-            return 1.0
-        if not (size > 0 and math.isfinite(error)):
             return 0.0
-        return max(0.0, 1 - math.sqrt(error / size))
+        if not (size > 0 and math.isfinite(error)):
+            return None
+        return math.sqrt(error / size)
+
+
+def _or_infinite(error: float | None) -> float:
+    return math.inf if error is None else error
 
 
 JUDGES: dict[type, type[Agreement]] = {
@@ -233,7 +246,7 @@ def _largest_matching(candidates: list[list[int]]) -> list[tuple[int, int]]:
 NO_LABEL = -1
 
 
-def _label_map(mask: Mask) -> NDArray[np.int16]:
+def label_map(mask: Mask) -> NDArray[np.int16]:
     """The label of each pixel; NO_LABEL where a probability is below a half."""
     if mask.is_probability:
         return np.where(mask.values >= 0.5, 0, NO_LABEL).astype(np.int16)
