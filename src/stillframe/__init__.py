@@ -26,13 +26,17 @@ _HOMES = {
     "ModelError": "stillframe.errors",
     "MotSink": "stillframe.pipeline.record_sinks",
     "Picture": "stillframe.models.results",
+    "Pipeline": "stillframe.pipeline.pipeline",
     "QualityError": "stillframe.errors",
     "Result": "stillframe.models.results",
     "ReuseSession": "stillframe.reuse.session",
+    "SKIP": "stillframe.pipeline.stage",
     "SinkError": "stillframe.errors",
     "Source": "stillframe.pipeline.source_info",
     "SourceError": "stillframe.errors",
     "SourceInfo": "stillframe.pipeline.source_info",
+    "Stage": "stillframe.pipeline.stage",
+    "StageError": "stillframe.errors",
     "StillframeError": "stillframe.errors",
     "Tensors": "stillframe.models.results",
     "UsageError": "stillframe.errors",
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
         QualityError,
         SinkError,
         SourceError,
+        StageError,
         StillframeError,
         UsageError,
     )
@@ -56,14 +61,17 @@ if TYPE_CHECKING:
     from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
     from stillframe.models.zoo import load
     from stillframe.pipeline.frame import Frame
+    from stillframe.pipeline.pipeline import Pipeline
     from stillframe.pipeline.record_sinks import CsvSink, JsonlSink, MotSink
     from stillframe.pipeline.source import frames, open_source
     from stillframe.pipeline.source_info import Source, SourceInfo
+    from stillframe.pipeline.stage import SKIP, Stage
     from stillframe.pipeline.stream import stream
     from stillframe.pipeline.video_sink import VideoSink
     from stillframe.reuse.session import ReuseSession
 
 __all__ = [
+    "SKIP",
     "CsvSink",
     "Detections",
     "Evidence",
@@ -74,6 +82,7 @@ __all__ = [
     "ModelError",
     "MotSink",
     "Picture",
+    "Pipeline",
     "QualityError",
     "Result",
     "ReuseSession",
@@ -81,6 +90,8 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceInfo",
+    "Stage",
+    "StageError",
     "StillframeError",
     "Tensors",
     "UsageError",

@@ -5,7 +5,8 @@
     ├── SourceError           3   a camera, file or stream that frames come from
     ├── ModelError            4   an ONNX file, its weights, or what its graph asks for
     ├── SinkError             5   a file, pipe or window that results go to
-    └── QualityError          6   a quality floor was asked for and not met
+    ├── QualityError          6   a quality floor was asked for and not met
+    └── StageError            7   a stage of a pipeline failed, hung or returned nothing
 
 A message says what was expected, what came and where, then what to do. The command line prints it
 on one line and exits with `exit_code`; no traceback is shown for any of these.
@@ -48,3 +49,9 @@ class QualityError(StillframeError):
     """The measured quality is below the floor that was asked for."""
 
     exit_code = 6
+
+
+class StageError(StillframeError):
+    """A stage of a pipeline failed, hung or returned nothing."""
+
+    exit_code = 7

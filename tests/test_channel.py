@@ -1,0 +1,150 @@
+"""Hand-offs: bounded, in order, ended from one side and closed from both."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from stillframe.errors import UsageError
+from stillframe.pipeline.channel import Channel, ClosedError, Window
+
+WAIT_S = 5.0
+
+
+def beside(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    """Run it in a thread; what it returned or raised is put in the list."""
+    told: list[object] = []
+
+    def run() -> None:
+        try:
+            told.append(work())
+        except Exception as error:
+            told.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, told
+
+
+def is_waiting(thread: threading.Thread) -> bool:
+    thread.join(0.1)
+    return thread.is_alive()
+
+
+def test_items_come_out_in_order_and_then_the_end() -> None:
+    channel: Channel[int] = Channel(3)
+    for item in range(3):
+        assert channel.put(item) is None
+    channel.end()
+    assert [channel.get() for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ClosedError) as caught:
+        channel.get()
+    assert caught.value.ended
+    with pytest.raises(ClosedError):
+        channel.put(4)
+
+
+def test_a_full_channel_holds_its_writer_up() -> None:
+    channel: Channel[int] = Channel(2)
+    channel.put(0)
+    channel.put(1)
+    thread, _ = beside(lambda: channel.put(2))
+    assert is_waiting(thread)
+    assert len(channel) == 2
+    assert channel.get() == 0
+    thread.join(WAIT_S)
+    assert [channel.get(), channel.get()] == [1, 2]
+
+
+def test_newest_drops_the_oldest_and_counts() -> None:
+    channel: Channel[int] = Channel(2, "newest")
+    assert [channel.put(item) for item in range(5)] == [None, None, 0, 1, 2]
+    assert channel.dropped == 3
+    assert [channel.get(), channel.get()] == [3, 4]
+
+
+@pytest.mark.parametrize("side", ["reader", "writer"])
+def test_closing_wakes_whoever_waits(side: str) -> None:
+    channel: Channel[int] = Channel(1)
+    if side == "writer":
+        channel.put(0)
+    thread, told = beside(lambda: channel.put(1) if side == "writer" else channel.get())
+    assert is_waiting(thread)
+    channel.close()
+    channel.close()
+    thread.join(WAIT_S)
+    assert isinstance(told[0], ClosedError)
+    assert not told[0].ended
+    assert len(channel) == 0
+
+
+def test_the_end_wakes_a_reader() -> None:
+    channel: Channel[int] = Channel(1)
+    thread, told = beside(channel.get)
+    assert is_waiting(thread)
+    channel.end()
+    thread.join(WAIT_S)
+    assert isinstance(told[0], ClosedError)
+    assert told[0].ended
+
+
+def test_waiting_may_have_an_end() -> None:
+    with pytest.raises(TimeoutError):
+        Channel[int](1).get(0.01)
+
+
+def test_many_writers_and_readers_lose_nothing() -> None:
+    channel: Channel[int] = Channel(3)
+    found: list[int] = []
+
+    def take() -> None:
+        while True:
+            try:
+                found.append(channel.get())
+            except ClosedError:
+                return
+
+    readers = [threading.Thread(target=take) for _ in range(3)]
+    writers = [
+        threading.Thread(target=lambda first=first: [channel.put(first + n) for n in range(100)])
+        for first in (0, 100, 200)
+    ]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(WAIT_S)
+    channel.end()
+    for thread in readers:
+        thread.join(WAIT_S)
+    assert sorted(found) == list(range(300))
+
+
+def test_no_room_and_unknown_policies_are_refused() -> None:
+    with pytest.raises(UsageError, match="expected room for 1 item or more, got 0"):
+        Channel(0)
+    with pytest.raises(UsageError, match="expected policy block or newest, got 'oldest'"):
+        Channel(1, "oldest")  # type: ignore[arg-type]
+
+
+def test_a_window_lets_so_many_in_and_can_be_widened_and_closed() -> None:
+    window = Window(1)
+    assert window.enter()
+    thread, told = beside(window.enter)
+    assert is_waiting(thread)
+    window.limit = 2
+    thread.join(WAIT_S)
+    assert told == [True]
+    assert window.inside == 2
+    window.limit = 1
+    window.leave()
+    thread, told = beside(window.enter)
+    assert is_waiting(thread)
+    window.close()
+    thread.join(WAIT_S)
+    assert told == [False]
+    began = time.monotonic()
+    assert not window.pause(60)
+    assert time.monotonic() - began < WAIT_S
+    with pytest.raises(UsageError, match="expected 1 item or more under way, got 0"):
+        window.limit = 0

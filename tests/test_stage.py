@@ -1,0 +1,319 @@
+"""Every stage fails once: raises, hangs, returns nothing; everything ends, and it is told."""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from stillframe.errors import SinkError, SourceError, StageError, UsageError
+from stillframe.pipeline.cores import allowed_cores
+from stillframe.pipeline.pinning import cores_of
+from stillframe.pipeline.pipeline import SKIP, Pipeline, Stage
+
+NAMES = ("preprocess", "infer", "postprocess", "draw", "encode")
+WAIT_S = 5.0
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + WAIT_S
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
+
+
+def plus(item: int) -> int:
+    return item + 1
+
+
+def chain(at: str = "", work: Callable[[Any], Any] = plus, **options: Any) -> list[Stage]:
+    """Five stages that each add one; the one `at` does `work`."""
+    return [Stage(n, work if n == at else plus, **(options if n == at else {})) for n in NAMES]
+
+
+def fails_at_five(item: int) -> int:
+    if item >= 5:
+        raise ValueError("five\nis too many")
+    return item + 1
+
+
+class Endless:
+    """A source of numbers; `close` ends it, as of a camera."""
+
+    def __init__(self, blocks_at: int | None = None) -> None:
+        self.closed = threading.Event()
+        self.taken = 0
+        self.blocks_at = blocks_at
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self.taken == self.blocks_at:
+            self.closed.wait(WAIT_S)
+        if self.closed.is_set():
+            raise StopIteration
+        self.taken += 1
+        return self.taken - 1
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_items_pass_every_stage_in_order() -> None:
+    with Pipeline(range(50), chain()) as pipeline:
+        assert list(pipeline) == list(range(5, 55))
+    assert [meter.items for meter in pipeline.meters] == [50] * 6
+    assert pipeline.delivered == 50
+    assert pipeline.window.inside == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_that_raises_ends_everything_and_is_named(name: str) -> None:
+    source = Endless()
+    told = f"^stage {name}: ValueError: five is too many$"
+    with (
+        pytest.raises(StageError, match=told) as caught,
+        Pipeline(source, chain(name, fails_at_five)) as pipeline,
+    ):
+        list(pipeline)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert source.closed.is_set()
+    assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_that_returns_nothing_is_named(name: str) -> None:
+    with pytest.raises(StageError, match=rf"^stage {name}: returned nothing; return the item"):
+        Pipeline(Endless(), chain(name, lambda item: None)).run()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_that_hangs_is_left_behind_and_named(name: str) -> None:
+    freed = threading.Event()
+    hangs = chain(name, lambda item: freed.wait(WAIT_S) and item, deadline_s=0.05)
+    try:
+        with pytest.raises(StageError, match=rf"^stage {name}: no answer for 0\.05 s"):
+            Pipeline(Endless(), hangs).run()
+    finally:
+        freed.set()
+
+
+def test_a_source_that_breaks_is_told_after_the_items_before_it() -> None:
+    def breaks() -> Iterator[int]:
+        yield from range(7)
+        raise SourceError("camera: gone")
+
+    found: list[int] = []
+
+    def take() -> None:
+        for item in Pipeline(breaks(), chain()):
+            found.append(item)
+
+    with pytest.raises(SourceError, match=r"^camera: gone$"):
+        take()
+    assert found == list(range(5, 12))
+
+
+def test_a_source_that_fails_by_accident_is_named() -> None:
+    def breaks() -> Iterator[int]:
+        yield 1
+        raise KeyError("where")
+
+    with pytest.raises(StageError, match=r"^stage decode: KeyError: 'where'"):
+        Pipeline(breaks(), chain()).run()
+
+
+def test_an_error_of_ours_keeps_its_kind() -> None:
+    def full(item: int) -> int:
+        raise SinkError("out.mp4: no space")
+
+    with pytest.raises(SinkError, match=r"^stage encode: out\.mp4: no space$"):
+        Pipeline(Endless(), chain("encode", full)).run()
+
+
+def test_a_reader_that_goes_away_is_passed_on_as_it_is() -> None:
+    def gone(item: int) -> int:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Pipeline(Endless(), chain("encode", gone)).run()
+
+
+def test_what_a_stage_gives_back_fails_too_and_every_stage_gives_back() -> None:
+    closed: list[str] = []
+    stages = [Stage(n, plus, close=lambda n=n: closed.append(n)) for n in NAMES]  # type: ignore[misc]
+    Pipeline(range(3), stages).run()
+    assert sorted(closed) == sorted(NAMES)
+
+    def bad() -> None:
+        raise OSError("disk")
+
+    with pytest.raises(StageError, match=r"^stage end: OSError: disk"):
+        Pipeline(range(3), [Stage("end", plus, close=bad)]).run()
+
+
+def test_a_consumer_that_leaves_early_ends_everything() -> None:
+    source = Endless()
+    with Pipeline(source, chain()) as pipeline:
+        for item in pipeline:
+            if item == 12:
+                break
+    assert source.closed.is_set()
+
+
+def test_a_source_that_blocks_is_unblocked_by_leaving() -> None:
+    source = Endless(blocks_at=3)
+    with Pipeline(source, chain()) as pipeline:
+        stream = iter(pipeline)
+        assert [next(stream) for _ in range(3)] == [5, 6, 7]
+    assert source.closed.is_set()
+
+
+def test_stop_lets_out_what_is_under_way() -> None:
+    source = Endless()
+    found: list[int] = []
+    with Pipeline(source, chain()) as pipeline:
+        for item in pipeline:
+            found.append(item)
+            if item == 20:
+                pipeline.stop()
+    assert found == list(range(5, 5 + source.taken))
+
+
+def test_items_may_be_left_out() -> None:
+    odd = Stage("odd", lambda item: item if item % 2 else SKIP)
+    with Pipeline(range(30), [odd, plus]) as pipeline:
+        assert list(pipeline) == list(range(2, 31, 2))
+    assert pipeline.skipped == 15
+    assert pipeline.window.inside == 0
+
+
+def test_newest_drops_what_nobody_waited_for_and_counts_it() -> None:
+    go = threading.Event()
+
+    def slow(item: int) -> int:
+        go.wait(WAIT_S)
+        return item
+
+    def source() -> Iterator[int]:
+        yield from range(20)
+        go.set()
+
+    stage = Stage("slow", slow, room=1, policy="newest")
+    with Pipeline(source(), [stage], window=100) as pipeline:
+        found = list(pipeline)
+    assert found[0] in (0, 19)
+    assert found[-1] == 19
+    assert pipeline.dropped == 20 - len(found)
+    assert pipeline.window.inside == 0
+
+
+def test_one_at_a_time_is_one_at_a_time() -> None:
+    inside, most = [0], [0]
+
+    def enter(item: int) -> int:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        return item
+
+    def leave(item: int) -> int:
+        time.sleep(0.001)
+        inside[0] -= 1
+        return item
+
+    Pipeline(range(20), [enter, plus, leave], window=1).run()
+    assert most[0] == 1
+    Pipeline(range(60), [enter, plus, leave], window=6).run()
+    assert most[0] > 1
+
+
+def test_each_stage_keeps_one_thread_for_life() -> None:
+    seen: dict[str, set[int]] = {name: set() for name in NAMES}
+    stages = [
+        Stage(n, lambda item, n=n: seen[n].add(threading.get_ident()) or item)  # type: ignore[func-returns-value]
+        for n in NAMES
+    ]
+    Pipeline(range(20), stages).run()
+    threads = [next(iter(found)) for found in seen.values() if len(found) == 1]
+    assert len(set(threads)) == len(NAMES)
+
+
+def test_a_stage_is_where_it_was_placed_and_can_be_moved() -> None:
+    first, last = min(allowed_cores()), max(allowed_cores())
+    seen: list[frozenset[int]] = []
+
+    def look(item: int) -> int:
+        seen.append(cores_of(threading.get_native_id()))
+        return item
+
+    with Pipeline(range(20), [look], window=1, place={"look": f"cpu:{first}"}) as pipeline:
+        for item in pipeline:
+            if item == 9:
+                assert pipeline.place("look", frozenset({last})).held
+    assert seen[0] == {first}
+    assert seen[-1] == {last}
+    assert pipeline.workers[0].meter.cores == {last}
+
+
+def test_no_item_lives_longer_than_its_last_reader() -> None:
+    class Picture:
+        pass
+
+    alive: list[weakref.ref[Picture]] = []
+
+    def made() -> Picture:
+        picture = Picture()
+        alive.append(weakref.ref(picture))
+        return picture
+
+    def source() -> Iterator[Picture]:
+        for _ in range(8):
+            yield made()
+
+    def read(item: Picture) -> int:
+        return len(alive)
+
+    most = 0
+    with Pipeline(source(), [read, plus], window=1) as pipeline:
+        for _ in pipeline:
+            most = max(most, sum(ref() is not None for ref in alive))
+    assert most == 0
+
+
+def test_a_pace_holds_the_source_back() -> None:
+    asked: list[int] = []
+    pauses = [0.0, 0.2, 0.0]
+    began = time.monotonic()
+
+    def pace() -> float:
+        asked.append(1)
+        return pauses.pop(0) if pauses else 0.0
+
+    Pipeline(range(4), [plus], pace=pace).run()
+    assert len(asked) == 5
+    assert time.monotonic() - began >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: Pipeline([], [Stage("a", plus, room=0)]), "expected room for 1 item"),
+        (lambda: Pipeline([], [plus, plus]), "every stage needs a name of its own"),
+        (lambda: Pipeline([], ["plus"]), "expected a Stage or a function, got str"),
+        (lambda: Pipeline([], [plus], window=0), "expected 1 item or more under way, got 0"),
+        (lambda: Pipeline([], [plus], place={"inf": "cpu:0"}), "no stage 'inf'; there is"),
+        (lambda: Pipeline([], [plus], place={"plus": "cpu:4000"}), "core 4000 is not there"),
+        (lambda: Pipeline([], [plus], place={"plus": "nothing"}), "not here; there is cpu:"),
+        (lambda: Stage("a", plus, deadline_s=0), "expected a deadline above 0 s, got 0"),
+        (lambda: Stage("", plus), "expected a name"),
+    ],
+)  # fmt: skip
+def test_pipelines_that_cannot_be_are_refused(build: Callable[[], Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        build()
