@@ -31,15 +31,41 @@ class PipeReader:
         self._lock = threading.Lock()
         self._interrupted = False
         self._closed = False
+        self._returned = b""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an end that a reader saw may be no end of the pipe."""
+        return self._interrupted
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes, at least one; empty at the end or after `interrupt`."""
         if self._interrupted:
             return b""
+        if self._returned:
+            first, self._returned = self._returned[:size], self._returned[size:]
+            return first
         self._poll.poll()
         if self._interrupted:
             return b""
         return os.read(self._descriptor, size)
+
+    def read_into(self, space: memoryview) -> int:
+        """Fill some of `space`, at least a byte; 0 at the end or after `interrupt`."""
+        if self._interrupted:
+            return 0
+        if self._returned:
+            first = self.read(len(space))
+            space[: len(first)] = first
+            return len(first)
+        self._poll.poll()
+        if self._interrupted:
+            return 0
+        return os.readv(self._descriptor, [space])
+
+    def put_back(self, data: bytes) -> None:
+        """What `read` gives first: bytes that were read to see what comes."""
+        self._returned = data + self._returned
 
     def readable(self) -> bool:
         return True

@@ -19,6 +19,7 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.sink import Sink, claim, told
 
 STDOUT = "-"
+DESCRIPTOR = "fd:"
 CSV_COLUMNS = (
     "index",
     "time_s",
@@ -33,10 +34,11 @@ CSV_COLUMNS = (
     "bottom",
 )
 TIME_DECIMALS = 6
+BOX_DECIMALS = 2
 
 
 class LineSink(Sink):
-    """Text lines to a file, or to standard output for `-`.
+    """Text lines to a file, to standard output for `-`, or to the open descriptor 3 for `fd:3`.
 
     A line is on its way to its reader when `write` returns, so it survives whatever comes then.
     source: what the frames come from; a file of that name is not overwritten, `force` or not.
@@ -50,6 +52,8 @@ class LineSink(Sink):
         self._file: BinaryIO
         if self._name == STDOUT:
             self._file = _standard_output()
+        elif self._name.startswith(DESCRIPTOR):
+            self._file = _descriptor(self._name)
         else:
             self._file = os.fdopen(claim(Path(path), force, (source,)), "wb", buffering=0)
 
@@ -90,7 +94,21 @@ class JsonlSink(LineSink):
         row: dict[str, Any] = {"index": frame.index, "time_s": round(frame.time_s, TIME_DECIMALS)}
         if result is not None:
             row |= result.to_dict()
-        return [json.dumps(_finite(row), allow_nan=False, ensure_ascii=False)]
+        return [_json(row)]
+
+
+class FilterSink(JsonlSink):
+    """As JsonlSink, and `hidden`: the boxes that an effect hid, in source px, also outside of the
+    picture and where nothing was found any more. Frames come as what is known of them."""
+
+    def add(
+        self, index: int, time_s: float, result: Result | None, hidden: NDArray[np.float32]
+    ) -> None:
+        row: dict[str, Any] = {"index": index, "time_s": round(time_s, TIME_DECIMALS)}
+        if result is not None:
+            row |= result.to_dict()
+        row["hidden"] = np.round(hidden.astype(np.float64), BOX_DECIMALS).tolist()
+        self._put(f"{_json(row)}\n".encode())
 
 
 class CsvSink(LineSink):
@@ -140,6 +158,10 @@ def _boxes(result: Result | None, name: str) -> list[tuple[str, int, float, list
     return list(zip(*columns, result.xyxy.tolist(), strict=True))
 
 
+def _json(row: dict[str, Any]) -> str:
+    return json.dumps(_finite(row), allow_nan=False, ensure_ascii=False)
+
+
 def _csv_line(cells: tuple[object, ...]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
@@ -163,3 +185,15 @@ def _standard_output() -> BinaryIO:
         return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
     except (OSError, ValueError):  # replaced by an object in memory, as tests do
         return sys.stdout.buffer
+
+
+def _descriptor(name: str) -> BinaryIO:
+    """An open descriptor, named as `fd:3`, which stays open. Raises SinkError."""
+    number = name.removeprefix(DESCRIPTOR)
+    try:
+        return open(int(number), "wb", buffering=0, closefd=False)
+    except (OSError, ValueError, OverflowError):
+        raise SinkError(
+            f"{name}: expected the number of a descriptor that is open for writing, as "
+            "fd:3 is with 3>FILE"
+        ) from None

@@ -21,6 +21,7 @@ from stillframe.pipeline.cli import models, samples, signals
 from stillframe.pipeline.cli.bench import bench
 from stillframe.pipeline.cli.devices import devices
 from stillframe.pipeline.cli.explain import explain
+from stillframe.pipeline.cli.filter import filter_
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
 
@@ -43,6 +44,7 @@ app.command()(run)
 app.command()(probe)
 app.command()(explain)
 app.command()(bench)
+app.command("filter")(filter_)
 app.command()(devices)
 app.add_typer(models.app, name="models")
 app.add_typer(samples.app, name="samples")

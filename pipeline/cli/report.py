@@ -34,6 +34,8 @@ PARTS = {
     "decode": "read its outputs",
     "draw": "draw",
     "write": "write",
+    "read": "read a frame",
+    "effect": "convert and apply the effect",
 }
 
 
