@@ -5,6 +5,7 @@ leaves bit for bit as it came. RGB pictures are one plane of three channels here
 effects serve both.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +37,10 @@ class Layout:
         """(columns, rows) of luma that share one sample of chroma."""
         return 1 << self.shifts[-1][0], 1 << self.shifts[-1][1]
 
-    def shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+    def shapes(self, height: int, width: int) -> Sequence[tuple[int, ...]]:
         """The shape of each plane of a picture; odd sizes round up."""
-        last: tuple[int, ...] = () if self.channels == 1 else (self.channels,)
-        plane: list[tuple[int, ...]] = []
-        for x, y in self.shifts:
-            plane.append((-(-height >> y), -(-width >> x), *last))
-        return plane
+        sizes = [(-(-height >> y), -(-width >> x)) for x, y in self.shifts]
+        return [(*size, self.channels) if self.channels > 1 else size for size in sizes]
 
     def size_bytes(self, height: int, width: int) -> int:
         return sum(int(np.prod(shape)) for shape in self.shapes(height, width))
@@ -211,7 +209,7 @@ def views(frame: av.VideoFrame, layout: Layout) -> list[Samples]:
     return _views(frame, layout.shapes(frame.height, frame.width))
 
 
-def _views(frame: av.VideoFrame, shapes: list[tuple[int, ...]]) -> list[Samples]:
+def _views(frame: av.VideoFrame, shapes: Sequence[tuple[int, ...]]) -> list[Samples]:
     found = []
     for plane, (rows, columns, *_) in zip(frame.planes, shapes, strict=True):
         whole = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
