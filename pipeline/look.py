@@ -15,6 +15,7 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.settings import MODES, Settings
 from stillframe.pipeline.step import Kind, Task, Watch
 from stillframe.reuse.change import ChangeGate, ChangeMap
+from stillframe.reuse.from_onnx import fingerprint
 
 LOOK_EVERY_ROWS = 16
 SURE_SHARE = 0.025
@@ -38,10 +39,12 @@ class Look:
     after a gap in the source starts afresh. A corrupt frame is answered with the previous result
     while that is young enough; after that it is computed, but nothing later rests on it.
 
-    incremental: whether the engine keeps values between frames; the mode's own where None.
+    incremental: whether the engine keeps values between frames, as the mode says at first.
     """
 
     def __init__(self, model: Model, settings: Settings) -> None:
+        if settings.profile is not None:  # found now, not at the first frame
+            settings.profile.check(fingerprint(model.path))
         self.model = model
         self.settings = settings
         self.incremental = MODES[settings.reuse].incremental

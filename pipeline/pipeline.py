@@ -33,11 +33,15 @@ class Pipeline:
     `close`, that must unblock it. stages: `Stage`s, or plain functions from one item to the next.
     window: items under way at once; 1: one after the other. place: stage -> a text such as "cpu:0".
     nice: how far below others all threads run. pace: asked before each item for seconds to wait.
+    limit: items to read.
 
     Items keep their order. Where a stage raises, returns nothing or takes longer than its deadline,
     everything ends at once and the failure is raised here, with the stage's name. What a source
     raises is raised after the items before it. Leaving the `with` block ends every thread; one that
     hangs in foreign code cannot be ended and is named in the error.
+
+    whole_ms, source_ms: of the item that came out last: milliseconds since the source was asked for
+    it, and until the source gave it.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Pipeline:
         place: Mapping[str, str] | None = None,
         nice: int = 0,
         pace: Callable[[], float] | None = None,
+        limit: int | None = None,
     ) -> None:
         chain = [Stage.of(each) for each in stages]
         names = [SOURCE, *(stage.name for stage in chain)]
@@ -57,7 +62,7 @@ class Pipeline:
         cores = _placed(place or {}, names)
         self._source = source
         self._source_cores = cores.get(SOURCE, frozenset())
-        self._nice, self._pace = nice, pace
+        self._nice, self._pace, self._limit = nice, pace, limit
         self.window = Window(len(chain) + 2 if window is None else window)
         channels: list[Channel[Parcel]] = [Channel(each.room, each.policy) for each in chain]
         channels.append(Channel(2))
@@ -70,7 +75,8 @@ class Pipeline:
         self.delivered = 0
         self.skipped = 0
         self.ages_ms: deque[float] = deque(maxlen=RECENT)
-        self.last: Parcel | None = None
+        self.source_ms = 0.0
+        self.whole_ms = 0.0
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -115,16 +121,19 @@ class Pipeline:
                 parcel = self.channels[-1].get(_LOOK_S)
             except TimeoutError:
                 self._look_for_hangs()
+                self._end_a_wait()
                 continue
             except ClosedError:
                 self.close()
                 if self._failure is not None:
                     raise self._failure from self._failure.__cause__
                 return
-            self.ages_ms.append((time.perf_counter() - parcel.born_s) * 1e3)
+            now = time.perf_counter()
+            self.ages_ms.append((now - parcel.born_s) * 1e3)
+            self.whole_ms = (now - parcel.asked_s) * 1e3
+            self.source_ms = (parcel.born_s - parcel.asked_s) * 1e3
             self.delivered += 1
-            self.last = parcel
-            item, parcel.item = parcel.item, None
+            item = parcel.item
             del parcel
             yield item
             del item
@@ -206,6 +215,8 @@ class Pipeline:
         outbox.end()
 
     def _may_read(self) -> bool:
+        if self._limit is not None and self.source_meter.items >= self._limit:
+            return False
         if self._stopped.is_set() or not self.window.enter() or self._stopped.is_set():
             return False
         wait_s = 0.0 if self._pace is None else self._pace()
@@ -231,6 +242,13 @@ class Pipeline:
             channel.close()
         self.window.close()
         _close(self._source)
+
+    def _end_a_wait(self) -> None:
+        """Once stopped, with nothing else under way: what the source waits for is not wanted."""
+        waits = self.source_meter.busy_since is not None
+        if self._stopped.is_set() and waits and self.window.inside <= 1:
+            _close(self._source)
+            self.channels[0].end()
 
     def _look_for_hangs(self) -> None:
         for worker in self.workers:

@@ -21,7 +21,6 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.look import Look, surely_new
 from stillframe.pipeline.settings import MODES, TOLERANCE, Mode, Reuse, Settings
 from stillframe.pipeline.step import KINDS, PARTS, Kind, Step, Task, Watch
-from stillframe.reuse.from_onnx import fingerprint
 
 __all__ = [
     "KINDS",
@@ -53,6 +52,11 @@ class Network:
         self._engine: Engine | None = None
         self._shape: tuple[int, ...] = ()
 
+    @property
+    def incremental(self) -> bool:
+        """Whether the engine at hand overwrites its outputs with the next run."""
+        return self._engine is not None and self._engine.incremental
+
     def run(self, task: Task) -> list[NDArray[Any]]:
         """The outputs for a task to be computed; of an incremental engine valid until the next."""
         assert task.fitted is not None
@@ -64,6 +68,10 @@ class Network:
         outputs = self._engine.run(task.model.feed(task.fitted), task.change)
         task.watch.lap("infer")
         return outputs
+
+    @property
+    def engine(self) -> Engine | None:
+        return self._engine
 
     def close(self) -> None:
         """Give back the engine's memory and threads. Calling it again does nothing."""
@@ -113,8 +121,6 @@ class Runner:
 
     def __init__(self, model: Model, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        if self.settings.profile is not None:  # found now, not at the first frame
-            self.settings.profile.check(fingerprint(model.path))
         self._look = Look(model, self.settings)
         self._network = Network(self.settings.engine)
         self._answers = Answers()
@@ -123,6 +129,11 @@ class Runner:
     def model(self) -> Model:
         """At the size that suits the last frame."""
         return self._look.model
+
+    @property
+    def engine(self) -> Engine | None:
+        """What runs the network, once a frame has been there; for its counters."""
+        return self._network.engine
 
     def __repr__(self) -> str:
         height, width = self.model.size

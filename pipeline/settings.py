@@ -50,7 +50,8 @@ class Settings:
     its age alone). every: the network looks at each Nth frame, the others keep the last result.
     threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own
     root mean square by which its values may stand still, see `ReuseSession`. profile: of mode
-    "layer": a share for each layer and the gate's settings, instead of the tolerance.
+    "layer": a share for each layer and the gate's settings, instead of the tolerance. gating: how
+    change is found, instead of the mode's or the profile's own; not of modes "off" and "exact".
     """
 
     reuse: Reuse = "frame"
@@ -59,6 +60,7 @@ class Settings:
     threads: int = 0
     tolerance: float = TOLERANCE
     profile: Profile | None = None
+    gating: GateSettings | None = None
 
     def __post_init__(self) -> None:
         if self.reuse not in MODES:
@@ -69,6 +71,8 @@ class Settings:
             raise UsageError(f"max age: expected 0 seconds or more, got {self.max_age_s}")
         if self.profile is not None and self.reuse != "layer":
             raise UsageError(f"a profile is of reuse 'layer', got one with reuse {self.reuse!r}")
+        if self.gating is not None and self.reuse not in ("frame", "layer"):
+            raise UsageError(f"gate settings are of reuse frame and layer, got {self.reuse!r}")
         if self.every < 1:
             raise UsageError(f"every: expected 1 or more, got {self.every}")
         if self.threads < 0:
@@ -77,6 +81,8 @@ class Settings:
     @property
     def gate(self) -> GateSettings | None:
         """How change is found; None: every frame is new."""
+        if self.gating is not None:
+            return self.gating
         return self.profile.gate if self.profile is not None else MODES[self.reuse].gate
 
     def engine(self, path: Path) -> Engine:

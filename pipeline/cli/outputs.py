@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -12,10 +12,11 @@ from rich.console import Console
 from stillframe.errors import SinkError, UsageError
 from stillframe.pipeline.overlay import Overlay, compose
 from stillframe.pipeline.record_sinks import STDOUT, CsvSink, JsonlSink, LineSink, MotSink
-from stillframe.pipeline.runner import Step
 from stillframe.pipeline.show import Show
 from stillframe.pipeline.sink import Sink
 from stillframe.pipeline.source_info import SourceInfo
+from stillframe.pipeline.stage import Stage
+from stillframe.pipeline.stages import Drawn, drawing, encoding
 from stillframe.pipeline.video_sink import VideoSink
 
 # Option -> the sink that writes it, a line or row at a time.
@@ -62,11 +63,16 @@ class Outputs:
         if path.is_file() and not self.force:
             raise SinkError(f"{path}: there is such a file; overwrite it with --force")
 
+    @property
+    def are_drawn(self) -> bool:
+        """Whether anything shows pictures."""
+        return VIDEO in self.paths or self.show
+
     @contextlib.contextmanager
     def opened(
         self, info: SourceInfo, spec: str, console: Console
-    ) -> Iterator[Callable[[Step], dict[str, float]]]:
-        """Yields what writes a step and says how many milliseconds drawing and writing took."""
+    ) -> Iterator[tuple[Stage, Stage]]:
+        """Yields the stages that draw and write; files are closed when the block ends."""
         with contextlib.ExitStack() as stack:
             sinks: list[Sink] = []
             if VIDEO in self.paths:
@@ -77,20 +83,16 @@ class Outputs:
             page = stack.enter_context(Show()) if self.show else None
             if page is not None:
                 console.print(f"showing at {page.url}", highlight=False)
-            is_drawn = VIDEO in self.paths or page is not None
 
-            def write(step: Step) -> dict[str, float]:
-                began = time.perf_counter()
-                image = compose(step, self.overlay) if is_drawn else None
-                drawn = time.perf_counter()
+            def write(drawn: Drawn) -> None:
+                step = drawn.step
                 for sink in sinks:
-                    sink.write(step.frame, step.result, image)
-                if page is not None and image is not None:
-                    page.show(image)
-                done = time.perf_counter()
-                return {"draw": (drawn - began) * 1e3, "write": (done - drawn) * 1e3}
+                    sink.write(step.frame, step.result, drawn.image)
+                if page is not None and drawn.image is not None:
+                    page.show(drawn.image)
 
-            yield write
+            how = partial(compose, overlay=self.overlay) if self.are_drawn else None
+            yield drawing(how), encoding(write)
         self.written.extend(path for path in self.paths.values() if path != STDOUT)
 
     def _video(self, info: SourceInfo, spec: str) -> VideoSink:

@@ -3,9 +3,7 @@
 import contextlib
 import json
 import platform
-import time
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,8 +15,8 @@ from stillframe.pipeline.cli import signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.runner import Runner
     from stillframe.pipeline.source_info import Source
+    from stillframe.pipeline.stages import Analysis
 
 SAMPLE = "sample:"
 SOURCE = f"{SAMPLE}sports2d_demo"
@@ -103,6 +101,14 @@ def run(
             rich_help_panel=HOW,
         ),
     ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A setting of the change gate, such as pixel=3; may be repeated.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     max_age: Annotated[
         float,
         typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),
@@ -129,12 +135,14 @@ def run(
 
     from stillframe import sample_videos
     from stillframe.models import zoo
+    from stillframe.pipeline.cli.bench import gate_settings
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, summary
     from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.runner import Runner, Settings
+    from stillframe.pipeline.pipeline import Pipeline
+    from stillframe.pipeline.settings import Settings
     from stillframe.pipeline.source import open_source
-    from stillframe.pipeline.stream import read_ahead
+    from stillframe.pipeline.stages import LIVE_WINDOW, Analysis
     from stillframe.reuse.profile import Profile
 
     tuned = None if profile is None else Profile.read(profile)
@@ -145,6 +153,7 @@ def run(
         threads=threads,
         tolerance=tolerance,
         profile=tuned,
+        gating=gate_settings(gate) if gate else None,
     )
     asked = {"--out": out, "--jsonl": jsonl, "--csv": csv, "--mot": mot}
     asked |= {"--summary-json": summary_json}
@@ -164,35 +173,32 @@ def run(
                 network = zoo.load(
                     model, task=task, confidence=confidence, progress=told, allow_sdist=allow_sdist
                 )
-            runner = stack.enter_context(Runner(network, settings))
-            write = stack.enter_context(outputs.opened(frames.info, source, console))
+            analysis = Analysis(network, settings, keeps_pixels=outputs.are_drawn)
+            ends = stack.enter_context(outputs.opened(frames.info, source, console))
             total = min(filter(None, (frames.info.frame_count, max_frames)), default=None)
             report = stack.enter_context(Report(console, total))
-            ahead = stack.enter_context(read_ahead(frames))
-            stopping.by(ahead.stop)
-            begun = time.perf_counter()
+            window = LIVE_WINDOW if frames.info.live else None
+            stages = [*analysis.stages(), *ends]
+            pipeline = Pipeline(frames, stages, window=window, limit=max_frames)
+            stack.enter_context(pipeline)
+            stopping.by(pipeline.stop)
             tally.start()
-            for frame in islice(ahead, max_frames):
-                waited = time.perf_counter()
-                step = runner.step(frame)
-                spent = write(step)
-                ended = time.perf_counter()
-                tally.add(step, (ended - begun) * 1e3, {"wait": (waited - begun) * 1e3, **spent})
+            for step in pipeline:
+                tally.add(step, pipeline.whole_ms, {"wait": pipeline.source_ms})
                 report.tick(tally, frozen=frames.frozen)
-                begun = ended
         if summary_json is not None:
-            figures = _figures(runner, frames, tally, stopping.caught)
+            figures = _figures(analysis, frames, tally, stopping.caught)
             _write_json(Path(summary_json), figures, force)
-        summary(console, tally, f"{runner.model.name} on {frames.info.spec}", outputs.written)
+        summary(console, tally, f"{analysis.model.name} on {frames.info.spec}", outputs.written)
 
 
 def _figures(
-    runner: "Runner", source: "Source", tally: "Tally", signum: int | None
+    analysis: "Analysis", source: "Source", tally: "Tally", signum: int | None
 ) -> dict[str, Any]:
     """What --summary-json holds: enough to tell two runs apart and to compare them."""
     import onnxruntime
 
-    model, tuned = runner.model, runner.settings.profile
+    model, tuned = analysis.model, analysis.settings.profile
     return {
         "stillframe": stillframe.__version__,
         "onnxruntime": onnxruntime.__version__,
@@ -202,7 +208,7 @@ def _figures(
         "model": {"name": model.name, "task": model.task, "size": list(model.size)},
         "settings": {
             name: value if value != float("inf") else None  # JSON has no infinity
-            for name, value in asdict(replace(runner.settings, profile=None)).items()
+            for name, value in asdict(replace(analysis.settings, profile=None)).items()
         },
         "profile": None if tuned is None else tuned.model_dump(mode="json"),
         "stopped_by": None if signum is None else signals.name(signum),

@@ -1,0 +1,151 @@
+"""The stages of an analysis: what `Runner` does one after the other, each part in its own thread.
+
+    decode ─Frame─► preprocess ─Task─► infer ─Inferred─► postprocess ─Step─► draw ─► encode
+
+Between threads nothing is handed on that its maker writes again: the gate's reference and mask, and
+an incremental engine's outputs, are copied into a pool's memory.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.models.model import Model
+from stillframe.pipeline.engine import Engine
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.look import Look
+from stillframe.pipeline.pool import Pool
+from stillframe.pipeline.runner import Answers, Network
+from stillframe.pipeline.settings import Settings
+from stillframe.pipeline.stage import Stage
+from stillframe.pipeline.step import Step, Task
+
+LIVE_WINDOW = 2  # frames of a live source under way: one in the network, one around it
+NO_PIXELS = np.zeros((1, 1, 1), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A task, and what the network made of it; None where an earlier result stands."""
+
+    task: Task
+    outputs: list[NDArray[Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A step and its picture; None where nothing is drawn. The frame has no pixels any more."""
+
+    step: Step
+    image: NDArray[np.uint8] | None
+
+
+def without_pixels(frame: Frame) -> Frame:
+    """The same frame, its picture a single zero that is shown everywhere: nobody reads it."""
+    return replace(frame, image=np.broadcast_to(NO_PIXELS, frame.image.shape))
+
+
+class Analysis:
+    """The parts of a `Runner` as functions for stages, one thread each.
+
+    keeps_pixels: something after the network reads the frame's picture; else it is let go as soon
+    as it has been fitted. make: an engine for a model's file, instead of the settings' own.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        *,
+        keeps_pixels: bool = True,
+        make: Callable[[Path], Engine] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.pool = Pool()
+        self.look = Look(model, settings)
+        self.network = Network(make or settings.engine)
+        self._answers = Answers()
+        self._keeps_pixels = keeps_pixels
+
+    @property
+    def model(self) -> Model:
+        """At the size that suits the last frame."""
+        return self.look.model
+
+    def preprocess(self, frame: Frame) -> Task:
+        """Fit, compare, decide."""
+        task = self.look.at(frame)
+        if not self._keeps_pixels:
+            task = replace(task, frame=without_pixels(frame))
+        if task.kind != "computed" or not self.look.incremental:
+            return task
+        assert task.fitted is not None
+        change = task.change
+        if change is not None and change.kind == "partial":
+            change = replace(change, mask=self.pool.copy(change.mask))
+        return replace(task, fitted=self.pool.copy(task.fitted), change=change)
+
+    def infer(self, task: Task) -> Inferred:
+        """Run the network where it is to run."""
+        if task.kind != "computed":
+            return Inferred(task, None)
+        outputs = self.network.run(task)
+        if self.network.incremental:
+            outputs = [self.pool.copy(output) for output in outputs]
+        return Inferred(replace(task, fitted=None), outputs)
+
+    def postprocess(self, done: Inferred) -> Step:
+        """The result."""
+        if done.outputs is None:
+            return self._answers.carried(done.task)
+        return self._answers.computed(done.task, done.outputs)
+
+    def stages(self) -> list[Stage]:
+        """preprocess, infer and postprocess, in order."""
+        return [
+            Stage("preprocess", self.preprocess, close=self.look.close),
+            Stage("infer", self.infer, close=self.network.close),
+            Stage("postprocess", self.postprocess, close=self._answers.forget),
+        ]
+
+
+def drawing(compose: Callable[[Step], NDArray[np.uint8]] | None) -> Stage:
+    """The stage that draws; the frame's own pixels end with it."""
+
+    def draw(step: Step) -> Drawn:
+        began = time.perf_counter()
+        image = compose(step) if compose is not None else None
+        step.spent_ms["draw"] = (time.perf_counter() - began) * 1e3
+        return Drawn(replace(step, frame=without_pixels(step.frame), changed=None), image)
+
+    return Stage("draw", draw)
+
+
+def encoding(write: Callable[[Drawn], None]) -> Stage:
+    """The stage that writes; the drawn picture ends with it."""
+
+    def encode(drawn: Drawn) -> Step:
+        began = time.perf_counter()
+        write(drawn)
+        drawn.step.spent_ms["write"] = (time.perf_counter() - began) * 1e3
+        return drawn.step
+
+    return Stage("encode", encode)
+
+
+def with_own(stages: Sequence[Stage], own: Iterable[tuple[str, Stage]]) -> list[Stage]:
+    """The stages with users' own in between: each after the stage that it names ("decode": first);
+    several after the same one keep their order."""
+    after: dict[str, list[Stage]] = {}
+    for name, stage in own:
+        after.setdefault(name, []).append(stage)
+    chain = after.pop("decode", [])
+    for stage in stages:
+        chain += [stage, *after.pop(stage.name, [])]
+    assert not after  # names were checked where they were read
+    return chain

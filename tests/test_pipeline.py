@@ -1,0 +1,173 @@
+"""Stages give what the plain call path gives, and hand on without allocating anything."""
+
+import gc
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stillframe.models import zoo
+from stillframe.models.results import Detections, Picture
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.overlay import compose
+from stillframe.pipeline.pipeline import Pipeline
+from stillframe.pipeline.pool import Pool
+from stillframe.pipeline.runner import Runner
+from stillframe.pipeline.settings import MODES, Reuse, Settings
+from stillframe.pipeline.stages import Analysis, Drawn, drawing, encoding, without_pixels
+from stillframe.pipeline.step import Step
+from tests import networks
+
+
+def scenes(count: int, **flags: Any) -> list[Frame]:
+    """A textured picture in which a square moves every third frame."""
+    noise = np.random.default_rng(3).integers(80, 120, (64, 96, 3)).astype(np.uint8)
+    frames = []
+    for index in range(count):
+        image = noise.copy()
+        left = 10 + 3 * (index // 3)
+        image[20:36, left : left + 16] = 255
+        frames.append(Frame(image, index, index / 10, index, Fraction(1, 10)))
+    return frames
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return networks.negative(tmp_path_factory.mktemp("models") / "negative.onnx", 64, 96)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return networks.brightness(tmp_path_factory.mktemp("models") / "brightness.onnx")
+
+
+def plainly(path: Path, settings: Settings, frames: list[Frame]) -> list[Step]:
+    with Runner(zoo.load(path, confidence=0), settings) as runner:
+        return [runner.step(frame) for frame in frames]
+
+
+def value(step: Step) -> NDArray[Any]:
+    if isinstance(step.result, Picture):
+        return step.result.image
+    assert isinstance(step.result, Detections)
+    return step.result.confidence
+
+
+@pytest.mark.parametrize("window", [1, 8])
+@pytest.mark.parametrize("reuse", MODES)
+def test_stages_give_what_the_runner_gives(
+    reuse: Reuse, window: int, painter: Path, detector: Path
+) -> None:
+    """Bit for bit, also where engine and gate overwrite what they gave while others still read."""
+    frames = scenes(24)
+    frames[7] = Frame(frames[0].image, 7, 0.7, 7, Fraction(1, 10), corrupt=True)
+    frames[15] = Frame(frames[15].image, 15, 1.5, 15, Fraction(1, 10), discontinuity=True)
+    settings = Settings(reuse=reuse, max_age_s=0.5)
+    for path in (painter, detector):
+        expected = plainly(path, settings, frames)
+        analysis = Analysis(zoo.load(path, confidence=0), settings)
+        with Pipeline(frames, analysis.stages(), window=window) as pipeline:
+            steps = list(pipeline)
+        assert [s.frame.index for s in steps] == list(range(24))
+        for step, plain in zip(steps, expected, strict=True):
+            assert step.kind == plain.kind
+            assert step.active == plain.active
+            assert step.result.evidence == plain.result.evidence
+            assert np.array_equal(value(step), value(plain))
+
+
+def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
+    frames, settings = scenes(12), Settings(reuse="layer")
+    expected: list[NDArray[np.uint8] | None] = []
+    with Runner(zoo.load(painter), settings) as runner:
+        for frame in frames:
+            changed = runner.step(frame).changed
+            expected.append(None if changed is None else changed.copy())
+    seen: list[NDArray[np.uint8] | None] = []
+
+    def draw(step: Step) -> NDArray[np.uint8]:
+        seen.append(None if step.changed is None else step.changed.copy())
+        return compose(step, "changed")
+
+    written: list[Drawn] = []
+    stages = [*Analysis(zoo.load(painter), settings).stages(), drawing(draw)]
+    with Pipeline(frames, [*stages, encoding(written.append)]) as pipeline:
+        steps = list(pipeline)
+    assert len(written) == len(steps) == 12
+    assert sum(map_ is not None for map_ in expected) >= 3
+    for one, other in zip(seen, expected, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or other is None or np.array_equal(one, other)
+    for drawn in written:
+        assert drawn.image is not None
+        assert drawn.image.shape == (64, 96, 3)
+        assert drawn.step.changed is None
+
+
+def test_frames_have_no_pixels_where_nobody_reads_them_any_more(detector: Path) -> None:
+    analysis = Analysis(zoo.load(detector), Settings(), keeps_pixels=False)
+    with Pipeline(scenes(6), analysis.stages()) as pipeline:
+        for step in pipeline:
+            assert step.frame.image.shape == (64, 96, 3)
+            assert step.frame.image.base.nbytes == 1
+    bare = without_pixels(scenes(1)[0])
+    assert not bare.image.any()
+    assert not bare.image.flags.writeable
+
+
+def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
+    """Counted in the pool, through which everything that is handed on must go."""
+    analysis = Analysis(zoo.load(painter), Settings(reuse="exact"))
+    made: list[int] = []
+    with Pipeline(scenes(60), analysis.stages()) as pipeline:
+        for _ in pipeline:
+            made.append(analysis.pool.made)
+    assert made[-1] == made[30] > 0
+
+
+# --- the pool ------------------------------------------------------------------------------------
+
+
+def test_memory_comes_back_when_its_last_view_is_gone() -> None:
+    pool = Pool()
+    first = pool.copy(np.arange(12, dtype=np.float32).reshape(3, 4))
+    view = first[1:].reshape(-1)[2:]
+    expected = view.copy()
+    del first
+    gc.collect()
+    second = pool.take((3, 4), np.float32)
+    second[...] = -1
+    assert np.array_equal(view, expected)
+    assert pool.made == 2
+    del view
+    third = pool.take((48,), np.uint8)
+    assert pool.made == 2
+    assert third.shape == (48,)
+    assert pool.held_bytes == 96
+
+
+def test_spare_memory_is_bounded() -> None:
+    pool = Pool()
+    many = [pool.take((10,), np.uint8) for _ in range(50)]
+    many.clear()
+    assert pool.made == 50
+    assert pool.held_bytes == 80
+
+
+def test_pooled_arrays_are_ordinary() -> None:
+    pool = Pool()
+    taken = pool.take((2, 3, 5), np.int64)
+    assert taken.flags.c_contiguous
+    assert taken.flags.writeable
+    assert taken.dtype == np.int64
+    assert not pool.take((0, 4), np.float32).size
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()
