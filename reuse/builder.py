@@ -44,10 +44,12 @@ class Builder:
         offsets: Mapping[str, int],
         size: int,
         workers: int,
+        tiles: Mapping[str, int],
     ) -> None:
         self.graph = graph
         self.storage = storage
         self.demand = demand
+        self.tiles = tiles  # output of a convolution -> which of the micro-kernels
         self.workers = workers
         self.kept: list[Any] = [np.zeros(0, np.uint8)]
         self.arena = zeroed(size + SLACK)

@@ -5,13 +5,16 @@ every layer that can be compared with what it held. Where that is beyond the bud
 least to compute again is dropped (`halo`), until it fits.
 """
 
+import contextlib
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from hashlib import sha256
 
 from stillframe.reuse.demand import Demand, UnforeseenError, demand
 from stillframe.reuse.graph import Graph
 from stillframe.reuse.halo import choose_transients
 from stillframe.reuse.lifetimes import Lifetimes, analyse, naive_bytes
+from stillframe.reuse.notebook import Notebook
 from stillframe.reuse.storage import Storage
 
 COMPARING = frozenset({"Conv", "GlobalPool", "Moments"})  # whose kernels can cut off
@@ -51,14 +54,21 @@ def choose_kept(
     storage: Storage,
     exports: AbstractSet[str],
     budget_bytes: int | None = None,
+    notebook: Notebook | None = None,
 ) -> Keeping:
     """Keep what saves most within so many bytes of activations, kept and shared together.
 
     None: BUDGET_SHARE of what keeping every activation takes. Where even the least is more than the
-    budget, it is the least that is kept.
+    budget, it is the least that is kept. notebook: where the choice is looked up and noted; with
+    any choice, even one made for another network, results are right.
     """
     cutoffs = choose_cutoffs(graph, storage, exports)
     budget = int(BUDGET_SHARE * naive_bytes(graph)) if budget_bytes is None else budget_bytes
+    name = f"dropped within {budget} of {digest(graph)}"
+    noted = None if notebook is None else notebook.get(name)
+    if noted is not None:
+        with contextlib.suppress(ValueError):  # then it was of another network
+            return kept(graph, storage, exports, cutoffs, frozenset(noted))
     choice = choose_transients(graph, budget, cutoffs=cutoffs, storage=storage, exports=exports)
     found = kept(graph, storage, exports, cutoffs, frozenset())
     for drops in (choice.drops, *((drop,) for drop in choice.drops)):
@@ -69,7 +79,16 @@ def choose_kept(
             found = kept(graph, storage, exports, cutoffs, more)
         except UnforeseenError:  # then as many of them as there can be, one by one
             continue
+    if notebook is not None:
+        notebook.add({name: sorted(found.recomputed)})
     return found
+
+
+def digest(graph: Graph) -> str:
+    """Twelve digits for the structure of a graph: operators, names and shapes."""
+    told = [(node.op, node.inputs, node.outputs) for node in graph.nodes]
+    sizes = [(port.name, port.shape) for port in (*graph.inputs, *graph.outputs)]
+    return sha256(repr((told, sizes)).encode()).hexdigest()[:12]
 
 
 def kept(

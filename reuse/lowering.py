@@ -123,7 +123,7 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
     taps = [line + x * dilation_x * pixel for line in lines for x in range(taps_x)]
     runs, length = taps, depth
     if groups == 1:
-        tile = choose_tile(channels)
+        tile = builder.tiles.get(node.output, choose_tile(channels))
         packed, shift, panels = pack_panels(weights, bias, tile)
         multiply, positions = conv.MULTIPLY_TILES[tile], conv.TILES[tile][0]
         panel_width = packed.shape[2]

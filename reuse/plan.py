@@ -20,6 +20,7 @@ from stillframe.reuse.kernels import move
 from stillframe.reuse.kernels import table as t
 from stillframe.reuse.lifetimes import Lifetimes, naive_bytes
 from stillframe.reuse.lowering import LOWER, Lowered
+from stillframe.reuse.notebook import Notebook
 from stillframe.reuse.storage import lay_out, region_tensors
 
 Integers = NDArray[np.int64]
@@ -160,18 +161,28 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
 
 
 def compile_plan(
-    graph: Graph, workers: int = 1, *, exact: bool = True, memory_budget: int | None = None
+    graph: Graph,
+    workers: int = 1,
+    *,
+    exact: bool = True,
+    memory_budget: int | None = None,
+    tiles: Mapping[str, int] | None = None,
+    notebook: Notebook | None = None,
 ) -> Plan:
     """Compile a partitioned graph for so many workers.
 
     exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until
     `Tolerance.calibrate` sets them. memory_budget: bytes of activations, see `choose_kept`.
+    tiles: micro-kernels by output, as `tuning` measures; by the shape alone where there is none.
+    notebook: where choices that take long are noted.
     """
     storage = lay_out(graph)
     wanted = set(island_reads(graph))
-    keeping = choose_kept(graph, storage, wanted, memory_budget)
+    keeping = choose_kept(graph, storage, wanted, memory_budget, notebook)
     placed = place_roots(graph, keeping.lifetimes)
-    builder = Builder(graph, storage, keeping.demand, placed.offsets, placed.size, workers)
+    builder = Builder(
+        graph, storage, keeping.demand, placed.offsets, placed.size, workers, tiles or {}
+    )
     for port in graph.inputs:
         if port.layout != "raw":
             builder.tensor(port.name)

@@ -24,9 +24,11 @@ from stillframe.reuse.from_onnx import compile_graph, fingerprint
 from stillframe.reuse.graph import Graph, Port
 from stillframe.reuse.memory import MemoryReport, report
 from stillframe.reuse.model_file import OpenPort, SourceModel, read_source
+from stillframe.reuse.notebook import Notebook
 from stillframe.reuse.plan import Plan, compile_plan
 from stillframe.reuse.profile import Profile
 from stillframe.reuse.tolerance import Tolerance, measure
+from stillframe.reuse.tuning import tune
 from stillframe.reuse.workers import Workers
 
 Array = NDArray[Any]
@@ -295,13 +297,18 @@ class ReuseSession:
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         graph = compile_graph(self._source, shapes)
+        notebook = Notebook()
+        tuned = tune(graph, notebook)
         plan = compile_plan(
             graph,
             self._workers.count,
             exact=self._tolerance.exact,
             memory_budget=self._memory_budget,
+            tiles=tuned.tiles,
+            notebook=notebook,
         )
-        self._engine = Engine(plan, self._workers, self._break_even)
+        break_even = tuned.break_even if self._break_even is None else self._break_even
+        self._engine = Engine(plan, self._workers, break_even)
         self._until_measured = self._measured = 0
         self._shapes = dict(shapes)
 

@@ -1,0 +1,68 @@
+"""What this host has once worked out or measured, kept on disk so that no later start repeats it.
+
+A JSON file in the user's cache folder for each host and version of the kernels. What is lost or
+cannot be written is only worked out again.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import threading
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import platformdirs
+
+from stillframe.reuse.kernels.jit import fingerprint
+
+VERSION = 1
+FOLDER = "STILLFRAME_CACHE"  # the variable that names another folder
+
+
+def host() -> str:
+    """Twelve digits for this processor and these kernels."""
+    features = sorted(name for name, has in llvm.get_host_cpu_features().items() if has)
+    told = (VERSION, llvm.get_host_cpu_name(), features, fingerprint(__file__))
+    return sha256(repr(told).encode()).hexdigest()[:12]
+
+
+class Notebook:
+    """Notes by name; safe to use from several threads and processes."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        named = os.environ.get(FOLDER)
+        cache = Path(named).expanduser() if named else platformdirs.user_cache_path("stillframe")
+        self.path = (folder or cache / "measured") / f"{host()}.json"
+        self._lock = threading.Lock()
+        self._notes = self._read()
+
+    def __repr__(self) -> str:
+        return f"<Notebook {self.path.name}, {len(self._notes)} notes>"
+
+    def get(self, name: str) -> Any:
+        """What was noted under a name, None if nothing was."""
+        return self._notes.get(name)
+
+    def add(self, notes: dict[str, Any]) -> None:
+        """Note what can be said in JSON. Nothing is said where the folder cannot be written."""
+        if not notes:
+            return
+        with self._lock:
+            self._notes = self._read() | self._notes | notes
+            with contextlib.suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(
+                    "w", dir=self.path.parent, suffix=".part", delete=False, encoding="utf-8"
+                ) as file:
+                    json.dump(self._notes, file)
+                os.replace(file.name, self.path)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
