@@ -19,6 +19,7 @@ import numpy as np
 
 from stillframe.errors import SinkError
 from stillframe.pipeline import y4m
+from stillframe.pipeline.fields import FIRST_FIELD, FieldMarker
 from stillframe.pipeline.filter_source import DEFAULT_RATE, Shot, StreamInfo
 from stillframe.pipeline.planes import Planes, views
 from stillframe.pipeline.sink import told
@@ -161,7 +162,6 @@ CODINGS: Mapping[str, Coding] = MappingProxyType(
         ),
     }
 )
-FIELD_ORDER = {"t": "tff=1", "b": "bff=1"}
 
 
 class MuxSink(FrameSink):
@@ -172,6 +172,7 @@ class MuxSink(FrameSink):
         self._coding = coding
         self._output: Any = None
         self._stream: Any = None
+        self._fields: FieldMarker | None = None
         self._closed = False
 
     def write(self, shot: Shot, picture: Planes) -> None:
@@ -182,6 +183,8 @@ class MuxSink(FrameSink):
             for into, part in zip(views(frame, picture.layout), picture.parts, strict=True):
                 np.copyto(into, part)
             frame.pts, frame.time_base = shot.pts, shot.time_base
+            if self._fields is not None:
+                frame = self._fields(frame)
             self._output.mux(self._stream.encode(frame))
         except av.FFmpegError as error:
             raise self._failed(error) from None
@@ -211,9 +214,10 @@ class MuxSink(FrameSink):
             container_options={"flush_packets": "1"},
         )
         options = dict(self._coding.options)
-        order = FIELD_ORDER.get(info.header.interlace)
-        if order is not None:
-            options |= {"flags": "+ildct+ilme", "x264-params": order}
+        if info.header.interlace in FIRST_FIELD:
+            first = FIRST_FIELD[info.header.interlace]
+            options |= {"flags": "+ildct+ilme", "x264-params": f"{first}=1"}
+            self._fields = FieldMarker(first)
         stream: Any = self._output.add_stream(
             "libx264", rate=info.rate or DEFAULT_RATE, options=options
         )

@@ -23,6 +23,7 @@ from stillframe.pipeline.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, pa
 from stillframe.pipeline.container import LOW_LATENCY, open_container, open_decoder
 from stillframe.pipeline.conversion import Orientation, orientation
 from stillframe.pipeline.decoder import Picture, ReadError
+from stillframe.pipeline.fields import interlace_of
 from stillframe.pipeline.pipe import PipeReader, named_pipe, standard_input
 from stillframe.pipeline.planes import (
     FULL,
@@ -341,7 +342,7 @@ class ContainerSource(PlaneSource):
             width=size[1],
             height=size[0],
             rate=about.rate,
-            interlace="t" if image.interlaced_frame else "p",
+            interlace=interlace_of(image),
             aspect=aspect,
             chroma=chroma,
             comments=comments,

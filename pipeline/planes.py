@@ -39,8 +39,8 @@ class Layout:
 
     def shapes(self, height: int, width: int) -> Sequence[tuple[int, ...]]:
         """The shape of each plane of a picture; odd sizes round up."""
-        sizes = [(-(-height >> y), -(-width >> x)) for x, y in self.shifts]
-        return [(*size, self.channels) if self.channels > 1 else size for size in sizes]
+        last = [self.channels] if self.channels > 1 else []
+        return [tuple(([-(-height >> y), -(-width >> x)] + last)) for x, y in self.shifts]
 
     def size_bytes(self, height: int, width: int) -> int:
         return sum(int(np.prod(shape)) for shape in self.shapes(height, width))

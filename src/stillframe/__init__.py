@@ -19,6 +19,7 @@ _HOMES = {
     "CsvSink": "stillframe.pipeline.record_sinks",
     "Detections": "stillframe.models.results",
     "Evidence": "stillframe.models.results",
+    "Filter": "stillframe.pipeline.filter",
     "Frame": "stillframe.pipeline.frame",
     "JsonlSink": "stillframe.pipeline.record_sinks",
     "Mask": "stillframe.models.results",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from stillframe.models.model import Model
     from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
     from stillframe.models.zoo import load
+    from stillframe.pipeline.filter import Filter
     from stillframe.pipeline.frame import Frame
     from stillframe.pipeline.pipeline import Pipeline
     from stillframe.pipeline.record_sinks import CsvSink, JsonlSink, MotSink
@@ -75,6 +77,7 @@ __all__ = [
     "CsvSink",
     "Detections",
     "Evidence",
+    "Filter",
     "Frame",
     "JsonlSink",
     "Mask",
