@@ -5,7 +5,6 @@ leaves bit for bit as it came. RGB pictures are one plane of three channels here
 effects serve both.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +36,10 @@ class Layout:
         """(columns, rows) of luma that share one sample of chroma."""
         return 1 << self.shifts[-1][0], 1 << self.shifts[-1][1]
 
-    def shapes(self, height: int, width: int) -> Sequence[tuple[int, ...]]:
+    def shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
         """The shape of each plane of a picture; odd sizes round up."""
-        last = [self.channels] if self.channels > 1 else []
-        return [tuple(([-(-height >> y), -(-width >> x)] + last)) for x, y in self.shifts]
+        last = (self.channels,) if self.channels > 1 else ()
+        return [(-(-height >> y), -(-width >> x), *last) for x, y in self.shifts]
 
     def size_bytes(self, height: int, width: int) -> int:
         return sum(int(np.prod(shape)) for shape in self.shapes(height, width))
@@ -93,7 +92,7 @@ class Colours:
         red, green, blue = (value / 255 for value in colour)
         luma = mix.red * red + (1 - mix.red - mix.blue) * green + mix.blue * blue
         black, white, swing = (0, 255, 255) if self.full else (16, 219, 224)
-        levels = [(_level(black + white * luma),)]
+        levels: list[Level] = [(_level(black + white * luma),)]
         for value, share in ((blue, mix.blue), (red, mix.red)):
             levels.append((_level(128 + swing * (value - luma) / (2 - 2 * share)),))
         return levels[: len(layout.shifts)]
@@ -209,7 +208,7 @@ def views(frame: av.VideoFrame, layout: Layout) -> list[Samples]:
     return _views(frame, layout.shapes(frame.height, frame.width))
 
 
-def _views(frame: av.VideoFrame, shapes: Sequence[tuple[int, ...]]) -> list[Samples]:
+def _views(frame: av.VideoFrame, shapes: list[tuple[int, ...]]) -> list[Samples]:
     found = []
     for plane, (rows, columns, *_) in zip(frame.planes, shapes, strict=True):
         whole = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
