@@ -37,6 +37,11 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def cache_bytes(self) -> int:
+        """What is kept from call to call."""
+        ...
+
     def close(self) -> None:
         """Give back memory and threads. Calling it again does nothing."""
         ...
@@ -55,6 +60,7 @@ class OnnxRuntimeEngine:
     """
 
     incremental = False
+    cache_bytes = 0
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
@@ -142,6 +148,10 @@ class ReuseEngine:
         mask = change.mask if change is not None and not whole and self._sees_pixels else None
         outputs, _ = self.session.step(feed, mask, dense=whole)
         return outputs
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.session.memory.persistent
 
     def close(self) -> None:
         self.session.close()

@@ -57,6 +57,11 @@ class Network:
         """Whether the engine at hand overwrites its outputs with the next run."""
         return self._engine is not None and self._engine.incremental
 
+    @property
+    def cache_bytes(self) -> int:
+        """What the engine at hand keeps from frame to frame."""
+        return 0 if self._engine is None else self._engine.cache_bytes
+
     def run(self, task: Task) -> list[NDArray[Any]]:
         """The outputs for a task to be computed; of an incremental engine valid until the next."""
         assert task.fitted is not None

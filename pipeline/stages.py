@@ -77,6 +77,11 @@ class Analysis:
         """At the size that suits the last frame."""
         return self.look.model
 
+    @property
+    def cache_bytes(self) -> int:
+        """What is kept between frames: the engine's activations, and what is handed on."""
+        return self.network.cache_bytes + self.pool.held_bytes
+
     def preprocess(self, frame: Frame) -> Task:
         """Fit, compare, decide."""
         task = self.look.at(frame)

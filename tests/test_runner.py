@@ -42,6 +42,7 @@ class Counting:
     """An engine that counts its calls and keeps what it was fed."""
 
     incremental = False
+    cache_bytes = 0
     calls = 0
 
     def __init__(self, path: Path, threads: int) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -21,7 +22,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from stillframe.pipeline.cores import listed
 from stillframe.pipeline.metrics import Tally
+from stillframe.pipeline.telemetry import Telemetry
 
 LINE_EVERY_S = 10.0
 STARTING = "starting; the first run also compiles kernels for this machine"
@@ -68,9 +71,15 @@ def preparing(console: Console, what: str) -> Iterator[Callable[[int, int], None
 
 
 class Report:
-    """Shows how a run goes on. total: the frames to come, where it is known."""
+    """Shows how a run goes on. total: the frames to come, where it is known. stages: on a terminal
+    a table of them stands below the bar."""
 
-    def __init__(self, console: Console, total: int | None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        total: int | None,
+        stages: Callable[[], Table] | None = None,
+    ) -> None:
         self._console = console
         self._next_line = time.monotonic() + LINE_EVERY_S
         self._total = total
@@ -81,13 +90,17 @@ class Report:
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(),
             console=console,
-            transient=True,
             disable=not console.is_terminal or console.quiet,
         )
         self._task = self._bar.add_task("frames", total=total, facts=STARTING)
+        self._stages = stages
+        self._live = Live(
+            get_renderable=self._view, console=console, transient=True, refresh_per_second=4
+        )
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if not self._bar.disable:
+            self._live.start()
         return self
 
     def __exit__(
@@ -96,7 +109,12 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self._live.stop()
+
+    def _view(self) -> RenderableType:
+        if self._stages is None:
+            return self._bar
+        return Group(self._bar, self._stages())
 
     def tick(self, tally: Tally, frozen: bool = False) -> None:
         """After each frame. frozen: the source says that its picture hangs."""
@@ -144,3 +162,20 @@ def summary(console: Console, tally: Tally, title: str, written: list[str]) -> N
     console.print(table)
     for path in written:
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def stage_table(telemetry: Telemetry) -> Table:
+    """Each stage's times, its queue and where it runs, as they are now."""
+    seen = telemetry.to_dict()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    for head in ("p50 ms", "p95", "p99", "queue", "stolen", "on"):
+        table.add_column(head, justify="right")
+    for name, row in seen["stages"].items():
+        times = [f"{row[p]:.1f}" for p in ("p50", "p95", "p99")]
+        where = listed(row["cores"]) or "any"
+        table.add_row(name, *times, str(row["queue"]), f"{row['stolen']:.0%}", where)
+    age, cache = seen["age_ms"]["p95"], seen["cache_bytes"] / 1e6
+    words = f"age at the sink {age:.0f} ms, {seen['dropped']} dropped, cache {cache:.0f} MB"
+    table.caption = f"{words}, CPU {seen['cpu_share_recent']:.0%}, {seen['replans']} re-plans"
+    return table

@@ -4,6 +4,7 @@ import contextlib
 import json
 import platform
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -80,6 +81,19 @@ def run(
     summary_json: Annotated[
         str | None, typer.Option(metavar="FILE", help="Figures of the run.", rich_help_panel=OUT)
     ] = None,
+    metrics_json: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Figures of each stage.", rich_help_panel=OUT),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve them to Prometheus on 127.0.0.1; 0: any free port.",
+            rich_help_panel=OUT,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite outputs.", rich_help_panel=OUT)
     ] = False,
@@ -137,12 +151,13 @@ def run(
     from stillframe.models import zoo
     from stillframe.pipeline.cli.bench import gate_settings
     from stillframe.pipeline.cli.outputs import Outputs
-    from stillframe.pipeline.cli.report import Report, preparing, summary
+    from stillframe.pipeline.cli.report import Report, preparing, stage_table, summary
     from stillframe.pipeline.metrics import Tally
     from stillframe.pipeline.pipeline import Pipeline
     from stillframe.pipeline.settings import Settings
     from stillframe.pipeline.source import open_source
     from stillframe.pipeline.stages import LIVE_WINDOW, Analysis
+    from stillframe.pipeline.telemetry import Served, Telemetry
     from stillframe.reuse.profile import Profile
 
     tuned = None if profile is None else Profile.read(profile)
@@ -156,7 +171,7 @@ def run(
         gating=gate_settings(gate) if gate else None,
     )
     asked = {"--out": out, "--jsonl": jsonl, "--csv": csv, "--mot": mot}
-    asked |= {"--summary-json": summary_json}
+    asked |= {"--summary-json": summary_json, "--metrics-json": metrics_json}
     outputs = Outputs(
         {k: v for k, v in asked.items() if v is not None}, overlay, show, force, (source, model)
     )
@@ -176,19 +191,31 @@ def run(
             analysis = Analysis(network, settings, keeps_pixels=outputs.are_drawn)
             ends = stack.enter_context(outputs.opened(frames.info, source, console))
             total = min(filter(None, (frames.info.frame_count, max_frames)), default=None)
-            report = stack.enter_context(Report(console, total))
             window = LIVE_WINDOW if frames.info.live else None
             stages = [*analysis.stages(), *ends]
             pipeline = Pipeline(frames, stages, window=window, limit=max_frames)
+            telemetry = Telemetry(
+                pipeline,
+                tally,
+                cache_bytes=lambda: analysis.cache_bytes,
+                dropped=lambda: frames.dropped,
+            )
+            if metrics_port is not None:
+                served = stack.enter_context(Served(telemetry, metrics_port))
+                console.print(f"metrics at {served.url}", highlight=False)
+            report = stack.enter_context(Report(console, total, partial(stage_table, telemetry)))
             stack.enter_context(pipeline)
             stopping.by(pipeline.stop)
             tally.start()
             for step in pipeline:
                 tally.add(step, pipeline.whole_ms, {"wait": pipeline.source_ms})
                 report.tick(tally, frozen=frames.frozen)
+            measured = telemetry.to_dict()
         if summary_json is not None:
             figures = _figures(analysis, frames, tally, stopping.caught)
             _write_json(Path(summary_json), figures, force)
+        if metrics_json is not None:
+            _write_json(Path(metrics_json), measured, force)
         summary(console, tally, f"{analysis.model.name} on {frames.info.spec}", outputs.written)
 
 

@@ -1,0 +1,200 @@
+"""Figures of a running pipeline: true ones, in a file, over HTTP, and in the table for people."""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+
+from stillframe.errors import UsageError
+from stillframe.pipeline import cli
+from stillframe.pipeline.cli.report import Report, stage_table
+from stillframe.pipeline.meter import Meter
+from stillframe.pipeline.metrics import Tally
+from stillframe.pipeline.pipeline import Pipeline
+from stillframe.pipeline.stage import Stage
+from stillframe.pipeline.telemetry import ProcessorShare, Served, Telemetry
+from tests import networks
+from tests.hostile import media
+
+
+def passed(item: int) -> int:
+    return item
+
+
+def telemetry(pipeline: Pipeline) -> Telemetry:
+    return Telemetry(pipeline, Tally(), cache_bytes=lambda: 1234, dropped=lambda: 5)
+
+
+def spin(seconds: float) -> None:
+    """Take that much processor time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+# --- one stage -----------------------------------------------------------------------------------
+
+
+def test_a_meter_tells_time_on_a_processor_from_time_without_one() -> None:
+    meter = Meter("busy")
+    for _ in range(3):
+        meter.begin()
+        assert meter.busy_since is not None
+        spin(0.01)
+        meter.end()
+    assert meter.busy_since is None
+    assert meter.items == 3
+    assert meter.cpu_total_s >= 0.03
+    idle = Meter("idle")
+    for _ in range(3):
+        idle.begin()
+        time.sleep(0.01)
+        idle.end()
+    assert idle.stolen > 0.5 > meter.stolen or meter.wall_ms > 2 * meter.cpu_ms
+
+
+def test_percentiles_are_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    meter = Meter("stage")
+    for milliseconds in range(1, 101):
+        meter.begin()
+        clock[0] += milliseconds / 1e3
+        meter.end()
+    found = meter.percentiles()
+    assert found["p50"] == pytest.approx(50.5)
+    assert found["p95"] == pytest.approx(95.05)
+    assert found["p99"] == pytest.approx(99.01)
+    assert meter.wall_total_s == pytest.approx(5.05)
+    assert 85 < meter.wall_ms < 95  # the newest count most
+    meter.reset()
+    assert meter.percentiles() == {"p50": 0, "p95": 0, "p99": 0}
+
+
+def test_the_share_of_processors_is_measured() -> None:
+    share = ProcessorShare(cores=1.0)
+    spin(0.05)
+    assert share.spent_s >= 0.05
+    assert share.whole > 0
+    assert share.recent > 0
+    share.restart()
+    time.sleep(0.05)
+    assert share.spent_s < 0.05
+
+
+# --- a pipeline ----------------------------------------------------------------------------------
+
+
+def test_what_waits_and_what_was_dropped_are_counted() -> None:
+    go = threading.Event()
+
+    def held(item: int) -> int:
+        go.wait(5)
+        return item
+
+    stages = [Stage("first", passed), Stage("held", held, room=3)]
+    with Pipeline(range(9), stages, window=9) as pipeline:
+        told = telemetry(pipeline)
+        deadline = time.monotonic() + 5
+        while told.to_dict()["under_way"] < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen = told.to_dict()
+        assert seen["stages"]["held"]["queue"] == 3
+        assert seen["under_way"] == 8  # one is held, 3 wait for it, 2 + 1 + 1 before them
+        assert seen["dropped"] == 5
+        assert seen["cache_bytes"] == 1234
+        go.set()
+        assert len(list(pipeline)) == 9
+        assert seen["resident_bytes"] > 10_000_000
+        seen = told.to_dict()
+        assert seen["under_way"] == 0
+        assert seen["age_ms"]["p95"] >= seen["age_ms"]["p50"] > 0
+        assert {row["items"] for row in seen["stages"].values()} == {9}
+    assert json.loads(json.dumps(seen)) == seen
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with Pipeline(range(7), [Stage("infer", passed)]) as pipeline:
+        list(pipeline)
+        with Served(telemetry(pipeline), 0) as served:
+            yield served
+    assert not any(thread.name == "stillframe-metrics" for thread in threading.enumerate())
+
+
+def ask(served: Served, host: str | None = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)
+    connection.request("GET", "/metrics", headers={} if host is None else {"Host": host})
+    answer = connection.getresponse()
+    try:
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_prometheus_reads_the_figures(served: Served) -> None:
+    status, text = ask(served)
+    assert status == 200
+    families: dict[str, Any] = {f.name: f for f in text_string_to_metric_families(text)}
+    assert families["stillframe_cache_bytes"].samples[0].value == 1234
+    assert families["stillframe_dropped"].samples[0].value == 5
+    counts = {
+        sample.labels["stage"]: sample.value
+        for sample in families["stillframe_stage_seconds"].samples
+        if sample.name.endswith("_count")
+    }
+    assert counts == {"decode": 7, "infer": 7}
+    quantiles = {s.labels["quantile"] for s in families["stillframe_stage_time_seconds"].samples}
+    assert quantiles == {"0.50", "0.95", "0.99"}
+    for name in ("queue", "age_seconds", "cpu_share", "replans", "active_share", "stolen"):
+        assert f"stillframe_{name}" in families
+
+
+def test_only_this_machine_is_answered(served: Served) -> None:
+    assert served.url.startswith("http://127.0.0.1:")
+    assert ask(served, "evil.example")[0] == 403
+    assert ask(served, f"localhost:{served.port}")[0] == 200
+
+
+def test_a_port_that_is_taken_is_one_line(served: Served) -> None:
+    with Pipeline([], []) as pipeline, pytest.raises(UsageError, match="--metrics-port: cannot"):
+        Served(telemetry(pipeline), served.port)
+
+
+def test_people_see_a_table_on_a_terminal() -> None:
+    console = Console(force_terminal=True, width=120, record=True)
+    with Pipeline(range(3), [Stage("infer", passed)]) as pipeline:
+        told = telemetry(pipeline)
+        with Report(console, 3, lambda: stage_table(told)) as report:
+            for _ in pipeline:
+                report.tick(told.tally)
+            report._live.refresh()
+    text = console.export_text()
+    assert "infer" in text
+    assert "age at the sink" in text
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_run_writes_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = networks.brightness(tmp_path / "brightness.onnx")
+    clip = media.clip(tmp_path / "clip.mp4", 12)
+    path = tmp_path / "metrics.json"
+    arguments = ["run", str(clip), "--model", str(network), "--metrics-json", str(path)]
+    assert cli.status([*arguments, "--metrics-port", "0"]) == 0
+    assert "metrics at http://127.0.0.1:" in capfd.readouterr().err
+    told = json.loads(path.read_text())
+    stages = ["decode", "preprocess", "infer", "postprocess", "draw", "encode"]
+    assert list(told["stages"]) == stages
+    assert {row["items"] for row in told["stages"].values()} == {12}
+    assert told["frames"] == 12
+    assert cli.status(arguments) == 5
+    assert "there is such a file" in capfd.readouterr().err
