@@ -90,6 +90,8 @@ class Look:
             raise UsageError(f"hold: expected 0 seconds or more, got {self.hold_s}")
         if self.cells < 1:
             raise UsageError(f"cells: expected 1 or more, got {self.cells}")
+        if len(self.colour) != 3 or not all(0 <= level <= 255 for level in self.colour):
+            raise UsageError(f"colour: expected three levels of 0..255, got {self.colour}")
 
 
 @dataclass(slots=True)
@@ -166,6 +168,8 @@ class Filter:
         confidence: float | None,
         rate: Fraction | float,
     ) -> None:
+        if not rate > 0:
+            raise UsageError(f"rate: expected more than 0 pictures a second, got {rate}")
         row = EFFECTS[look.effect]
         self.look = look
         self.step: Step | None = None

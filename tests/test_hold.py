@@ -1,0 +1,109 @@
+"""What must stay hidden stays hidden when it is lost, skipped or moves on, and not for ever."""
+
+import numpy as np
+import pytest
+
+from stillframe.pipeline.hold import MOST_DRIFT, Boxes, Hold, drifted, grown, matched, overlap
+
+
+def boxes(*rows: tuple[float, float, float, float]) -> Boxes:
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+A = (10.0, 10.0, 30.0, 40.0)
+NEAR_A = (12.0, 11.0, 32.0, 41.0)
+B = (100.0, 10.0, 120.0, 40.0)
+NONE = boxes()
+
+
+def covers(outer: Boxes, inner: tuple[float, float, float, float]) -> bool:
+    """Whether any of the boxes holds the whole of another."""
+    return any(
+        row[0] <= inner[0] and row[1] <= inner[1] and row[2] >= inner[2] and row[3] >= inner[3]
+        for row in outer.tolist()
+    )
+
+
+def test_what_was_found_comes_back_as_it_is() -> None:
+    hold = Hold(0.5)
+    np.testing.assert_array_equal(hold.step(boxes(A, B), 0.0, fresh=True), boxes(A, B))
+    np.testing.assert_array_equal(hold.step(boxes(NEAR_A, B), 0.04, fresh=True), boxes(NEAR_A, B))
+
+
+def test_what_was_lost_is_held_so_long_and_grows_meanwhile() -> None:
+    hold = Hold(0.5)
+    hold.step(boxes(A, B), 0.0, fresh=True)
+    widths = []
+    for time_s in (0.1, 0.3, 0.5):
+        got = hold.step(boxes(B), time_s, fresh=True)
+        assert len(got) == 2
+        np.testing.assert_array_equal(got[0], B)
+        assert covers(got, A)
+        widths.append(float(got[1, 2] - got[1, 0]))
+    assert 20 < widths[0] < widths[1] <= widths[2] <= 20 + 2 * MOST_DRIFT * 30
+    np.testing.assert_array_equal(hold.step(boxes(B), 0.51, fresh=True), boxes(B))
+
+
+def test_two_that_were_close_need_two_to_replace_them() -> None:
+    hold = Hold(1.0)
+    hold.step(boxes(A, NEAR_A), 0.0, fresh=True)
+    assert len(hold.step(boxes(A), 0.1, fresh=True)) == 2
+    assert len(hold.step(boxes(A, NEAR_A), 0.2, fresh=True)) == 2
+
+
+def test_one_that_jumps_is_hidden_in_both_places() -> None:
+    hold = Hold(0.5)
+    hold.step(boxes(A), 0.0, fresh=True)
+    got = hold.step(boxes(B), 0.04, fresh=True)
+    assert covers(got, A)
+    assert covers(got, B)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_frames_that_were_not_looked_at_keep_all_boxes_grown_by_what_they_may_have_moved(
+    seconds: float,
+) -> None:
+    hold = Hold(seconds)
+    hold.step(boxes(A, B), 0.0, fresh=True)
+    got = hold.step(boxes(A, B), 0.1, fresh=False)
+    assert len(got) == 2
+    by = 0.1 * 2.0 * 30
+    for row, was in zip(got.tolist(), (A, B), strict=True):
+        assert row == pytest.approx([was[0] - by, was[1] - by, was[2] + by, was[3] + by])
+
+
+def test_skipping_does_not_end_a_hold_early_or_lengthen_it() -> None:
+    hold = Hold(0.5)
+    hold.step(boxes(A), 0.0, fresh=True)
+    assert len(hold.step(NONE, 0.2, fresh=True)) == 1
+    assert len(hold.step(NONE, 0.9, fresh=False)) == 1  # nobody looked: better too long
+    assert len(hold.step(NONE, 0.9, fresh=True)) == 0
+
+
+def test_nothing_is_held_where_nothing_is_asked_for() -> None:
+    hold = Hold(0.0)
+    hold.step(boxes(A), 0.0, fresh=True)
+    assert len(hold.step(NONE, 0.04, fresh=True)) == 0
+
+
+def test_a_stream_that_begins_anew_begins_anew() -> None:
+    hold = Hold(10.0)
+    hold.step(boxes(A), 100.0, fresh=True)
+    assert len(hold.step(NONE, 0.0, fresh=True)) == 0
+
+
+def test_overlap_and_matching() -> None:
+    both = overlap(boxes(A, B), boxes(A, NEAR_A, (0, 0, 0, 0)))
+    assert both[0, 0] == pytest.approx(1)
+    assert 0.7 < both[0, 1] < 1
+    assert not both[1].any()
+    assert not both[:, 2].any()
+    assert matched(boxes(A, B), boxes(NEAR_A)).tolist() == [True, False]
+    assert matched(NONE, boxes(A)).tolist() == []
+    assert matched(boxes(A), NONE).tolist() == [False]
+
+
+def test_growing_is_by_a_share_of_each_side_on_each_side() -> None:
+    np.testing.assert_allclose(grown(boxes(A), 0.3), [[4, 1, 36, 49]])
+    assert grown(NONE, 0.3).shape == (0, 4)
+    assert drifted(NONE, np.empty(0)).shape == (0, 4)
