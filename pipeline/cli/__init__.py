@@ -24,6 +24,7 @@ from stillframe.pipeline.cli.explain import explain
 from stillframe.pipeline.cli.filter import filter_
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
+from stillframe.pipeline.cli.sweep import sweep
 
 INTERNAL_FAULT = 1
 USAGE_FAULT = 2
@@ -44,6 +45,7 @@ app.command()(run)
 app.command()(probe)
 app.command()(explain)
 app.command()(bench)
+app.command()(sweep)
 app.command("filter")(filter_)
 app.command()(devices)
 app.add_typer(models.app, name="models")

@@ -1,0 +1,279 @@
+"""PLAYERS: what a sweep lets play on a clip, one row each, all with the same number of threads.
+
+Most rows are a `Settings`, so they are exactly what `stillframe run` does with the options named.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.models.model import Model
+from stillframe.models.results import Detections, Result
+from stillframe.pipeline.engine import ReuseEngine
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.runner import Runner, Settings, Step
+from stillframe.reuse.change import GateSettings
+from stillframe.reuse.kernels import table as t
+from stillframe.reuse.profile import Profile
+
+Family = Literal["dense", "exact", "reuse", "gate", "profile", "frame", "every", "tracked"]
+Image = NDArray[np.uint8]
+
+TOLERANCES = (0.02, 0.05, 0.1, 0.2, 0.4)
+GATES: dict[str, GateSettings] = {
+    "pixel=2": GateSettings(pixel=2.0),
+    "pixel=6": GateSettings(pixel=6.0),
+    "margin=2": GateSettings(margin=2),
+    "margin=8": GateSettings(margin=8),
+}
+SKIPS = (2, 4, 8)
+_ORDINALS = {2: "every 2nd", 4: "every 4th", 8: "every 8th"}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One frame's result. work: multiply-adds done, as a share of all. active: share of the picture
+    that was treated as new. layers: share of each layer's positions computed, None: not known."""
+
+    result: Result
+    work: float
+    active: float
+    layers: NDArray[np.float64] | None = None
+
+
+class Player(Protocol):
+    """Analyses the frames of one clip in order."""
+
+    def play(self, frame: Frame) -> Played: ...
+
+    def layers(self) -> tuple[str, ...]:
+        """The names of what `Played.layers` counts, known after the first frame."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class RunnerPlayer:
+    """What `stillframe run` does with these settings."""
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self._runner = Runner(model, settings)
+        self.last: Step | None = None  # what the last frame gave, for pictures
+
+    def play(self, frame: Frame) -> Played:
+        self.last = step = self._runner.step(frame)
+        if step.kind != "computed":
+            return Played(step.result, 0.0, 0.0)
+        engine = self._runner.engine
+        if not isinstance(engine, ReuseEngine):
+            return Played(step.result, 1.0, step.active)
+        stats = engine.session.last_stats
+        assert stats is not None
+        return Played(step.result, stats.work, step.active, layer_shares(engine))
+
+    def layers(self) -> tuple[str, ...]:
+        engine = self._runner.engine
+        return layer_names(engine) if isinstance(engine, ReuseEngine) else ()
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+class DensePlayer:
+    """Our own engine, computing everything in every frame: what quality is measured against."""
+
+    def __init__(self, model: Model, threads: int) -> None:
+        self._model, self._threads = model, threads
+        self._engine: ReuseEngine | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def play(self, frame: Frame) -> Played:
+        if self._engine is None or frame.image.shape != self._shape:
+            self.close()
+            self._shape = frame.image.shape
+            self._model = self._model.for_source(*frame.image.shape[:2])
+            self._engine = ReuseEngine(self._model.path, self._threads)
+        fitted, view = self._model.fit(frame.image)
+        outputs = self._engine.run(self._model.feed(fitted), None)
+        return Played(self._model.decode(outputs, view), 1.0, 1.0)
+
+    def layers(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+
+class TrackedPlayer:
+    """Looks at each Nth frame; in between, boxes follow the picture by optical flow."""
+
+    GRID = 5  # points a side in each box
+    WIDEST = 640  # pixels; larger pictures are followed at a smaller size
+
+    def __init__(self, model: Model, settings: Settings, every: int) -> None:
+        self._runner = Runner(model, settings)
+        self._every, self._count = every, 0
+        self._grey: Image | None = None
+        self._held: Detections | None = None
+
+    def play(self, frame: Frame) -> Played:
+        turn, self._count = self._count, self._count + 1
+        shrink = min(1.0, self.WIDEST / frame.image.shape[1])
+        small = cv2.resize(frame.image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+        if turn % self._every == 0 or self._held is None or self._grey is None:
+            step = self._runner.step(frame)
+            assert isinstance(step.result, Detections)
+            self._held, self._grey = step.result, grey
+            return Played(step.result, 1.0, 1.0)
+        moved = follow(self._held.xyxy * shrink, self._grey, grey, self.GRID) / shrink
+        height, width = frame.image.shape[:2]
+        limits = np.array((width, height, width, height), np.float32)
+        self._held = replace(
+            self._held,
+            xyxy=np.clip(moved, 0, limits).astype(np.float32), landmarks=None, masks=None,
+        )  # fmt: skip
+        self._grey = grey
+        return Played(self._held, 0.0, 0.0)
+
+    def layers(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+def follow(boxes: NDArray[np.float32], before: Image, now: Image, grid: int) -> NDArray[np.float32]:
+    """(n, 4) boxes in one grey picture -> where they are in the next: the median shift of points
+    in them, and the median change of the points' distances from their middle."""
+    if not len(boxes):
+        return boxes
+    steps = (np.arange(grid) + 0.5) / grid
+    sides = boxes[:, 2:] - boxes[:, :2]
+    x = boxes[:, :1] + steps * sides[:, :1]
+    y = boxes[:, 1:2] + steps * sides[:, 1:]
+    points = np.stack(np.broadcast_arrays(x[:, None, :], y[:, :, None]), -1).astype(np.float32)
+    flat = points.reshape(-1, 1, 2)
+    flow: Any = cv2.calcOpticalFlowPyrLK  # its types do not know that it may make the points
+    there, found, _ = flow(before, now, flat, None, winSize=(15, 15))
+    back, again, _ = flow(now, before, there, None, winSize=(15, 15))
+    sure = (found.ravel() == 1) & (again.ravel() == 1)
+    sure &= np.abs(back - flat).reshape(-1, 2).max(1) < 1
+    sure = sure.reshape(len(boxes), -1)
+    start, end = flat.reshape(len(boxes), -1, 2), there.reshape(len(boxes), -1, 2)
+    moved = boxes.copy()
+    for row in range(len(boxes)):
+        a, b = start[row][sure[row]], end[row][sure[row]]
+        if len(a) < 3:
+            continue
+        shift = np.median(b - a, axis=0)
+        spread = np.linalg.norm(a - np.median(a, axis=0), axis=1)
+        spread_now = np.linalg.norm(b - np.median(b, axis=0), axis=1)
+        far = spread > 1
+        scale = float(np.median(spread_now[far] / spread[far])) if far.any() else 1.0
+        half = np.clip(scale, 0.9, 1.1) * sides[row] / 2
+        middle = (boxes[row, :2] + boxes[row, 2:]) / 2 + shift
+        moved[row] = np.concatenate([middle - half, middle + half])
+    return moved
+
+
+def layer_names(engine: ReuseEngine) -> tuple[str, ...]:
+    """The engine's layers that multiply, in order."""
+    return tuple(layer.name for layer in engine.session.plan.layers if layer.multiply_adds)
+
+
+def layer_shares(engine: ReuseEngine) -> NDArray[np.float64]:
+    """Share of the positions that the last step computed, of each of `layer_names`."""
+    plan, stats = engine.session.plan, engine.session.last_stats
+    keep = np.array([layer.multiply_adds > 0 for layer in plan.layers])
+    if stats is None or stats.dense:
+        return np.ones(int(keep.sum()))
+    written = plan.tensors[plan.instructions[:, t.TARGET]]
+    positions = np.maximum(written[:, t.HEIGHT] * written[:, t.WIDTH], 1)
+    return np.asarray((plan.records[:, t.ACTIVE] / positions)[keep], np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerRow:
+    """name: unique. options: what to give `stillframe run` for the same; None: it has no such.
+    tasks: those it is for, empty: all."""
+
+    name: str
+    title: str
+    family: Family
+    make: Callable[[Model], Player]
+    options: str | None = None
+    tasks: tuple[str, ...] = ()
+
+
+ANCHOR = "dense"
+
+
+def anchor(threads: int) -> PlayerRow:
+    """What quality is measured against, and plays along in every heat."""
+    return PlayerRow(
+        ANCHOR, "everything, own engine", "dense", lambda model: DensePlayer(model, threads)
+    )
+
+
+def players(
+    threads: int, profile: Profile | None = None, profile_path: Path | None = None
+) -> tuple[PlayerRow, ...]:
+    """All rows but the anchor."""
+
+    def runs(name: str, title: str, family: Family, options: str, settings: Settings) -> PlayerRow:
+        return PlayerRow(name, title, family, lambda m: RunnerPlayer(m, settings), options)
+
+    def layer(name: str, title: str, family: Family, options: str, **more: object) -> PlayerRow:
+        settings = replace(Settings(reuse="layer", threads=threads), **more)  # type: ignore[arg-type]
+        return runs(name, title, family, f"--reuse layer {options}", settings)
+
+    off = Settings(reuse="off", threads=threads)
+    rows = [runs("off", "everything, ONNX Runtime", "dense", "--reuse off", off)]
+    if profile is not None:
+        settings = Settings(reuse="layer", threads=threads, profile=profile)
+        where = f"--profile {profile_path}"
+        rows.append(runs("profile", f"profile {profile_path}", "profile", where, settings))
+    rows += [
+        layer(f"reuse-{share:g}", f"tolerance {share:g}", "reuse", f"--tolerance {share:g}",
+              tolerance=share)
+        for share in TOLERANCES
+    ]  # fmt: skip
+    exact = Settings(reuse="exact", threads=threads)
+    rows.append(runs("exact", "exact", "exact", "--reuse exact", exact))
+    still = Settings(reuse="frame", threads=threads)
+    rows.append(runs("frame", "whole frames only", "frame", "--reuse frame", still))
+    rows += [
+        layer(f"gate-{name}", f"tolerance 0.1, gate {name}", "gate",
+              f"--tolerance 0.1 --gate {name}", gating=gate)
+        for name, gate in GATES.items()
+    ]  # fmt: skip
+    rows.append(
+        layer("gate-alone", "gate alone, no tolerance", "gate", "--tolerance 0", tolerance=0.0)
+    )
+    for every in SKIPS:
+        skipping = replace(off, every=every)
+        options = f"--reuse off --every {every}"
+        rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", options, skipping))
+    rows += [_tracked(off, every) for every in SKIPS]
+    return tuple(rows)
+
+
+def _tracked(off: Settings, every: int) -> PlayerRow:
+    def make(model: Model) -> Player:
+        return TrackedPlayer(model, off, every)
+
+    title = f"{_ORDINALS[every]} frame, tracked"
+    return PlayerRow(f"tracked-{every}", title, "tracked", make, tasks=("detection",))
+
+
+def chosen(rows: Sequence[PlayerRow], names: Sequence[str]) -> tuple[PlayerRow, ...]:
+    """The rows whose name or family is listed, in their own order; all where nothing is listed."""
+    return tuple(row for row in rows if not names or row.name in names or row.family in names)
