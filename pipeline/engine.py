@@ -53,7 +53,9 @@ def available_threads() -> int:
 
 
 class OnnxRuntimeEngine:
-    """ONNX Runtime on the CPU: `threads` workers (0: one a CPU) that sleep while they wait.
+    """ONNX Runtime: `threads` workers (0: one a CPU) that sleep while they wait.
+
+    provider: where it runs instead of the CPU, by ONNX Runtime's name, with its options.
 
     Without spinning the workers cost nothing between frames; a spinning pool slows down decoding
     and drawing in the same process. Raises ModelError when the file cannot be loaded or run.
@@ -62,7 +64,9 @@ class OnnxRuntimeEngine:
     incremental = False
     cache_bytes = 0
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, threads: int = 0, provider: tuple[str, dict[str, str]] | None = None
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_threads()
         options.inter_op_num_threads = 1
@@ -73,7 +77,7 @@ class OnnxRuntimeEngine:
         self.path, self.session_options = path, options
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path), options, providers=[provider or "CPUExecutionProvider"]
             )
         except Exception as error:
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
@@ -111,6 +115,48 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         self._session = None
+
+
+class OpenvinoEngine:
+    """OpenVINO, for least latency, computing in float32 like all others.
+
+    threads: 0: one a CPU. Raises ModelError where it is not installed or cannot compile the file.
+    """
+
+    incremental = False
+    cache_bytes = 0
+
+    def __init__(self, path: Path, threads: int = 0, device: str = "CPU") -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise ModelError(
+                "OpenVINO is not installed: pip install 'stillframe[bench]'"
+            ) from error
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if device == "CPU":
+            config["INFERENCE_NUM_THREADS"] = threads or available_threads()
+            config["INFERENCE_PRECISION_HINT"] = "f32"
+        self.path = path
+        try:
+            self._model: Any = openvino.Core().compile_model(str(path), device, config)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{path}: OpenVINO cannot compile it for {device}: {reason}"
+            ) from error
+        self._request: Any = self._model.create_infer_request()
+
+    def __repr__(self) -> str:
+        return f"<OpenvinoEngine {self.path.name}>"
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """Every layer, whatever changed. The arrays are new ones."""
+        results = self._request.infer(dict(feed), share_inputs=True)
+        return [np.asarray(value) for value in results.to_tuple()]
+
+    def close(self) -> None:
+        self._request = self._model = None
 
 
 class ReuseEngine:

@@ -1,0 +1,72 @@
+"""How the network may run: whole on one of the engines, by so many threads, or in two segments."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine, OpenvinoEngine, ReuseEngine
+from stillframe.pipeline.segments import SplitEngine
+from stillframe.pipeline.settings import MODES, Settings
+
+Kind = Literal["reuse", "onnxruntime", "openvino", "segments"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Granularity:
+    """kind: a row of KINDS. threads: that share each layer; of "segments": of each segment."""
+
+    kind: Kind
+    threads: int = 1
+
+    def __str__(self) -> str:
+        if self.kind == "segments":
+            return "two segments"
+        return f"{self.kind} x{self.threads}"
+
+    @property
+    def incremental(self) -> bool:
+        return self.kind in ("reuse", "segments")
+
+    def make(self, path: Path, settings: Settings) -> Engine | SplitEngine:
+        """The engine for a model's file."""
+        return KINDS[self.kind](path, self.threads, settings)
+
+
+def _tolerance(settings: Settings) -> float:
+    return 0.0 if settings.reuse == "exact" else settings.tolerance
+
+
+def _reuse(path: Path, threads: int, settings: Settings) -> Engine:
+    if settings.profile is not None:
+        return ReuseEngine(path, threads, profile=settings.profile)
+    return ReuseEngine(path, threads, _tolerance(settings))
+
+
+KINDS: dict[Kind, Callable[[Path, int, Settings], Engine | SplitEngine]] = {
+    "reuse": _reuse,
+    "onnxruntime": lambda path, threads, settings: OnnxRuntimeEngine(path, threads),
+    "openvino": lambda path, threads, settings: OpenvinoEngine(path, threads),
+    "segments": lambda path, threads, settings: SplitEngine(path, 1, _tolerance(settings)),
+}
+
+
+def choices(settings: Settings, cores: int) -> list[Granularity]:
+    """What may run the network with these settings on so many cores.
+
+    Mode "exact" promises our own engine's bits, whole or in segments; a profile belongs to our
+    engine whole. The other modes may take whichever engine is fastest.
+    """
+    counts = sorted({1, max(1, cores // 2), cores} if not settings.threads else {settings.threads})
+    kinds: list[Kind] = []
+    if MODES[settings.reuse].incremental:
+        kinds.append("reuse")
+    if settings.reuse != "exact" and settings.profile is None:
+        kinds.append("onnxruntime")
+        if find_spec("openvino") is not None:
+            kinds.append("openvino")
+    found = [Granularity(kind, threads) for kind in kinds for threads in counts]
+    if MODES[settings.reuse].incremental and settings.profile is None and cores > 1:
+        found.append(Granularity("segments"))
+    return found
