@@ -125,12 +125,13 @@ def filter_(
     from rich.console import Console
 
     from stillframe.models import zoo
+    from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, summary
     from stillframe.pipeline.filter import EFFECTS, Filter, Look
     from stillframe.pipeline.filter_sink import FORMATS, Pipe
     from stillframe.pipeline.filter_source import open_planes
     from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.record_sinks import STDOUT, FilterSink
+    from stillframe.pipeline.record_sinks import DESCRIPTOR, STDOUT, FilterSink
     from stillframe.pipeline.runner import Settings
 
     settings = Settings(reuse, max_age, every, threads, tolerance)
@@ -138,6 +139,8 @@ def filter_(
     look = Look(effect, grow, shape, wanted, hold, cells, _rgb(colour))
     if jsonl == STDOUT:
         raise UsageError("--jsonl -: standard output carries the frames; name a file, or fd:3")
+    if jsonl is not None and not jsonl.startswith(DESCRIPTOR):
+        Outputs({"--jsonl": jsonl}, force=force, inputs=(source, model or ""))  # checks the place
     # no bar: a terminal is shared with the programs on both ends of the pipe
     console = Console(stderr=True, quiet=quiet, force_terminal=False)
     tally = Tally()
