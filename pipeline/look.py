@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.model import Model
+from stillframe.pipeline.engine import Engine
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.settings import MODES, Settings
 from stillframe.pipeline.step import Kind, Task, Watch
@@ -48,6 +49,8 @@ class Look:
         self.model = model
         self.settings = settings
         self.incremental = MODES[settings.reuse].incremental
+        self._engine: Engine | None = None
+        self._wanted: Engine | None = None
         self._gate: ChangeGate | None = None
         self._shape: tuple[int, ...] = ()
         self._since_s: float | None = None  # the oldest frame behind what may stand for later ones
@@ -63,9 +66,18 @@ class Look:
         if self._gate is not None:
             self._gate.reset()
 
+    def use(self, engine: Engine) -> None:
+        """From the next frame on, frames of this size are for this engine. From any thread."""
+        self._wanted = engine
+
     def at(self, frame: Frame) -> Task:
         """What to do for the frame. Raises ModelError when the model cannot take it."""
         self._suit(frame)
+        if self._wanted is not self._engine:  # it knows nothing yet: all of this frame is new
+            self._engine = self._wanted
+            if self._engine is not None:
+                self.incremental = self._engine.incremental
+            self.forget()
         watch = Watch()
         if frame.discontinuity:
             self.forget()
@@ -98,7 +110,8 @@ class Look:
             self.forget()
         elif not partial:
             self._since_s = frame.time_s
-        task = Task(frame, "computed", self.model, watch, fitted=fitted, change=change, view=view)
+        task = Task(frame, "computed", self.model, watch, engine=self._engine)
+        task = replace(task, fitted=fitted, change=change, view=view)
         if partial:
             return replace(task, partial=True, age_s=age_s)
         return replace(task, keeps=not frame.corrupt)
@@ -116,6 +129,9 @@ class Look:
         """Model and gate for frames of this size."""
         if frame.image.shape == self._shape:
             return
+        if self._shape:  # an engine that was given is for the old size
+            self._wanted = self._engine = None
+            self.incremental = MODES[self.settings.reuse].incremental
         self.close()
         height, width = frame.image.shape[:2]
         self.model = self.model.for_source(height, width)

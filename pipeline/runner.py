@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.models.results import Evidence, Result
-from stillframe.pipeline.engine import Engine
+from stillframe.pipeline.engine import Engine, Feed
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.look import Look, surely_new
 from stillframe.pipeline.settings import MODES, TOLERANCE, Mode, Reuse, Settings
 from stillframe.pipeline.step import KINDS, PARTS, Kind, Step, Task, Watch
+from stillframe.reuse.change import ChangeMap
 
 __all__ = [
     "KINDS",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 
+Run = Callable[[Feed, ChangeMap | None], list[NDArray[Any]]]
+
+
 class Network:
     """Runs the model of each task; another engine is made when the pictures' size changes.
 
@@ -51,6 +55,7 @@ class Network:
         self._make = make
         self._engine: Engine | None = None
         self._shape: tuple[int, ...] = ()
+        self._given = False
 
     @property
     def incremental(self) -> bool:
@@ -62,21 +67,36 @@ class Network:
         """What the engine at hand keeps from frame to frame."""
         return 0 if self._engine is None else self._engine.cache_bytes
 
-    def run(self, task: Task) -> list[NDArray[Any]]:
-        """The outputs for a task to be computed; of an incremental engine valid until the next."""
-        assert task.fitted is not None
-        if self._engine is None or task.frame.image.shape != self._shape:
-            self.close()
-            self._engine = self._make(task.model.path)
-            self._shape = task.frame.image.shape
-        task.watch.start()
-        outputs = self._engine.run(task.model.feed(task.fitted), task.change)
-        task.watch.lap("infer")
-        return outputs
-
     @property
     def engine(self) -> Engine | None:
         return self._engine
+
+    def engine_for(self, task: Task) -> Engine:
+        """What runs the task: what it names, else one made for pictures of its size."""
+        shape = task.frame.image.shape
+        if task.engine is not None:
+            if task.engine is not self._engine:
+                self.close()
+        elif self._engine is None or shape != self._shape or self._given:
+            self.close()
+            self._engine = self._make(task.model.path)
+        self._engine, self._given = task.engine or self._engine, task.engine is not None
+        self._shape = shape
+        assert self._engine is not None
+        return self._engine
+
+    def run(self, task: Task) -> list[NDArray[Any]]:
+        """The outputs for a task to be computed; of an incremental engine valid until the next."""
+        return self.timed(task, self.engine_for(task).run)
+
+    @staticmethod
+    def timed(task: Task, run: Run) -> list[NDArray[Any]]:
+        """What an engine's function makes of the task; the task's watch takes the time."""
+        assert task.fitted is not None
+        task.watch.start()
+        outputs = run(task.model.feed(task.fitted), task.change)
+        task.watch.lap("infer")
+        return outputs
 
     def close(self) -> None:
         """Give back the engine's memory and threads. Calling it again does nothing."""

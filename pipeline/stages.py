@@ -21,6 +21,7 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.look import Look
 from stillframe.pipeline.pool import Pool
 from stillframe.pipeline.runner import Answers, Network
+from stillframe.pipeline.segments import SplitEngine
 from stillframe.pipeline.settings import Settings
 from stillframe.pipeline.stage import Stage
 from stillframe.pipeline.step import Step, Task
@@ -31,10 +32,12 @@ NO_PIXELS = np.zeros((1, 1, 1), np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """A task, and what the network made of it; None where an earlier result stands."""
+    """A task, and what the network made of it; None where an earlier result stands. rest: what is
+    still to be done with it, where these are only the tensors between two segments."""
 
     task: Task
     outputs: list[NDArray[Any]] | None
+    rest: SplitEngine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class Analysis:
     """The parts of a `Runner` as functions for stages, one thread each.
 
     keeps_pixels: something after the network reads the frame's picture; else it is let go as soon
-    as it has been fitted. make: an engine for a model's file, instead of the settings' own.
+    as it has been fitted. in_two: the network has a second stage, for plans of two segments.
+    make: an engine for a model's file, instead of the settings' own.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Analysis:
         settings: Settings,
         *,
         keeps_pixels: bool = True,
+        in_two: bool = False,
         make: Callable[[Path], Engine] | None = None,
     ) -> None:
         self.settings = settings
@@ -71,6 +76,7 @@ class Analysis:
         self.network = Network(make or settings.engine)
         self._answers = Answers()
         self._keeps_pixels = keeps_pixels
+        self._in_two = in_two
 
     @property
     def model(self) -> Model:
@@ -99,10 +105,21 @@ class Analysis:
         """Run the network where it is to run."""
         if task.kind != "computed":
             return Inferred(task, None)
-        outputs = self.network.run(task)
-        if self.network.incremental:
+        engine = self.network.engine_for(task)
+        rest = engine if self._in_two and isinstance(engine, SplitEngine) else None
+        outputs = self.network.timed(task, engine.run if rest is None else rest.head)
+        if engine.incremental:
             outputs = [self.pool.copy(output) for output in outputs]
-        return Inferred(replace(task, fitted=None), outputs)
+        return Inferred(replace(task, fitted=None, engine=None), outputs, rest)
+
+    def infer_rest(self, done: Inferred) -> Inferred:
+        """The second segment, where the first stage ran only one."""
+        if done.rest is None or done.outputs is None:
+            return done
+        done.task.watch.start()
+        outputs = [self.pool.copy(output) for output in done.rest.tail(done.outputs)]
+        done.task.watch.lap("infer")
+        return Inferred(done.task, outputs)
 
     def postprocess(self, done: Inferred) -> Step:
         """The result."""
@@ -111,10 +128,12 @@ class Analysis:
         return self._answers.computed(done.task, done.outputs)
 
     def stages(self) -> list[Stage]:
-        """preprocess, infer and postprocess, in order."""
+        """preprocess, infer (and its second half) and postprocess, in order."""
+        second = [Stage("infer-2", self.infer_rest)] if self._in_two else []
         return [
             Stage("preprocess", self.preprocess, close=self.look.close),
             Stage("infer", self.infer, close=self.network.close),
+            *second,
             Stage("postprocess", self.postprocess, close=self._answers.forget),
         ]
 

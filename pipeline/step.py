@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
+from stillframe.pipeline.engine import Engine
 from stillframe.pipeline.frame import Frame
 from stillframe.reuse.change import ChangeMap
 
@@ -42,7 +43,7 @@ class Task:
     the size that suits the frame. fitted: (H, W, 3) uint8 at that size, and change: what of it is
     new; both may be views that the next look overwrites. view: how it lies over the frame.
     age_s: of the oldest frame behind the result. partial: the result rests on earlier frames too.
-    keeps: later frames may rest on the result.
+    keeps: later frames may rest on the result. engine: what is to run it; None: the usual one.
     """
 
     frame: Frame
@@ -55,6 +56,7 @@ class Task:
     view: View | None = None
     partial: bool = False
     keeps: bool = True
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True, slots=True)
