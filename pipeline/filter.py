@@ -2,8 +2,8 @@
 
     Shot ─to RGB─► Runner ─► Result ─► where ─► effect in the stream's own planes ─► Shot
 
-What no effect touches stays bit for bit as it came. What an effect needs and does is one row of
-EFFECTS.
+What no effect touches stays bit for bit as it came. What an effect needs is a row of
+`treatment.EFFECTS`.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,73 +25,22 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.hold import Boxes, Hold, grown
 from stillframe.pipeline.marks import mark
 from stillframe.pipeline.planes import RGB, Colour, Colours, FromRgb, Planes, Samples, ToRgb
-from stillframe.pipeline.runner import TOLERANCE, Reuse, Runner, Settings, Step
+from stillframe.pipeline.runner import Runner
+from stillframe.pipeline.settings import TOLERANCE, Reuse, Settings
+from stillframe.pipeline.step import Step
 from stillframe.pipeline.stream import loaded
+from stillframe.pipeline.treatment import (
+    EFFECTS,
+    GROW,
+    HIDING_CONFIDENCE,
+    HOLD_S,
+    Effect,
+    EffectRow,
+    Treatment,
+)
 
-Effect = Literal["boxes", "blur", "pixelate", "mask", "upscale", "none"]
-EFFECT_NAMES: tuple[Effect, ...] = get_args(Effect)
-SHAPES: tuple[Shape, ...] = get_args(Shape)
-
-GROW = 0.3
-HOLD_S = 0.5
-# Of faces, a doubtful one is better hidden than shown; what `deface` takes too.
-HIDING_CONFIDENCE = 0.2
 WIDEN_MASK = 0.01  # of the picture's shorter side: what a mask grows by at the default `grow`
 STALE_MASK = 10.0  # times as much a second while it was not looked at
-
-
-@dataclass(frozen=True, slots=True)
-class EffectRow:
-    """tasks: of models whose results it can use; none: it needs no model. hides: whether what it
-    is for must not be seen. model: the default one."""
-
-    words: str
-    tasks: tuple[str, ...]
-    model: str | None
-    hides: bool = False
-
-
-_FOUND = ("detection", "segmentation")
-EFFECTS: dict[Effect, EffectRow] = {
-    "boxes": EffectRow("draw what was found", _FOUND, "centerface"),
-    "blur": EffectRow("average it away", _FOUND, "centerface", hides=True),
-    "pixelate": EffectRow("make it a few squares", _FOUND, "centerface", hides=True),
-    "mask": EffectRow("paint it over", _FOUND, "centerface", hides=True),
-    "upscale": EffectRow("the picture that the model makes", ("image",), "animevideo-x2"),
-    "none": EffectRow("every frame as it came", (), None),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How an effect is done.
-
-    grow: the share of a box's width and height added on each of its sides. shape: of what is
-    hidden. classes: labels that count; empty: all. hold_s: seconds for which what was found stays
-    hidden after it was lost. cells, colour: of `Style`.
-    """
-
-    effect: Effect = "blur"
-    grow: float = GROW
-    shape: Shape = "oval"
-    classes: tuple[str, ...] = ()
-    hold_s: float = HOLD_S
-    cells: int = CELLS
-    colour: Colour = BLACK
-
-    def __post_init__(self) -> None:
-        if self.effect not in EFFECTS:
-            raise UsageError(f"effect: expected one of {', '.join(EFFECTS)}, got {self.effect!r}")
-        if not 0 <= self.grow <= 10:
-            raise UsageError(f"grow: expected 0 .. 10 of a box's side, got {self.grow}")
-        if self.shape not in SHAPES:
-            raise UsageError(f"shape: expected one of {', '.join(SHAPES)}, got {self.shape!r}")
-        if not 0 <= self.hold_s < float("inf"):
-            raise UsageError(f"hold: expected 0 seconds or more, got {self.hold_s}")
-        if self.cells < 1:
-            raise UsageError(f"cells: expected 1 or more, got {self.cells}")
-        if len(self.colour) != 3 or not all(0 <= level <= 255 for level in self.colour):
-            raise UsageError(f"colour: expected three levels of 0..255, got {self.colour}")
 
 
 @dataclass(slots=True)
@@ -111,7 +60,7 @@ class Filter:
             out = f(image)
 
     model: a name, a path to an .onnx file or a Model; None: what suits the effect. grow, shape,
-    classes, hold_s, cells and colour are those of `Look`; reuse, max_age_s, every, threads and
+    classes, hold_s, cells and colour are those of `Treatment`; reuse, max_age_s, every, threads and
     tolerance those of `Settings`. confidence: for effects that hide 0.2 unless given. rate: frames
     a second, for pictures that come without a time.
 
@@ -140,50 +89,50 @@ class Filter:
         tolerance: float = TOLERANCE,
         rate: Fraction | float = 25,
     ) -> None:
-        look = Look(effect, grow, shape, tuple(classes), hold_s, cells, colour)
+        treatment = Treatment(effect, grow, shape, tuple(classes), hold_s, cells, colour)
         settings = Settings(reuse, max_age_s, every, threads, tolerance)
         chosen = EFFECTS[effect].model if model is None else model
         network = None if chosen is None else loaded(chosen, task, None)
-        self._begin(network, look, settings, confidence, rate)
+        self._begin(network, treatment, settings, confidence, rate)
 
     @classmethod
     def of(
         cls,
         model: Model | None,
-        look: Look,
+        treatment: Treatment,
         settings: Settings,
         confidence: float | None = None,
         rate: Fraction | float = 25,
     ) -> Self:
         """The same from settings that were checked before. model: None for the effect none."""
         made = cls.__new__(cls)
-        made._begin(model, look, settings, confidence, rate)
+        made._begin(model, treatment, settings, confidence, rate)
         return made
 
     def _begin(
         self,
         model: Model | None,
-        look: Look,
+        treatment: Treatment,
         settings: Settings,
         confidence: float | None,
         rate: Fraction | float,
     ) -> None:
         if not rate > 0:
             raise UsageError(f"rate: expected more than 0 pictures a second, got {rate}")
-        row = EFFECTS[look.effect]
-        self.look = look
+        row = EFFECTS[treatment.effect]
+        self.treatment = treatment
         self.step: Step | None = None
         self.hidden: Boxes = np.empty((0, 4), np.float32)
         self._runner: Runner | None = None
-        self._style = Style(look.cells, look.colour)
-        self._hold = Hold(look.hold_s if row.hides else 0.0)
+        self._style = Style(treatment.cells, treatment.colour)
+        self._hold = Hold(treatment.hold_s if row.hides else 0.0)
         self._made = _Made()
         self._frame_s = 1 / float(rate)
         self._count = 0
         self._damaged = False
         if model is None:
             return
-        _check(model, row, look)
+        _check(model, row, treatment)
         if confidence is None and row.hides:
             confidence = HIDING_CONFIDENCE
         if confidence is not None:
@@ -249,23 +198,23 @@ class Filter:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Filter {self.look.effect}, {self._runner!r}>"
+        return f"<Filter {self.treatment.effect}, {self._runner!r}>"
 
     def _applied(self, picture: Planes, frame: Frame) -> Planes:
         self._count += 1
         if self._runner is None:
             return picture
-        if EFFECTS[self.look.effect].hides:
+        if EFFECTS[self.treatment.effect].hides:
             frame = self._distrusted(frame)
         self.step = step = self._runner.step(frame)
-        result = _chosen(step.result, self.look.classes)
-        if self.look.effect == "upscale":
+        result = _chosen(step.result, self.treatment.classes)
+        if self.treatment.effect == "upscale":
             return self._painted(result, picture)
-        if self.look.effect == "boxes":
+        if self.treatment.effect == "boxes":
             mark(picture, result)
-        elif self.look.effect != "none":
+        elif self.treatment.effect != "none":
             for where in self._areas(picture, result, step):
-                HIDINGS[self.look.effect].hide(picture, where, self._style)
+                HIDINGS[self.treatment.effect].hide(picture, where, self._style)
         return picture
 
     def _distrusted(self, frame: Frame) -> Frame:
@@ -278,18 +227,20 @@ class Filter:
 
     def _areas(self, picture: Planes, result: Result, step: Step) -> list[Area]:
         """What to hide in this frame."""
-        look = self.look
+        treatment = self.treatment
         fresh = step.kind in ("computed", "unchanged")
         if isinstance(result, Mask):
             age_s = 0.0 if fresh else result.evidence.age_s
-            share = (look.grow / GROW + age_s * STALE_MASK) * WIDEN_MASK
+            share = (treatment.grow / GROW + age_s * STALE_MASK) * WIDEN_MASK
             where = covered(picture, hidden_in(result), share)
             return [] if where is None else [where]
         assert isinstance(result, Detections)  # _check lets no other task through
         boxes = self._hold.step(result.xyxy, step.frame.time_s, fresh=fresh)
-        self.hidden = grown(boxes, look.grow)
-        soft = HIDINGS[look.effect].soft
-        areas = (area(picture, tuple(box), look.shape, soft=soft) for box in self.hidden.tolist())
+        self.hidden = grown(boxes, treatment.grow)
+        soft = HIDINGS[treatment.effect].soft
+        areas = (
+            area(picture, tuple(box), treatment.shape, soft=soft) for box in self.hidden.tolist()
+        )
         return [where for where in areas if where is not None]
 
     def _painted(self, result: Result, picture: Planes) -> Planes:
@@ -312,14 +263,14 @@ class Filter:
         return self._made.to_rgb(picture)
 
 
-def _check(model: Model, row: EffectRow, look: Look) -> None:
+def _check(model: Model, row: EffectRow, treatment: Treatment) -> None:
     """Raises UsageError where a model's results are of no use for an effect."""
     if row.tasks and model.task not in row.tasks:
         raise UsageError(
-            f"effect {look.effect}: expected a model for {' or '.join(row.tasks)}, got "
+            f"effect {treatment.effect}: expected a model for {' or '.join(row.tasks)}, got "
             f"{model.name}, which is for {model.task}; see `stillframe models list`"
         )
-    unknown = [name for name in look.classes if name not in model.labels]
+    unknown = [name for name in treatment.classes if name not in model.labels]
     if unknown:
         known = ", ".join(model.labels[:80]) or "none"
         raise UsageError(f"classes: {model.name} knows {known}; got {', '.join(unknown)}")

@@ -12,11 +12,13 @@ import stillframe
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.results import Detections, Evidence, Mask
-from stillframe.pipeline.filter import EFFECTS, Filter, Look
+from stillframe.pipeline.filter import Filter
 from stillframe.pipeline.filter_source import Shot
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.planes import Planes
-from stillframe.pipeline.runner import Kind, Settings, Step
+from stillframe.pipeline.settings import Settings
+from stillframe.pipeline.step import Kind, Step
+from stillframe.pipeline.treatment import EFFECTS, Treatment
 from tests import networks, streams
 from tests.networks import BOX
 
@@ -82,7 +84,7 @@ def test_none_is_every_bit_and_needs_no_model() -> None:
 
 def test_boxes_are_the_default(network: Path) -> None:
     with Filter(network) as f:
-        assert f.look.effect == "boxes"
+        assert f.treatment.effect == "boxes"
         image = noisy()
         apart = changed(image, f(image))
     assert apart[8:40, 10].all()
@@ -334,7 +336,7 @@ def test_segments_are_hidden_and_more_where_they_are_old(network: Path, probable
 
 
 def test_what_was_checked_need_not_be_checked_again(network: Path) -> None:
-    look, settings = Look("mask", hold_s=0.0), Settings("off")
-    with Filter.of(zoo.load(str(network)), look, settings) as f:
+    treatment, settings = Treatment("mask", hold_s=0.0), Settings("off")
+    with Filter.of(zoo.load(str(network)), treatment, settings) as f:
         image = noisy()
         assert changed(image, f(image)).any()

