@@ -128,12 +128,14 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
         multiply, positions = conv.MULTIPLY_TILES[tile], conv.TILES[tile][0]
         panel_width = packed.shape[2]
         step = panels * panel_width
-        columns[conv.PANEL_BYTES] = packed[0].nbytes
+        columns |= {conv.PANEL_BYTES: packed[0].nbytes, conv.DEPTH_BYTES: depth * 4}
         if dilation_x == 1 and pixel == depth * 4:  # the taps of a line lie side by side
             runs, length = lines, taps_x * depth
     elif depth == 1 and groups == channels:
         packed, shift, panels = pack_depthwise(weights, bias)
-        multiply, positions, step = conv.multiply_depthwise, conv.DEPTHWISE_POSITIONS, shift.size
+        near = node.attrs["stride"][1] == 1
+        multiply = conv.multiply_depthwise if near else conv.multiply_depthwise_apart
+        positions, step = conv.DEPTHWISE_POSITIONS, shift.size
         panel_width = LANES
     else:
         packed, shift, panels, panel_width = weights, bias, 1, channels
@@ -147,6 +149,7 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
             t.SECOND: builder.tensor(node.inputs[3]),
             conv.RESIDUAL: conv.RESIDUAL_BEFORE if first else conv.RESIDUAL_AFTER,
         }
+    columns[conv.AHEAD] = builder.constant(lines_ahead(node, lines, taps_x, pixel))
     columns |= extra | {
         t.KERNEL: conv.convolve.address,
         t.STRIDE_Y: node.attrs["stride"][0],
@@ -166,6 +169,21 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
     }
     work = height * width * channels * taps_y * taps_x * depth
     return [Lowered(columns, floats, work, (chunk + positions) * step, compares=True)]
+
+
+def lines_ahead(
+    node: Node, lines: Sequence[int], taps_x: int, pixel: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """conv.AHEAD: where, seen from a window's origin, that window begins to read which lies FAR
+    positions further; only what its neighbours have not read before."""
+    stride_y, stride_x = node.attrs["stride"]
+    far = conv.FAR * stride_x * pixel
+    new = [
+        line + x * node.attrs["dilation"][1] * pixel + far
+        for line in lines[-stride_y:]
+        for x in range(max(taps_x - stride_x, 0), taps_x)
+    ]
+    return np.array([len(new), *new], np.int64)
 
 
 def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:

@@ -28,7 +28,8 @@ class Part(BaseModel):
 
     first, frames: which frames, counted from 0. held_out: not used in tuning. quality: agreement
     with computing everything, of the kind named. work: multiply-adds done, as a share of all.
-    uniform_work: the same with the best single share at the wanted quality; None: there is none.
+    loss: what was lost of scores and shapes, 0 for nothing. uniform_work, uniform_quality: with the
+    best single share that reached the wanted quality in tuning; None: there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -40,7 +41,9 @@ class Part(BaseModel):
     kind: str
     quality: float
     work: float
+    loss: float = 0.0
     uniform_work: float | None = None
+    uniform_quality: float | None = None
 
 
 class Profile(BaseModel):

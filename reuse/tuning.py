@@ -23,6 +23,7 @@ LEAST_WORK = 1_000_000  # multiply-adds: below, no micro-kernel gains what findi
 ROWS_WORK = 8_000_000  # what one measurement may take
 ROUNDS = 5
 CLOSE = 1.7  # how much more padded work a micro-kernel may have and still be tried
+CLEARLY = 0.97  # a gain that is no noise
 LEAST_BREAK_EVEN = 0.6
 EVERYTHING = 1 << 40  # bytes: no layer takes more
 NEVER_DENSE = 2.0  # a break-even that no share reaches
@@ -117,7 +118,10 @@ def measure(node: Node, graph: Graph) -> Measured:
             feed += 0.001
             engine.step({"x": feed}, {"x": every})
             sparse[tile] = min(sparse[tile], int(engine.plan.records[at, t.NANOSECONDS]))
-    best = min(tried, key=lambda tile: (dense[tile], tile != choose_tile(channels)))
+    usual = choose_tile(channels)
+    best = min(tried, key=dense.__getitem__)
+    if dense[best] > CLEARLY * dense[usual]:
+        best = usual
     return Measured(best, dense[best], sparse[best])
 
 

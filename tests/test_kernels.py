@@ -153,8 +153,11 @@ def test_the_hosts_tiles_multiply_as_numpy_does(tile: int, bounds: tuple[float, 
     where = rng.permutation(count)  # positions need not be neighbours
     origins = x.ctypes.data + where.astype(np.int64) * x.strides[1]
     stores = out.ctypes.data + where.astype(np.int64) * out.strides[0]
+    ahead = np.array([2, 64, 1 << 40], np.int64)  # lines that may lie anywhere
     ins = np.zeros(t.INSTRUCTION_COLUMNS, np.int64)
     for column, value in {
+        conv.AHEAD: ahead.ctypes.data,
+        conv.DEPTH_BYTES: depth * 4,
         conv.PANELS: panels,
         conv.PANEL_BYTES: packed[0].nbytes,
         conv.WEIGHTS: packed.ctypes.data,

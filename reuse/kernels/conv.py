@@ -19,7 +19,7 @@ from stillframe.reuse.kernels.invoke import (
 )
 from stillframe.reuse.kernels.jit import MULTIPLY as MULTIPLY_SIGNATURE
 from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
-from stillframe.reuse.kernels.memory import get_f32, get_i64, set_f32, set_i64
+from stillframe.reuse.kernels.memory import get_f32, get_i64, prefetch, set_f32, set_i64
 from stillframe.reuse.kernels.microkernel import LANES, conv_tile, depthwise_tile
 from stillframe.reuse.kernels.table import (
     ACT_A,
@@ -62,6 +62,8 @@ TILE_POSITIONS = PARAMETER + 8  # positions that the micro-kernel computes at on
 RESULT_STEP = PARAMETER + 9  # bytes from one position's results to the next
 CHUNK_POSITIONS = PARAMETER + 10  # how many are gathered before they are computed
 RESIDUAL = PARAMETER + 11  # one of the RESIDUAL_ kinds
+DEPTH_BYTES = PARAMETER + 13
+AHEAD = PARAMETER + 15  # address of int64: how many, and offsets from origins of lines read soon
 DIRECT = PARAMETER + 14  # 1: what the micro-kernel stores is the result, nothing comes behind
 OUTPUTS, GROUPS = PARAMETER + 12, PARAMETER + 13  # of `multiply_grouped`
 RESIDUAL_NONE, RESIDUAL_BEFORE, RESIDUAL_AFTER = 0, 1, 2
@@ -86,6 +88,29 @@ TILES = tile_shapes(vector_registers())
 (M0, V0), (M1, V1), (M2, V2) = TILES
 DEPTHWISE_POSITIONS = 6  # accumulators, one weight vector and one operand fit any register file
 
+LINE_BYTES = 64
+FAR = 12  # positions: how far ahead of the arithmetic its input is asked for
+
+
+@kernel
+def fetch_ahead(ins, origins, positions):
+    # all channels of what windows further along the row read and these do not
+    for m in range(positions):
+        origin = get_i64(origins, m)
+        for line in range(get_i64(ins[AHEAD], 0)):
+            for at in range(0, ins[DEPTH_BYTES], LINE_BYTES):
+                prefetch(origin + get_i64(ins[AHEAD], 1 + line) + at)
+
+
+@kernel
+def fetch_line_ahead(ins, origins, positions, shift):
+    # the same for one line of channels
+    for m in range(positions):
+        origin = get_i64(origins, m) + shift
+        for line in range(get_i64(ins[AHEAD], 0)):
+            prefetch(origin + get_i64(ins[AHEAD], 1 + line))
+
+
 # Each computes `count` positions, a whole number of tiles: origins (count,) addresses of window
 # origins -> float32 rows at stores (count,) addresses: times slope where negative, then
 # held between low and high.
@@ -98,6 +123,8 @@ def multiply_wide(ins, origins, stores, count, slope, low, high):
         shift = panel * (4 * V0 * LANES)
         packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
         for at in range(0, count, M0):
+            if panel == 0:
+                fetch_ahead(ins, origins + at * 8, M0)
             conv_tile(
                 M0,
                 V0,
@@ -122,6 +149,8 @@ def multiply_middle(ins, origins, stores, count, slope, low, high):
         shift = panel * (4 * V1 * LANES)
         packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
         for at in range(0, count, M1):
+            if panel == 0:
+                fetch_ahead(ins, origins + at * 8, M1)
             conv_tile(
                 M1,
                 V1,
@@ -146,6 +175,8 @@ def multiply_narrow(ins, origins, stores, count, slope, low, high):
         shift = panel * (4 * V2 * LANES)
         packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
         for at in range(0, count, M2):
+            if panel == 0:
+                fetch_ahead(ins, origins + at * 8, M2)
             conv_tile(
                 M2,
                 V2,
@@ -166,6 +197,34 @@ def multiply_narrow(ins, origins, stores, count, slope, low, high):
 @native(MULTIPLY_SIGNATURE)
 def multiply_depthwise(ins, origins, stores, count, slope, low, high):
     # the last vector may read past the channels of its position: those lanes are never stored
+    ins = carray(ins, (INSTRUCTION_COLUMNS,))
+    step = ins[RESULT_STEP]
+    for at in range(0, count, DEPTHWISE_POSITIONS):
+        for panel in range(ins[PANELS]):
+            shift = panel * (4 * LANES)
+            if shift % LINE_BYTES == 0:
+                fetch_line_ahead(ins, origins + at * 8, DEPTHWISE_POSITIONS, shift)
+            depthwise_tile(
+                DEPTHWISE_POSITIONS,
+                1,
+                origins + at * 8,
+                ins[RUNS],
+                ins[RUN_COUNT],
+                shift,
+                ins[WEIGHTS] + shift,
+                step,
+                ins[BIAS] + shift,
+                stores + at * 8,
+                shift,
+                slope,
+                low,
+                high,
+            )
+
+
+@native(MULTIPLY_SIGNATURE)
+def multiply_depthwise_apart(ins, origins, stores, count, slope, low, high):
+    # windows that share little: a vector of channels of all positions, then the next
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     step = ins[RESULT_STEP]
     for panel in range(ins[PANELS]):

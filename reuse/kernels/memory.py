@@ -116,6 +116,21 @@ def yield_processor(typingctx):
 
 
 @intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line of an address, which may lie anywhere, soon to be read."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+        name = "llvm.prefetch.p0i8"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        where = builder.inttoptr(args[0], I8.as_pointer())
+        builder.call(function, [where, I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def nanoseconds(typingctx):
     """The monotonic clock (POSIX clock_gettime), in nanoseconds."""
 

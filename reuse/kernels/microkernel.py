@@ -217,6 +217,42 @@ def emit_depthwise_tile(
     return loop.end(sums)
 
 
+def emit_pool_tile(builder: ir.IRBuilder, lanes: int, average: bool, args: list[ir.Value]) -> None:
+    """LANES channels of one pooled position: the largest value of its window, or the sum.
+
+    args, all int64: address of the window's first value; rows, and bytes between them; columns, and
+    bytes between them; where the result goes. NaN is the largest unless a number comes behind it.
+    """
+    first, rows, down, columns, across, out = args
+    kind = ir.VectorType(F32, lanes)
+    start = ir.Constant(kind, [0.0 if average else float("-inf")] * lanes)
+    outer = Loop(builder, rows, [first, start])
+    line, best = outer.carried
+    inner = Loop(builder, columns, [line, best])
+    point, best = inner.carried
+    value = load_vector(builder, point, kind)
+    if average:
+        best = builder.fadd(best, value)
+    else:
+        best = builder.select(builder.fcmp_ordered(">", best, value), best, value)
+    _, best = inner.end([builder.add(point, across), best])
+    _, best = outer.end([builder.add(line, down), best])
+    store_vector(builder, best, out)
+
+
+@intrinsic(prefer_literal=True)
+def pool_tile(typingctx, average, first, rows, down, columns, across, out):
+    """`emit_pool_tile` for a literal `average`."""
+    if not isinstance(average, types.BooleanLiteral):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit_pool_tile(builder, LANES, average.literal_value, list(args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(average, *[types.int64] * 6), codegen
+
+
 Emit = Callable[[ir.IRBuilder, tuple[int, int, int], list[ir.Value]], list[ir.Value]]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from stillframe.reuse.kernels.invoke import span_at, tables
 from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
 from stillframe.reuse.kernels.memory import get_f32, set_f32
+from stillframe.reuse.kernels.microkernel import LANES, pool_tile
 from stillframe.reuse.kernels.table import (
     CHANNELS,
     DATA,
@@ -28,11 +29,15 @@ COUNTED_HEIGHT, COUNTED_WIDTH = PARAMETER + 4, PARAMETER + 5
 
 @kernel
 def first_tap(start, dilation):
+    if dilation == 1:  # no division: this is asked for every position
+        return max(-start, 0)
     return 0 if start >= 0 else (-start + dilation - 1) // dilation
 
 
 @kernel
 def end_tap(start, taps, dilation, size):
+    if dilation == 1:
+        return max(min(taps, size - start), 0)
     return min(taps, max(0, (size - 1 - start) // dilation + 1)) if start < size else 0
 
 
@@ -45,70 +50,90 @@ def counted(start, taps, dilation, size, pad_before, extent):
 
 
 @kernel
-def pool(average, ins, tensors, spans, span_count):
-    """x (H, W, C) -> largest or mean value of each window; -> positions written."""
+def largest(first, rows, down, columns, across, c):
+    # channel c of one window, in the order and with the NaN of `pool_tile`
+    best = np.float32(-np.inf)
+    for y in range(rows):
+        for x in range(columns):
+            value = get_f32(first + y * down + x * across, c)
+            best = best if best > value else value
+    return best
+
+
+@kernel
+def total(first, rows, down, columns, across, c):
+    summed = np.float32(0.0)
+    for y in range(rows):
+        for x in range(columns):
+            summed += get_f32(first + y * down + x * across, c)
+    return summed
+
+
+@kernel
+def window_of(ins, tensors, y, x):
+    """(address of the first value, rows, columns) of what a position pools, within the picture."""
+    read = ins[INPUT]
+    top = y * ins[STRIDE_Y] - ins[PAD_TOP]
+    left = x * ins[STRIDE_X] - ins[PAD_LEFT]
+    first_y, first_x = first_tap(top, ins[DILATION_Y]), first_tap(left, ins[DILATION_X])
+    rows = end_tap(top, ins[KERNEL_Y], ins[DILATION_Y], tensors[read, HEIGHT]) - first_y
+    columns = end_tap(left, ins[KERNEL_X], ins[DILATION_X], tensors[read, WIDTH]) - first_x
+    line = tensors[read, DATA] + (top + first_y * ins[DILATION_Y]) * tensors[read, ROW]
+    first = line + (left + first_x * ins[DILATION_X]) * tensors[read, PIXEL]
+    return first, rows, columns
+
+
+@native(OPERATOR)
+def max_pool(ins, floats, tensors, spans, span_count, work, cutoff):
+    """x (H, W, C) -> the largest value of each window; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
-    height, width = tensors[read, HEIGHT], tensors[read, WIDTH]
-    data, row, pixel = tensors[read, DATA], tensors[read, ROW], tensors[read, PIXEL]
+    down = ins[DILATION_Y] * tensors[read, ROW]
+    across = ins[DILATION_X] * tensors[read, PIXEL]
     written = 0
     for index in range(span_count):
-        y, start_x, length = span_at(spans, index)
-        top = y * ins[STRIDE_Y] - ins[PAD_TOP]
-        low_y = first_tap(top, ins[DILATION_Y])
-        high_y = end_tap(top, ins[KERNEL_Y], ins[DILATION_Y], height)
-        for x in range(start_x, start_x + length):
-            left = x * ins[STRIDE_X] - ins[PAD_LEFT]
-            low_x = first_tap(left, ins[DILATION_X])
-            high_x = end_tap(left, ins[KERNEL_X], ins[DILATION_X], width)
-            out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
-            fresh = True
-            for tap_y in range(low_y, high_y):
-                line = data + (top + tap_y * ins[DILATION_Y]) * row
-                for tap_x in range(low_x, high_x):
-                    point = line + (left + tap_x * ins[DILATION_X]) * pixel
-                    if fresh:
-                        for c in range(channels):
-                            set_f32(out, c, get_f32(point, c))
-                    elif average:
-                        for c in range(channels):
-                            set_f32(out, c, get_f32(out, c) + get_f32(point, c))
-                    else:
-                        for c in range(channels):
-                            a, b = get_f32(out, c), get_f32(point, c)
-                            set_f32(out, c, a if a > b else b)  # NaN in b is taken over
-                    fresh = False
-            if average:
-                down = counted(
-                    top,
-                    ins[KERNEL_Y],
-                    ins[DILATION_Y],
-                    height,
-                    ins[PAD_TOP],
-                    ins[COUNTED_HEIGHT],
-                )
-                across = counted(
-                    left,
-                    ins[KERNEL_X],
-                    ins[DILATION_X],
-                    width,
-                    ins[PAD_LEFT],
-                    ins[COUNTED_WIDTH],
-                )
-                scale = np.float32(1.0) / np.float32(down * across)
-                for c in range(channels):
-                    set_f32(out, c, get_f32(out, c) * scale)
+        y, start, length = span_at(spans, index)
+        out = tensors[target, DATA] + y * tensors[target, ROW] + start * tensors[target, PIXEL]
+        for x in range(start, start + length):
+            first, rows, columns = window_of(ins, tensors, y, x)
+            whole = channels - channels % LANES
+            for c in range(0, whole, LANES):
+                pool_tile(False, first + c * 4, rows, down, columns, across, out + c * 4)
+            for c in range(whole, channels):
+                set_f32(out, c, largest(first, rows, down, columns, across, c))
+            out += tensors[target, PIXEL]
         written += length
     return written
 
 
 @native(OPERATOR)
-def max_pool(ins, floats, tensors, spans, span_count, work, cutoff):
-    ins, floats, tensors, work = tables(ins, floats, tensors, work)
-    return pool(False, ins, tensors, spans, span_count)
-
-
-@native(OPERATOR)
 def average_pool(ins, floats, tensors, spans, span_count, work, cutoff):
+    """x (H, W, C) -> the mean of each window; -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
-    return pool(True, ins, tensors, spans, span_count)
+    target, read = ins[TARGET], ins[INPUT]
+    channels = tensors[target, CHANNELS]
+    height, width = tensors[read, HEIGHT], tensors[read, WIDTH]
+    step_y, step_x = ins[DILATION_Y], ins[DILATION_X]
+    down, across = step_y * tensors[read, ROW], step_x * tensors[read, PIXEL]
+    written = 0
+    for index in range(span_count):
+        y, start, length = span_at(spans, index)
+        top = y * ins[STRIDE_Y] - ins[PAD_TOP]
+        tall = counted(top, ins[KERNEL_Y], step_y, height, ins[PAD_TOP], ins[COUNTED_HEIGHT])
+        out = tensors[target, DATA] + y * tensors[target, ROW] + start * tensors[target, PIXEL]
+        for x in range(start, start + length):
+            first, rows, columns = window_of(ins, tensors, y, x)
+            left = x * ins[STRIDE_X] - ins[PAD_LEFT]
+            wide = counted(left, ins[KERNEL_X], step_x, width, ins[PAD_LEFT], ins[COUNTED_WIDTH])
+            whole = channels - channels % LANES
+            for c in range(0, whole, LANES):
+                pool_tile(True, first + c * 4, rows, down, columns, across, out + c * 4)
+            for c in range(whole, channels):
+                set_f32(out, c, total(first, rows, down, columns, across, c))
+            scale = np.float32(1.0) / np.float32(tall * wide)
+            for c in range(channels):
+                set_f32(out, c, get_f32(out, c) * scale)
+            out += tensors[target, PIXEL]
+        written += length
+    return written
