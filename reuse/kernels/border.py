@@ -59,6 +59,23 @@ def take_position(feed, channel_step, stored, channels):
 
 
 @kernel
+def take_row(feed, step, channel_step, stored, pixel, width, channels):
+    # store a row of the feed
+    if channels == 3 and pixel == 12:  # a picture: the compiler interleaves whole vectors
+        second, third = feed + channel_step * 4, feed + channel_step * 8
+        for x in range(width):
+            a, b, c = get_i32(feed, x * step), get_i32(second, x * step), get_i32(third, x * step)
+            set_i32(stored, x * 3, a)
+            set_i32(stored, x * 3 + 1, b)
+            set_i32(stored, x * 3 + 2, c)
+        return
+    for c in range(channels):
+        plane = feed + c * channel_step * 4
+        for x in range(width):
+            set_i32(stored, x * (pixel // 4) + c, get_i32(plane, x * step))
+
+
+@kernel
 def take_in(known, feed, strides, changed, tensors, target, workers):
     """Store a feed into its tensor and write the tensor's mask; -> positions marked.
 
@@ -74,8 +91,7 @@ def take_in(known, feed, strides, changed, tensors, target, workers):
         stored = tensors[target, DATA] + y * tensors[target, ROW]
         mask = tensors[target, MASK] + y * tensors[target, MASK_ROW]
         if known == EVERYTHING:
-            for x in range(width):
-                take_position(line + x * strides[1] * 4, strides[2], stored + x * pixel, channels)
+            take_row(line, strides[1], strides[2], stored, pixel, width, channels)
             continue
         count = 0
         for x in range(width):
