@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
-from stillframe.pipeline.effects import Area, blend, part
+from stillframe.pipeline.effects import Area, blend, fill, part
 from stillframe.pipeline.overlay import FONT, INK, MASK_OPACITY, PALETTE, PAPER
 from stillframe.pipeline.planes import Colour, Planes
 
@@ -34,15 +34,17 @@ def lay(picture: Planes, left: int, top: int, cover: Cover, colour: Colour) -> N
         return
     cover = cover[above - top : bottom - top, first - left : right - left]
     spare = (above % down, -bottom % down), (first % across, -right % across)
-    cover = np.pad(cover, spare)
+    whole = np.zeros((bottom - above + spare[0][0] + spare[0][1],
+                      right - first + spare[1][0] + spare[1][1]), np.uint8)  # fmt: skip
+    whole[spare[0][0] :, spare[1][0] :][: cover.shape[0], : cover.shape[1]] = cover
     where = Area(first - spare[1][0], above - spare[0][0], right, bottom)
     levels = picture.colours.levels(colour, picture.layout)
     for plane, shift, level in zip(picture.parts, picture.layout.shifts, levels, strict=True):
         patch = part(plane, shift, where)
-        few = cover
+        few = whole
         if shift != (0, 0):
-            size = cover.shape[1] >> shift[0], cover.shape[0] >> shift[1]
-            few = np.asarray(cv2.resize(cover, size, interpolation=cv2.INTER_AREA), np.uint8)
+            size = whole.shape[1] >> shift[0], whole.shape[0] >> shift[1]
+            few = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
         blend(patch, level, few[: patch.shape[0], : patch.shape[1]])
 
 
@@ -51,15 +53,17 @@ def _boxes(picture: Planes, result: Detections) -> None:
     # weakest first, so that the surest ends up on top
     for i in reversed(range(len(result))):
         colour = PALETTE[int(result.class_id[i]) % len(PALETTE)]
-        left, top, right, bottom = (round(float(value)) for value in result.xyxy[i])
+        left, _, right, _ = box = _aligned(picture, result.xyxy[i])
         points = None if result.landmarks is None else result.landmarks[i]
         if result.masks is not None:
             _tint(picture, result.masks[i], colour, line)
         if points is not None and len(points) == 4:  # the corners of a line of text
             _polygon(picture, points, colour, line)
             continue
-        _frame(picture, (left, top, right, bottom), INK, line + 2 * (line // 2 or 1), line)
-        _frame(picture, (left, top, right, bottom), colour, line, line)
+        across = max(picture.layout.cell)
+        _frame(picture, box, INK, across, across)
+        _frame(picture, box, colour, line, 0)
+        _frame(picture, box, INK, across, -line)
         radius = max(1, min(line, (right - left) // 16))
         for x, y in [] if points is None else points.tolist():
             _dot(picture, round(x), round(y), radius + 1, INK)
@@ -77,6 +81,18 @@ def _boxes(picture: Planes, result: Detections) -> None:
         )
 
 
+def _aligned(picture: Planes, box: NDArray[np.float32]) -> tuple[int, int, int, int]:
+    """A box in whole cells of samples: left, top, right, bottom."""
+    across, down = picture.layout.cell
+    left, top = (
+        int(np.floor(v / cell)) * cell for v, cell in zip(box[:2], (across, down), strict=True)
+    )
+    right, bottom = (
+        int(np.ceil(v / cell)) * cell for v, cell in zip(box[2:], (across, down), strict=True)
+    )
+    return left, top, right, bottom
+
+
 def _pen(picture: Planes) -> tuple[int, float, int]:
     """(width of a line, size and stroke of letters) that suit a picture."""
     side = min(picture.height, picture.width)
@@ -85,23 +101,21 @@ def _pen(picture: Planes) -> tuple[int, float, int]:
 
 
 def _frame(
-    picture: Planes, box: tuple[int, int, int, int], colour: Colour, wide: int, line: int
+    picture: Planes, box: tuple[int, int, int, int], colour: Colour, line: int, out: int
 ) -> None:
-    """The outline of a box. wide: of this line, which lies centred over one of width `line`."""
-    across, down = picture.layout.cell
-    left, top, right, bottom = box
-    out = (wide - line) // 2
-    left, top = left // across * across - out, top // down * down - out
-    right, bottom = -(-right // across) * across + out, -(-bottom // down) * down + out
-    for strip in (
-        (left, top, right, top + wide),
-        (left, bottom - wide, right, bottom),
-        (left, top + wide, left + wide, bottom - wide),
-        (right - wide, top + wide, right, bottom - wide),
-    ):
-        rows, columns = strip[3] - strip[1], strip[2] - strip[0]
-        if rows > 0 and columns > 0:
-            lay(picture, strip[0], strip[1], np.full((rows, columns), 255, np.uint8), colour)
+    """The outline of a box, `line` wide, that lies `out` pixels outside of it; -line is within."""
+    left, top, right, bottom = box[0] - out, box[1] - out, box[2] + out, box[3] + out
+    _solid(picture, left, top, right, top + line, colour)
+    _solid(picture, left, bottom - line, right, bottom, colour)
+    _solid(picture, left, top, left + line, bottom, colour)
+    _solid(picture, right - line, top, right, bottom, colour)
+
+
+def _solid(picture: Planes, left: int, top: int, right: int, bottom: int, colour: Colour) -> None:
+    """Fill a rectangle that is aligned to cells of samples, as far as it is in the picture."""
+    where = Area(max(0, left), max(0, top), min(picture.width, right), min(picture.height, bottom))
+    if where.left < where.right and where.top < where.bottom:
+        fill(picture, where, colour)
 
 
 def _dot(picture: Planes, x: int, y: int, radius: int, colour: Colour) -> None:
