@@ -79,6 +79,7 @@ class Engine:
     def reset(self) -> None:
         """Forget everything: the next step computes all of it."""
         self._fresh = True
+        self._limit = self._break_even
         self._values.clear()
 
     def step(

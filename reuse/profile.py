@@ -26,10 +26,11 @@ Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 class Part(BaseModel):
     """Some frames of a clip, and what the profile did on them.
 
-    first, frames: which frames, counted from 0. held_out: not used in tuning. quality: agreement
-    with computing everything, of the kind named. work: multiply-adds done, as a share of all.
-    loss: what was lost of scores and shapes, 0 for nothing. uniform_work, uniform_quality: with the
-    best single share that reached the wanted quality in tuning; None: there is none.
+    first, frames: which frames, counted from 0. role: what they were for: "search", "check" that it
+    holds elsewhere, or "held out" from tuning. quality: agreement with computing everything, of the
+    kind named. work: multiply-adds done, as a share of all. loss: of scores and shapes, 0: none.
+    uniform_work, uniform_quality: with the best single share that agreed as well in tuning; None:
+    there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,7 +38,7 @@ class Part(BaseModel):
     clip: str
     first: int
     frames: int
-    held_out: bool
+    role: str
     kind: str
     quality: float
     work: float

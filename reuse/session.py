@@ -202,8 +202,10 @@ class ReuseSession:
             return outputs, stats
 
     def reset(self) -> None:
-        """Forget all activations: the next call computes everything."""
+        """Forget all activations, and what was learnt of the stream: the next call computes
+        everything."""
         with self._lock:
+            self._until_measured = self._measured = 0
             if self._engine is not None:
                 self._engine.reset()
 

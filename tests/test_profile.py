@@ -24,10 +24,10 @@ MODEL = net(heads=True, gate=True)
 
 
 def made(**other: object) -> Profile:
-    part = Part(clip="c", first=0, frames=9, held_out=True, kind="f1", quality=0.99, work=0.2)
+    part = Part(clip="c", first=0, frames=9, role="check", kind="f1", quality=0.99, work=0.2)
     values: dict[str, object] = {
         "stillframe": "0.1.0", "model": "net", "fingerprint": fingerprint(MODEL), "share": 0.1,
-        "layers": {"b": 0.5}, "gate": GateSettings(pixel=3.0), "wanted": 0.98, "parts": (part,),
+        "layers": {"d": 0.5}, "gate": GateSettings(pixel=3.0), "wanted": 0.98, "parts": (part,),
     }  # fmt: skip
     return Profile.model_validate(values | other)
 
@@ -44,10 +44,10 @@ def test_a_session_takes_the_share_of_each_layer(tmp_path: Path) -> None:
         session.run(None, {"x": frame()})
         plan = session.plan
         sizes = measure(plan)
-        assert "b" in plan.cutoffs
+        assert "d" in plan.cutoffs
         assert len(plan.cutoffs) > 1
         for name, at in plan.cutoffs.items():
-            share = 0.5 if name == "b" else 0.1
+            share = 0.5 if name == "d" else 0.1
             wanted = (share * sizes[name]) ** 2 * plan.graph.shapes[name][2]
             assert plan.floats[at, t.THRESHOLD] == pytest.approx(wanted, rel=1e-4)
 
@@ -80,10 +80,10 @@ def test_a_tolerance_can_be_set_between_steps() -> None:
     with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
         session.step({"x": frame()})
         before = session.plan.floats[:, t.THRESHOLD].copy()
-        session.tolerance = Tolerance(0.1, {"b": 0.3}).scaled(2)
+        session.tolerance = Tolerance(0.1, {"d": 0.3}).scaled(2)
         after = session.plan.floats[:, t.THRESHOLD]
         for name, at in session.plan.cutoffs.items():
-            factor = 6 if name == "b" else 2
+            factor = 6 if name == "d" else 2
             assert after[at] == pytest.approx(factor**2 * before[at], rel=1e-4)
         with pytest.raises(UsageError, match="an exact session is compiled otherwise"):
             session.tolerance = Tolerance(0.0)
@@ -130,7 +130,7 @@ def test_another_model_is_refused() -> None:
         ("{}", "expected a profile from `stillframe tune`; stillframe: Field required"),
         (json.dumps({"rule": RULE + 1, "stillframe": "9.1"}), "made by stillframe 9.1: tune again"),
         ({"share": -1}, "share: Input should be greater than or equal to 0"),
-        ({"layers": {"b": None}}, "layers.b: "),
+        ({"layers": {"d": None}}, "layers.d: "),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"gate": {"pixel": 1000}}, "pixel lies in"),
     ],
@@ -161,7 +161,7 @@ def test_a_runner_takes_a_profile_and_refuses_one_of_another_model(tmp_path: Pat
     with Runner(model, settings) as runner:
         engine = runner.settings.engine(model.path)
         assert isinstance(engine, ReuseEngine)
-        assert engine.session.tolerance == Tolerance(0.1, {"b": 0.5})
+        assert engine.session.tolerance == Tolerance(0.1, {"d": 0.5})
         engine.close()
     with pytest.raises(UsageError, match="was made for net"):
         Runner(model, Settings(reuse="layer", profile=made()))

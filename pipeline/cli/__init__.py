@@ -25,6 +25,7 @@ from stillframe.pipeline.cli.filter import filter_
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
 from stillframe.pipeline.cli.sweep import sweep
+from stillframe.pipeline.cli.tune import tune
 
 INTERNAL_FAULT = 1
 USAGE_FAULT = 2
@@ -46,6 +47,7 @@ app.command()(probe)
 app.command()(explain)
 app.command()(bench)
 app.command()(sweep)
+app.command()(tune)
 app.command("filter")(filter_)
 app.command()(devices)
 app.add_typer(models.app, name="models")

@@ -1,0 +1,90 @@
+"""What a person sees of a search for tolerances: the best so far, and a table of the parts."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from stillframe.errors import SinkError
+from stillframe.pipeline.tune import Tuned
+from stillframe.pipeline.tune_search import Try
+
+LINE_EVERY_S = 10.0
+
+
+class Tries:
+    """Shows what is tried, and writes it down. path: None: nowhere."""
+
+    def __init__(self, console: Console, path: Path | None) -> None:
+        self._console, self._path = console, path
+        self._file: IO[str] | None = None
+        self._count = 0
+        self._best: float | None = None
+        self._next_line = time.monotonic() + LINE_EVERY_S
+        self._status = console.status("computing everything once")
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            try:
+                self._file = open(self._path, "w", encoding="utf-8")
+            except OSError as error:
+                raise SinkError(f"{self._path}: cannot be written ({error.strerror})") from error
+        if self._console.is_terminal and not self._console.quiet:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._status.stop()
+        if self._file is not None:
+            self._file.close()
+
+    def told(self, tried: Try) -> None:
+        self._count += 1
+        outcome = tried.outcome
+        if self._file is not None:
+            gate = asdict(tried.setting.gate)
+            row = {"what": tried.what, **asdict(outcome), "gate": gate}
+            self._file.write(json.dumps(row | {"shares": dict(tried.setting.shares)}) + "\n")
+            self._file.flush()
+        line = (
+            f"{self._count} tried; now {tried.what}: work {outcome.work:.3f}, "
+            f"agreement {outcome.quality:.4g}"
+        )
+        if self._console.is_terminal:
+            self._status.update(line)
+        elif (now := time.monotonic()) >= self._next_line:
+            self._next_line = now + LINE_EVERY_S
+            self._console.print(line, markup=False)
+
+
+def print_parts(console: Console, tuned: Tuned) -> None:
+    """The profile on each part, beside the best single tolerance."""
+    table = Table(box=None, title_justify="left", title=f"{tuned.tries} settings were tried")
+    for name in ("clip", "frames", "", "work", "agreement", "one tolerance: work", "agreement"):
+        table.add_column(name, justify="left" if name == "clip" else "right")
+    for part in tuned.profile.parts:
+        last = part.first + part.frames - 1
+        table.add_row(
+            part.clip,
+            f"{part.first}..{last}",
+            part.role,
+            f"{part.work:.4f}",
+            f"{part.quality:.4f}",
+            "none agrees" if part.uniform_work is None else f"{part.uniform_work:.4f}",
+            "" if part.uniform_quality is None else f"{part.uniform_quality:.4f}",
+        )
+    console.print(table)
+    if tuned.gain is not None:
+        console.print(f"{tuned.gain:.2f} times less work than the best single tolerance")
+    if tuned.ended:
+        console.print("the search was ended early; this is the best so far")

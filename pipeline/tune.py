@@ -1,0 +1,163 @@
+"""From clips to a profile: search on one part of the frames, say what came of it on the other.
+
+tuned = tune("centerface", ["yard.mp4"], wanted=0.98)
+tuned.profile.write("centerface.json")
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import stillframe
+from stillframe.errors import QualityError, UsageError
+from stillframe.models.model import Model
+from stillframe.pipeline.quality import MOST_PSNR
+from stillframe.pipeline.tune_clip import (
+    SHARES,
+    Outcome,
+    Passage,
+    Role,
+    Setting,
+    TuneBench,
+    passages,
+)
+from stillframe.pipeline.tune_search import Search, Stopped, Try
+from stillframe.reuse.from_onnx import fingerprint
+from stillframe.reuse.profile import Part, Profile
+
+FRAMES = 120
+STEPS = 14  # by which shares are scaled down, at most, until they hold on the frames to check on
+STEP = 0.84
+TUNING: dict[Role, float] = {"search": 0.62, "check": 0.38}
+JUDGING: dict[Role, float] = {"held out": 1.0}
+DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """profile: what was found. ended: by the user, before the search was over. tries: how many.
+    uniform: whether a single tolerance for all layers agrees well enough too."""
+
+    profile: Profile
+    ended: bool
+    tries: int
+    uniform: bool
+
+    @property
+    def held_out(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.profile.parts if part.role == "held out")
+
+    @property
+    def gain(self) -> float | None:
+        """Work of the best single tolerance over that of the profile, on what was held out."""
+        ratios = [p.uniform_work / max(p.work, 1e-9) for p in self.held_out if p.uniform_work]
+        return sum(ratios) / len(ratios) if ratios else None
+
+
+def tune(
+    model: Model,
+    clips: Sequence[str],
+    *,
+    wanted: float | None = None,
+    held_out: Sequence[str] = (),
+    frames: int = FRAMES,
+    threads: int = 1,
+    told: Callable[[Try], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Tuned:
+    """Search for the least work at an agreement of at least `wanted` (None: what counts as the same
+    for the task).
+
+    held_out: clips to judge on; without any, the last part of each clip is. What the search
+    finds is scaled down until it holds on frames that it did not see. stop: asked before each
+    try; what was found until then is used. Raises QualityError where no setting agrees well enough,
+    SourceError for clips that are too short, UsageError for a model without layers to tune.
+    """
+    if not clips:
+        raise UsageError("expected a clip to tune on, got none")
+    parts = [
+        part
+        for clip in clips
+        for part in passages(clip, model, frames, TUNING if held_out else SHARES)
+    ]
+    for clip in held_out:
+        parts += passages(clip, model, frames, JUDGING)
+    searching = [part for part in parts if part.role == "search"]
+    checking = [part for part in parts if part.role == "check"]
+    bench = TuneBench(model, parts, threads)
+    try:
+        least = bench.floor if wanted is None else wanted
+        top = MOST_PSNR if bench.kind == "psnr" else 1.0
+        if least > top:
+            raise UsageError(f"quality: expected at most {top:g} ({bench.kind}), got {least:g}")
+
+        def evaluate(setting: Setting) -> Outcome:
+            if stop():
+                raise Stopped
+            return bench.outcome(setting, searching)
+
+        search = Search(evaluate, least, top, told)
+        search.run(bench.spreads(searching[0]), bench.order)
+        none = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.0)), checking)
+
+        def held(found: Try | None) -> Setting | None:
+            """Scaled down until it agrees on the frames to check on too."""
+            setting = None if found is None else found.setting
+            for _ in range(STEPS if setting is not None else 0):
+                assert setting is not None
+                if search.agrees(bench.outcome(setting, checking), none):
+                    return setting
+                setting = setting.scaled(STEP)
+            return None
+
+        best, uniform = held(search.best), held(search.uniform)
+        if best is None:
+            raise QualityError(_refusal(model.name, least, search))
+        profile = Profile(
+            stillframe=stillframe.__version__,
+            model=model.name,
+            fingerprint=fingerprint(model.path),
+            share=_least(best),
+            layers={name: _short(s) for name, s in best.shares.items()},
+            gate=best.gate,
+            wanted=least,
+            parts=tuple(_part(bench, each, best, uniform) for each in parts),
+        )
+        return Tuned(profile, stop(), len(search.tries), uniform is not None)
+    finally:
+        bench.close()
+
+
+def _refusal(name: str, least: float, search: Search) -> str:
+    told = f"{name}: no tolerance agrees to {search.aim:.4g}, which is {least:g} with some in hand"
+    if search.best is not None:
+        told += ", on the frames to check on"
+    elif search.tries:
+        nearest = max(min(each.outcome.quality, each.outcome.steady) for each in search.tries)
+        told += f": the best of {len(search.tries)} settings agrees to {nearest:.4g}"
+    return f"{told}; use `--reuse exact`, give more frames, or ask for less"
+
+
+def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | None) -> Part:
+    outcome = bench.outcome(best, [passage])
+    plain = None if uniform is None else bench.outcome(uniform, [passage])
+    return Part(
+        clip=passage.clip,
+        first=passage.first,
+        frames=len(passage.pictures),
+        role=passage.role,
+        kind=bench.kind,
+        quality=round(outcome.quality, DIGITS),
+        work=round(outcome.work, DIGITS),
+        loss=round(outcome.loss, DIGITS),
+        uniform_work=None if plain is None else round(plain.work, DIGITS),
+        uniform_quality=None if plain is None else round(plain.quality, DIGITS),
+    )
+
+
+def _least(setting: Setting) -> float:
+    """For layers that were not there in tuning, as a smaller memory budget may bring: the least."""
+    return _short(min(setting.shares.values()))
+
+
+def _short(share: float) -> float:
+    return float(f"{share:.4g}")

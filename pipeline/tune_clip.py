@@ -1,0 +1,262 @@
+"""What a setting does on some frames: the work it takes, what it loses, how well it agrees.
+
+    bench = TuneBench(model, [passage, …], threads)
+    outcome = bench.outcome(Setting(shares, gate), passages)
+
+Dense results are computed once. Work is counted in multiply-adds and not in seconds, so that the
+same frames give the same figures whatever else the machine does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.errors import SourceError, UsageError
+from stillframe.models.model import Model, View
+from stillframe.models.results import Detections, Result
+from stillframe.pipeline.quality import FLOORS, Agreement, BoxAgreement, Kind, agreement_with
+from stillframe.pipeline.quality_boxes import soft_loss
+from stillframe.pipeline.source import open_source
+from stillframe.reuse.change import ChangeGate, GateSettings
+from stillframe.reuse.session import ReuseSession
+from stillframe.reuse.tolerance import Tolerance
+
+AROUND = (0.6, 0.8, 1.0, 1.2, 1.4)  # parts of the confidence at which boxes agree steadily
+SOFTER = 0.5  # boxes from that part of the confidence on count for the loss, so that it is smooth
+HIGHEST = 0.95
+LEAST_FRAMES = 8
+SEED_SHARE = 0.1
+
+
+Role = Literal["search", "check", "held out"]
+SHARES: Mapping[Role, float] = {"search": 0.4, "check": 0.25, "held out": 0.35}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A share for each layer that compares, and how change is found."""
+
+    shares: Mapping[str, float]
+    gate: GateSettings = field(default_factory=GateSettings)
+
+    def scaled(self, factor: float) -> "Setting":
+        return Setting({name: share * factor for name, share in self.shares.items()}, self.gate)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """work: multiply-adds, as a share of all, mean over the frames after a passage's first one.
+    loss: 0 for none, smooth. quality: the worst passage's agreement. steady: the same, of boxes at
+    several confidences at once: few boxes agree by chance, and it must hold on other frames."""
+
+    work: float
+    loss: float
+    quality: float
+    steady: float
+
+
+@dataclass(slots=True)
+class Passage:
+    """Consecutive frames of a clip at the model's size, and what computing everything gives.
+
+    first: index of the first frame. role: what it is for, see `passages`.
+    """
+
+    clip: str
+    first: int
+    role: Role
+    model: Model
+    pictures: list[NDArray[np.uint8]]
+    views: list[View]
+    dense: list[Result] = field(default_factory=list)
+
+
+def passages(
+    spec: str, model: Model, frames: int, shares: Mapping[Role, float] = SHARES
+) -> list[Passage]:
+    """The first frames of a clip in consecutive parts: to search on, to check that what was found
+    holds elsewhere, and to judge on at last, which nothing is decided by.
+
+    Raises SourceError for a clip that is too short.
+    """
+    with open_source(spec, live=False) as source:
+        images = [frame.image for frame in islice(source, frames)]
+        name = source.info.spec
+    if len(images) < LEAST_FRAMES:
+        raise SourceError(
+            f"{spec}: expected a clip of at least {LEAST_FRAMES} frames to tune on, "
+            f"got {len(images)}"
+        )
+    fixed = model.for_source(*images[0].shape[:2])
+    found = []
+    first = 0
+    for role, share in shares.items():
+        end = first + round(len(images) * share)
+        if role == list(shares)[-1]:
+            end = len(images)
+        if end - first >= 2:
+            fitted = [fixed.fit(image) for image in images[first:end]]
+            pictures = [np.array(picture) for picture, _ in fitted]
+            views = [view for _, view in fitted]
+            found.append(Passage(name, first, role, fixed, pictures, views))
+        first = end
+    return found
+
+
+class TuneBench:
+    """Sessions for the sizes of the passages, and their dense results. Close it in the end.
+
+    layers: those that compare, in the order of the network; order: the dearest first. kind, floor:
+    of quality, and what counts as the same. Raises UsageError for a model without such layers.
+    """
+
+    def __init__(self, model: Model, all_passages: Sequence[Passage], threads: int) -> None:
+        self.confidence = model.form.confidence if model.task == "detection" else 0.0
+        self._sessions: dict[tuple[int, int], ReuseSession] = {}
+        self._models: dict[tuple[int, int], Model] = {}
+        for passage in all_passages:
+            size = passage.model.size
+            if size not in self._sessions:
+                self._sessions[size] = ReuseSession(
+                    passage.model.path, tolerance=SEED_SHARE, threads=threads
+                )
+                soft = passage.model
+                if self.confidence:
+                    soft = soft.with_confidence(self.confidence * SOFTER)
+                self._models[size] = soft
+            session, soft = self._sessions[size], self._models[size]
+            for picture, view in zip(passage.pictures, passage.views, strict=True):
+                outputs, _ = session.step(soft.feed(picture), dense=True)
+                passage.dense.append(soft.decode([np.array(each) for each in outputs], view))
+        self.layers = tuple(next(iter(self._sessions.values())).plan.cutoffs)
+        if not self.layers:
+            raise UsageError(
+                f"{model.name}: no layer of it keeps values, so there is no tolerance to tune"
+            )
+        plan = next(iter(self._sessions.values())).plan
+        dear = {layer.name: layer.multiply_adds for layer in plan.layers}
+        self.order = sorted(self.layers, key=lambda name: -dear.get(name, 0))
+        self.kind: Kind = agreement_with(all_passages[0].dense[0]).kind
+        self.floor = FLOORS[self.kind]
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+
+    def spreads(self, passage: Passage) -> dict[str, dict[str, float]]:
+        """Ways to spread one number over the layers, each with a middle of 1.
+
+        "change": as a layer's values move from frame to frame, by their magnitude; "deep": small
+        layers the more, by the fourth root of their positions.
+        """
+        session, soft = self._sessions[passage.model.size], self._models[passage.model.size]
+        plan = session.plan
+        moved, size = dict.fromkeys(self.layers, 0.0), dict.fromkeys(self.layers, 0.0)
+        before: dict[str, NDArray[np.float32]] = {}
+        for picture in passage.pictures[:: max(1, len(passage.pictures) // 6)]:
+            session.step(soft.feed(picture), dense=True)
+            for name in self.layers:
+                values = plan.view(name).copy()
+                if name in before:
+                    moved[name] += float(np.mean(np.square(values - before[name])))
+                    size[name] += float(np.mean(np.square(values)))
+                before[name] = values
+        area = {name: float(np.prod(plan.graph.shapes[name][:2])) for name in self.layers}
+        change = {name: (moved[name] / max(size[name], 1e-30)) ** 0.5 for name in self.layers}
+        deep = {name: area[name] ** -0.25 for name in self.layers}
+        both = {name: change[name] * deep[name] for name in self.layers}
+        return {
+            "uniform": dict.fromkeys(self.layers, 1.0),
+            "change": _centred(change),
+            "deep": _centred(deep),
+            "change, deep": _centred(both),
+        }
+
+    def outcome(self, setting: Setting, over: Sequence[Passage]) -> Outcome:
+        """Play all frames of each passage from its beginning."""
+        works: list[float] = []
+        losses, qualities, steady = [], [], []
+        for passage in over:
+            judge = _Judge(self.confidence)
+            works += self._play(setting, passage, judge)
+            losses.append(judge.loss)
+            qualities.append(judge.quality)
+            steady.append(judge.steady)
+        return Outcome(float(np.mean(works)), float(np.mean(losses)), min(qualities), min(steady))
+
+    def _play(self, setting: Setting, passage: Passage, judge: "_Judge") -> list[float]:
+        session, soft = self._sessions[passage.model.size], self._models[passage.model.size]
+        session.reset()
+        session.tolerance = Tolerance(SEED_SHARE, dict(setting.shares))
+        gate = ChangeGate(*soft.size, setting.gate)
+        works: list[float] = []
+        result: Result | None = None
+        frames = zip(passage.pictures, passage.views, passage.dense, strict=True)
+        for picture, view, dense in frames:
+            change = gate.step(picture)
+            work = 0.0
+            if change.kind != "unchanged" or result is None:
+                whole = change.kind == "all"
+                outputs, stats = session.step(
+                    soft.feed(gate.reference), None if whole else change.mask, dense=whole
+                )
+                result = soft.decode(outputs, view)
+                work = stats.work
+            works.append(work)
+            judge.add(result, dense)
+        return works[1:]
+
+
+class _Judge:
+    def __init__(self, confidence: float) -> None:
+        self._confidence = confidence
+        self._whole: Agreement | None = None
+        self._around = BoxAgreement()
+        self._lost = self._at_stake = 0.0
+
+    def add(self, result: Result, dense: Result) -> None:
+        if isinstance(result, Detections) and isinstance(dense, Detections):
+            lost, at_stake = soft_loss(result, dense, self._confidence * SOFTER)
+            self._lost, self._at_stake = self._lost + lost, self._at_stake + at_stake
+            for part in AROUND:
+                least = min(part * self._confidence, HIGHEST)
+                self._around.add(strong(result, least), strong(dense, least))
+            result, dense = strong(result, self._confidence), strong(dense, self._confidence)
+        self._whole = self._whole or agreement_with(dense)
+        self._whole.add(result, dense)
+
+    @property
+    def quality(self) -> float:
+        return self._whole.value if self._whole is not None else 1.0
+
+    @property
+    def steady(self) -> float:
+        if self._whole is None or self._whole.kind != "f1":
+            return self.quality
+        return self._around.value
+
+    @property
+    def loss(self) -> float:
+        if self._whole is None or self._whole.kind == "f1":
+            return self._lost / self._at_stake if self._at_stake else self._lost
+        if self._whole.kind == "psnr":
+            return float(10 ** (-self._whole.value / 20))
+        return 1 - self._whole.value
+
+
+def strong(result: Detections, confidence: float) -> Detections:
+    """The boxes of at least that confidence."""
+    keep = result.confidence >= confidence
+    return Detections(
+        result.xyxy[keep], result.confidence[keep], result.class_id[keep], result.labels
+    )
+
+
+def _centred(shares: Mapping[str, float]) -> dict[str, float]:
+    """The same with a middle of 1, none further than a hundred times off."""
+    middle = float(np.median([share for share in shares.values() if share > 0] or [1.0]))
+    return {name: min(max(share / middle, 0.01), 100.0) for name, share in shares.items()}

@@ -1,0 +1,226 @@
+"""The search for tolerances: on made-up networks whose best is known, and on a small real one."""
+
+import json
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stillframe.errors import QualityError, SourceError, UsageError
+from stillframe.models import zoo
+from stillframe.models.model import Model
+from stillframe.models.results import Detections
+from stillframe.pipeline import tune as tuning
+from stillframe.pipeline.cli import status
+from stillframe.pipeline.tune import tune
+from stillframe.pipeline.tune_clip import Outcome, Setting, TuneBench, _Judge, passages
+from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, moved
+from stillframe.reuse.change import GateSettings
+from stillframe.reuse.profile import Profile
+from tests.test_session import net
+
+CLIP = "sample:plaza?size=128x96&seconds=2&fps=10"
+LAYERS = ("a", "b", "c", "d")
+WORK = {"a": 0.1, "b": 0.5, "c": 0.3, "d": 0.1}
+HURTS = {"a": 1.0, "b": 0.02, "c": 0.05, "d": 4.0}  # loss of a share of 1
+
+
+def made_up(setting: Setting) -> Outcome:
+    """A layer's work falls with its share, and each hurts differently; the gate adds to both."""
+    work = sum(WORK[name] / (1 + 20 * setting.shares[name]) for name in LAYERS)
+    work *= (4 / setting.gate.pixel) ** 0.5
+    loss = sum(HURTS[name] * setting.shares[name] for name in LAYERS)
+    loss += 0.01 * max(0.0, setting.gate.pixel - 4)
+    return Outcome(work, loss, 1 - 0.1 * loss, 1 - 0.1 * loss)
+
+
+SPREADS = {"uniform": dict.fromkeys(LAYERS, 1.0)}
+
+
+def test_the_search_spends_the_loss_where_it_gains_most() -> None:
+    search = Search(made_up, 0.98)
+    search.run(SPREADS, LAYERS)
+    assert search.best is not None
+    assert search.uniform is not None
+    assert search.best.outcome.quality >= search.aim == pytest.approx(0.98 + CLOSER * 0.02)
+    assert search.uniform.outcome.work > 1.4 * search.best.outcome.work
+    shares = search.best.setting.shares
+    assert min(shares["b"], shares["c"]) > 2 * max(shares["a"], shares["d"])
+
+
+def test_a_scan_ends_just_within_the_aim() -> None:
+    search = Search(made_up, 0.98)
+    search.run(SPREADS, ())
+    assert search.uniform is not None
+    largest = (1 - search.aim) / 0.1 / sum(HURTS.values())
+    found = search.uniform.setting.shares["a"]
+    assert largest / 2**0.25 <= found <= largest
+    assert search.uniform.setting.gate == GateSettings()
+
+
+def test_the_search_is_deterministic() -> None:
+    found = []
+    for _ in range(2):
+        search = Search(made_up, 0.98)
+        search.run(SPREADS, LAYERS)
+        found.append([(each.what, each.setting) for each in search.tries])
+    assert found[0] == found[1]
+
+
+def test_where_nothing_agrees_there_is_no_best() -> None:
+    search = Search(lambda setting: Outcome(0.5, 1.0, 0.9, 0.9), 0.98)
+    search.run(SPREADS, LAYERS)
+    assert (search.best, search.uniform) == (None, None)
+
+
+def test_agreement_must_be_steady() -> None:
+    """A few boxes that happen to agree at one confidence are not enough, unless they do not even
+    without any tolerance."""
+
+    def wavering(setting: Setting) -> Outcome:
+        return replace(made_up(setting), steady=0.9 if any(setting.shares.values()) else 0.95)
+
+    search = Search(wavering, 0.98)
+    search.run(SPREADS, LAYERS)
+    assert search.uniform is None
+    noisy = Search(lambda setting: replace(made_up(setting), steady=0.9), 0.98)
+    noisy.run(SPREADS, LAYERS)
+    assert noisy.uniform is not None
+
+
+def test_stopping_keeps_the_best_so_far() -> None:
+    turns = iter(range(100))
+
+    def evaluate(setting: Setting) -> Outcome:
+        if next(turns) > 12:
+            raise Stopped
+        return made_up(setting)
+
+    search = Search(evaluate, 0.98)
+    search.run(SPREADS, LAYERS)
+    assert search.best is not None
+    assert len(search.tries) == 13
+
+
+def test_a_gate_moves_within_its_ranges() -> None:
+    gate = GateSettings(margin=2, hold=0, pixel=40.0)
+    assert moved(gate, "margin", lambda v: v - 2) is None
+    assert moved(gate, "hold", lambda v: v - 2) is None
+    assert moved(gate, "pixel", lambda v: v * 1.3) is None
+    assert moved(gate, "margin", lambda v: v + 2) == GateSettings(margin=4, hold=0, pixel=40.0)
+
+
+def boxes(*scores: float) -> Detections:
+    xyxy = np.array([(20 * i, 0, 20 * i + 10, 10) for i in range(len(scores))], np.float32)
+    ids = np.zeros(len(scores), np.int64)
+    return Detections(xyxy.reshape(-1, 4), np.array(scores, np.float32), ids, ("x",))
+
+
+def test_steady_agreement_looks_at_several_confidences() -> None:
+    judge = _Judge(0.5)
+    judge.add(boxes(0.56, 0.9), boxes(0.65, 0.9))
+    assert judge.quality == 1.0
+    assert judge.steady == pytest.approx(2 * 8 / (2 * 8 + 1))  # 0.6 lies between 0.56 and 0.65
+    assert judge.loss == pytest.approx(0.09 / (0.4 + 0.65))
+
+
+# --- on a small network --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("model") / "net.onnx"
+    where.write_bytes(net((1, 3, 96, 128), gate=True))
+    return where
+
+
+@pytest.fixture(scope="module")
+def model(path: Path) -> Model:
+    return zoo.load(str(path), task="tensors")
+
+
+def test_a_clip_is_tuned_on_in_front_and_judged_on_behind(model: Model) -> None:
+    found = [(p.first, len(p.pictures), p.role) for p in passages(CLIP, model, 20)]
+    assert found == [(0, 8, "search"), (8, 5, "check"), (13, 7, "held out")]
+    assert [p.role for p in passages(CLIP, model, 20, {"held out": 1.0})] == ["held out"]
+    with pytest.raises(SourceError, match="expected a clip of at least 8 frames to tune on, got 2"):
+        passages("sample:screen?size=128x96&seconds=0.2&fps=10", model, 20)
+
+
+def test_outcomes_are_repeatable_and_follow_the_shares(model: Model) -> None:
+    parts = passages(CLIP, model, 12, {"search": 1.0})
+    bench = TuneBench(model, parts, 1)
+    none, some, much = (
+        bench.outcome(Setting(dict.fromkeys(bench.layers, share)), parts)
+        for share in (1e-9, 0.1, 1.0)
+    )
+    again = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.1)), parts)
+    assert some == again
+    assert none.work >= some.work >= much.work > 0
+    assert none.loss <= some.loss <= much.loss
+    spreads = bench.spreads(parts[0])
+    assert set(spreads["uniform"].values()) == {1.0}
+    for spread in spreads.values():
+        assert set(spread) == set(bench.layers)
+        assert all(math.isfinite(share) and share > 0 for share in spread.values())
+    bench.close()
+
+
+def test_a_profile_comes_out_and_a_session_takes_it(model: Model, tmp_path: Path) -> None:
+    tuned = tune(model, [CLIP], wanted=0.9, frames=20)
+    assert [part.role for part in tuned.profile.parts] == ["search", "check", "held out"]
+    assert all(part.kind == "closeness" for part in tuned.profile.parts)
+    assert tuned.profile.wanted == 0.9
+    tuned.profile.write(tmp_path / "p.json")
+    given = ["run", CLIP, "--model", str(model.origin), "--task", "tensors", "-q"]
+    given += ["--max-frames", "3", "--profile", str(tmp_path / "p.json")]
+    assert status([*given, "--summary-json", str(tmp_path / "s.json")]) == 0
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert told["profile"]["layers"] == tuned.profile.layers
+    assert told["settings"]["reuse"] == "layer"
+
+
+def test_what_cannot_be_tuned(model: Model) -> None:
+    with pytest.raises(UsageError, match="expected a clip to tune on"):
+        tune(model, [])
+    with pytest.raises(UsageError, match="expected at most 1"):
+        tune(model, [CLIP], wanted=2.0, frames=20)
+    with pytest.raises(QualityError, match="no tolerance agrees to 1, which is 1"):
+        tune(model, [CLIP], wanted=1.0, frames=20)
+
+
+def test_ctrl_c_writes_the_best_so_far(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = 0
+    outcome = TuneBench.outcome
+
+    def interrupted(self: Any, *given: Any) -> Outcome:
+        nonlocal seen
+        seen += 1
+        if seen == 5:
+            signal.raise_signal(signal.SIGINT)
+        return outcome(self, *given)
+
+    monkeypatch.setattr(TuneBench, "outcome", interrupted)
+    out = tmp_path / "p.json"
+    given = ["tune", CLIP, "--model", str(path), "--task", "tensors", "--quality", "0.5", "-q"]
+    assert status([*given, "-o", str(out), "--max-frames", "20"]) == 130
+    assert Profile.read(out).model == "net"
+    assert seen < 40
+
+
+def test_the_command_refuses_before_it_searches(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: pytest.fail("searched"))
+    given = ["tune", CLIP, "--model", str(path), "-o"]
+    assert status([*given, "/nowhere/p.json"]) == 5
+    assert "there is no folder /nowhere" in capsys.readouterr().err
+    (tmp_path / "p.json").write_text("mine")
+    assert status([*given, str(tmp_path / "p.json")]) == 5
+    assert (tmp_path / "p.json").read_text() == "mine"
