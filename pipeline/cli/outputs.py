@@ -2,11 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
@@ -17,6 +19,7 @@ from stillframe.pipeline.sink import Sink
 from stillframe.pipeline.source_info import SourceInfo
 from stillframe.pipeline.stage import Stage
 from stillframe.pipeline.stages import Drawn, drawing, encoding
+from stillframe.pipeline.step import Step
 from stillframe.pipeline.video_sink import VideoSink
 
 # Option -> the sink that writes it, a line or row at a time.
@@ -68,6 +71,11 @@ class Outputs:
         """Whether anything shows pictures."""
         return VIDEO in self.paths or self.show
 
+    @property
+    def draw(self) -> Callable[[Step], NDArray[np.uint8]] | None:
+        """What draws a step; None where nothing is shown."""
+        return partial(compose, overlay=self.overlay) if self.are_drawn else None
+
     @contextlib.contextmanager
     def opened(
         self, info: SourceInfo, spec: str, console: Console
@@ -91,8 +99,7 @@ class Outputs:
                 if page is not None and drawn.image is not None:
                     page.show(drawn.image)
 
-            how = partial(compose, overlay=self.overlay) if self.are_drawn else None
-            yield drawing(how), encoding(write)
+            yield drawing(self.draw), encoding(write)
         self.written.extend(path for path in self.paths.values() if path != STDOUT)
 
     def _video(self, info: SourceInfo, spec: str) -> VideoSink:

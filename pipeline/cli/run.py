@@ -24,6 +24,8 @@ SOURCE = f"{SAMPLE}sports2d_demo"
 MODEL = "centerface"
 
 IN, OUT, HOW, SHOWN = "Input", "Output", "Reuse and speed", "What is shown"
+WHERE = "Stages and processors"
+LIVE: dict[str, bool | None] = {"auto": None, "block": False, "newest": True}
 
 
 def run(
@@ -133,6 +135,40 @@ def run(
     threads: Annotated[
         int, typer.Option(min=0, help="Of the network; 0: one a CPU.", rich_help_panel=HOW)
     ] = 0,
+    policy: Annotated[
+        Literal["auto", "block", "newest"],
+        typer.Option(
+            help="Every frame, or the newest one; auto: cameras and streams the newest.",
+            rich_help_panel=WHERE,
+        ),
+    ] = "auto",
+    aim: Annotated[
+        Literal["throughput", "latency", "share"] | None,
+        typer.Option(
+            help="Measure every way to run, take the best, and keep watching.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    cpu_share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="50%", help="Of all cores; the rest is for others.", rich_help_panel=WHERE
+        ),
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STAGE=PROCESSOR,…",
+            help="Pin by hand, e.g. infer=cpu:0-1,decode=cpu:1; see `stillframe devices`.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    explain_placement: Annotated[
+        bool,
+        typer.Option(
+            "--explain-placement", help="A line for each decision.", rich_help_panel=WHERE
+        ),
+    ] = False,
     overlay: Annotated[
         Literal["boxes", "changed", "none"],
         typer.Option(help="Draw results, also what is new, nothing.", rich_help_panel=SHOWN),
@@ -153,10 +189,10 @@ def run(
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, stage_table, summary
     from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.pipeline import Pipeline
+    from stillframe.pipeline.pacing import share_of
     from stillframe.pipeline.settings import Settings
     from stillframe.pipeline.source import open_source
-    from stillframe.pipeline.stages import LIVE_WINDOW, Analysis
+    from stillframe.pipeline.staged import Placing, Staged, parse_place
     from stillframe.pipeline.telemetry import Served, Telemetry
     from stillframe.reuse.profile import Profile
 
@@ -175,7 +211,17 @@ def run(
     outputs = Outputs(
         {k: v for k, v in asked.items() if v is not None}, overlay, show, force, (source, model)
     )
+    placing = Placing(
+        aim=aim or ("share" if cpu_share else None),
+        share=share_of(cpu_share) if cpu_share else 0.0,
+        place=parse_place(place) if place else {},
+    )
     console = Console(stderr=True, quiet=quiet)
+
+    def explain(line: str) -> None:
+        if explain_placement:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     tally = Tally()
     with signals.Stopping() as stopping:
         with contextlib.ExitStack() as stack:
@@ -183,33 +229,43 @@ def run(
                 with preparing(console, source) as told:
                     name = source.removeprefix(SAMPLE)
                     sample_videos.resolve(name, progress=told, allow_sdist=allow_sdist)
-            frames = stack.enter_context(open_source(source))
+            frames = stack.enter_context(open_source(source, live=LIVE[policy]))
             with preparing(console, model) as told:
                 network = zoo.load(
                     model, task=task, confidence=confidence, progress=told, allow_sdist=allow_sdist
                 )
-            analysis = Analysis(network, settings, keeps_pixels=outputs.are_drawn)
             ends = stack.enter_context(outputs.opened(frames.info, source, console))
             total = min(filter(None, (frames.info.frame_count, max_frames)), default=None)
-            window = LIVE_WINDOW if frames.info.live else None
-            stages = [*analysis.stages(), *ends]
-            pipeline = Pipeline(frames, stages, window=window, limit=max_frames)
+            staged = Staged(
+                frames,
+                network,
+                settings,
+                placing,
+                ends=ends,
+                draw=outputs.draw,
+                keeps_pixels=outputs.are_drawn,
+                limit=max_frames,
+                told=explain,
+            )
+            pipeline, analysis = staged.pipeline, staged.analysis
             telemetry = Telemetry(
                 pipeline,
                 tally,
                 cache_bytes=lambda: analysis.cache_bytes,
                 dropped=lambda: frames.dropped,
+                placement=staged,
             )
             if metrics_port is not None:
                 served = stack.enter_context(Served(telemetry, metrics_port))
                 console.print(f"metrics at {served.url}", highlight=False)
             report = stack.enter_context(Report(console, total, partial(stage_table, telemetry)))
-            stack.enter_context(pipeline)
+            stack.enter_context(staged)
             stopping.by(pipeline.stop)
             tally.start()
             for step in pipeline:
                 tally.add(step, pipeline.whole_ms, {"wait": pipeline.source_ms})
                 report.tick(tally, frozen=frames.frozen)
+                staged.tick()
             measured = telemetry.to_dict()
         if summary_json is not None:
             figures = _figures(analysis, frames, tally, stopping.caught)
