@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -322,6 +323,73 @@ def test_memory_is_reported_beside_what_it_could_have_been() -> None:
     assert memory.persistent + memory.transient <= memory.every_activation * 2
     assert memory.lower_bound <= memory.transient <= memory.lower_bound * 1.05 + 64
     assert memory.total > memory.weights > 0
+
+
+def test_a_memory_budget_is_kept_and_changes_no_result() -> None:
+    source = net()
+    pictures = [frame() for _ in range(2)]
+    pictures += [pictures[1].copy() for _ in range(4)]
+    for number, picture in enumerate(pictures):
+        picture[0, :, 5:9, number : number + 4] += 1
+    with (
+        ReuseSession(source, threads=1, memory_budget=1 << 30) as roomy,
+        ReuseSession(source, threads=1, memory_budget=0) as narrow,
+    ):
+        most, least = roomy.memory, narrow.memory
+        assert least.persistent + least.transient < most.persistent + most.transient
+        assert not roomy.notes
+        assert any("which is more than the memory budget of 0" in note for note in narrow.notes)
+        for picture in pictures:
+            want, got = roomy.run(None, {"x": picture}), narrow.run(None, {"x": picture})
+            assert all(np.array_equal(*pair) for pair in zip(want, got, strict=True))
+    with pytest.raises(UsageError, match="memory budget: expected bytes >= 0, got -1"):
+        ReuseSession(net(), memory_budget=-1)
+
+
+def test_a_picture_that_memory_cannot_hold_is_an_error_and_the_session_goes_on() -> None:
+    source, picture = net((1, 3, "h", "w")), frame()  # type: ignore[arg-type]
+    endless = np.broadcast_to(np.float32(0), (1, 3, 1 << 20, 1 << 20))
+    with ReuseSession(source, threads=1) as session:
+        with pytest.raises(ModelError, match=r"needs \d+ MB more memory than there is"):
+            session.run(None, {"x": endless})
+        np.testing.assert_allclose(
+            session.run(None, {"x": picture})[0], reference(source, picture)[0], atol=2e-5
+        )
+
+
+SECOND_START = """
+import sys
+import numpy as np
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, event):
+        compiled.append(str(event.data))
+    def on_end(self, event):
+        pass
+event.register("numba:compile", Listener())
+from stillframe import ReuseSession
+with ReuseSession(sys.argv[1], threads=1) as session:
+    for value in (0, 0, 1):
+        session.run(None, {"x": np.full((1, 3, 21, 26), value, np.float32)})
+print(len(compiled))
+"""
+
+
+def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(net())
+    counts = []
+    for _ in range(2):
+        ran = subprocess.run(
+            [sys.executable, "-c", SECOND_START, str(tmp_path / "net.onnx")],
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        counts.append(int(ran.stdout))
+    assert counts[0] > 0
+    assert counts[1] == 0
 
 
 def test_where_a_small_change_reaches_nearly_everything_steps_become_dense() -> None:

@@ -1,0 +1,92 @@
+"""What is measured once: by which micro-kernel a convolution runs, kept and read again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stillframe.reuse import tuning
+from stillframe.reuse.engine import Engine
+from stillframe.reuse.kernels.conv import TILES
+from stillframe.reuse.notebook import Notebook
+from stillframe.reuse.plan import compile_plan
+from stillframe.reuse.tuning import Measured, excerpt, measure, signature, tune
+from stillframe.reuse.workers import Workers
+from tests.nets import Net
+
+
+def graph(channels: int = 40) -> tuning.Graph:
+    net = Net()
+    x = net.conv(net.input(40, 50, 8), channels, name="a", stride=(2, 2))
+    return net.graph(net.conv(x, 4, (1, 1), name="y"))
+
+
+def test_every_convolution_worth_it_is_measured_once_and_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = graph()
+    first = tune(network, Notebook(tmp_path))
+    assert set(first.tiles) == {"a"}  # the other one is too small
+    assert 0 <= first.tiles["a"] < len(TILES)
+    assert tuning.LEAST_BREAK_EVEN <= first.break_even <= 1
+    monkeypatch.setattr(tuning, "measure", lambda *_: pytest.fail("it was measured before"))
+    assert tune(network, Notebook(tmp_path)) == first
+
+
+def test_a_note_decides(tmp_path: Path) -> None:
+    network = graph()
+    notebook = Notebook(tmp_path)
+    notebook.add({signature(network.nodes[0], network): [2, 80, 100]})
+    assert tune(network, notebook) == tuning.Tuning({"a": 2}, 0.8)
+
+
+def test_what_is_tried_is_the_convolution_itself() -> None:
+    network = graph()
+    alone = excerpt(network.nodes[0], network).check()
+    assert alone.shapes["y"][1:] == network.shapes["a"][1:]
+    assert alone.shapes["w"] == network.shapes[network.nodes[0].inputs[1]]
+    assert alone.nodes[0].attrs["stride"] == (2, 2)
+    found = measure(network.nodes[0], network)
+    assert isinstance(found, Measured)
+    assert found.dense_ns > 0
+    assert found.sparse_ns > 0
+
+
+@pytest.mark.parametrize("tile", range(len(TILES)))
+def test_no_micro_kernel_changes_a_bit(tile: int) -> None:
+    alone = excerpt(graph().nodes[0], graph())
+    feed = {"x": np.random.default_rng(1).standard_normal(alone.inputs[0].shape, np.float32)}
+    results = []
+    for tiles in ({}, {"y": tile}):
+        engine = Engine(compile_plan(alone, tiles=tiles), Workers(1))
+        engine.step(feed)
+        results.append(engine.output("z").copy())
+    np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
+
+
+def test_notes_of_two_processes_do_not_lose_each_other(tmp_path: Path) -> None:
+    one, two = Notebook(tmp_path), Notebook(tmp_path)
+    one.add({"a": 1})
+    two.add({"b": [2]})
+    assert Notebook(tmp_path).get("a") == 1
+    assert Notebook(tmp_path).get("b") == [2]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": '])
+def test_a_spoilt_notebook_is_an_empty_one(tmp_path: Path, content: str) -> None:
+    path = Notebook(tmp_path).path
+    path.write_text(content)
+    notebook = Notebook(tmp_path)
+    assert notebook.get("a") is None
+    notebook.add({"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_where_nothing_can_be_written_notes_last_as_long_as_the_notebook(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    notebook = Notebook(blocked / "below")
+    notebook.add({"a": 1})
+    assert notebook.get("a") == 1
