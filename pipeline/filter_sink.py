@@ -79,6 +79,10 @@ class FrameSink(ABC):
         """Finish the stream. Calling it again does nothing."""
         return
 
+    def finish(self) -> None:
+        """What a stream that came to its end needs beside `close`, if it had no frame at all."""
+        return
+
     def __enter__(self) -> Self:
         return self
 
@@ -89,6 +93,8 @@ class FrameSink(ABC):
         trace: TracebackType | None,
     ) -> None:
         try:
+            if error is None:
+                self.finish()
             self.close()
         except (SinkError, BrokenPipeError):
             if error is None:  # else the first error is the one that matters
@@ -112,6 +118,11 @@ class Y4mSink(FrameSink):
             header = self._info.header.resized(picture.height, picture.width).to_bytes()
         self._pipe.write(header, y4m.FRAME, picture.data)
         self._frames += 1
+
+    def finish(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._pipe.write(self._info.header.to_bytes())
 
 
 class RawSink(FrameSink):

@@ -108,7 +108,10 @@ class FilterSink(JsonlSink):
         if result is not None:
             row |= result.to_dict()
         row["hidden"] = np.round(hidden.astype(np.float64), BOX_DECIMALS).tolist()
-        self._put(f"{_json(row)}\n".encode())
+        try:
+            self._put(f"{_json(row)}\n".encode())
+        except BrokenPipeError:  # an end of the frames' reader is a normal one, of these lines' not
+            raise SinkError(f"{self._name}: writing failed: its reader went away") from None
 
 
 class CsvSink(LineSink):

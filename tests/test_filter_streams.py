@@ -1,6 +1,7 @@
 """stillframe filter as a program in a pipe: real processes, real ffmpeg, and how a pipe can end."""
 
 import hashlib
+import inspect
 import json
 import os
 import select
@@ -18,11 +19,16 @@ import av
 import numpy as np
 import pytest
 
-from stillframe.errors import SinkError, SourceError
+from stillframe.errors import ModelError, SinkError, SourceError
+from stillframe.models import zoo
 from stillframe.pipeline import cli
+from stillframe.pipeline.cli.filter import filter_
+from stillframe.pipeline.filter import Filter
 from stillframe.pipeline.filter_sink import FORMATS, Pipe
 from stillframe.pipeline.filter_source import PlaneSource, Shot, open_planes
-from stillframe.pipeline.planes import LAYOUTS, Planes
+from stillframe.pipeline.planes import LAYOUTS, MATRICES, Planes
+from stillframe.pipeline.record_sinks import FilterSink
+from stillframe.pipeline.treatment import EFFECTS
 from tests import networks, streams
 from tests.hostile import media
 
@@ -379,6 +385,13 @@ def test_a_stream_cut_in_mid_frame_is_an_error_after_all_that_was_whole(started:
     )
 
 
+def test_a_stream_without_frames_is_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "in.y4m").write_bytes(streams.header("yuv420p", *SIZE))
+    _, shots = passed(tmp_path / "in.y4m", tmp_path / "out.y4m")
+    assert shots == []
+    assert (tmp_path / "out.y4m").read_bytes() == (tmp_path / "in.y4m").read_bytes()
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_whole_frames(started: Any, signum: int, code: int) -> None:
     process = started("--effect", "none", preexec_fn=_heeds)
@@ -411,6 +424,27 @@ def test_metadata_go_to_a_descriptor(started: Any, network: Path, tmp_path: Path
     assert [row["time_s"] for row in rows] == [0, 0.04, 0.08]
     assert rows[0]["detections"]["xyxy"] == [list(networks.BOX)]
     assert rows[0]["hidden"] == [pytest.approx([-2, -1.6, 62, 49.6], abs=0.02)]
+
+
+def test_lines_whose_reader_goes_away_are_a_fault(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with FilterSink(f"fd:{write}") as lines:
+        os.close(read)
+        with pytest.raises(SinkError, match=f"fd:{write}: writing failed: its reader went away"):
+            lines.add(0, 0.0, None, np.empty((0, 4), np.float32))
+    os.close(write)
+
+
+def test_every_option_stands_in_the_document() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "filter.md").read_text(encoding="utf-8")
+    names = inspect.signature(filter_).parameters
+    for name in names:
+        option = "SOURCE" if name == "source" else "--" + name.rstrip("_").replace("_", "-")
+        assert option in page, option
+    for name in inspect.signature(Filter).parameters:
+        assert f"`{name}`" in page, name
+    for name in (*EFFECTS, *FORMATS, *MATRICES):
+        assert f"`{name}`" in page, name
 
 
 @pytest.fixture
@@ -510,3 +544,26 @@ def test_between_two_ffmpegs_what_was_found_is_hidden(
         assert red[..., 1:].max() < 40
         apart = np.abs(new.astype(int) - old)[54:, 70:]
         assert apart.max() <= (0 if form != "mpegts" else 40)
+
+
+@needs_ffmpeg
+@pytest.mark.fetch
+@pytest.mark.parametrize("name", ["anonymise", "upscale"])
+def test_the_examples_make_a_video_with_the_sound_of_the_first(name: str, tmp_path: Path) -> None:
+    try:
+        zoo.load({"anonymise": "centerface", "upscale": "animevideo-x2"}[name], allow_sdist=True)
+    except ModelError as error:
+        pytest.skip(str(error))
+    clip = media.clip(tmp_path / "in.mp4", 4, audio_s=0.3)
+    script = Path(__file__).parents[1] / "examples" / f"{name}.sh"
+    found = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(
+        [script, clip, tmp_path / "out.mp4", "--quiet"],
+        env={**os.environ, "PATH": found},
+        check=True,
+        timeout=120,
+    )
+    with av.open(str(tmp_path / "out.mp4")) as made:
+        assert [stream.type for stream in made.streams] == ["video", "audio"]
+        sizes = [(frame.width, frame.height) for frame in made.decode(video=0)]
+    assert sizes == [SIZE[::-1] if name == "anonymise" else (360, 240)] * 4

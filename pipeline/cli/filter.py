@@ -284,7 +284,8 @@ def _treating(
                 report.tick(tally)
 
         yield write
-    written = [records.place] if records.place is not None else []
+    is_file = records.place is not None and not records.place.startswith(DESCRIPTOR)
+    written = [str(records.place)] if is_file else []
     summary(console, tally, f"{treatment.effect}, {model.name}", written)
 
 
