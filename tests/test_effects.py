@@ -84,6 +84,15 @@ def test_nothing_outside_of_the_box_changes_and_the_middle_is_gone(
     assert where is not None
     HIDINGS[effect].hide(after, where, Style())
     across, down = before.layout.cell  # samples that share their chroma share their fate
+    assert where.left % across == where.top % down == 0
+    if where.cover is not None:
+        bare = np.zeros((-(-SIZE[0] // down), -(-SIZE[1] // across)), bool)
+        rows, columns = where.cover.shape
+        bare[where.top // down :, where.left // across :][:rows, :columns] = where.cover == 0
+        assert bare.any()
+        luma = bare.repeat(down, 0).repeat(across, 1)[: SIZE[0], : SIZE[1]]
+        for number, outside in per_plane(before, luma):
+            assert not differs(before.parts[number], after.parts[number])[outside].any()
     whole = (
         np.floor(box[0] / across) * across,
         np.floor(box[1] / down) * down,
