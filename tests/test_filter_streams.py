@@ -1,5 +1,6 @@
 """stillframe filter as a program in a pipe: real processes, real ffmpeg, and how a pipe can end."""
 
+import fcntl
 import hashlib
 import inspect
 import json
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -399,10 +401,19 @@ def test_a_signal_ends_it_with_whole_frames(started: Any, signum: int, code: int
     data = streams.frames(pictures("yuv420p", 1))[0]
     process.stdin.write(start + data + data[:1000])  # the next frame has begun
     assert len(taken(process, len(start) + len(data))) == len(start) + len(data)
+    while unread(process):
+        time.sleep(0.01)
     process.send_signal(signum)
     assert process.wait(WAIT_S) == code
     assert process.stdout.read() == b""
     assert process.stderr.read() == b""
+
+
+def unread(process: subprocess.Popen[bytes]) -> int:
+    """How many bytes of the process's standard input it has not taken yet."""
+    assert process.stdin is not None
+    count = fcntl.ioctl(process.stdin.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder)
 
 
 def _heeds() -> None:
