@@ -105,7 +105,9 @@ class Placer:
     def engine(self, analysis: Analysis) -> None:
         """Make the plan's engine and use it from the next frame on."""
         candidate = self.now.candidate
-        engine = made(candidate.infer, analysis.model, analysis.settings, candidate.cores(INFER))
+        engine = made(
+            candidate.infer, analysis.model.path, analysis.settings, candidate.cores(INFER)
+        )
         analysis.look.use(engine)
 
     def start(self, pipeline: Pipeline, analysis: Analysis) -> None:
@@ -211,11 +213,12 @@ class Placer:
     def _build(self, candidate: Candidate) -> None:
         """Make another engine beside the running one."""
         analysis = self._analysis
+        path = analysis.model.path
 
         def work() -> None:
             try:
                 cores = candidate.cores(INFER)
-                self._built.append(made(candidate.infer, analysis.model, analysis.settings, cores))
+                self._built.append(made(candidate.infer, path, analysis.settings, cores))
             except Exception as error:
                 self._built.append(error)
 

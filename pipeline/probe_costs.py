@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from stillframe.errors import StillframeError
 from stillframe.models.model import Model
 from stillframe.pipeline.capability import measure
 from stillframe.pipeline.cores import Core
+from stillframe.pipeline.engine import Engine
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.granularity import Granularity
 from stillframe.pipeline.look import Look
@@ -165,7 +167,7 @@ def speeds(cores: tuple[Core, ...]) -> dict[int, float]:
     return {core.number: found[core.most_mhz, core.little] / top for core in usable}
 
 
-def made(choice: Granularity, model: Model, settings: Settings, cores: frozenset[int]) -> Any:
+def made(choice: Granularity, path: Path, settings: Settings, cores: frozenset[int]) -> Engine:
     """The engine, made on these cores: the threads that it starts stay on them."""
     with pinned(cores):
-        return choice.make(model.path, settings)
+        return choice.make(path, settings)

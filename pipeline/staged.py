@@ -18,8 +18,8 @@ from stillframe.pipeline.granularity import choices
 from stillframe.pipeline.pacing import Pacer
 from stillframe.pipeline.pipeline import SOURCE, Pipeline
 from stillframe.pipeline.placement import LIVE_WINDOWS, Placer, Wish
-from stillframe.pipeline.planner import AIMS, INFER, SECOND, Aim, Cost, Profile
-from stillframe.pipeline.probe_costs import Draw, Replayed, probe, read, speeds
+from stillframe.pipeline.planner import AIMS, INFER, SECOND, Aim, Candidate, Cost, Profile
+from stillframe.pipeline.probe_costs import Draw, Replayed, made, probe, read, speeds
 from stillframe.pipeline.processors import PROVIDERS, Machine, Processor
 from stillframe.pipeline.settings import Settings
 from stillframe.pipeline.source_info import Source
@@ -32,14 +32,18 @@ NICE = 10  # with a CPU share, what runs beside us goes first
 @dataclass(frozen=True, slots=True)
 class Placing:
     """Where stages are to run. aim: what the planner is for; None: it does not run. share: of all
-    cores' time, 0..1, for aim "share". place: stage -> a processor's text. replans: see `Wish`."""
+    cores' time, 0..1, for aim "share". place: stage -> a processor's text. replans: see `Wish`.
+    candidate: run exactly so, without a planner."""
 
     aim: Aim | None = None
     share: float = 0.0
     place: Mapping[str, str] = field(default_factory=dict)
     replans: bool = True
+    candidate: Candidate | None = None
 
     def __post_init__(self) -> None:
+        if self.candidate is not None and (self.aim or self.place):
+            raise UsageError("a fixed way to run leaves nothing to plan, nor to pin by hand")
         if self.aim not in (None, *AIMS):
             raise UsageError(f"aim: expected one of {', '.join(AIMS)}, got {self.aim!r}")
         if (self.aim == "share") != (self.share > 0):
@@ -82,7 +86,9 @@ class Staged:
         self.replans = 0
         self.decisions: list[str] = []
         self._told = told
-        in_two = placing.aim is not None or SECOND in placing.place
+        fixed = placing.candidate
+        halves = fixed is not None and fixed.infer.kind == "segments"
+        in_two = placing.aim is not None or SECOND in placing.place or halves
         names = _names(ends, own, in_two)
         processors = _processors(placing.place, names)
         hand = {name: p.cores for name, p in processors.items() if p.cores}
@@ -90,15 +96,19 @@ class Staged:
         if network.kind == "cpu" and not settings.threads:
             settings = replace(settings, threads=len(network.cores))
         make = _on_device(network, settings)
+        if fixed is not None:
+            hand = dict(fixed.pins)
+            make = _fixed(fixed, settings)
         if make is not None and placing.aim is not None:
             raise UsageError(f"place: with the network on {network} there is nothing left to plan")
         self.analysis = Analysis(
             model, settings, keeps_pixels=keeps_pixels or bool(own), in_two=in_two, make=make
         )
         if make is not None:
-            self.analysis.look.incremental = False
+            self.analysis.look.incremental = fixed is not None and fixed.infer.incremental
         self.placer: Placer | None = None
         window: int | None = LIVE_WINDOW if source.info.live else None
+        window = window if fixed is None else fixed.window
         taken: Any = source
         if placing.aim is not None:
             others = [stage.name for stage in (*ends, *(stage for _, stage in own))]
@@ -111,8 +121,7 @@ class Staged:
             taken,
             [stage.on(hand.get(stage.name, stage.cores)) for stage in stages],
             window=window,
-            place={SOURCE: placing.place[SOURCE]} if SOURCE in hand else None,
-            nice=NICE if placing.share else 0,
+            place={SOURCE: f"cpu:{listed(hand[SOURCE])}"} if SOURCE in hand else None,
             pace=Pacer(placing.share, granted) if placing.share else None,
             limit=limit,
         )
@@ -172,6 +181,8 @@ class Staged:
         self._told(line)
 
     def __enter__(self) -> Self:
+        if self.placing.share and (denied := lower_priority(NICE)):
+            self._say(denied)
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(self.pipeline)
         if self.placer is not None:
@@ -216,6 +227,19 @@ class Staged:
         self._checked = True
 
 
+def lower_priority(nice: int) -> str:
+    """Every thread of this process goes behind others, those of FFmpeg too; threads that start
+    later inherit it. -> why not, where it is denied."""
+    for task in Path("/proc/self/task").iterdir() if hasattr(os, "setpriority") else ():
+        try:
+            os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+        except ProcessLookupError:  # it ended just now
+            continue
+        except OSError as error:
+            return f"priority could not be lowered: {(error.strerror or 'refused').lower()}"
+    return ""
+
+
 def _names(ends: Sequence[Stage], own: Sequence[tuple[str, Stage]], in_two: bool) -> list[str]:
     """Every stage that can be placed."""
     names = [SOURCE, "preprocess", INFER, *([SECOND] if in_two else []), "postprocess"]
@@ -242,6 +266,11 @@ def _processors(place: Mapping[str, str], names: Sequence[str]) -> dict[str, Pro
             raise UsageError(f"place: {processor} takes the network only; put {name} on cores")
         found[name] = processor
     return found
+
+
+def _fixed(candidate: Candidate, settings: Settings) -> Callable[[Path], Engine]:
+    """What makes the engine of a way to run that was given."""
+    return lambda path: made(candidate.infer, path, settings, candidate.cores(INFER))
 
 
 def _on_device(processor: Processor, settings: Settings) -> Callable[[Path], Engine] | None:

@@ -19,6 +19,7 @@ import stillframe
 from stillframe.errors import StillframeError
 from stillframe.pipeline.cli import models, samples, signals
 from stillframe.pipeline.cli.bench import bench
+from stillframe.pipeline.cli.bench_placement import bench_placement
 from stillframe.pipeline.cli.devices import devices
 from stillframe.pipeline.cli.explain import explain
 from stillframe.pipeline.cli.filter import filter_
@@ -32,6 +33,7 @@ USAGE_FAULT = 2
 REPORT = "this is a fault of stillframe: please report it with the traceback that --debug shows"
 DEBUG = "STILLFRAME_DEBUG"
 COMPLETION = "_STILLFRAME_COMPLETE"
+TWO_WORDS = {("bench", "placement"): "bench-placement"}
 
 app = typer.Typer(
     name="stillframe",
@@ -46,6 +48,7 @@ app.command()(run)
 app.command()(probe)
 app.command()(explain)
 app.command()(bench)
+app.command("bench-placement", hidden=True)(bench_placement)
 app.command()(sweep)
 app.command()(tune)
 app.command("filter")(filter_)
@@ -89,7 +92,7 @@ def status(arguments: Sequence[str]) -> int:
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
         command = typer.main.get_command(app)
-        with command.make_context("stillframe", list(arguments)) as context:
+        with command.make_context("stillframe", _routed(arguments)) as context:
             command.invoke(context)
         sys.stdout.flush()
     except typer.Exit as stop:
@@ -111,6 +114,15 @@ def status(arguments: Sequence[str]) -> int:
         _complain(f"{type(error).__name__}: {error}; {REPORT}", error)
         return INTERNAL_FAULT
     return 0
+
+
+def _routed(arguments: Sequence[str]) -> list[str]:
+    """Commands of two words as the one that they are to the parser."""
+    first = next((at for at, word in enumerate(arguments) if not word.startswith("-")), 0)
+    words = tuple(arguments[first : first + 2])
+    if words not in TWO_WORDS:
+        return list(arguments)
+    return [*arguments[:first], TWO_WORDS[words], *arguments[first + 2 :]]
 
 
 def _complain(message: str, error: BaseException) -> None:

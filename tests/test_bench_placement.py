@@ -1,0 +1,119 @@
+"""The placement benchmark: its helpers end, its ratios are right, its chart is drawn."""
+
+import contextlib
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillframe.errors import SourceError
+from stillframe.pipeline import cli
+from stillframe.pipeline.bench_placement import Condition, Looped, figures
+from stillframe.pipeline.bench_rivals import children, is_there, playback, played, rivals
+from stillframe.pipeline.granularity import Granularity
+from tests.hostile import media
+
+
+def is_running(process: subprocess.Popen[str]) -> bool:
+    return process.poll() is None
+
+
+def test_rivals_run_and_are_surely_ended() -> None:
+    with contextlib.suppress(RuntimeError), children(rivals(2)) as started:
+        time.sleep(0.3)
+        assert all(is_running(process) for process in started)
+        raise RuntimeError
+    assert not any(is_running(process) for process in started)
+    assert not any(os.path.exists(f"/proc/{process.pid}/stat") for process in started)
+
+
+def test_a_rival_ends_by_itself() -> None:
+    with children(rivals(1, seconds=0.2)) as (process,):
+        assert process.wait(10) == 0
+
+
+def test_a_player_counts_its_frames(tmp_path: Path) -> None:
+    clip = media.clip(tmp_path / "clip.mp4", 12)
+    with children([playback(str(clip), 1.0)]) as (process,):
+        seen = played(process, 30)
+    assert seen["due"] == 30
+    assert seen["shown"] + seen["dropped"] == 30
+
+
+def test_a_clip_goes_on_and_on_with_rising_times(tmp_path: Path) -> None:
+    left = [30]
+
+    def is_over() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    looped = Looped(str(media.clip(tmp_path / "clip.mp4", 12)), is_over)
+    frames = list(looped)
+    looped.close()
+    assert [frame.index for frame in frames] == list(range(30))
+    assert [media.number_of(frame.image) for frame in frames[11:14]] == [11, 0, 1]
+    times = [frame.time_s for frame in frames]
+    assert times == sorted(set(times))
+    assert [f.index for f in frames if f.discontinuity] == [12, 24]
+
+
+def row(frame_ms: float, p95: float = 0.0, **more: Any) -> dict[str, Any]:
+    base = {"frame_ms": frame_ms, "latency_p95_ms": p95, "cpu_share": 0.5, "playback": {}}
+    stages = {"decode": 10.0, "infer": 30.0, "draw": 5.0, "encode": 15.0}
+    return {**base, "stage_ms": stages, **more}
+
+
+def rows() -> dict[str, dict[str, Any]]:
+    found = {"sequential": row(60), "one_core": row(61)}
+    found |= {"overlapped reuse x1": row(32), "overlapped reuse x2": row(40)}
+    for others in range(4):
+        found[f"static {others}"] = row(50, p95=100 * (others + 1))
+        found[f"replanned {others}"] = row(50, p95=50 * (others + 1))
+    found["full, playback"] = row(30, playback={"due": 300, "dropped": 150})
+    found["half, playback"] = row(60, playback={"due": 300, "dropped": 3}, cpu_share=0.48)
+    return found
+
+
+def test_ratios_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    found = figures(rows())
+    assert found["overlap_against_sequential"] == pytest.approx(60 / 32)
+    assert found["overlap_against_slowest_stage"] == pytest.approx(30 / 32)
+    assert found["around_network_share"] == pytest.approx(0.5)
+    assert set(found["replanned_p95_against_static"].values()) == {0.5}
+    assert found["dropped_by_playback"] == {"full, playback": 0.5, "half, playback": 0.01}
+    assert found["measured_share_at_50"] == 0.48
+
+
+def test_a_condition_names_its_way_to_run() -> None:
+    base = Condition("a", "m", "c", 1.0, granularity="reuse x1", window=2)
+    assert base.candidate is not None
+    assert base.candidate.infer == Granularity("reuse", 1)
+    split = Condition("a", "m", "c", 1.0, granularity="two segments", window=8).candidate
+    assert split is not None
+    assert split.infer == Granularity("segments")
+    assert Condition("a", "m", "c", 1.0, aim="latency").candidate is None
+
+
+def test_the_chart_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the chart needs the extra `plot`")
+    from stillframe.pipeline.cli.bench_placement import draw
+
+    found = {"rows": rows(), "dropped_by_playback": {"full": 0.5, "half": 0.01}}
+    draw(found, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").stat().st_size > 10_000
+
+
+def test_what_cannot_be_had_is_said_before_any_work(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.status(["bench", "placement", "--clip", str(tmp_path / "none.mp4")]) == 3
+    assert "there is no such file" in capfd.readouterr().err
+    path = tmp_path / "a.json"
+    path.write_text("mine")
+    assert cli.status(["bench", "placement", "--json", str(path)]) == 5
+    with pytest.raises(SourceError):
+        is_there("nowhere.mp4")
