@@ -13,6 +13,7 @@ from stillframe.reuse.kernels import table as t
 from stillframe.reuse.kernels.border import COMPARE, EVERYTHING, LISTED, take_in
 from stillframe.reuse.kernels.walk import walk
 from stillframe.reuse.plan import IslandStep, Plan, Region
+from stillframe.reuse.renewal import Renewal
 from stillframe.reuse.workers import Workers
 
 Array = NDArray[Any]
@@ -65,6 +66,9 @@ class Engine:
         )
         self._work = np.array([layer.multiply_adds for layer in plan.layers], np.float64)
         self._total_work = max(float(self._work.sum()), 1.0)
+        self._renewal = Renewal(plan)
+        self._none = np.zeros((len(plan.instructions), 2), np.int64)
+        self._bands = self._none
         self._islands = {
             id(step): _island_session(step, workers.count)
             for step in plan.steps
@@ -87,13 +91,16 @@ class Engine:
         feeds: Mapping[str, Array],
         changed: Mapping[str, Array] | None = None,
         dense: bool = False,
+        renewed: tuple[int, int] = (0, 0),
     ) -> StepStats:
         """Take feeds in and bring every output up to date.
 
         feeds: arrays of the ports' shapes and dtypes. changed: (H, W) uint8 maps of the positions
-        that may differ, by input; an input without one is compared.
+        that may differ, by input; an input without one is compared. renewed: rows of the first
+        picture, first and behind the last, all marked in its map, to be renewed at every layer.
         """
         plan = self.plan
+        self._bands = self._renewal.bands(*renewed) if renewed[1] > renewed[0] else self._none
         plan.live[...] = 0
         everything = dense or self._fresh
         marked, positions = 0, 0
@@ -179,7 +186,7 @@ class Engine:
         return not same
 
     def _walk(self, region: Region, dense: bool) -> None:
-        plan, count = self.plan, self._workers.count
+        plan, count, bands = self.plan, self._workers.count, self._bands
 
         def work(worker: int) -> None:
             walk(
@@ -189,6 +196,7 @@ class Engine:
                 plan.work,
                 plan.records,
                 plan.barrier,
+                bands,
                 region.first,
                 region.end,
                 count,

@@ -169,12 +169,14 @@ class ReuseSession:
         change: Mapping[str, Any] | Any = None,
         *,
         dense: bool = False,
+        renewed: tuple[int, int] = (0, 0),
     ) -> tuple[list[Array], StepStats]:
         """As `run` for callers who know what changed; -> (all outputs as views, what was done).
 
         change: an (H, W) array that is true where the input may differ from the last one, or one
         for each input by name; elsewhere the feed is not even read. None: the feed is compared.
-        dense: compute everything.
+        dense: compute everything. renewed: rows of the picture, first and behind the last, all true
+        in `change`, that are to be renewed at every layer, whatever the tolerance.
         """
         with self._lock:
             arrays = self._checked(feeds)
@@ -194,7 +196,7 @@ class ReuseSession:
                 if port.layout != "raw":  # regions are float32 whatever the model declares
                     arrays[port.name] = arrays[port.name].astype(np.float32, copy=False)
             maps = self._change_maps(change)
-            stats = engine.step(arrays, maps, dense)
+            stats = engine.step(arrays, maps, dense, self._rows(maps, renewed))
             if stats.dense and not self._tolerance.exact:
                 self._calibrate(engine.plan)
             self.last_stats = stats
@@ -335,6 +337,19 @@ class ReuseSession:
                 raise UsageError(f"feed {name!r}: expected shape {port.shape}, got {array.shape}")
             arrays[name] = array
         return arrays
+
+    def _rows(self, maps: Mapping[str, Array] | None, renewed: tuple[int, int]) -> tuple[int, int]:
+        """The rows to be renewed. Raises UsageError unless all of them are marked as changed."""
+        first, end = renewed
+        if end <= first:
+            return 0, 0
+        name = next((p.name for p in self.plan.graph.inputs if p.layout != "raw"), "")
+        marked = None if maps is None else maps.get(name)
+        if marked is None or first < 0 or end > len(marked) or not marked[first:end].all():
+            raise UsageError(
+                f"renewed: expected rows that the change map marks as changed, got {first}..{end}"
+            )
+        return first, end
 
     def _change_maps(self, change: Any) -> dict[str, Array] | None:
         if change is None:

@@ -10,6 +10,7 @@ from stillframe.reuse.kernels.memory import (
     atomic_add,
     atomic_load,
     atomic_store,
+    get_i32,
     get_i64,
     nanoseconds,
     set_i64,
@@ -32,6 +33,8 @@ from stillframe.reuse.kernels.table import (
     SOURCE_COUNT,
     SOURCE_TENSOR,
     SOURCES,
+    SPAN_INTS,
+    SPAN_Y,
     TARGET,
     Cutoff,
 )
@@ -73,12 +76,24 @@ def band(height, workers, worker):
 
 
 @kernel
-def walk(instructions, floats, tensors, work, records, barrier, first, end, workers, worker, dense):
+def first_from(spans, count, y):
+    # of spans in order, the first one in row y or below
+    index = 0
+    while index < count and get_i32(spans, index * SPAN_INTS + SPAN_Y) < y:
+        index += 1
+    return index
+
+
+@kernel
+def walk(
+    instructions, floats, tensors, work, records, barrier, bands, first, end, workers, worker, dense
+):
     """Run instructions [first, end) as one of `workers`.
 
     instructions (n, INSTRUCTION_COLUMNS) int64 · floats (n, FLOAT_COLUMNS) float32 ·
     tensors (t, TENSOR_COLUMNS) int64 · work (workers, WORKER_COLUMNS) int64 ·
     records (n, RECORD_COLUMNS) int64, written by worker 0 · barrier: an address.
+    bands (n, 2) int64: the rows, first and behind the last, in which nothing is cut off.
     dense: compute every position, compare nothing, write no masks.
     """
     for index in range(first, end):
@@ -116,16 +131,27 @@ def walk(instructions, floats, tensors, work, records, barrier, first, end, work
         if ins[KERNEL] == 0:
             changed = work[worker, FOUND_ACTIVE]
         elif count > 0:
-            changed = call_operator(
-                ins[KERNEL],
-                here,
-                floats.ctypes.data + index * floats.strides[0],
-                tensors.ctypes.data,
-                work[worker, SHARE],
-                count,
-                work.ctypes.data + worker * work.strides[0],
-                NEVER if dense else ins[CUTOFF],
-            )
+            spans = work[worker, SHARE]
+            done = 0
+            if not dense and bands[index, 1] > bands[index, 0]:
+                top = first_from(spans, count, bands[index, 0])
+                bottom = first_from(spans, count, bands[index, 1])
+            else:
+                top, bottom = (0, count) if dense else (count, count)
+            for part in range(3):  # above the band, in it, below it
+                until = top if part == 0 else bottom if part == 1 else count
+                if until > done:
+                    changed += call_operator(
+                        ins[KERNEL],
+                        here,
+                        floats.ctypes.data + index * floats.strides[0],
+                        tensors.ctypes.data,
+                        spans + done * SPAN_INTS * 4,
+                        until - done,
+                        work.ctypes.data + worker * work.strides[0],
+                        NEVER if part == 1 else ins[CUTOFF],
+                    )
+                    done = until
         set_i64(tensors[target, LIVE], worker, changed)
         meet(barrier, workers)
         if worker == 0:
