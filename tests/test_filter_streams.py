@@ -13,7 +13,9 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import pytest
 
 from stillframe.errors import ModelError, SinkError, SourceError
 from stillframe.models import zoo
+from stillframe.models.results import Detections
 from stillframe.pipeline import cli
 from stillframe.pipeline.cli.filter import filter_
 from stillframe.pipeline.filter import Filter
@@ -578,3 +581,28 @@ def test_the_examples_make_a_video_with_the_sound_of_the_first(name: str, tmp_pa
         assert [stream.type for stream in made.streams] == ["video", "audio"]
         sizes = [(frame.width, frame.height) for frame in made.decode(video=0)]
     assert sizes == [SIZE[::-1] if name == "anonymise" else (360, 240)] * 4
+
+
+@pytest.mark.fetch
+@pytest.mark.parametrize("effect", [name for name, row in EFFECTS.items() if row.hides])
+def test_no_face_can_be_found_where_faces_were_hidden(effect: Any, tmp_path: Path) -> None:
+    """The detector itself is asked about what leaves the filter, frame by frame."""
+    try:
+        model = zoo.load("centerface", confidence=0.5)
+    except ModelError as error:
+        pytest.skip(str(error))
+    seen = []
+    with (
+        open_planes("sample:desk?size=640x360&seconds=1") as shots,
+        Filter(model, effect, confidence=0.2, reuse="layer") as hide,
+        Filter(model, "none", reuse="off") as look,
+    ):
+        for shot in islice(shots, 12):
+            before = look.shot(shot).data.copy()
+            assert isinstance(look.result, Detections)
+            faces = len(look.result)
+            picture = hide.shot(shot)
+            assert (picture.data != before).any()
+            look.shot(replace(shot, picture=picture))
+            seen.append((faces, len(look.result)))
+    assert all(faces and not left for faces, left in seen), seen

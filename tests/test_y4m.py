@@ -4,6 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
 from stillframe.pipeline import y4m
@@ -166,7 +168,7 @@ def test_a_stream_that_ends_within_a_frame_says_where_after_the_frames_before_it
         )
 
 
-def rest(reader: Reader) -> None:
+def rest_of_it(reader: Reader) -> None:
     while reader.read() is not None:
         pass
 
@@ -179,7 +181,7 @@ def test_a_size_that_lies_is_told_by_the_missing_marker(width: int, height: int)
     assert reader.read() is not None
     offset = reader.offset
     with pytest.raises(SourceError) as raised:
-        rest(reader)
+        rest_of_it(reader)
     assert str(raised.value).startswith(f"clip: byte {offset}: expected FRAME where frame 1 starts")
     assert f"the header says {width}x{height} 420mpeg2" in str(raised.value)
 
@@ -207,3 +209,26 @@ def test_a_header_without_an_end_is_not_read_for_ever() -> None:
         Reader(Trickle(b"YUV4MPEG2 X" + b"x" * 10_000), "clip")
     with pytest.raises(SourceError, match="byte 14: the stream ends within its header"):
         Reader(Trickle(b"YUV4MPEG2 W6 H"), "clip")
+
+
+WORDS = ("W6", "H4", "F25:1", "F0:0", "Ip", "A1:1", "C444", "Cmono", "XA", "W", "", " ", "FRAME")
+
+
+@given(
+    words=st.lists(st.sampled_from(WORDS) | st.text("WHFIACX:0123456789 -\x00é", max_size=9)),
+    rest=st.binary(max_size=200),
+    most=st.integers(1, 64),
+)
+def test_whatever_comes_is_frames_or_one_clear_error(
+    words: list[str], rest: bytes, most: int
+) -> None:
+    line = " ".join(["YUV4MPEG2", *words]).encode() + b"\n"
+    told = "clip: byte "  # or nothing, for a stream that is one
+    try:
+        reader = Reader(Trickle(line + rest, most), "clip")
+        if reader.size < 1 << 20:
+            rest_of_it(reader)
+            assert reader.offset == len(line) + len(rest)
+    except SourceError as error:
+        told = str(error)
+    assert told.startswith("clip: byte ")
