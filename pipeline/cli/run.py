@@ -28,6 +28,15 @@ WHERE = "Stages and processors"
 LIVE: dict[str, bool | None] = {"auto": None, "block": False, "newest": True}
 
 
+def from_file(context: typer.Context, path: str | None) -> str | None:
+    """Options of a configuration become the defaults of those that were not given."""
+    if path is not None:
+        from stillframe.pipeline import config
+
+        context.default_map = config.read(Path(path)).options
+    return path
+
+
 def run(
     source: Annotated[
         str,
@@ -169,6 +178,16 @@ def run(
             "--explain-placement", help="A line for each decision.", rich_help_panel=WHERE
         ),
     ] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="Options, and stages of your own, out of a file.",
+            is_eager=True,
+            callback=from_file,
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     overlay: Annotated[
         Literal["boxes", "changed", "none"],
         typer.Option(help="Draw results, also what is new, nothing.", rich_help_panel=SHOWN),
@@ -188,6 +207,7 @@ def run(
     from stillframe.pipeline.cli.bench import gate_settings
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, stage_table, summary
+    from stillframe.pipeline.config import read as read_config
     from stillframe.pipeline.metrics import Tally
     from stillframe.pipeline.pacing import share_of
     from stillframe.pipeline.settings import Settings
@@ -218,6 +238,8 @@ def run(
     )
     console = Console(stderr=True, quiet=quiet)
 
+    own = [] if config is None else read_config(Path(config)).own(Path(config).parent)
+
     def explain(line: str) -> None:
         if explain_placement:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -242,6 +264,7 @@ def run(
                 settings,
                 placing,
                 ends=ends,
+                own=own,
                 draw=outputs.draw,
                 keeps_pixels=outputs.are_drawn,
                 limit=max_frames,

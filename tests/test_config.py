@@ -1,0 +1,141 @@
+"""A run in a file: its options, its stages, and what is wrong with it in one line."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillframe.errors import UsageError
+from stillframe.pipeline import cli, config
+from stillframe.pipeline.config import RunConfig
+from tests import networks
+from tests.hostile import media
+
+COUNT = """
+import stillframe
+
+seen = []
+
+def look(frame):
+    seen.append(frame.index)
+    return frame
+
+def odd(step):
+    return step if step.frame.index % 2 else stillframe.SKIP
+
+def breaks(step):
+    raise ValueError("enough")
+
+def nothing(step):
+    pass
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    networks.brightness(tmp_path / "brightness.onnx")
+    media.clip(tmp_path / "clip.mp4", 12)
+    (tmp_path / "count.py").write_text(COUNT)
+    return tmp_path
+
+
+def written(folder: Path, text: str = "") -> str:
+    path = folder / "run.yaml"
+    base = f"source: {folder}/clip.mp4\nmodel: {folder}/brightness.onnx\njsonl: '-'\nquiet: true\n"
+    path.write_text(base + text)
+    return str(path)
+
+
+def rows(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+def test_options_come_out_of_the_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["run", "--config", written(folder, "max_frames: 5\n")]) == 0
+    assert len(rows(capfd)) == 5
+
+
+def test_the_command_line_goes_before_it(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = written(folder, "max_frames: 5\n")
+    assert cli.status(["run", "--max-frames", "3", "--config", path]) == 0
+    assert len(rows(capfd)) == 3
+
+
+def test_stages_of_one_s_own_run_where_they_belong(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+place: {odd: "cpu:0"}
+stages:
+  - {name: look, call: "count.py:look", after: decode}
+  - {name: odd, call: "count.py:odd"}
+"""
+    metrics = folder / "metrics.json"
+    path = written(folder, text)
+    assert cli.status(["run", "--config", path, "--metrics-json", str(metrics)]) == 0
+    assert [row["index"] for row in rows(capfd)] == [1, 3, 5, 7, 9, 11]
+    told = json.loads(metrics.read_text())["stages"]
+    assert list(told)[:3] == ["decode", "look", "preprocess"]
+    assert list(told)[-3:] == ["odd", "draw", "encode"]
+    assert told["look"]["items"] == told["odd"]["items"] == 12
+    assert told["odd"]["cores"] == [0]
+    assert told["encode"]["items"] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("breaks", "ValueError: enough"), ("nothing", "returned nothing")]
+)
+def test_a_stage_of_one_s_own_that_fails_is_named(
+    name: str, says: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = written(folder, f'stages: [{{name: mine, call: "count.py:{name}"}}]\n')
+    assert cli.status(["run", "--config", path, "--out", str(folder / "out.mp4")]) == 7
+    assert f"stillframe: error: stage mine: {says}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n", "expected options by name, got list"),
+        ("a: [\n", "cannot be read as YAML"),
+        ("models: x\n", "models: extra inputs are not permitted"),
+        ("every: often\n", "every: input should be a valid integer"),
+        ("aim: speed\n", "aim: input should be 'throughput', 'latency' or 'share'"),
+        ("stages: [{name: a}]\n", r"stages\.0\.call: field required"),
+        ("stages: [{name: a, call: f}]\n", r"stages\.0\.call: string should match"),
+        ("stages: [{name: a, call: 'm:f', room: 0}]\n", r"stages\.0\.room: .*greater than"),
+        ("stages: [{name: a, call: 'm:f', deadline_s: 0}]\n", r"deadline_s: .*greater than 0"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_its_place(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=says) as caught:
+        config.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("none.py:f", "none.py cannot be imported"),
+        ("no_such_module:f", "no_such_module cannot be imported"),
+        ("count.py:f", r"count\.py has no function f"),
+    ],
+)
+def test_functions_that_are_not_there_are_told(call: str, says: str, folder: Path) -> None:
+    with pytest.raises(UsageError, match=says):
+        config.function(call, folder)
+
+
+def test_a_file_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["run", "--config", "nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in capfd.readouterr().err
+
+
+def test_every_field_is_a_parameter_of_run() -> None:
+    parameters = set(inspect.signature(cli.run).parameters)
+    assert set(RunConfig.model_fields) - {"stages"} <= parameters
