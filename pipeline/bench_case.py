@@ -70,7 +70,7 @@ class Conditions:
     confidence: least score of detections; None: the model's own."""
 
     threads: int = 1
-    tolerance: float = 0.1
+    tolerance: float = 0.05
     gate: GateSettings = field(default_factory=GateSettings)
     warm_up: int = WARM_UP
     allow_sdist: bool = False

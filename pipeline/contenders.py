@@ -27,7 +27,7 @@ class Setting:
 
     path: Path
     threads: int = 1
-    tolerance: float = 0.1
+    tolerance: float = 0.05
     gate: GateSettings = field(default_factory=GateSettings)
 
 

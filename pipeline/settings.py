@@ -1,5 +1,6 @@
 """How frames are analysed: the modes of reuse, one row each, and what a user may choose."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,21 @@ from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
 
 Reuse = Literal["off", "frame", "layer", "exact"]
-TOLERANCE = 0.1
+TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
     """A mode of reuse. gate: how change is found, None: every frame is new. engine: what runs the
     network, given the model's file, a thread count and a tolerance. incremental: whether that
-    engine keeps values between frames, so that it is fed the gate's reference."""
+    engine keeps values between frames, so that it is fed the gate's reference. max_age_s: of those
+    who name none; what is bit for bit the whole model does not age."""
 
     promise: str
     gate: GateSettings | None
     engine: Callable[[Path, int, float], Engine]
     incremental: bool = False
+    max_age_s: float = 5.0
 
 
 def _plain(path: Path, threads: int, tolerance: float) -> Engine:
@@ -37,8 +40,8 @@ def _exact(path: Path, threads: int, tolerance: float) -> Engine:
 MODES: dict[Reuse, Mode] = {
     "off": Mode("every frame goes through the whole model", None, _plain),
     "frame": Mode("an unchanged frame keeps its result", GateSettings(), _plain),
-    "layer": Mode("only what a change reaches is recomputed", GateSettings(), ReuseEngine, True),
-    "exact": Mode("as layer, bit for bit the whole model", GateSettings(exact=True), _exact, True),
+    "layer": Mode("only what a change reaches is recomputed", GateSettings(), ReuseEngine, True, 60.0),
+    "exact": Mode("as layer, bit for bit the whole model", GateSettings(exact=True), _exact, True, math.inf),
 }
 
 
@@ -47,7 +50,8 @@ class Settings:
     """How frames are analysed.
 
     reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
-    its age alone). every: the network looks at each Nth frame, the others keep the last result.
+    its age alone; None: the mode's own). In mode "layer" stripes are renewed all the time instead,
+    so that nothing becomes so old. every: the network looks at each Nth frame, the others keep the last result.
     threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own
     root mean square by which its values may stand still, see `ReuseSession`. profile: of mode
     "layer": a share for each layer and the gate's settings, instead of the tolerance. gating: how
@@ -55,7 +59,7 @@ class Settings:
     """
 
     reuse: Reuse = "frame"
-    max_age_s: float = 5.0
+    max_age_s: float | None = None
     every: int = 1
     threads: int = 0
     tolerance: float = TOLERANCE
@@ -67,7 +71,7 @@ class Settings:
             raise UsageError(f"reuse: expected one of {', '.join(MODES)}, got {self.reuse!r}")
         if not 0 <= self.tolerance < 10:
             raise UsageError(f"tolerance: expected 0 .. 10, got {self.tolerance}")
-        if not self.max_age_s >= 0:
+        if self.max_age_s is not None and not self.max_age_s >= 0:
             raise UsageError(f"max age: expected 0 seconds or more, got {self.max_age_s}")
         if self.profile is not None and self.reuse != "layer":
             raise UsageError(f"a profile is of reuse 'layer', got one with reuse {self.reuse!r}")
@@ -77,6 +81,11 @@ class Settings:
             raise UsageError(f"every: expected 1 or more, got {self.every}")
         if self.threads < 0:
             raise UsageError(f"threads: expected 0 (one a CPU) or more, got {self.threads}")
+
+    @property
+    def age_limit_s(self) -> float:
+        """The greatest age of what a result rests on, seconds."""
+        return MODES[self.reuse].max_age_s if self.max_age_s is None else self.max_age_s
 
     @property
     def gate(self) -> GateSettings | None:

@@ -65,7 +65,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Of every engine alike.")] = 1,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Of reuse, as a share of a layer's own magnitude.")
-    ] = 0.1,
+    ] = 0.05,
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Time at most that many frames of a clip.")
     ] = None,

@@ -116,7 +116,7 @@ def filter_(
         typer.Option(
             min=0, help="Of --reuse layer: how far a layer may drift.", rich_help_panel=HOW
         ),
-    ] = 0.1,
+    ] = 0.05,
     max_age: Annotated[
         float,
         typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),

@@ -1,0 +1,75 @@
+"""Random networks for as long as one likes: exact, by 1 to 3 workers, under every memory budget.
+
+    python tests/fuzz.py --minutes 10 [--seed 0]
+
+What `tests/test_engine.py` does with a few seeds: between frames all transients are filled with
+NaN, and every output of every frame must be, bit for bit, what a dense step gives, and near to what
+plain NumPy gives. Prints the seed of each failure; exit code 1 if there was one.
+"""
+
+import argparse
+import sys
+import time
+
+import numpy as np
+
+from stillframe.reuse import oracle
+from stillframe.reuse.engine import Engine
+from stillframe.reuse.plan import compile_plan
+from stillframe.reuse.workers import Workers
+from tests.random_graphs import random_graph
+from tests.test_engine import KEEP_ALL, bits, clip, poison
+
+BUDGETS = (None, 0, KEEP_ALL)
+FRAMES = 8
+
+
+def fault(seed: int, pools: list[Workers]) -> str | None:
+    """What is wrong with the network of this seed, None: nothing."""
+    graph = random_graph(seed)
+    workers = pools[seed % len(pools)]
+    dense = Engine(compile_plan(graph, 1, memory_budget=KEEP_ALL), pools[0])
+    plans = [compile_plan(graph, workers.count, memory_budget=budget) for budget in BUDGETS]
+    engines = [Engine(plan, workers) for plan in plans]
+    for number, feeds in enumerate(clip(graph, seed, FRAMES)):
+        dense.step(feeds, dense=True)
+        expected = oracle.run(graph, feeds) if number == 0 else {}
+        for budget, plan, engine in zip(BUDGETS, plans, engines, strict=True):
+            if number:
+                poison(plan)
+            engine.step(feeds)
+            for port in graph.outputs:
+                got, want = engine.output(port.name), dense.output(port.name)
+                where = f"frame {number}, output {port.name!r}, budget {budget}"
+                if not np.array_equal(bits(got), bits(want)):
+                    return f"{where}: not what a dense step gives"
+                if expected:
+                    plain = expected[port.name].reshape(got.shape)
+                    scale = max(1.0, float(np.nanmax(np.abs(plain))))
+                    if not np.allclose(got, plain, rtol=0, atol=2e-5 * scale, equal_nan=True):
+                        return f"{where}: not what NumPy gives"
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000_000)
+    asked = parser.parse_args()
+    pools = [Workers(count) for count in (1, 2, 3)]
+    end = time.monotonic() + 60 * asked.minutes
+    seed, faults = asked.seed, 0
+    while time.monotonic() < end:
+        found = fault(seed, pools)
+        if found:
+            faults += 1
+            print(f"seed {seed}: {found}", flush=True)
+        seed += 1
+    print(f"{seed - asked.seed} networks from seed {asked.seed} on, {faults} with a fault")
+    return int(faults > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
