@@ -117,7 +117,7 @@ def run(
         typer.Option(
             min=0, help="Of --reuse layer: how far a layer may drift.", rich_help_panel=HOW
         ),
-    ] = 0.1,
+    ] = 0.05,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -135,9 +135,13 @@ def run(
         ),
     ] = None,
     max_age: Annotated[
-        float,
-        typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds after which a result is renewed; default 5, with --reuse layer 60.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     every: Annotated[
         int, typer.Option(min=1, help="Look at each Nth frame only.", rich_help_panel=HOW)
     ] = 1,
