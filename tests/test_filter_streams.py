@@ -228,6 +228,15 @@ def test_a_turned_clip_leaves_upright(turn: int, tmp_path: Path) -> None:
     assert np.abs(image.astype(int) - other).mean() < 1.5
 
 
+def test_a_layout_that_has_none_of_its_kind_when_turned_is_refused(tmp_path: Path) -> None:
+    upside = media.clip(tmp_path / "180.mp4", 2, rotation=180, pix_fmt="yuv422p")
+    with open_planes(str(upside)) as frames:
+        assert frames.info.size == SIZE
+    sideways = media.clip(tmp_path / "90.mp4", 2, rotation=90, pix_fmt="yuv422p")
+    with pytest.raises(SourceError, match="a yuv422p picture to be turned by 90 degrees has no"):
+        open_planes(str(sideways))
+
+
 # --- what cannot go through ----------------------------------------------------------------------
 
 
