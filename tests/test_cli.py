@@ -126,6 +126,15 @@ def test_help_and_version_go_to_standard_output() -> None:
     assert "Exit codes: 0 done" in plain.stdout
 
 
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 5), ("2>&-", 0), ("<&-", 0)])
+def test_a_closed_stream_loses_no_result_unseen(closed: str, code: int) -> None:
+    line = f'"{sys.executable}" -m stillframe models list {closed}'
+    told = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert told.returncode == code
+    assert ("standard output is closed" in told.stderr) == (code == 5)
+    assert ("centerface" in told.stdout) == (code == 0)
+
+
 def test_the_console_script_is_the_module() -> None:
     script = os.path.join(os.path.dirname(sys.executable), "stillframe")
     told = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)

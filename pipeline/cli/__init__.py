@@ -7,6 +7,7 @@
 Standard output carries data only; everything for people goes to standard error.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -16,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import stillframe
-from stillframe.errors import StillframeError
+from stillframe.errors import SinkError, StillframeError
 from stillframe.pipeline.cli import models, samples, signals
 from stillframe.pipeline.cli.bench import bench
 from stillframe.pipeline.cli.bench_placement import bench_placement
@@ -83,6 +84,7 @@ def main() -> NoReturn:
     if COMPLETION in os.environ:  # a shell asks for completions
         app()
     signals.at_once()
+    _fill_closed_streams()
     sys.exit(status(sys.argv[1:]))
 
 
@@ -97,6 +99,8 @@ def status(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except typer.Exit as stop:
         return stop.exit_code
+    except io.UnsupportedOperation:  # what `_fill_closed_streams` put there
+        return status_of(SinkError("standard output is closed: nowhere to write results to"))
     except BrokenPipeError:
         _leave_stdout()
         return 0
@@ -105,8 +109,7 @@ def status(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except StillframeError as error:
-        _complain(str(error), error)
-        return error.exit_code
+        return status_of(error)
     except usage_error as error:
         _complain(error.format_message(), error)
         return USAGE_FAULT
@@ -114,6 +117,26 @@ def status(arguments: Sequence[str]) -> int:
         _complain(f"{type(error).__name__}: {error}; {REPORT}", error)
         return INTERNAL_FAULT
     return 0
+
+
+def status_of(error: StillframeError) -> int:
+    _complain(str(error), error)
+    return error.exit_code
+
+
+def _fill_closed_streams() -> None:
+    """Where the caller closed a standard stream, files opened later must not take its place.
+
+    Standard output becomes one that cannot be written to, so that losing results is an error;
+    words for people go nowhere.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "w" if name == "stderr" else "r"
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
+            if stream.fileno() != number:
+                os.dup2(stream.fileno(), number)
+            setattr(sys, name, stream)
 
 
 def _routed(arguments: Sequence[str]) -> list[str]:
