@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import av
+import cv2
+import numpy as np
 import pytest
 
 from stillframe.pipeline import cli
@@ -110,6 +112,18 @@ def test_lines_on_standard_output_are_all_that_is_there(
     done = run(clip, "--model", network, "--jsonl", "-", "--max-frames", 5)
     assert done.returncode == 0
     assert [row["index"] for row in lines(done.stdout)] == [0, 1, 2, 3, 4]
+
+
+def test_pictures_are_played_at_the_rate_that_was_asked_for(
+    run: Run, network: Path, tmp_path: Path
+) -> None:
+    for number in range(3):
+        shade = np.full((64, 96, 3), 40 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), shade)
+    done = run(tmp_path, "--model", network, "--fps", 2, "--jsonl", "-")
+    assert done.returncode == 0, done.stderr
+    assert [row["time_s"] for row in lines(done.stdout)] == [0.0, 0.5, 1.0]
+    assert run(tmp_path, "--model", network, "--fps", 0).returncode == 3
 
 
 def test_tables_and_mot_text(run: Run, network: Path, clip: Path, tmp_path: Path) -> None:

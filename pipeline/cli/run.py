@@ -60,6 +60,14 @@ def run(
         float | None,
         typer.Option(min=0, max=1, help="Leave out weaker detections.", rich_help_panel=IN),
     ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Frames a second of a folder of pictures (25), and what a camera is asked for.",
+            rich_help_panel=IN,
+        ),
+    ] = None,
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after that many.", rich_help_panel=IN)
     ] = None,
@@ -255,7 +263,7 @@ def run(
                 with preparing(console, source) as told:
                     name = source.removeprefix(SAMPLE)
                     sample_videos.resolve(name, progress=told, allow_sdist=allow_sdist)
-            frames = stack.enter_context(open_source(source, live=LIVE[policy]))
+            frames = stack.enter_context(open_source(source, live=LIVE[policy], rate=fps))
             with preparing(console, model) as told:
                 network = zoo.load(
                     model, task=task, confidence=confidence, progress=told, allow_sdist=allow_sdist
