@@ -192,7 +192,8 @@ class ReuseEngine:
         """What `change` reaches; everything where it is None."""
         whole = change is None or change.kind == "all"
         mask = change.mask if change is not None and not whole and self._sees_pixels else None
-        outputs, _ = self.session.step(feed, mask, dense=whole)
+        renewed = change.renewed if change is not None and mask is not None else (0, 0)
+        outputs, _ = self.session.step(feed, mask, dense=whole, renewed=renewed)
         return outputs
 
     @property

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stillframe.models.model import Model
 from stillframe.pipeline.engine import Engine
 from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.refresh import Refresh
 from stillframe.pipeline.settings import MODES, Settings
 from stillframe.pipeline.step import Kind, Task, Watch
 from stillframe.reuse.change import ChangeGate, ChangeMap
@@ -52,6 +53,7 @@ class Look:
         self._engine: Engine | None = None
         self._wanted: Engine | None = None
         self._gate: ChangeGate | None = None
+        self._refresh = Refresh(1, settings.age_limit_s)
         self._shape: tuple[int, ...] = ()
         self._since_s: float | None = None  # the oldest frame behind what may stand for later ones
         self._count = 0
@@ -85,7 +87,7 @@ class Look:
         since_s = self._since_s
         held = since_s is not None
         age_s = max(0.0, frame.time_s - since_s) if since_s is not None else 0.0
-        young = held and age_s <= self.settings.max_age_s
+        young = held and age_s <= self.settings.age_limit_s
         carried: Kind | None = None
         if held and turn % self.settings.every:
             carried = "skipped"
@@ -97,7 +99,7 @@ class Look:
         watch.lap("fit")
         change = None
         if self._gate is not None and not frame.corrupt:
-            change = self._change(self._gate, fitted, held, young)
+            change = self._change(self._gate, fitted, held, young, frame.time_s)
             watch.lap("gate")
             if held and change.kind == "unchanged":
                 return Task(frame, "unchanged", self.model, watch, age_s)
@@ -110,6 +112,10 @@ class Look:
             self.forget()
         elif not partial:
             self._since_s = frame.time_s
+            self._refresh.start(frame.time_s)
+        elif self._rolls:
+            self._since_s = self._refresh.since_s
+            age_s = max(0.0, frame.time_s - self._since_s)
         task = Task(frame, "computed", self.model, watch, engine=self._engine)
         task = replace(task, fitted=fitted, change=change, view=view)
         if partial:
@@ -117,13 +123,20 @@ class Look:
         return replace(task, keeps=not frame.corrupt)
 
     def _change(
-        self, gate: ChangeGate, fitted: NDArray[np.uint8], held: bool, young: bool
+        self, gate: ChangeGate, fitted: NDArray[np.uint8], held: bool, young: bool, time_s: float
     ) -> ChangeMap:
         if held and not self.incremental and surely_new(gate, fitted):
             return ChangeMap.full(*self.model.size, "far more than noise differs")
         if not young:
             gate.reset()
-        return gate.step(fitted)
+        if not (self._rolls and young):
+            return gate.step(fitted)
+        return gate.step(fitted, renew=self._refresh.rows(time_s))
+
+    @property
+    def _rolls(self) -> bool:
+        """Whether stripes are renewed: what is exact, or computed whole, does not age in parts."""
+        return self.incremental and self._gate is not None and not self._gate.settings.exact
 
     def _suit(self, frame: Frame) -> None:
         """Model and gate for frames of this size."""
@@ -138,4 +151,5 @@ class Look:
         gate = self.settings.gate
         if gate is not None:
             self._gate = ChangeGate(*self.model.size, gate)
+        self._refresh = Refresh(self.model.size[0], self.settings.age_limit_s)
         self._shape = frame.image.shape

@@ -40,8 +40,12 @@ def _exact(path: Path, threads: int, tolerance: float) -> Engine:
 MODES: dict[Reuse, Mode] = {
     "off": Mode("every frame goes through the whole model", None, _plain),
     "frame": Mode("an unchanged frame keeps its result", GateSettings(), _plain),
-    "layer": Mode("only what a change reaches is recomputed", GateSettings(), ReuseEngine, True, 60.0),
-    "exact": Mode("as layer, bit for bit the whole model", GateSettings(exact=True), _exact, True, math.inf),
+    "layer": Mode(
+        "only what a change reaches is recomputed", GateSettings(), ReuseEngine, True, 60.0
+    ),
+    "exact": Mode(
+        "as layer, bit for bit the whole model", GateSettings(exact=True), _exact, True, math.inf
+    ),
 }
 
 
@@ -51,11 +55,12 @@ class Settings:
 
     reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
     its age alone; None: the mode's own). In mode "layer" stripes are renewed all the time instead,
-    so that nothing becomes so old. every: the network looks at each Nth frame, the others keep the last result.
-    threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own
-    root mean square by which its values may stand still, see `ReuseSession`. profile: of mode
-    "layer": a share for each layer and the gate's settings, instead of the tolerance. gating: how
-    change is found, instead of the mode's or the profile's own; not of modes "off" and "exact".
+    so that nothing becomes so old. every: the network looks at each Nth frame, the others keep the
+    last result. threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a
+    layer's own root mean square by which its values may stand still, see `ReuseSession`. profile:
+    of mode "layer": a share for each layer and the gate's settings, instead of the tolerance.
+    gating: how change is found, instead of the mode's or the profile's own; not of modes "off" and
+    "exact".
     """
 
     reuse: Reuse = "frame"

@@ -105,13 +105,15 @@ class GateSettings:
 class ChangeMap:
     """Which pixels are new. mask: (H, W) uint8, 1 for new, valid until the gate's next step.
 
-    active: share of them, 0 .. 1. kind: none, some or all. reason: in words.
+    active: share of them, 0 .. 1. kind: none, some or all. reason: in words. renewed: rows, first
+    and behind the last, that are new only so that what rests on them is renewed at every layer.
     """
 
     mask: Bytes
     active: float
     kind: Kind
     reason: str
+    renewed: tuple[int, int] = (0, 0)
 
     @classmethod
     def full(cls, height: int, width: int, reason: str = "asked for") -> "ChangeMap":
@@ -224,9 +226,12 @@ class ChangeGate:
         np.copyto(self.reference, image)
         look_up_rows(self._rows(self.reference), self._table, 0, 1, self.limits)
 
-    def step(self, image: Bytes, *, trust: bool = True) -> ChangeMap:
+    def step(
+        self, image: Bytes, *, trust: bool = True, renew: tuple[int, int] = (0, 0)
+    ) -> ChangeMap:
         """What is new in the next frame; the reference takes it over.
 
+        renew: rows, first and behind the last, that are new in any case, instead of a stripe.
         trust: False for a corrupt frame: nothing of it is taken over or learnt and nothing counts
         as new, but where there is no reference yet all of it does, and of the next frame too.
         """
@@ -244,8 +249,12 @@ class ChangeGate:
         if self._wanted:
             return self._all(image, self._wanted)
         count = self._differing(image) if self.settings.exact else self._beyond_noise(image)
-        if self.settings.stripes:
-            count = self._with_stripe()
+        if self.settings.stripes and renew[1] <= renew[0]:
+            renew = self._stripe_rows()
+        if renew[1] > renew[0]:
+            self._mask[slice(*renew)] = ON
+            self._touched[slice(*renew)] = ON
+            count = int(np.count_nonzero(self._mask))
         if count == 0:
             return ChangeMap(self._mask, 0.0, "unchanged", "no difference beyond the limits")
         active = count / self._mask.size
@@ -256,7 +265,7 @@ class ChangeGate:
             self._rows(image), self._mask, self._touched, self._table,
             self._rows(self.reference), self.limits,
         )  # fmt: skip
-        return ChangeMap(self._mask, active, "partial", reason)
+        return ChangeMap(self._mask, active, "partial", reason, renew)
 
     def _rows(self, image: Bytes) -> Bytes:
         return image.reshape(self.height, -1)
@@ -299,14 +308,12 @@ class ChangeGate:
         )  # fmt: skip
         return int(count)
 
-    def _with_stripe(self) -> int:
-        """Add the next stripe of the picture to the mask; -> pixels in it."""
+    def _stripe_rows(self) -> tuple[int, int]:
+        """The next stripe of the picture."""
         stripes = min(self.settings.stripes, self.height)
         top, bottom = ((self._stripe + end) * self.height // stripes for end in (0, 1))
         self._stripe = (self._stripe + 1) % stripes
-        self._mask[top:bottom] = ON
-        self._touched[top:bottom] = ON
-        return int(np.count_nonzero(self._mask))
+        return top, bottom
 
     def _follow_noise(self) -> None:
         """Limits for each brightness, and for blocks, from what is known of the noise now."""

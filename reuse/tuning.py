@@ -71,7 +71,7 @@ def tune(graph: Graph, notebook: Notebook) -> Tuning:
     found: dict[str, Measured] = {}
     fresh: dict[str, list[int]] = {}
     for node in graph.nodes:
-        name = layers.get(node.output)
+        name = layers.get(node.outputs[0])  # an island may have more
         if name is None or name in found:
             continue
         noted = notebook.get(name)
