@@ -266,8 +266,10 @@ class Placer:
         cores = len(self.profile.cores)
         share = cores / (cores + self._competition.others)
         for name, old in self.profile.stages.items():
-            meter = meters.get(name)
-            stages[name] = old if meter is None or not meter.items else _cost(meter, share)
+            stages[name] = old
+            if (meter := meters.get(name)) is not None and meter.items:
+                seen = Cost(meter.wall_ms, meter.cpu_ms)
+                stages[name] = seen.alone(share, name in HELPED)
         infer = dict(self.profile.infer)
         if meters[INFER].items >= FEWEST_FRAMES:
             ratio = self._ratio(meters, current)
@@ -325,14 +327,6 @@ class Placer:
     def _say(self, line: str) -> None:
         self.decisions.append(line)
         self._told(line)
-
-
-def _cost(meter: Meter, share: float) -> Cost:
-    """Of a stage by its meter. What a thread takes alone is its processor time; but a decoder and
-    an encoder have threads of their own, for which it waits: by the clock, without what others
-    took. share: of a core, that a thread gets."""
-    helped = meter.name in HELPED
-    return Cost(meter.wall_ms * share if helped else meter.cpu_ms, meter.cpu_ms)
 
 
 def _way(candidate: Candidate) -> tuple[Granularity, bool]:

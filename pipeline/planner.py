@@ -34,6 +34,12 @@ class Cost:
     wall_ms: float
     cpu_ms: float
 
+    def alone(self, share: float, helped: bool) -> "Cost":
+        """This cost as measured beside others, who left each thread a share of a core. What one
+        thread does takes as long as its processor time; where more work for it (helped), the clock
+        tells, without what others took."""
+        return Cost(self.wall_ms * share if helped else self.cpu_ms, self.cpu_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:

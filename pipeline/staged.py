@@ -145,6 +145,7 @@ class Staged:
         if not first:
             return source
         competition = Competition()
+        before = competition.settled()
         cores = tuple(core for core in read_cores() if core.allowed)
         kinds = choices(settings, len(cores))
         costs = probe(model, settings, first, kinds, draw)
@@ -153,9 +154,15 @@ class Staged:
         if not costs.infer:
             raise UsageError(f"placement: nothing can run the network: {'; '.join(costs.notes)}")
         numbers = tuple(core.number for core in cores)
+        left = len(cores) / (len(cores) + before)
+        stages = {name: cost.alone(left, False) for name, cost in costs.stages.items()}
+        unseen = dict.fromkeys(others, Cost(0, 0))
         profile = Profile(
-            stages={SOURCE: decode, **dict.fromkeys(others, Cost(0, 0)), **costs.stages},
-            infer=costs.infer,
+            stages={SOURCE: decode.alone(left, True), **unseen, **stages},
+            infer={
+                granularity: tuple(cost.alone(left, granularity.threads > 1) for cost in parts)
+                for granularity, parts in costs.infer.items()
+            },
             cores=numbers,
             speed=speeds(cores),
             others=competition.settled(),
