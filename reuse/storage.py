@@ -99,6 +99,16 @@ def lay_out(graph: Graph) -> Storage:
                 if not whole:
                     partial.add(node.output)
     sliced = {view.parent for view in views.values()}
+
+    def padded_within(whole: str) -> bool:
+        """Whether a Conv reads zeros around a tensor or around one that lies in its bytes."""
+        for name, ring in wanted.items():
+            while name != whole and name in views:
+                name = views[name].parent
+            if name == whole and ring != NO_RING:
+                return True
+        return False
+
     for node in graph.nodes:
         if node.op != "Concat":
             continue
@@ -114,7 +124,7 @@ def lay_out(graph: Graph) -> Storage:
                 and made.op != ISLAND
                 and name not in views
                 and node.inputs.count(name) == 1
-                and (axis == 2 or not (name in sliced or wanted.get(name, NO_RING) != NO_RING))
+                and (axis == 2 or not (name in sliced or padded_within(name)))
                 and not any(
                     graph.nodes[index].op == "Concat" and graph.nodes[index] is not node
                     for index in readers[name]
