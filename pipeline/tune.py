@@ -95,7 +95,7 @@ def tune(
                 raise Stopped
             return bench.outcome(setting, searching)
 
-        search = Search(evaluate, least, top, told)
+        search = Search(evaluate, least, top, told=told)
         search.run(bench.spreads(searching[0]), bench.order)
         none = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.0)), checking)
 
@@ -104,7 +104,7 @@ def tune(
             setting = None if found is None else found.setting
             for _ in range(STEPS if setting is not None else 0):
                 assert setting is not None
-                if search.agrees(bench.outcome(setting, checking), none):
+                if search.holds(bench.outcome(setting, checking), none):
                     return setting
                 setting = setting.scaled(STEP)
             return None
@@ -128,7 +128,7 @@ def tune(
 
 
 def _refusal(name: str, least: float, search: Search) -> str:
-    told = f"{name}: no tolerance agrees to {search.aim:.4g}, which is {least:g} with some in hand"
+    told = f"{name}: no tolerance agrees to {least:g}"
     if search.best is not None:
         told += ", on the frames to check on"
     elif search.tries:

@@ -23,7 +23,8 @@ START = 0.1  # the share that scans begin at
 SMALLEST, LARGEST = 0.003, 3.0
 HALVINGS = 2  # of the bracket, in its logarithm
 ROUNDS = (2.0, 1.5)  # factors by which shares move, a round each
-CLOSER = 0.3  # of what the wanted agreement lacks of 1 is kept in hand against other frames
+CLOSER = 0.3  # of what the wanted agreement lacks of 1 is kept in hand against other frames, but
+# where that much cannot be reached
 SHORT = 20.0  # price of agreement that is missing, in log(work)
 LEAST_GAIN = 1e-3
 
@@ -62,27 +63,33 @@ class Search:
     evaluate: Evaluate
     wanted: float
     top: float = 1.0  # the best agreement there can be
+    closer: float = CLOSER
     told: Callable[[Try], None] = lambda _: None
     none: Outcome | None = None
     best: Try | None = None
     uniform: Try | None = None
     tries: list[Try] = field(default_factory=list)
+    _known: dict[object, Outcome] = field(default_factory=dict, repr=False)
 
     @property
     def aim(self) -> float:
         """A bit more than is wanted, since other frames will agree less."""
-        return self.wanted + CLOSER * max(0.0, min(self.top, 1.0) - self.wanted)
+        return self.wanted + self.closer * max(0.0, min(self.top, 1.0) - self.wanted)
 
     def agrees(self, outcome: Outcome, none: Outcome | None) -> bool:
         """Whether it is good enough, and steadily so. none: what comes of no tolerance at all with
         the default gate: noise may make boxes hover that nobody can hold."""
-        return self._short(outcome, none) <= 0
+        return self._short(outcome, none, self.aim) <= 0
 
-    def _short(self, outcome: Outcome, none: Outcome | None) -> float:
-        steady = self.aim
+    def holds(self, outcome: Outcome, none: Outcome | None) -> bool:
+        """The same for frames that the search did not see: nothing need be in hand."""
+        return self._short(outcome, none, self.wanted) <= 0
+
+    def _short(self, outcome: Outcome, none: Outcome | None, aim: float) -> float:
+        steady = aim
         if none is not None:
-            steady = min(steady, none.steady - (self.top - self.aim))
-        return max(self.aim - outcome.quality, steady - outcome.steady, 0.0)
+            steady = min(steady, none.steady - (self.top - aim))
+        return max(aim - outcome.quality, steady - outcome.steady, 0.0)
 
     def run(self, spreads: Mapping[str, Mapping[str, float]], order: Sequence[str]) -> None:
         """Scan, then descend; `best` is None where nothing agrees well enough. spreads: by name,
@@ -90,9 +97,10 @@ class Search:
         try:
             nothing = Setting(dict.fromkeys(spreads["uniform"], 0.0))
             self.none = self._try("no tolerance", nothing).outcome
-            starts = [self._scan("uniform", spreads["uniform"], gate) for gate in GATES]
-            self.uniform = starts[0][-1] if starts[0] else None
-            reached = [scan for scan in starts if scan]
+            reached = self._start(spreads["uniform"])
+            if not reached and self.closer:
+                self.closer = 0.0
+                reached = self._start(spreads["uniform"])
             if not reached:
                 return
             gate = min((scan[-1] for scan in reached), key=_work).setting.gate
@@ -109,8 +117,17 @@ class Search:
         except Stopped:
             return
 
+    def _start(self, spread: Mapping[str, float]) -> list[list[Try]]:
+        """Scans with each gate that reach the aim, the default one's first."""
+        starts = [self._scan("uniform", spread, gate) for gate in GATES]
+        self.uniform = starts[0][-1] if starts[0] else None
+        return [scan for scan in starts if scan]
+
     def _try(self, what: str, setting: Setting) -> Try:
-        tried = Try(what, setting, self.evaluate(setting))
+        key = (tuple(setting.shares.items()), setting.gate)
+        if key not in self._known:
+            self._known[key] = self.evaluate(setting)
+        tried = Try(what, setting, self._known[key])
         self.tries.append(tried)
         if self.agrees(tried.outcome, self.none) and (
             self.best is None or _work(tried) < _work(self.best)
@@ -163,7 +180,7 @@ class Search:
         return min(max(gained / lost, 1.0), 200.0) if lost > 0 and gained > 0 else otherwise
 
     def _value(self, outcome: Outcome, price: float) -> float:
-        short = self._short(outcome, self.none)
+        short = self._short(outcome, self.none, self.aim)
         return math.log(max(outcome.work, 1e-6)) + price * outcome.loss + SHORT * short
 
     def _round(self, current: Try, order: Sequence[str], factor: float, price: float) -> Try:

@@ -83,8 +83,8 @@ def tune(graph: Graph, notebook: Notebook) -> Tuning:
     notebook.add(fresh)
     dense = sparse = 0.0
     for node in graph.nodes:
-        if node.output in layers:
-            each = found[layers[node.output]]
+        if node.outputs[0] in layers:
+            each = found[layers[node.outputs[0]]]
             dense += work_of(node, graph)
             sparse += work_of(node, graph) * each.sparse_ns / max(each.dense_ns, 1)
     limit = min(max(dense / sparse, LEAST_BREAK_EVEN), 1.0) if sparse else 1.0
