@@ -274,6 +274,13 @@ def test_odd_sides_are_refused_by_h264(form: str, tmp_path: Path) -> None:
         passed(path, tmp_path / "out", form)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_full_disk_is_one_clear_error(form: str, tmp_path: Path) -> None:
+    path = streams.written(tmp_path / "in.y4m", pictures("yuv420p"))
+    with pytest.raises(SinkError, match="out: writing failed: no space left on device"):
+        passed(path, Path("/dev/full"), form)
+
+
 @pytest.mark.parametrize("spec", ["0", "rtsp://host/a", "pictures"])
 def test_sources_that_are_no_stream_of_bytes_are_refused(
     spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
