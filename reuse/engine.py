@@ -98,11 +98,13 @@ class Engine:
         feeds: arrays of the ports' shapes and dtypes. changed: (H, W) uint8 maps of the positions
         that may differ, by input; an input without one is compared. renewed: rows of the first
         picture, first and behind the last, all marked in its map, to be renewed at every layer.
+        After an exception, which islands may raise, the next step is dense.
         """
         plan = self.plan
         self._bands = self._renewal.bands(*renewed) if renewed[1] > renewed[0] else self._none
         plan.live[...] = 0
         everything = dense or self._fresh
+        self._fresh = True  # until this step is through: what is stored belongs to no frame
         marked, positions = 0, 0
         for port in self._inputs:
             row = plan.index[port.name]
@@ -115,6 +117,7 @@ class Engine:
         raw_changed = {name: self._keep_raw(name, feeds[name]) for name in self._raw_inputs}
         if not (dense or marked or any(raw_changed.values())):
             plan.records[...] = 0
+            self._fresh = False
             return StepStats(0.0, False, 0.0, 0)
         islands_run = 0
         for step in plan.steps:

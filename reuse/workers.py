@@ -49,7 +49,7 @@ class Workers:
                 self._done.release()
 
     def run(self, work: Callable[[int], None]) -> None:
-        """Run `work(worker)` on every worker and return when all have."""
+        """Run `work(worker)` on every worker and return when all have, however worker 0 ends."""
         if self.count == 1:
             work(0)
             return
@@ -58,9 +58,11 @@ class Workers:
         self._work = work
         for begin in self._begin:
             begin.release()
-        work(0)
-        for _ in self._begin:
-            self._done.acquire()
+        try:
+            work(0)
+        finally:  # also where a signal's handler raises in the caller
+            for _ in self._begin:
+                self._done.acquire()
 
     def close(self) -> None:
         """End the threads. Idempotent."""

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError, UsageError
+from stillframe.reuse.engine import Engine
 from stillframe.reuse.session import RecompiledWarning, ReuseSession
 from tests.graph_cases import model
 
@@ -202,6 +203,21 @@ def test_nan_and_infinity_are_gone_once_the_pixels_are_clean(bad: float, toleran
         outputs, _ = session.step({"x": clean})
         atol = 2e-5 if tolerance == 0 else 0.5
         np.testing.assert_allclose(outputs[0], reference(source, clean)[0], rtol=0, atol=atol)
+
+
+def test_after_a_step_that_failed_the_next_one_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, first, second = net(heads=True), frame(), frame()
+    second[..., 5:, :] = first[..., 5:, :]
+    with ReuseSession(source, threads=1) as session:
+        session.run(None, {"x": first})
+        with monkeypatch.context() as broken:
+            broken.setattr(Engine, "_run_island", lambda *_: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                session.run(None, {"x": second})
+        for got, wanted in zip(
+            session.run(None, {"x": second}), reference(source, second), strict=True
+        ):
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
 def test_reset_forgets_everything() -> None:

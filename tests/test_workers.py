@@ -49,6 +49,21 @@ def test_workers_run_at_the_same_time_and_worker_0_is_the_caller(count: int) -> 
     assert len(set(idents.values())) == count
 
 
+def test_an_interrupted_caller_waits_for_the_others_too() -> None:
+    workers, done = Workers(3), list[int]()
+
+    def work(worker: int) -> None:
+        if worker == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.05 * worker)
+        done.append(worker)
+
+    with pytest.raises(KeyboardInterrupt):
+        workers.run(work)
+    assert sorted(done) == [1, 2]
+    workers.close()
+
+
 def test_a_run_returns_only_after_the_slowest_worker() -> None:
     workers, done = Workers(3), list[int]()
 
