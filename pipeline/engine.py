@@ -182,11 +182,22 @@ class ReuseEngine:
         self.session = ReuseSession(
             path, threads=threads or None, tolerance=tolerance, profile=profile
         )
+        self._tolerance = self.session.tolerance
         # An input that an island reads is no picture to the engine: it is compared whole.
         self._sees_pixels = self.session.plan.graph.inputs[0].layout != "raw"
 
     def __repr__(self) -> str:
         return f"<ReuseEngine {self.path.name}>"
+
+    def steer(self, factor: float, lowered: bool) -> None:
+        """From the next frame on the tolerance is what it was at first, times the factor. lowered:
+        than it is now: what is stored is computed anew, since it may be further off. What is
+        exact stays so. From any thread."""
+        if self._tolerance.exact:
+            return
+        self.session.tolerance = self._tolerance.scaled(factor)
+        if lowered:
+            self.session.reset()
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """What `change` reaches; everything where it is None."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import stillframe
-from stillframe.errors import SinkError
+from stillframe.errors import SinkError, UsageError
 from stillframe.pipeline.cli import signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
@@ -142,6 +142,14 @@ def run(
             rich_help_panel=HOW,
         ),
     ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(
+            help="Of --reuse layer: compute a frame whole now and then beside it, say how far "
+            "results agree, and steer the tolerance to this, for example 0.99.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     max_age: Annotated[
         float | None,
         typer.Option(
@@ -216,6 +224,7 @@ def run(
 
     from stillframe import sample_videos
     from stillframe.models import zoo
+    from stillframe.pipeline.audit import Audit, steer
     from stillframe.pipeline.cli.bench import gate_settings
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, stage_table, summary
@@ -238,6 +247,8 @@ def run(
         profile=tuned,
         gating=gate_settings(gate) if gate else None,
     )
+    if quality is not None and settings.reuse != "layer":
+        raise UsageError(f"--quality steers --reuse layer, got --reuse {settings.reuse}")
     asked = {"--out": out, "--jsonl": jsonl, "--csv": csv, "--mot": mot}
     asked |= {"--summary-json": summary_json, "--metrics-json": metrics_json}
     outputs = Outputs(
@@ -278,7 +289,7 @@ def run(
                 ends=ends,
                 own=own,
                 draw=outputs.draw,
-                keeps_pixels=outputs.are_drawn,
+                keeps_pixels=outputs.are_drawn or quality is not None,
                 limit=max_frames,
                 told=explain,
             )
@@ -294,20 +305,29 @@ def run(
                 served = stack.enter_context(Served(telemetry, metrics_port))
                 console.print(f"metrics at {served.url}", highlight=False)
             report = stack.enter_context(Report(console, total, partial(stage_table, telemetry)))
+            audit = None
+            if quality is not None:
+                audit = stack.enter_context(Audit(quality, partial(steer, analysis)))
             stack.enter_context(staged)
             stopping.by(pipeline.stop)
             tally.start()
             for step in pipeline:
                 tally.add(step, pipeline.whole_ms, {"wait": pipeline.source_ms})
+                if audit is not None:
+                    audit.offer(step, analysis.model)
                 report.tick(tally, frozen=frames.frozen)
                 staged.tick()
             measured = telemetry.to_dict()
         if summary_json is not None:
             figures = _figures(analysis, frames, tally, stopping.caught)
+            if audit is not None:
+                figures["audit"] = audit.report.to_dict()
             _write_json(Path(summary_json), figures, force)
         if metrics_json is not None:
             _write_json(Path(metrics_json), measured, force)
         summary(console, tally, f"{analysis.model.name} on {frames.info.spec}", outputs.written)
+        if audit is not None:
+            console.print(str(audit.report), markup=False, highlight=False)
 
 
 def _figures(

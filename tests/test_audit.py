@@ -1,0 +1,185 @@
+"""The audit: what it measures, how it steers, and that a run goes on without it."""
+
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stillframe.errors import ModelError, UsageError
+from stillframe.models import zoo
+from stillframe.models.model import Model
+from stillframe.models.results import Tensors
+from stillframe.pipeline.audit import LEAST, MOST, Audit, Steering
+from stillframe.pipeline.engine import ReuseEngine
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.quality import BoxAgreement, TensorAgreement
+from stillframe.pipeline.runner import Runner, Settings
+from stillframe.pipeline.step import Step
+from stillframe.reuse.tolerance import Tolerance
+from tests.test_session import net
+
+
+def boxes(true: int, missed: int = 0) -> BoxAgreement:
+    return BoxAgreement(true=true, missed=missed)
+
+
+def test_a_shortfall_lowers_the_tolerance_and_plenty_raises_it() -> None:
+    steering = Steering(0.9)
+    assert [steering.add(boxes(1, 1)) for _ in range(3)] == [None, None, pytest.approx(0.7)]
+    assert steering.agreement is None
+    raised = [steering.add(boxes(5)) for _ in range(8)]
+    assert raised == [None] * 7 + [pytest.approx(0.77)]
+
+
+def test_what_is_good_enough_but_not_plenty_changes_nothing() -> None:
+    steering = Steering(0.9)
+    assert {steering.add(boxes(13, 2)) for _ in range(30)} == {None}  # F1 0.93
+    assert steering.agreement == pytest.approx(26 / 28)
+
+
+def test_counts_are_summed_before_they_are_judged() -> None:
+    """One missed box of a frame with one is no reason where others have hundred."""
+    steering = Steering(0.9)
+    for each in (boxes(100), boxes(0, 1), boxes(100), boxes(0, 1)):
+        assert steering.add(each) is None
+    assert steering.agreement == pytest.approx(400 / 402)
+
+
+def test_empty_scenes_tell_nothing() -> None:
+    steering = Steering(0.9)
+    assert {steering.add(boxes(0)) for _ in range(50)} == {None}
+    assert (steering.agreement, steering.factor) == (None, 1.0)
+
+
+def test_the_factor_keeps_within_its_bounds() -> None:
+    low, high = Steering(0.9), Steering(0.9)
+    for _ in range(200):
+        low.add(boxes(0, 1))
+        high.add(boxes(1))
+    assert (low.factor, high.factor) == (LEAST, MOST)
+
+
+@pytest.mark.parametrize("start", [0.05, 1.0])
+def test_steering_settles_where_the_quality_is_what_was_asked_for(start: float) -> None:
+    """A plant whose agreement falls as the factor grows: 0.98 at 0.6."""
+    steering = Steering(0.98, factor=start)
+    seen = []
+    for _ in range(600):
+        measured = TensorAgreement()
+        wanted = np.ones(4)
+        error = 0.02 / 0.6 * steering.factor
+        measured.add(Tensors({"y": wanted * (1 + error)}), Tensors({"y": wanted}))
+        steering.add(measured)
+        seen.append(steering.factor)
+    assert 0.25 < min(seen[300:]) <= max(seen[300:]) < 0.62
+
+
+# --- beside a runner -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    where = tmp_path_factory.mktemp("model") / "net.onnx"
+    where.write_bytes(net((1, 3, 96, 128), gate=True))
+    return zoo.load(str(where), task="tensors")
+
+
+def frame(index: int) -> Frame:
+    """Noise that is the same in all frames, and a square that moves over it."""
+    image = np.random.default_rng(2).integers(60, 120, (96, 128, 3)).astype(np.uint8)
+    image[20:60, 3 * (index % 24) : 3 * (index % 24) + 40] = 210
+    return Frame(image, index, index / 10, index, Fraction(1, 10))
+
+
+def run(model: Model, wanted: float, frames: int, tolerance: float) -> tuple[Audit, list[float]]:
+    """-> the audit and the closeness to the whole model of the last third of frames."""
+    settings = Settings(reuse="layer", threads=1, tolerance=tolerance, max_age_s=float("inf"))
+    closeness = []
+    with Runner(model, settings) as runner, Runner(model, Settings(reuse="off")) as whole:
+
+        def steer(factor: float, lowered: bool) -> None:
+            engine = runner.engine
+            assert isinstance(engine, ReuseEngine)
+            engine.steer(factor, lowered)
+
+        with Audit(wanted, steer, every_s=0.3, in_line=True) as audit:
+            for index in range(frames):
+                step = runner.step(frame(index))
+                audit.offer(step, runner.model)
+                if index >= frames * 2 // 3:
+                    judge = TensorAgreement()
+                    result: Any = step.result
+                    dense: Any = whole.step(frame(index)).result
+                    judge.add(result, dense)
+                    closeness.append(judge.value)
+    return audit, closeness
+
+
+def test_the_audit_brings_agreement_to_what_is_wanted(model: Model) -> None:
+    _, without = run(model, 1e-9, 90, 1.5)
+    audit, closeness = run(model, 0.97, 180, 1.5)
+    assert np.mean(without) < 0.9
+    assert np.mean(closeness) > 0.96
+    assert audit.report.factor < 0.8
+    assert audit.report.audits >= 45
+    assert audit.report.kind == "closeness"
+    assert (audit.report.agreement or 0) > 0.95
+
+
+def test_a_thread_audits_beside_the_run_and_ends(model: Model) -> None:
+    with Runner(model, Settings(reuse="layer", threads=1)) as runner:
+        audit = Audit(0.5, lambda factor, lowered: None, every_s=0.1)
+        with audit:
+            for index in range(40):
+                audit.offer(runner.step(frame(index)), runner.model)
+                time.sleep(0.002)
+        assert audit.report.audits >= 1
+        assert audit.report.missed == 0
+        assert not audit._thread
+        audit.close()
+
+
+def test_a_run_goes_on_where_the_audit_fails(model: Model) -> None:
+    def broken(path: Path) -> Any:
+        raise ModelError("no memory")
+
+    with Runner(model, Settings(reuse="layer", threads=1)) as runner:
+        step = runner.step(frame(0))
+        with Audit(0.9, lambda factor, lowered: None, make=broken) as audit:
+            assert audit.offer(step, runner.model)
+        assert (audit.report.missed, audit.report.why) == (1, "no memory")
+        assert audit.report.agreement is None
+
+
+def test_corrupt_frames_and_near_ones_are_passed_over(model: Model) -> None:
+    with Runner(model, Settings(reuse="layer", threads=1)) as runner:
+        step = runner.step(frame(0))
+        with Audit(0.9, lambda factor, lowered: None, in_line=True) as audit:
+            damaged: Step = replace(step, frame=replace(step.frame, corrupt=True))
+            assert not audit.offer(damaged, runner.model)
+            assert audit.offer(step, runner.model)
+            assert not audit.offer(replace(step, frame=frame(5)), runner.model)
+            assert audit.offer(replace(step, frame=frame(10)), runner.model)
+
+
+def test_an_engine_is_steered(model: Model) -> None:
+    engine = ReuseEngine(model.path, 1, 0.2)
+    engine.steer(0.5, False)
+    assert engine.session.tolerance == Tolerance(0.1)
+    engine.steer(0.25, True)
+    assert engine.session.tolerance == Tolerance(0.05)
+    engine.close()
+    exact = ReuseEngine(model.path, 1)
+    exact.steer(0.5, True)
+    assert exact.session.tolerance.exact
+    exact.close()
+
+
+@pytest.mark.parametrize("wanted", [0.0, -1.0, 100.0])
+def test_a_quality_that_cannot_be(wanted: float) -> None:
+    with pytest.raises(UsageError, match="quality: expected more than 0"):
+        Audit(wanted, lambda factor, lowered: None)
