@@ -278,6 +278,16 @@ POOLS = (
         for ceil in (0, 1)
         for count in (0, 1)
     ),
+    one(
+        "AveragePool of padding alone",
+        "AveragePool",
+        ["x"],
+        ["AveragePool"],
+        opset=19,
+        kernel_shape=[2, 2],
+        pads=[1, 0, 1, 0],
+        dilations=[10, 1],
+    ),
     one("AveragePool of all", "AveragePool", ["x"], ["GlobalPool"], kernel_shape=[9, 11]),
     one("MaxPool of one", "MaxPool", ["x"], ["Slice"], kernel_shape=[1, 1], strides=[2, 3]),
     one("GlobalAveragePool", "GlobalAveragePool", ["x"], ["GlobalPool"]),

@@ -131,7 +131,8 @@ def average_pool(ins, floats, tensors, spans, span_count, work, cutoff):
                 pool_tile(True, first + c * 4, rows, down, columns, across, out + c * 4)
             for c in range(whole, channels):
                 set_f32(out, c, total(first, rows, down, columns, across, c))
-            scale = np.float32(1.0) / np.float32(tall * wide)
+            # a window that lies wholly in padding counts nothing and gives 0
+            scale = np.float32(1.0) / np.float32(max(tall, 1) * max(wide, 1))
             for c in range(channels):
                 set_f32(out, c, get_f32(out, c) * scale)
             out += tensors[target, PIXEL]
