@@ -251,14 +251,18 @@ def test_a_step_allocates_nothing_that_stays_and_no_array_for_a_tensor() -> None
         pictures[1][0, :, 10:14, 10:14] += 1
         for number in range(20):
             session.step({"x": pictures[number % 2]})
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
-        for number in range(200):
-            session.step({"x": pictures[number % 2]})
-        after, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert after - before < 4096
-    assert peak - before < 32_768  # the smallest activation of this network has 81,920 bytes
+        growth, peaks = [], []
+        for _ in range(4):  # NumPy keeps some small blocks for later; what leaks does so each time
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(200):
+                session.step({"x": pictures[number % 2]})
+            after, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            growth.append(after - before)
+            peaks.append(peak - before)
+    assert min(growth) < 4096
+    assert max(peaks) < 32_768  # the smallest activation of this network has 81,920 bytes
 
 
 def test_one_session_serves_several_threads_and_sessions_do_not_mix() -> None:
