@@ -119,6 +119,22 @@ def test_frames_have_no_pixels_where_nobody_reads_them_any_more(detector: Path) 
     assert not bare.image.flags.writeable
 
 
+def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
+    analysis = Analysis(zoo.load(painter), Settings(reuse="exact"))
+    first, second = (analysis.preprocess(frame) for frame in scenes(4)[::3])
+    assert first.fitted is not None
+    assert second.fitted is not None
+    assert not np.array_equal(first.fitted, second.fitted)
+    done = analysis.infer(first)
+    assert done.outputs is not None
+    before = done.outputs[0].copy()
+    later = analysis.infer(second)
+    assert later.outputs is not None
+    assert np.array_equal(done.outputs[0], before)
+    assert not np.array_equal(later.outputs[0], before)
+    analysis.network.close()
+
+
 def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
     """Counted in the pool, through which everything that is handed on must go."""
     analysis = Analysis(zoo.load(painter), Settings(reuse="exact"))

@@ -293,7 +293,7 @@ def test_a_prediction_that_proves_false_is_learnt(monkeypatch: pytest.MonkeyPatc
 def test_a_machine_that_is_slower_in_all_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = placer(monkeypatch, profile())
     for second in range(120):
-        watch.compare(measured(watch, 1.4), float(second))
+        watch.compare(measured(watch, 2.2), float(second))
     assert watch.replans == 0
 
 
@@ -367,6 +367,22 @@ def test_a_network_is_cut_where_its_halves_weigh_the_same() -> None:
     assert 0.3 <= best_cut(model).share <= 0.7
     across = next(cut for cut in found if "c3" in cut.names)
     assert set(across.names) == {"c2", "c3"}  # the branch crosses too
+
+
+def test_the_picture_itself_never_crosses() -> None:
+    """What the head reads would have to be handed on beside it."""
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    shape = [1, 3, 8, 8]
+    names = [("image",), ("a",), ("b", "image"), ("c",)]
+    nodes = [
+        node("Add" if len(reads) > 1 else "Relu", list(reads), [name])
+        for reads, name in zip(names, ("a", "b", "c", "out"), strict=True)
+    ]
+    ends = [[value(name, onnx.TensorProto.FLOAT, shape)] for name in ("image", "out")]
+    graph = onnx.helper.make_graph(nodes, "late", *ends)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    found = list(cuts(onnx.shape_inference.infer_shapes(model)))
+    assert [cut.names for cut in found] == [("c",)]
 
 
 def test_both_halves_give_what_the_whole_gives(deep: Path) -> None:
