@@ -66,7 +66,7 @@ def choose_kept(
     budget = int(BUDGET_SHARE * naive_bytes(graph)) if budget_bytes is None else budget_bytes
     name = f"dropped within {budget} of {digest(graph)}"
     noted = None if notebook is None else notebook.get(name)
-    if noted is not None:
+    if isinstance(noted, list) and all(isinstance(each, str) for each in noted):
         with contextlib.suppress(ValueError):  # then it was of another network
             return kept(graph, storage, exports, cutoffs, frozenset(noted))
     choice = choose_transients(graph, budget, cutoffs=cutoffs, storage=storage, exports=exports)
@@ -98,7 +98,11 @@ def kept(
     cutoffs: AbstractSet[str],
     recomputed: frozenset[str],
 ) -> Keeping:
-    """What follows from dropping these. Raises UnforeseenError where that cannot be."""
+    """What follows from dropping these. Raises UnforeseenError where that cannot be, ValueError for
+    names that are no activations and for vectors, which `choose_transients` never drops."""
+    for name in sorted(recomputed):
+        if graph.shapes.get(name, ())[:2] == (1, 1):
+            raise ValueError(f"{name!r} is a vector: nothing is gained by dropping it")
     compared = frozenset(cutoffs - recomputed)
     lifetimes = analyse(graph, compared, storage=storage, exports=exports, recomputed=recomputed)
     wanted = demand(graph, storage, lifetimes.persistent, compared, recomputed, exports)

@@ -43,7 +43,7 @@ class Notebook:
         return f"<Notebook {self.path.name}, {len(self._notes)} notes>"
 
     def get(self, name: str) -> Any:
-        """What was noted under a name, None if nothing was."""
+        """What was noted under a name, None if nothing was; it may be anything that JSON can say."""
         return self._notes.get(name)
 
     def add(self, notes: dict[str, Any]) -> None:
@@ -57,12 +57,16 @@ class Notebook:
                 with tempfile.NamedTemporaryFile(
                     "w", dir=self.path.parent, suffix=".part", delete=False, encoding="utf-8"
                 ) as file:
-                    json.dump(self._notes, file)
-                os.replace(file.name, self.path)
+                    part = Path(file.name)
+                try:
+                    part.write_text(json.dumps(self._notes), "utf-8")
+                    os.replace(part, self.path)
+                finally:
+                    part.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
             found = json.loads(self.path.read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}

@@ -25,6 +25,7 @@ ROUNDS = 5
 CLOSE = 1.7  # how much more padded work a micro-kernel may have and still be tried
 CLEARLY = 0.97  # a gain that is no noise
 LEAST_BREAK_EVEN = 0.6
+LONGEST_NS = 1 << 60
 EVERYTHING = 1 << 40  # bytes: no layer takes more
 NEVER_DENSE = 2.0  # a break-even that no share reaches
 
@@ -74,12 +75,11 @@ def tune(graph: Graph, notebook: Notebook) -> Tuning:
         name = layers.get(node.outputs[0])  # an island may have more
         if name is None or name in found:
             continue
-        noted = notebook.get(name)
+        noted = read(notebook.get(name))
         if noted is None:
-            found[name] = measure(node, graph)
-            fresh[name] = [found[name].tile, found[name].dense_ns, found[name].sparse_ns]
-        else:
-            found[name] = Measured(*noted)
+            noted = measure(node, graph)
+            fresh[name] = [noted.tile, noted.dense_ns, noted.sparse_ns]
+        found[name] = noted
     notebook.add(fresh)
     dense = sparse = 0.0
     for node in graph.nodes:
@@ -89,6 +89,16 @@ def tune(graph: Graph, notebook: Notebook) -> Tuning:
             sparse += work_of(node, graph) * each.sparse_ns / max(each.dense_ns, 1)
     limit = min(max(dense / sparse, LEAST_BREAK_EVEN), 1.0) if sparse else 1.0
     return Tuning({name: found[each].tile for name, each in layers.items()}, limit)
+
+
+def read(note: object) -> Measured | None:
+    """A note of [tile, dense_ns, sparse_ns]; None for anything else."""
+    if not isinstance(note, list) or [type(number) for number in note] != [int, int, int]:
+        return None
+    tile, dense_ns, sparse_ns = note
+    if not 0 <= tile < len(TILES) or not (0 < dense_ns < LONGEST_NS and 0 < sparse_ns < LONGEST_NS):
+        return None
+    return Measured(tile, dense_ns, sparse_ns)
 
 
 def measure(node: Node, graph: Graph) -> Measured:
@@ -108,8 +118,8 @@ def measure(node: Node, graph: Graph) -> Measured:
         )
         for tile in tried
     }
-    dense = dict.fromkeys(tried, 1 << 60)
-    sparse = dict.fromkeys(tried, 1 << 60)
+    dense = dict.fromkeys(tried, LONGEST_NS)
+    sparse = dict.fromkeys(tried, LONGEST_NS)
     for _ in range(ROUNDS):
         for tile, engine in engines.items():
             at = engine.plan.cutoffs["y"]

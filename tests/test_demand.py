@@ -8,7 +8,7 @@ import pytest
 from stillframe.reuse.arena import place
 from stillframe.reuse.demand import UnforeseenError, demand, turned
 from stillframe.reuse.graph import Graph
-from stillframe.reuse.keeping import choose_kept
+from stillframe.reuse.keeping import choose_kept, kept
 from stillframe.reuse.lifetimes import naive_bytes
 from stillframe.reuse.notebook import Notebook
 from stillframe.reuse.storage import lay_out
@@ -100,5 +100,17 @@ def test_a_choice_is_noted_and_a_foreign_note_is_harmless(tmp_path: Path) -> Non
     first = choose_kept(graph, storage, frozenset(), None, notebook)
     (name,) = [note for note in notebook._notes if note.startswith("dropped")]
     assert choose_kept(graph, storage, frozenset(), None, notebook).recomputed == first.recomputed
-    notebook.add({name: ["a tensor of another network"]})
-    assert choose_kept(graph, storage, frozenset(), None, notebook).recomputed == first.recomputed
+    foreign: tuple[object, ...] = (["a tensor of another network"], [["x"]], [7], 7, {"x": 1}, "x")
+    for note in foreign:
+        notebook.add({name: note})
+        again = choose_kept(graph, storage, frozenset(), None, notebook)
+        assert again.recomputed == first.recomputed
+
+
+def test_no_vector_is_dropped() -> None:
+    net = Net()
+    graph = net.graph(net.conv(net.mean(net.input(9, 9, 3), name="g"), 8, name="y"))
+    storage = lay_out(graph)
+    assert storage.ring("g") == (1, 1, 1, 1)
+    with pytest.raises(ValueError, match="'g' is a vector"):
+        kept(graph, storage, frozenset(), frozenset(), frozenset({"g"}))

@@ -41,6 +41,27 @@ def test_a_note_decides(tmp_path: Path) -> None:
     assert tune(network, notebook) == tuning.Tuning({"a": 2}, 0.8)
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        *([99, 80, 100], [-1, 80, 100], [0.5, 80, 100], [True, 80, 100]),  # no row of TILES
+        *([2, 0, 100], [2, "80", 100], [2, 80, 1 << 70], [2, 80]),
+        *("note", 7, {"2": 80}, None),
+    ],
+    ids=str,
+)
+def test_a_note_that_makes_no_sense_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: object
+) -> None:
+    network = graph()
+    name = signature(network.nodes[0], network)
+    notebook = Notebook(tmp_path)
+    notebook.add({name: note})
+    monkeypatch.setattr(tuning, "measure", lambda *_: Measured(1, 80, 100))
+    assert tune(network, notebook) == tuning.Tuning({"a": 1}, 0.8)
+    assert Notebook(tmp_path).get(name) == [1, 80, 100]
+
+
 def test_what_is_tried_is_the_convolution_itself() -> None:
     network = graph()
     alone = excerpt(network.nodes[0], network).check()
@@ -74,7 +95,7 @@ def test_notes_of_two_processes_do_not_lose_each_other(tmp_path: Path) -> None:
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"a": '])
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": ', "[" * 200_000, '{"b": "' + chr(0) + '"}'])
 def test_a_spoilt_notebook_is_an_empty_one(tmp_path: Path, content: str) -> None:
     path = Notebook(tmp_path).path
     path.write_text(content)
@@ -82,6 +103,13 @@ def test_a_spoilt_notebook_is_an_empty_one(tmp_path: Path, content: str) -> None
     assert notebook.get("a") is None
     notebook.add({"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_notebook_that_cannot_be_replaced_leaves_no_parts(tmp_path: Path) -> None:
+    path = Notebook(tmp_path).path
+    path.mkdir()
+    Notebook(tmp_path).add({"a": 1})
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_where_nothing_can_be_written_notes_last_as_long_as_the_notebook(tmp_path: Path) -> None:
