@@ -43,7 +43,7 @@ class Notebook:
         return f"<Notebook {self.path.name}, {len(self._notes)} notes>"
 
     def get(self, name: str) -> Any:
-        """What was noted under a name, None if nothing was; it may be anything that JSON can say."""
+        """What was noted under a name, None if nothing was; anything that JSON can say."""
         return self._notes.get(name)
 
     def add(self, notes: dict[str, Any]) -> None:
