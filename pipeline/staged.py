@@ -19,7 +19,7 @@ from stillframe.pipeline.pacing import Pacer
 from stillframe.pipeline.pipeline import SOURCE, Pipeline
 from stillframe.pipeline.placement import LIVE_WINDOWS, Placer, Wish
 from stillframe.pipeline.planner import AIMS, INFER, SECOND, Aim, Candidate, Cost, Profile
-from stillframe.pipeline.probe_costs import Draw, Replayed, made, probe, read, speeds
+from stillframe.pipeline.probe_costs import FRAMES, Draw, Replayed, made, probe, read, speeds
 from stillframe.pipeline.processors import PROVIDERS, Machine, Processor
 from stillframe.pipeline.settings import Settings
 from stillframe.pipeline.source_info import Source
@@ -181,7 +181,8 @@ class Staged:
         look = self.analysis.look
         look.model = model.for_source(*first[0].image.shape[:2])
         self.placer.engine(self.analysis)
-        return source if live else Replayed(first, source)
+        goes_on = live and len(first) == FRAMES  # by now there are newer ones
+        return source if goes_on else Replayed(first, source)
 
     def _say(self, line: str) -> None:
         self.decisions.append(line)
@@ -235,11 +236,13 @@ class Staged:
 
 
 def lower_priority(nice: int) -> str:
-    """Every thread of this process goes behind others, those of FFmpeg too; threads that start
-    later inherit it. -> why not, where it is denied."""
-    for task in Path("/proc/self/task").iterdir() if hasattr(os, "setpriority") else ():
+    """Every thread of this process goes behind others, those of FFmpeg too, and does not push
+    another aside when it wakes; threads that start later inherit it. -> why not, where denied."""
+    tasks = Path("/proc/self/task")
+    for task in tasks.iterdir() if tasks.exists() else ():
         try:
             os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+            os.sched_setscheduler(int(task.name), os.SCHED_BATCH, os.sched_param(0))
         except ProcessLookupError:  # it ended just now
             continue
         except OSError as error:

@@ -1,7 +1,10 @@
 """The planner on made-up profiles: prediction, choice, hysteresis; and what a run does then."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -514,10 +517,34 @@ def test_a_run_is_planned_and_says_so(aim: str, run: Run) -> None:
 
 
 def test_a_share_is_planned_and_paced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillframe.pipeline.staged.NICE", 0)  # this process has more to do
+    lowered: list[int] = []  # not really: this process has more to do
+    monkeypatch.setattr(
+        "stillframe.pipeline.staged.lower_priority", lambda nice: lowered.append(nice) or ""
+    )
     code, told, metrics = run("--cpu-share", "60%", "--reuse", "frame")
     assert code == 0, told
     assert metrics["placement"]["aim"] == "share"
+    assert lowered == [10]
+
+
+def test_priority_is_really_lowered() -> None:
+    code = (
+        "import os, threading; from stillframe.pipeline.staged import lower_priority\n"
+        "thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.start()\n"
+        "assert not lower_priority(7)\n"
+        "for each in (threading.get_native_id(), thread.native_id):\n"
+        "    print(os.getpriority(os.PRIO_PROCESS, each), os.sched_getscheduler(each))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["7", str(os.SCHED_BATCH)] * 2
+
+
+def test_a_live_source_is_planned_and_gives_its_newest_frames(run: Run) -> None:
+    code, told, metrics = run("--policy", "newest", "--aim", "latency", "--reuse", "frame")
+    assert code == 0, told
+    assert metrics["window"] in (1, 2, 3)
+    assert 0 < metrics["frames"] <= FRAMES - metrics["dropped"]
+    assert run("--policy", "block")[2]["frames"] == FRAMES
 
 
 def test_what_is_pinned_by_hand_is_checked_and_told(run: Run) -> None:
