@@ -135,6 +135,23 @@ def test_a_closed_stream_loses_no_result_unseen(closed: str, code: int) -> None:
     assert ("centerface" in told.stdout) == (code == 0)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("models list >/dev/full", 5), ("--version >/dev/full", 5), ("nonsense 2>/dev/full", 2)],
+)
+def test_a_full_output_is_an_output_fault(command: str, code: int, buffered: str) -> None:
+    told = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m stillframe {command}'],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": buffered},
+    )
+    assert told.returncode == code
+    assert ("No space left on device" in told.stderr) == (code == 5)
+
+
 def test_the_console_script_is_the_module() -> None:
     script = os.path.join(os.path.dirname(sys.executable), "stillframe")
     told = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)

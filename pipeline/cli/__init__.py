@@ -7,6 +7,8 @@
 Standard output carries data only; everything for people goes to standard error.
 """
 
+import contextlib
+import errno
 import io
 import os
 import sys
@@ -31,6 +33,7 @@ from stillframe.pipeline.cli.tune import tune
 
 INTERNAL_FAULT = 1
 USAGE_FAULT = 2
+UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REPORT = "this is a fault of stillframe: please report it with the traceback that --debug shows"
 DEBUG = "STILLFRAME_DEBUG"
 COMPLETION = "_STILLFRAME_COMPLETE"
@@ -93,14 +96,9 @@ def status(arguments: Sequence[str]) -> int:
     # The base class of all that can be wrong with a command line; Typer does not export it.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
-        command = typer.main.get_command(app)
-        with command.make_context("stillframe", _routed(arguments)) as context:
-            command.invoke(context)
+        code = _run(arguments)
         sys.stdout.flush()
-    except typer.Exit as stop:
-        return stop.exit_code
-    except io.UnsupportedOperation:  # what `_fill_closed_streams` put there
-        return status_of(SinkError("standard output is closed: nowhere to write results to"))
+        return code
     except BrokenPipeError:
         _leave_stdout()
         return 0
@@ -114,9 +112,38 @@ def status(arguments: Sequence[str]) -> int:
         _complain(error.format_message(), error)
         return USAGE_FAULT
     except Exception as error:
+        fault = _output_fault(error)
+        if fault is not None:
+            return status_of(fault)
         _complain(f"{type(error).__name__}: {error}; {REPORT}", error)
         return INTERNAL_FAULT
+
+
+def _run(arguments: Sequence[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("stillframe", _routed(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as stop:
+        return stop.exit_code
     return 0
+
+
+def _output_fault(error: Exception) -> SinkError | None:
+    """The fault of an output that an error tells of; None where it tells of another."""
+    if isinstance(
+        error, io.UnsupportedOperation
+    ):  # raised by what `_fill_closed_streams` put there
+        closed = "standard output is closed: nowhere to write results to"
+        return None if sys.stdout.writable() else SinkError(closed)
+    if isinstance(error, OSError) and error.errno in UNWRITTEN:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _leave_stdout()
+        where = error.filename or "standard output, or a file"
+        return SinkError(f"{where}: could not be written: {error.strerror}")
+    return None
 
 
 def status_of(error: StillframeError) -> int:
@@ -136,6 +163,7 @@ def _fill_closed_streams() -> None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
             if stream.fileno() != number:
                 os.dup2(stream.fileno(), number)
+            os.set_inheritable(number, True)  # as standard streams are
             setattr(sys, name, stream)
 
 
@@ -149,9 +177,10 @@ def _routed(arguments: Sequence[str]) -> list[str]:
 
 
 def _complain(message: str, error: BaseException) -> None:
-    if os.environ.get(DEBUG):
-        traceback.print_exception(error)
-    print(f"stillframe: error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where nobody can be told, the exit code still says it
+        if os.environ.get(DEBUG):
+            traceback.print_exception(error)
+        print(f"stillframe: error: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _leave_stdout() -> None:
