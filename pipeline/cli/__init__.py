@@ -7,14 +7,13 @@
 Standard output carries data only; everything for people goes to standard error.
 """
 
-import contextlib
 import errno
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -100,7 +99,7 @@ def status(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _leave_stdout()
+        _leave(sys.stdout)
         return 0
     except signals.Interrupted as interruption:
         return interruption.exit_code
@@ -140,7 +139,7 @@ def _output_fault(error: Exception) -> SinkError | None:
         try:
             sys.stdout.flush()
         except OSError:
-            _leave_stdout()
+            _leave(sys.stdout)
         where = error.filename or "standard output, or a file"
         return SinkError(f"{where}: could not be written: {error.strerror}")
     return None
@@ -177,14 +176,16 @@ def _routed(arguments: Sequence[str]) -> list[str]:
 
 
 def _complain(message: str, error: BaseException) -> None:
-    with contextlib.suppress(OSError):  # where nobody can be told, the exit code still says it
+    try:
         if os.environ.get(DEBUG):
             traceback.print_exception(error)
         print(f"stillframe: error: {' '.join(message.split())}", file=sys.stderr)
+    except OSError:  # where nobody can be told, the exit code still says it
+        _leave(sys.stderr)
 
 
-def _leave_stdout() -> None:
+def _leave(stream: TextIO) -> None:
     """Nobody reads it any more; what is still buffered must not fail again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
