@@ -82,8 +82,10 @@ class Search:
         return self._short(outcome, none, self.aim) <= 0
 
     def holds(self, outcome: Outcome, none: Outcome | None) -> bool:
-        """The same for frames that the search did not see: nothing need be in hand."""
-        return self._short(outcome, none, self.wanted) <= 0
+        """The same for frames that the search did not see: nothing need be in hand, and where they
+        do not agree even without a tolerance, no smaller one would help."""
+        aim = self.wanted if none is None else min(self.wanted, none.quality)
+        return self._short(outcome, none, aim) <= 0
 
     def _short(self, outcome: Outcome, none: Outcome | None, aim: float) -> float:
         steady = aim

@@ -92,6 +92,15 @@ def test_agreement_must_be_steady() -> None:
     assert noisy.uniform is not None
 
 
+def test_frames_to_check_on_ask_for_no_more_than_they_can_give() -> None:
+    search = Search(made_up, 0.98)
+    fair, poor = Outcome(0.1, 0.1, 0.985, 0.985), Outcome(0.1, 0.1, 0.97, 0.97)
+    assert search.holds(fair, None)
+    assert not search.agrees(fair, None)
+    assert not search.holds(poor, Outcome(0.3, 0.0, 0.99, 0.99))
+    assert search.holds(poor, Outcome(0.3, 0.0, 0.965, 0.97))
+
+
 def test_stopping_keeps_the_best_so_far() -> None:
     turns = iter(range(100))
 
