@@ -96,7 +96,7 @@ class Placer:
         self._judging = False
         ranked = plan(profile, wish, windows)
         self.now = ranked[0]
-        self._say(f"placed: {self._facts(self.now)}; best of {len(ranked)}{_next(ranked)}")
+        self._say(f"placed: {self._facts(self.now)}; best of {len(ranked)}{self._next(ranked)}")
         if len(profile.cores) == 1:
             self._say("one core only: stages share it, nothing is placed apart")
 
@@ -324,6 +324,9 @@ class Placer:
             f" {prediction.latency_ms:.1f} ms latency)"
         )
 
+    def _next(self, ranked: list[Prediction]) -> str:
+        return f", next {self._facts(ranked[1])}" if len(ranked) > 1 else ""
+
     def _say(self, line: str) -> None:
         self.decisions.append(line)
         self._told(line)
@@ -332,9 +335,3 @@ class Placer:
 def _way(candidate: Candidate) -> tuple[Granularity, bool]:
     """What ways to run have in common of which a prediction proved false together."""
     return candidate.infer, candidate.window == 1
-
-
-def _next(ranked: list[Prediction]) -> str:
-    if len(ranked) < 2:
-        return ""
-    return f", next {ranked[1].candidate} at {ranked[1].frame_ms:.1f} ms"

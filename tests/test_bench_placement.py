@@ -71,6 +71,7 @@ def rows() -> dict[str, dict[str, Any]]:
     found |= {"overlapped reuse x1": row(32), "overlapped reuse x2": row(40)}
     for others in range(4):
         found[f"static {others}"] = row(50, p95=100 * (others + 1))
+        found[f"all cores {others}"] = row(50, p95=200 * (others + 1))
         found[f"replanned {others}"] = row(50, p95=50 * (others + 1))
     found["full, playback"] = row(30, playback={"due": 300, "dropped": 150})
     found["half, playback"] = row(60, playback={"due": 300, "dropped": 3}, cpu_share=0.48)
@@ -84,6 +85,7 @@ def test_ratios_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["overlap_against_slowest_stage"] == pytest.approx(30 / 32)
     assert found["around_network_share"] == pytest.approx(0.5)
     assert set(found["replanned_p95_against_static"].values()) == {0.5}
+    assert set(found["replanned_p95_against_all_cores"].values()) == {0.25}
     assert found["dropped_by_playback"] == {"full, playback": 0.5, "half, playback": 0.01}
     assert found["measured_share_at_50"] == 0.48
 

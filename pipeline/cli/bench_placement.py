@@ -11,6 +11,12 @@ from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
 
+LINES = (
+    ("all cores", "each layer on all cores", "#9a8fb0"),
+    ("static", "the first plan, kept", "#b8705b"),
+    ("replanned", "the plan, watched", "#3f8f6b"),
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,7 +43,7 @@ def bench_placement(
     """One core and several, alone and beside others; a static plan and one that is watched.
 
     The processes that compete, and the video that plays, are started and ended by this command.
-    There are about 20 conditions, of 8 s more than --seconds each, and 13 for each of --settings.
+    There are about 25 conditions, of 8 s more than --seconds each, and 13 for each of --settings.
     """
     from stillframe.pipeline.bench_placement import questions
     from stillframe.pipeline.bench_rivals import is_there
@@ -89,9 +95,9 @@ def draw(found: "Mapping[str, Any]", path: Path) -> None:
     names = ["sequential", "one_core", *(n for n in rows if n.startswith("overlapped "))]
     speed.barh(names[::-1], [rows[n]["frame_ms"] for n in names[::-1]], color="#5b8db8")
     speed.set_xlabel("ms a frame")
-    for name, colour in (("static", "#b8705b"), ("replanned", "#3f8f6b")):
+    for name, words, colour in LINES:
         values = [rows[f"{name} {others}"]["latency_p95_ms"] for others in range(4)]
-        latency.plot(range(4), values, "o-", color=colour, label=f"{name} plan")
+        latency.plot(range(4), values, "o-", color=colour, label=words)
     latency.set_xlabel("competing processes")
     latency.set_xticks(range(4))
     latency.set_ylabel("p95 latency, ms")
