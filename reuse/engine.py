@@ -1,6 +1,6 @@
 """Running a plan: take the feeds in, walk the regions, rerun the islands whose inputs changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
+from stillframe.errors import UsageError
 from stillframe.reuse.kernels import table as t
 from stillframe.reuse.kernels.border import COMPARE, EVERYTHING, LISTED, take_in
 from stillframe.reuse.kernels.walk import walk
@@ -18,6 +19,7 @@ from stillframe.reuse.workers import Workers
 
 Array = NDArray[Any]
 
+CPU_ONLY = ("CPUExecutionProvider",)
 BREAK_EVEN = 0.85  # share of the multiply-adds above which finding them costs more than it saves
 MARGIN = 0.9  # a share of changed input that led there stands for all above this part of it
 RELAX = 1.005  # how the limit grows with each dense step, so that it is tried again
@@ -43,7 +45,13 @@ class Engine:
     Not thread-safe: a session holds a lock around it.
     """
 
-    def __init__(self, plan: Plan, workers: Workers, break_even: float | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        workers: Workers,
+        break_even: float | None = None,
+        island_providers: Sequence[Any] = CPU_ONLY,
+    ) -> None:
         self.plan = plan
         self._workers = workers
         self._break_even = BREAK_EVEN if break_even is None else break_even
@@ -70,7 +78,7 @@ class Engine:
         self._none = np.zeros((len(plan.instructions), 2), np.int64)
         self._bands = self._none
         self._islands = {
-            id(step): _island_session(step, workers.count)
+            id(step): _island_session(step, workers.count, island_providers)
             for step in plan.steps
             if isinstance(step, IslandStep)
         }
@@ -234,9 +242,19 @@ class Engine:
         return changed
 
 
-def _island_session(step: IslandStep, threads: int) -> InferenceSession:
+def _island_session(step: IslandStep, threads: int, providers: Sequence[Any]) -> InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return InferenceSession(step.node.attrs["model"], options, providers=["CPUExecutionProvider"])
+    return InferenceSession(step.node.attrs["model"], options, providers=list(providers))
+
+
+def checked(providers: Sequence[Any]) -> Sequence[Any]:
+    """The providers, in ONNX Runtime's form. Raises UsageError for one that it does not have."""
+    here = ort.get_available_providers()
+    for each in providers:
+        name = each if isinstance(each, str) else each[0]
+        if name not in here:
+            raise UsageError(f"island provider {name}: not here; there is {', '.join(here)}")
+    return providers

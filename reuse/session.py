@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
 from stillframe.errors import UsageError
-from stillframe.reuse.engine import Engine, StepStats
+from stillframe.reuse.engine import CPU_ONLY, Engine, StepStats, checked
 from stillframe.reuse.from_onnx import compile_graph, fingerprint
 from stillframe.reuse.graph import Graph, Port
 from stillframe.reuse.memory import MemoryReport, report
@@ -56,6 +56,8 @@ class ReuseSession:
         what costs least; None: three fifths of what keeping every activation takes. A budget that
         no choice can meet is told in `notes`.
 
+    island_providers: ONNX Runtime's, for what our engine leaves to it; None: the CPU.
+
     sess_options, providers and provider_options are taken for the sake of code that was written
     for InferenceSession; a thread count in sess_options is used, providers are not.
 
@@ -76,6 +78,7 @@ class ReuseSession:
         threads: int | None = None,
         cpus: Sequence[int] = (),
         break_even: float | None = None,
+        island_providers: Sequence[Any] | None = None,
         memory_budget: int | None = None,
         **_: Any,
     ) -> None:
@@ -101,7 +104,7 @@ class ReuseSession:
         self._magnitudes: dict[str, float] = {}
         self._until_measured = 0  # dense steps before the magnitudes are measured again
         self._measured = 0  # how often they were
-        self._break_even = break_even
+        self._break_even, self._islands_on = break_even, checked(island_providers or CPU_ONLY)
         if memory_budget is not None and memory_budget < 0:
             raise UsageError(f"memory budget: expected bytes >= 0, got {memory_budget}")
         self._memory_budget = memory_budget
@@ -312,7 +315,7 @@ class ReuseSession:
             notebook=notebook,
         )
         break_even = tuned.break_even if self._break_even is None else self._break_even
-        self._engine = Engine(plan, self._workers, break_even)
+        self._engine = Engine(plan, self._workers, break_even, self._islands_on)
         self._until_measured = self._measured = 0
         self._shapes = dict(shapes)
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError, UsageError
+from stillframe.reuse import engine as engine_module
 from stillframe.reuse.engine import Engine
 from stillframe.reuse.session import RecompiledWarning, ReuseSession
 from tests.graph_cases import model
@@ -105,6 +107,23 @@ def test_an_unchanged_frame_touches_no_layer_and_no_island() -> None:
         _, second = session.step({"x": picture.copy()})
         assert (first.dense, first.islands_run) == (True, 1)
         assert (second.changed, second.work, second.islands_run) == (0.0, 0.0, 0)
+
+
+def test_islands_run_on_the_provider_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    real = engine_module.InferenceSession
+
+    def noted(*arguments: Any, providers: list[Any], **more: Any) -> Any:
+        asked.extend(providers)
+        return real(*arguments, providers=["CPUExecutionProvider"], **more)
+
+    monkeypatch.setattr(engine_module, "InferenceSession", noted)
+    wanted = ("CPUExecutionProvider", {"use_arena": "0"})
+    with ReuseSession(net(heads=True), threads=1, island_providers=[wanted]) as session:
+        session.run(None, {"x": frame()})
+    assert asked == [wanted]
+    with pytest.raises(UsageError, match=r"island provider Imaginary: not here; there is .*CPU"):
+        ReuseSession(net(heads=True), island_providers=["Imaginary"])
 
 
 def test_a_change_map_says_where_to_look() -> None:
