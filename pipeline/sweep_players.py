@@ -4,7 +4,7 @@ Most rows are a `Settings`, so they are exactly what `stillframe run` does with 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -228,42 +228,51 @@ def players(
 ) -> tuple[PlayerRow, ...]:
     """All rows but the anchor."""
 
-    def runs(name: str, title: str, family: Family, options: str, settings: Settings) -> PlayerRow:
+    def runs(name: str, title: str, family: Family, settings: Settings) -> PlayerRow:
+        options = options_of(settings, profile_path)
         return PlayerRow(name, title, family, lambda m: RunnerPlayer(m, settings), options)
 
-    def layer(name: str, title: str, family: Family, options: str, **more: object) -> PlayerRow:
-        settings = replace(Settings(reuse="layer", threads=threads), **more)  # type: ignore[arg-type]
-        return runs(name, title, family, f"--reuse layer {options}", settings)
-
-    off = Settings(reuse="off", threads=threads)
-    rows = [runs("off", "everything, ONNX Runtime", "dense", "--reuse off", off)]
-    if profile is not None:
-        settings = Settings(reuse="layer", threads=threads, profile=profile)
-        where = f"--profile {profile_path}"
-        rows.append(runs("profile", f"profile {profile_path}", "profile", where, settings))
-    rows += [
-        layer(f"reuse-{share:g}", f"tolerance {share:g}", "reuse", f"--tolerance {share:g}",
-              tolerance=share)
-        for share in TOLERANCES
-    ]  # fmt: skip
-    exact = Settings(reuse="exact", threads=threads)
-    rows.append(runs("exact", "exact", "exact", "--reuse exact", exact))
-    still = Settings(reuse="frame", threads=threads)
-    rows.append(runs("frame", "whole frames only", "frame", "--reuse frame", still))
-    rows += [
-        layer(f"gate-{name}", f"tolerance 0.1, gate {name}", "gate",
-              f"--tolerance 0.1 --gate {name}", gating=gate)
-        for name, gate in GATES.items()
-    ]  # fmt: skip
-    rows.append(
-        layer("gate-alone", "gate alone, no tolerance", "gate", "--tolerance 0", tolerance=0.0)
+    off, frame, layer, exact = (
+        Settings(reuse=reuse, threads=threads) for reuse in ("off", "frame", "layer", "exact")
     )
+    rows = [runs("off", "everything, ONNX Runtime", "dense", off)]
+    if profile is not None:
+        tuned = replace(layer, profile=profile)
+        rows.append(runs("profile", f"profile {profile_path}", "profile", tuned))
+    for share in TOLERANCES:
+        at = replace(layer, tolerance=share)
+        rows.append(runs(f"reuse-{share:g}", f"tolerance {share:g}", "reuse", at))
+    rows.append(runs("exact", "exact", "exact", exact))
+    rows.append(runs("frame", "whole frames only", "frame", frame))
+    for name, gate in GATES.items():
+        title = f"tolerance {layer.tolerance:g}, gate {name}"
+        rows.append(runs(f"gate-{name}", title, "gate", replace(layer, gating=gate)))
+    alone = replace(layer, tolerance=0.0)
+    rows.append(runs("gate-alone", "gate alone, no tolerance", "gate", alone))
     for every in SKIPS:
         skipping = replace(off, every=every)
-        options = f"--reuse off --every {every}"
-        rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", options, skipping))
+        rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", skipping))
     rows += [_tracked(off, every) for every in SKIPS]
     return tuple(rows)
+
+
+def options_of(settings: Settings, profile_path: Path | None = None) -> str:
+    """What to give `stillframe run` for these settings, threads left out."""
+    parts = [f"--reuse {settings.reuse}"]
+    if settings.profile is not None:
+        parts.append(f"--profile {profile_path}")
+    elif settings.reuse == "layer":
+        parts.append(f"--tolerance {settings.tolerance:g}")
+    if settings.gating is not None:
+        usual = GateSettings()
+        parts += [
+            f"--gate {each.name}={getattr(settings.gating, each.name):g}"
+            for each in fields(GateSettings)
+            if getattr(settings.gating, each.name) != getattr(usual, each.name)
+        ]
+    if settings.every > 1:
+        parts.append(f"--every {settings.every}")
+    return " ".join(parts)
 
 
 def _tracked(off: Settings, every: int) -> PlayerRow:

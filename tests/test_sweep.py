@@ -17,9 +17,11 @@ from stillframe.pipeline import sweep as sweeping
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.quality import overlap
 from stillframe.pipeline.report_frames import moments
+from stillframe.pipeline.settings import Settings
 from stillframe.pipeline.sweep import Sweep
-from stillframe.pipeline.sweep_players import chosen, follow, players
+from stillframe.pipeline.sweep_players import chosen, follow, options_of, players
 from stillframe.pipeline.sweep_truth import of_known, true_boxes
+from stillframe.reuse.change import GateSettings
 from tests.test_session import net
 
 CLIP = "sample:plaza?size=128x96&seconds=1&fps=12"
@@ -138,6 +140,14 @@ def test_the_command_line_can_be_pasted() -> None:
     assert sweeping.command(TABLE, row) == (
         "stillframe run 'a b.mp4' --model m --reuse layer --tolerance 0.1 --threads 1"
     )
+
+
+def test_options_say_what_the_settings_are() -> None:
+    gate = GateSettings(pixel=3.5, margin=2)
+    settings = Settings(reuse="layer", tolerance=0.07, gating=gate)
+    assert options_of(settings) == "--reuse layer --tolerance 0.07 --gate pixel=3.5 --gate margin=2"
+    assert options_of(Settings(reuse="off", every=4)) == "--reuse off --every 4"
+    assert options_of(Settings(reuse="exact")) == "--reuse exact"
 
 
 def test_options_of_every_player_are_those_of_run(path: Path, tmp_path: Path) -> None:
