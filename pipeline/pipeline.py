@@ -1,6 +1,7 @@
 """A pipeline: a source and stages, each in a thread of its own, all under way at the same time."""
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from stillframe.pipeline.cores import quota, read_cores
 from stillframe.pipeline.meter import RECENT, Meter
 from stillframe.pipeline.pinning import Pin, pin
 from stillframe.pipeline.processors import Machine
+from stillframe.pipeline.source import open_source
 from stillframe.pipeline.stage import SKIP, Parcel, Stage, Work, Worker, named, settle
 
 __all__ = ["SKIP", "Pipeline", "Stage"]
@@ -26,14 +28,14 @@ SOURCE = "decode"
 class Pipeline:
     """Iterates over what comes out of the last stage; a context manager.
 
-        with stillframe.Pipeline(stillframe.frames("a.mp4"), [shrink, count]) as pipeline:
+        with stillframe.Pipeline("a.mp4", [shrink, count]) as pipeline:
             for item in pipeline: ...
 
-    source: any iterable; it is read in the thread of a stage called "decode". Where it has a
-    `close`, that must unblock it. stages: `Stage`s, or plain functions from one item to the next.
-    window: items under way at once; 1: one after the other. place: stage -> a text such as "cpu:0".
-    nice: how far below others all threads run. pace: asked before each item for seconds to wait.
-    limit: items to read.
+    source: what `stillframe run` takes, or any iterable; it is read in the thread of a stage called
+    "decode". Where an iterable has a `close`, that must unblock it. stages: `Stage`s, or plain
+    functions from one item to the next. window: items under way at once; 1: one after the other.
+    place: stage -> a text such as "cpu:0". nice: how far below others all threads run. pace: asked
+    before each item for seconds to wait. limit: items to read.
 
     Items keep their order. Where a stage raises, returns nothing or takes longer than its deadline,
     everything ends at once and the failure is raised here, with the stage's name. What a source
@@ -46,7 +48,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: Iterable[Any],
+        source: Iterable[Any] | str | os.PathLike[str],
         stages: Sequence[Stage | Work],
         *,
         window: int | None = None,
@@ -60,7 +62,9 @@ class Pipeline:
         if len(set(names)) < len(names):
             raise UsageError(f"pipeline: every stage needs a name of its own, got {names}")
         cores = _placed(place or {}, names)
-        self._source = source
+        if isinstance(source, str | os.PathLike):
+            source = open_source(source)
+        self._source: Iterable[Any] = source
         self._source_cores = cores.get(SOURCE, frozenset())
         self._nice, self._pace, self._limit = nice, pace, limit
         self.window = Window(len(chain) + 2 if window is None else window)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import stillframe
 from stillframe.models import zoo
 from stillframe.models.results import Detections, Picture
 from stillframe.pipeline.frame import Frame
@@ -21,6 +22,7 @@ from stillframe.pipeline.settings import MODES, Reuse, Settings
 from stillframe.pipeline.stages import Analysis, Drawn, drawing, encoding, without_pixels
 from stillframe.pipeline.step import Step
 from tests import networks
+from tests.hostile import media
 
 
 def scenes(count: int, **flags: Any) -> list[Frame]:
@@ -117,6 +119,16 @@ def test_frames_have_no_pixels_where_nobody_reads_them_any_more(detector: Path) 
     bare = without_pixels(scenes(1)[0])
     assert not bare.image.any()
     assert not bare.image.flags.writeable
+
+
+def test_plain_functions_on_a_file(tmp_path: Path) -> None:
+    clip = media.clip(tmp_path / "clip.mp4", 12)
+
+    def number(frame: stillframe.Frame) -> int:
+        return media.number_of(frame.image)
+
+    with stillframe.Pipeline(clip, [number, str]) as pipeline:
+        assert list(pipeline) == [str(n) for n in range(12)]
 
 
 def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
