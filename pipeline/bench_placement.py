@@ -311,6 +311,8 @@ def questions(
             f"each layer on all cores, {number} others",
             granularity=single.replace("x1", f"x{cores}"), window=1, rivals=number,
         )  # fmt: skip
+    with children([playback(clip, seconds)]) as (player,):
+        rows["alone, playback"] = {"playback": played(player, seconds + 60)}
     rows["full, playback"] = ask("no cap, a video plays", aim="throughput", plays=True)
     rows["half, playback"] = ask("50 % share, a video plays", aim="share", share=0.5, plays=True)
     return {"rows": rows, **figures(rows), "planner": planner(ask, rows, settings, cores, reuse)}
@@ -329,7 +331,7 @@ def figures(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {n: rows[f"replanned {n}"][p95] / rows[f"{name} {n}"][p95] for n in range(4)}
 
     dropped = {}
-    for name in ("full, playback", "half, playback"):
+    for name in ("alone, playback", "full, playback", "half, playback"):
         seen = rows[name]["playback"]
         dropped[name] = seen["dropped"] / max(1, seen["due"])
     return {

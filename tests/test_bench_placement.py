@@ -73,6 +73,7 @@ def rows() -> dict[str, dict[str, Any]]:
         found[f"static {others}"] = row(50, p95=100 * (others + 1))
         found[f"all cores {others}"] = row(50, p95=200 * (others + 1))
         found[f"replanned {others}"] = row(50, p95=50 * (others + 1))
+    found["alone, playback"] = {"playback": {"due": 300, "dropped": 0}}
     found["full, playback"] = row(30, playback={"due": 300, "dropped": 150})
     found["half, playback"] = row(60, playback={"due": 300, "dropped": 3}, cpu_share=0.48)
     return found
@@ -86,7 +87,11 @@ def test_ratios_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["around_network_share"] == pytest.approx(0.5)
     assert set(found["replanned_p95_against_static"].values()) == {0.5}
     assert set(found["replanned_p95_against_all_cores"].values()) == {0.25}
-    assert found["dropped_by_playback"] == {"full, playback": 0.5, "half, playback": 0.01}
+    assert found["dropped_by_playback"] == {
+        "alone, playback": 0.0,
+        "full, playback": 0.5,
+        "half, playback": 0.01,
+    }
     assert found["measured_share_at_50"] == 0.48
 
 
@@ -104,7 +109,7 @@ def test_the_chart_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the chart needs the extra `plot`")
     from stillframe.pipeline.cli.bench_placement import draw
 
-    found = {"rows": rows(), "dropped_by_playback": {"full": 0.5, "half": 0.01}}
+    found = {"rows": rows(), "dropped_by_playback": {"alone": 0.0, "full": 0.5, "half": 0.01}}
     draw(found, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size > 10_000
 
