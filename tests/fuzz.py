@@ -4,7 +4,8 @@
 
 What `tests/test_engine.py` does with a few seeds: between frames all transients are filled with
 NaN, and every output of every frame must be, bit for bit, what a dense step gives, and near to what
-plain NumPy gives. Prints the seed of each failure; exit code 1 if there was one.
+plain NumPy gives. Each network comes twice, the second time with islands and more inputs, and once
+more with tensors dropped at random. Prints the seed of each failure; exit code 1 if there was one.
 """
 
 import argparse
@@ -18,23 +19,25 @@ from stillframe.reuse.engine import Engine
 from stillframe.reuse.plan import compile_plan
 from stillframe.reuse.workers import Workers
 from tests.random_graphs import random_graph
-from tests.test_engine import KEEP_ALL, bits, clip, poison
+from tests.test_engine import KEEP_ALL, bits, clip, drop_any, poison
 
 BUDGETS = (None, 0, KEEP_ALL)
 FRAMES = 8
 
 
-def fault(seed: int, pools: list[Workers]) -> str | None:
+def fault(seed: int, pools: list[Workers], wide: bool) -> str | None:
     """What is wrong with the network of this seed, None: nothing."""
-    graph = random_graph(seed)
+    graph = random_graph(seed, wide=wide)
     workers = pools[seed % len(pools)]
     dense = Engine(compile_plan(graph, 1, memory_budget=KEEP_ALL), pools[0])
     plans = [compile_plan(graph, workers.count, memory_budget=budget) for budget in BUDGETS]
+    dropping = drop_any(graph, seed)
+    plans.append(compile_plan(graph, workers.count, memory_budget=KEEP_ALL, notebook=dropping))
     engines = [Engine(plan, workers) for plan in plans]
     for number, feeds in enumerate(clip(graph, seed, FRAMES)):
         dense.step(feeds, dense=True)
         expected = oracle.run(graph, feeds) if number == 0 else {}
-        for budget, plan, engine in zip(BUDGETS, plans, engines, strict=True):
+        for budget, plan, engine in zip((*BUDGETS, dropping), plans, engines, strict=True):
             if number:
                 poison(plan)
             engine.step(feeds)
@@ -62,10 +65,11 @@ def main() -> int:
     end = time.monotonic() + 60 * asked.minutes
     seed, faults = asked.seed, 0
     while time.monotonic() < end:
-        found = fault(seed, pools)
-        if found:
-            faults += 1
-            print(f"seed {seed}: {found}", flush=True)
+        for wide in (False, True):
+            found = fault(seed, pools, wide)
+            if found:
+                faults += 1
+                print(f"seed {seed}{' wide' * wide}: {found}", flush=True)
         seed += 1
     print(f"{seed - asked.seed} networks from seed {asked.seed} on, {faults} with a fault")
     return int(faults > 0)

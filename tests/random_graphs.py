@@ -1,12 +1,13 @@
 """Small random networks in the engine's operators, for fuzzing: odd sizes, many joined branches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from stillframe.reuse import resizing
-from stillframe.reuse.graph import Act, Array, Graph, Node, Port, Shape
+from stillframe.reuse.graph import ISLAND, Act, Array, Graph, Node, Port, Shape
 from stillframe.reuse.ops import OPS
 
 ACTS = (
@@ -249,6 +250,32 @@ def blocks(build: Builder) -> bool:
     return False
 
 
+def island(build: Builder) -> bool:
+    """What only ONNX Runtime can run, point by point; rounding takes small changes back."""
+    name, output = build.tensor(), f"t{len(build.nodes)}"
+    shape = [1, *build.shapes[name]]
+    steps = build.pick(([("Sin", name, output)], [("Sin", name, "i"), ("Round", "i", output)]))
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node(op, [read], [written]) for op, read, written in steps],
+        "island",
+        [value(name, TensorProto.FLOAT, shape)],
+        [value(output, TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    attrs = {
+        "model": model.SerializeToString(),
+        "reason": "no such operator",
+        "reads": (port(name, build.shapes[name]),),
+        "writes": (port(output, build.shapes[name]),),
+        "nodes": tuple(op for op, _, _ in steps),
+    }
+    build.nodes.append(Node(ISLAND, (name,), (output,), attrs))
+    build.shapes[output] = build.shapes[name]
+    build.tensors.append(output)
+    return True
+
+
 KINDS: tuple[tuple[float, Callable[[Builder], bool]], ...] = (
     (6, conv),
     (3, pool),
@@ -265,33 +292,61 @@ KINDS: tuple[tuple[float, Callable[[Builder], bool]], ...] = (
     (3, blocks),
 )
 """How often each kind of node is tried, and what adds it."""
+ISLANDS = (1.5, island)
 
 
-def random_graph(seed: int, *, nodes: int = 14, size: tuple[int, int] | None = None) -> Graph:
+def random_graph(
+    seed: int, *, nodes: int = 14, size: tuple[int, int] | None = None, wide: bool = False
+) -> Graph:
     """A checked graph of at least `nodes` nodes with one input "x", (H, W, C) of size or random.
 
     The same seed gives the same graph. Its outputs are all tensors that no node reads, and one
-    that others read as well.
+    that others read as well. wide: up to two more inputs, of the same size or vectors, and islands.
     """
     rng = np.random.default_rng(seed)
     height, width = size or (int(rng.integers(5, 20)), int(rng.integers(5, 20)))
     build = Builder(rng, (height, width, int(rng.integers(1, 5))))
-    weights = np.array([weight for weight, _ in KINDS])
+    for number in range(build.number(0, 2) if wide else 0):
+        name = f"x{number}"
+        build.shapes[name] = (height, width, build.number(1, 4))
+        if build.chance(0.2):
+            build.shapes[name] = (1, 1, build.shapes["x"][2])
+        build.tensors.append(name)
+    kinds = (*KINDS, ISLANDS) if wide else KINDS
+    weights = np.array([weight for weight, _ in kinds])
     while len(build.nodes) < nodes:
-        _, kind = KINDS[int(rng.choice(len(KINDS), p=weights / weights.sum()))]
+        _, kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         kind(build)
     read = {name for node in build.nodes for name in node.inputs}
-    outputs = [node.output for node in build.nodes if node.output not in read]
-    inner = [node.output for node in build.nodes if node.output in read]
+    written = [name for node in build.nodes for name in node.outputs]
+    outputs = [name for name in written if name not in read]
+    inner = [name for name in written if name in read]
     outputs += [build.pick(inner)] if inner else []
+    fed = [name for name in build.tensors if name not in written and (name in read or not wide)]
+    region = {
+        name for node in build.nodes if node.op != ISLAND for name in (*node.inputs, *node.outputs)
+    }
     return Graph(
-        nodes=tuple(build.nodes),
-        inputs=(port("x", build.shapes["x"]),),
-        outputs=tuple(port(name, build.shapes[name]) for name in outputs),
+        nodes=tuple(at_border(node, region) for node in build.nodes),
+        inputs=tuple(port(name, build.shapes[name], region) for name in fed),
+        outputs=tuple(port(name, build.shapes[name], region) for name in outputs),
         shapes=build.shapes,
         constants=build.constants,
     ).check()
 
 
-def port(name: str, shape: Shape) -> Port:
-    return Port(name, (1, *shape), "float32", "NHWC")
+def at_border(node: Node, region: Container[str]) -> Node:
+    """An island with the layouts of its ports."""
+    if node.op != ISLAND:
+        return node
+    ports = {
+        side: tuple(port(each.name, each.shape[1:], region) for each in node.attrs[side])
+        for side in ("reads", "writes")
+    }
+    return node.with_(attrs={**node.attrs, **ports})
+
+
+def port(name: str, shape: Shape, region: Container[str] | None = None) -> Port:
+    """region: the tensors that more than islands touch; None: all."""
+    layout = "NHWC" if region is None or name in region else "raw"
+    return Port(name, (1, *shape), "float32", layout)

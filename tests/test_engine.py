@@ -1,6 +1,6 @@
 """The heart: stepping a clip through a network gives what computing each frame alone gives."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,8 +11,10 @@ from stillframe.reuse.engine import Engine
 from stillframe.reuse.from_onnx import compile_graph
 from stillframe.reuse.graph import ISLAND, Graph
 from stillframe.reuse.kernels import table as t
+from stillframe.reuse.notebook import Notebook
 from stillframe.reuse.ops import OPS
 from stillframe.reuse.plan import Plan, compile_plan
+from stillframe.reuse.storage import lay_out, region_tensors
 from stillframe.reuse.tolerance import Tolerance
 from stillframe.reuse.workers import Workers
 from tests.graph_cases import CASES, Case
@@ -75,6 +77,51 @@ def test_recomputing_what_changed_gives_the_dense_answer_bit_for_bit(
         for port in graph.outputs:
             same = np.array_equal(bits(engine.output(port.name)), bits(dense.output(port.name)))
             assert same, f"seed {seed}, frame {number}, output {port.name!r}"
+
+
+class Dropping(Notebook):
+    """A notebook in which it says that these tensors are to be dropped, whatever the network."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+
+    def __repr__(self) -> str:
+        return f"dropping {self.names}"
+
+    def get(self, name: str) -> list[str] | None:
+        return self.names if name.startswith("dropped") else None
+
+    def add(self, notes: dict[str, object]) -> None:
+        pass
+
+
+def drop_any(graph: Graph, seed: int) -> Dropping:
+    """One to four roots of a graph, with their views, at random."""
+    rng, storage = np.random.default_rng(seed), lay_out(graph)
+    names = region_tensors(graph)
+    roots = sorted({storage.root(name) for name in names})
+    chosen = rng.choice(roots, min(int(rng.integers(1, 5)), len(roots)), replace=False)
+    vectors = {storage.root(name) for name in names if graph.shapes[name][:2] == (1, 1)}
+    return Dropping([name for name in names if storage.root(name) in {*chosen} - vectors])
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("workers", [1, 3], indirect=True)
+@pytest.mark.parametrize("seed", [*range(30), 31030])
+def test_whatever_is_dropped_results_are_right(seed: int, workers: Workers, wide: bool) -> None:
+    graph = random_graph(seed, wide=wide)
+    dropping = drop_any(graph, seed)
+    plan = compile_plan(graph, workers.count, memory_budget=KEEP_ALL, notebook=dropping)
+    dense = Engine(compile_plan(graph, 1, memory_budget=KEEP_ALL), Workers(1))
+    engine = Engine(plan, workers)
+    for number, feeds in enumerate(clip(graph, seed, 8)):
+        if number:
+            poison(plan)
+        engine.step(feeds)
+        dense.step(feeds, dense=True)
+        for port in graph.outputs:
+            same = np.array_equal(bits(engine.output(port.name)), bits(dense.output(port.name)))
+            assert same, f"{dropping}, frame {number}, output {port.name!r}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
