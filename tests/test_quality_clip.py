@@ -25,7 +25,7 @@ def boxes(xyxy: Any, scores: Any, classes: Any = None) -> Detections:
 
 
 def random_frames(seed: int, count: int = 12) -> list[tuple[Detections, Detections]]:
-    """Boxes with a jitter, some missed, some invented; scores of all sorts, also equal ones."""
+    """Boxes with a jitter, some missed, some invented, some found twice; scores of all sorts, also equal ones."""
     rng = np.random.default_rng(seed)
     frames = []
     for _ in range(count):
@@ -37,10 +37,13 @@ def random_frames(seed: int, count: int = 12) -> list[tuple[Detections, Detectio
         moved = truth[kept] + rng.normal(0, 1.5, (int(kept.sum()), 4))
         moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
         more = rng.uniform(0, 80, (int(rng.integers(0, 3)), 2))
-        moved = np.concatenate([moved, np.concatenate([more, more + 12], 1)])
-        kinds = np.concatenate([classes[kept], rng.integers(0, 3, len(more))])
+        twice = moved[: len(moved) // 2] + 0.5  # found twice: one of them is wrong
+        kinds = [classes[kept], rng.integers(0, 3, len(more)), classes[kept][: len(twice)]]
+        moved = np.concatenate([moved, np.concatenate([more, more + 12], 1), twice])
         scores = np.round(rng.random(len(moved)), 2)
-        frames.append((boxes(moved, scores, kinds), boxes(truth, rng.random(many), classes)))
+        frames.append(
+            (boxes(moved, scores, np.concatenate(kinds)), boxes(truth, rng.random(many), classes))
+        )
     return frames
 
 
