@@ -5,7 +5,7 @@ tuned.profile.write("centerface.json")
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import stillframe
 from stillframe.errors import QualityError, UsageError
@@ -21,6 +21,7 @@ from stillframe.pipeline.tune_clip import (
     passages,
 )
 from stillframe.pipeline.tune_search import Search, Stopped, Try
+from stillframe.reuse.change import GateSettings
 from stillframe.reuse.from_onnx import fingerprint
 from stillframe.reuse.profile import Part, Profile
 
@@ -100,13 +101,14 @@ def tune(
         none = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.0)), checking)
 
         def held(found: Try | None) -> Setting | None:
-            """Scaled down until it agrees on the frames to check on too."""
-            setting = None if found is None else found.setting
-            for _ in range(STEPS if setting is not None else 0):
-                assert setting is not None
-                if search.holds(bench.outcome(setting, checking), none):
-                    return setting
-                setting = setting.scaled(STEP)
+            """Scaled down until it agrees on the frames to check on too; if need be with the gate
+            that it began with."""
+            for gate in (found.setting.gate, GateSettings()) if found is not None else ():
+                setting = replace(found.setting, gate=gate)
+                for _ in range(STEPS):
+                    if search.holds(bench.outcome(setting, checking), none):
+                        return setting
+                    setting = setting.scaled(STEP)
             return None
 
         best, uniform = held(search.best), held(search.uniform)

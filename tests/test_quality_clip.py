@@ -25,7 +25,7 @@ def boxes(xyxy: Any, scores: Any, classes: Any = None) -> Detections:
 
 
 def random_frames(seed: int, count: int = 12) -> list[tuple[Detections, Detections]]:
-    """Boxes with a jitter, some missed, some invented, some found twice; scores of all sorts, also equal ones."""
+    """Boxes with a jitter, some missed, invented or found twice; scores of all sorts."""
     rng = np.random.default_rng(seed)
     frames = []
     for _ in range(count):
