@@ -103,7 +103,9 @@ def tune(
         def held(found: Try | None) -> Setting | None:
             """Scaled down until it agrees on the frames to check on too; if need be with the gate
             that it began with."""
-            for gate in (found.setting.gate, GateSettings()) if found is not None else ():
+            if found is None:
+                return None
+            for gate in (found.setting.gate, GateSettings()):
                 setting = replace(found.setting, gate=gate)
                 for _ in range(STEPS):
                     if search.holds(bench.outcome(setting, checking), none):
