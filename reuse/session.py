@@ -338,6 +338,8 @@ class ReuseSession:
                 raise UsageError(f"feed {name!r}: expected {port.dtype}, got {array.dtype}")
             if not fits(array.shape, port.shape):
                 raise UsageError(f"feed {name!r}: expected shape {port.shape}, got {array.shape}")
+            if any(step % array.itemsize for step in array.strides):  # a field of records
+                array = np.ascontiguousarray(array)
             arrays[name] = array
         return arrays
 

@@ -239,6 +239,17 @@ def test_after_a_step_that_failed_the_next_one_is_right(monkeypatch: pytest.Monk
             np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
+def test_a_feed_may_lie_in_memory_in_any_way() -> None:
+    source, picture = net(), frame()
+    records = np.zeros(picture.shape, [("flag", np.uint8), ("value", np.float32)])
+    records["value"] = picture
+    turned = np.ascontiguousarray(picture[:, ::-1, ::-1, ::-1])[:, ::-1, ::-1, ::-1]
+    (wanted,) = reference(source, picture)
+    for feed in (records["value"], turned, np.asfortranarray(picture)):
+        with ReuseSession(source, threads=1) as session:
+            np.testing.assert_allclose(session.run(None, {"x": feed})[0], wanted, atol=1e-5)
+
+
 def test_reset_forgets_everything() -> None:
     with ReuseSession(net(), threads=1) as session:
         session.step({"x": frame()})
