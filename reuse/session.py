@@ -333,13 +333,11 @@ class ReuseSession:
             raise UsageError(f"expected feeds for {sorted(declared)}, got {sorted(feeds)}")
         arrays: dict[str, Array] = {}
         for name, port in declared.items():
-            array = np.asarray(feeds[name])
+            array = np.require(feeds[name], requirements="A")  # a field of records may not be
             if array.dtype != port.dtype:
                 raise UsageError(f"feed {name!r}: expected {port.dtype}, got {array.dtype}")
             if not fits(array.shape, port.shape):
                 raise UsageError(f"feed {name!r}: expected shape {port.shape}, got {array.shape}")
-            if any(step % array.itemsize for step in array.strides):  # a field of records
-                array = np.ascontiguousarray(array)
             arrays[name] = array
         return arrays
 
