@@ -38,7 +38,7 @@ Pair = tuple[str, str, str | None, int]
 # model, clip, part of the picture, frames; upscaling takes seconds a frame
 PAIRS: tuple[Pair, ...] = (
     ("centerface", "sample:sports2d_demo", None, FRAMES),
-    ("centerface", "sample:plaza", None, FRAMES),
+    ("centerface", "sample:plaza", None, 220),  # nobody is near enough before the 120th
     ("yolov3-tiny", "sample:vtest", None, FRAMES),
     ("ppocr-det", "sample:blender_screen", None, FRAMES),
     ("yolox-tiny", "sample:blender_screen", None, FRAMES),
