@@ -24,24 +24,28 @@ RNG = np.random.default_rng(0)
 Picture = NDArray[np.float32]
 
 
-def weights(*shape: int) -> Picture:
+def weights(rng: np.random.Generator, *shape: int) -> Picture:
     scale = np.sqrt(np.prod(shape[1:]))
-    return (RNG.standard_normal(shape) / scale).astype(np.float32)
+    return (rng.standard_normal(shape) / scale).astype(np.float32)
 
 
 def net(
     size: tuple[int, ...] = (1, 3, 21, 26), *, heads: bool = False, gate: bool = False
 ) -> bytes:
-    """Conv, a residual block with an optional squeeze-and-excite gate, and an optional head."""
+    """Conv, a residual block with an optional squeeze-and-excite gate, and an optional head.
+
+    Its weights are always the same, whatever ran before in this process.
+    """
+    rng = np.random.default_rng(0)
     steps = [
         (
             "Conv",
-            ["x", weights(16, 3, 3, 3), weights(16)],
+            ["x", weights(rng, 16, 3, 3, 3), weights(rng, 16)],
             "a",
             {"pads": [1] * 4, "strides": [2] * 2},
         ),
         ("Relu", ["a"], "b", {}),
-        ("Conv", ["b", weights(16, 16, 3, 3), weights(16)], "c", {"pads": [1] * 4}),
+        ("Conv", ["b", weights(rng, 16, 16, 3, 3), weights(rng, 16)], "c", {"pads": [1] * 4}),
         ("Add", ["b", "c"], "d", {}),
     ]
     if gate:
@@ -49,9 +53,11 @@ def net(
             ("GlobalAveragePool", ["d"], "g", {}),
             ("Sigmoid", ["g"], "s", {}),
             ("Mul", ["d", "s"], "e", {}),
-            ("InstanceNormalization", ["e", weights(16), weights(16)], "d2", {}),
+            ("InstanceNormalization", ["e", weights(rng, 16), weights(rng, 16)], "d2", {}),
         ]
-    steps.append(("Conv", ["d2" if gate else "d", weights(5, 16, 1, 1), weights(5)], "y", {}))
+    steps.append(
+        ("Conv", ["d2" if gate else "d", weights(rng, 5, 16, 1, 1), weights(rng, 5)], "y", {})
+    )
     outputs = ["y"]
     if heads:
         steps.append(("Reshape", ["y", np.array([1, 5, -1])], "r", {}))
