@@ -15,20 +15,21 @@ ALL = 1 << 40  # a memory budget that keeps every layer
 
 def deep(height: int = 61, width: int = 40) -> bytes:
     """Strides, a skip connection, pooling and upsampling: rows of many heights."""
+    rng = np.random.default_rng(1)
     steps = [
-        ("Conv", ["x", weights(8, 3, 3, 3), weights(8)], "a", {"pads": [1] * 4}),
+        ("Conv", ["x", weights(rng, 8, 3, 3, 3), weights(rng, 8)], "a", {"pads": [1] * 4}),
         ("Relu", ["a"], "a2", {}),
-        ("Conv", ["a2", weights(12, 8, 3, 3), weights(12)], "b",
+        ("Conv", ["a2", weights(rng, 12, 8, 3, 3), weights(rng, 12)], "b",
          {"pads": [1] * 4, "strides": [2] * 2}),
         ("Relu", ["b"], "b2", {}),
-        ("Conv", ["b2", weights(12, 12, 5, 5), weights(12)], "c", {"pads": [2] * 4}),
+        ("Conv", ["b2", weights(rng, 12, 12, 5, 5), weights(rng, 12)], "c", {"pads": [2] * 4}),
         ("Add", ["b2", "c"], "d", {}),
         ("MaxPool", ["d"], "e", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}),
-        ("Conv", ["e", weights(12, 12, 3, 3), weights(12)], "f", {"pads": [1] * 4}),
-        ("Conv", ["f", weights(16, 12, 3, 3), weights(16)], "g", {"pads": [1] * 4}),
-        ("Conv", ["d", weights(16, 12, 3, 3), weights(16)], "h", {"pads": [1] * 4}),
-        ("Conv", ["h", weights(5, 16, 3, 3), weights(5)], "y", {"pads": [1] * 4}),
-        ("Conv", ["g", weights(5, 16, 3, 3), weights(5)], "z", {"pads": [1] * 4}),
+        ("Conv", ["e", weights(rng, 12, 12, 3, 3), weights(rng, 12)], "f", {"pads": [1] * 4}),
+        ("Conv", ["f", weights(rng, 16, 12, 3, 3), weights(rng, 16)], "g", {"pads": [1] * 4}),
+        ("Conv", ["d", weights(rng, 16, 12, 3, 3), weights(rng, 16)], "h", {"pads": [1] * 4}),
+        ("Conv", ["h", weights(rng, 5, 16, 3, 3), weights(rng, 5)], "y", {"pads": [1] * 4}),
+        ("Conv", ["g", weights(rng, 5, 16, 3, 3), weights(rng, 5)], "z", {"pads": [1] * 4}),
     ]  # fmt: skip
     return model(steps, {"x": (1, 3, height, width)}, ["y", "z"])
 
