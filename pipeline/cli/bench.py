@@ -42,7 +42,7 @@ PAIRS: tuple[Pair, ...] = (
     ("yolov3-tiny", "sample:vtest", None, FRAMES),
     ("ppocr-det", "sample:blender_screen", None, FRAMES),
     ("yolox-tiny", "sample:blender_screen", None, FRAMES),
-    ("animevideo-x2", "sample:blender_screen", "640x360+640+360", 24),
+    ("animevideo-x2", "sample:blender_screen", "640x360+640+0", 24),
     ("animevideo-x2", "sample:screen", None, 24),
 )
 MOVING: tuple[Pair, ...] = (
