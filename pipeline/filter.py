@@ -83,7 +83,7 @@ class Filter:
         task: str | None = None,
         confidence: float | None = None,
         reuse: Reuse = "frame",
-        max_age_s: float = 5.0,
+        max_age_s: float | None = None,
         every: int = 1,
         threads: int = 0,
         tolerance: float = TOLERANCE,

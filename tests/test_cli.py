@@ -1,5 +1,6 @@
 """The command line as a shell sees it: exit codes, one line for each fault, quick help."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -9,11 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import typer
 
 import stillframe
 from stillframe import errors
 from stillframe.pipeline import cli
+from stillframe.pipeline.cli import options
 from stillframe.pipeline.cli.signals import Interrupted, Stopping, at_once
+from stillframe.pipeline.filter import Filter
+from stillframe.pipeline.settings import Settings
 
 COMMAND = [sys.executable, "-m", "stillframe"]
 HELP_S = 0.5
@@ -150,6 +155,22 @@ def test_a_full_output_is_an_output_fault(command: str, code: int, buffered: str
     )
     assert told.returncode == code
     assert ("No space left on device" in told.stderr) == (code == 5)
+
+
+def test_commands_share_the_library_s_defaults() -> None:
+    assert Settings().tolerance == options.TOLERANCE
+    defaults = {
+        name: {each.name: each.default for each in command.params}
+        for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
+        if name in ("run", "filter")
+    }
+    for option in ("reuse", "tolerance", "max_age", "every", "threads"):
+        assert defaults["run"][option] == defaults["filter"][option]
+        library = inspect.signature(Filter).parameters
+        assert (
+            library[{"max_age": "max_age_s"}.get(option, option)].default
+            == (defaults["filter"][option])
+        )
 
 
 def test_the_console_script_is_the_module() -> None:

@@ -61,7 +61,7 @@ app.add_typer(samples.app, name="samples")
 
 
 @app.callback()
-def options(
+def stillframe_(
     context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)

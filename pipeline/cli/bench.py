@@ -25,6 +25,7 @@ from stillframe.errors import (
     UsageError,
 )
 from stillframe.pipeline.cli.bench_table import in_short, print_tables
+from stillframe.pipeline.cli.options import TOLERANCE
 
 if TYPE_CHECKING:  # engines take a while to import; asking for help must not
     from stillframe.pipeline.bench_case import Case, Conditions
@@ -65,7 +66,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Of every engine alike.")] = 1,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Of reuse, as a share of a layer's own magnitude.")
-    ] = 0.05,
+    ] = TOLERANCE,
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Time at most that many frames of a clip.")
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.cli import signals
+from stillframe.pipeline.cli import options, signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.filter_sink import FrameSink
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
 STDOUT, DESCRIPTOR = "-", "fd:"
 
 MODEL = "centerface"
-WHAT, HOW, SHOWN = "Effect", "Reuse and speed", "Streams"
+WHAT, SHOWN = "Effect", "Streams"
 
 
 def filter_(
@@ -107,42 +107,13 @@ def filter_(
             rich_help_panel=WHAT,
         ),
     ] = False,
-    reuse: Annotated[
-        Literal["off", "frame", "layer", "exact"],
-        typer.Option(help="What of earlier frames is used again.", rich_help_panel=HOW),
-    ] = "frame",
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Of --reuse layer: how far a layer may drift.", rich_help_panel=HOW
-        ),
-    ] = 0.05,
-    max_age: Annotated[
-        float,
-        typer.Option(min=0, help="Seconds after which a result is renewed.", rich_help_panel=HOW),
-    ] = 5.0,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Tolerances from `stillframe tune`; implies --reuse layer.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    gate: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="A setting of the change gate, such as pixel=3; may be repeated.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    every: Annotated[
-        int, typer.Option(min=1, help="Look at each Nth frame only.", rich_help_panel=HOW)
-    ] = 1,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Of the network; 0: one a CPU.", rich_help_panel=HOW)
-    ] = 0,
+    reuse: options.ReuseMode = "frame",
+    tolerance: options.Tolerance = options.TOLERANCE,
+    max_age: options.MaxAge = None,
+    profile: options.ProfileFile = None,
+    gate: options.GateSetting = None,
+    every: options.Every = 1,
+    threads: options.Threads = 0,
 ) -> None:
     """Hide, mark or upscale what a model finds: video on standard input, video on standard output.
 
@@ -175,7 +146,7 @@ def filter_(
 
 def _settings(
     reuse: "Reuse",
-    max_age_s: float,
+    max_age_s: float | None,
     every: int,
     threads: int,
     tolerance: float,

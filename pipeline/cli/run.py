@@ -12,7 +12,7 @@ import typer
 
 import stillframe
 from stillframe.errors import SinkError, UsageError
-from stillframe.pipeline.cli import signals
+from stillframe.pipeline.cli import options, signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.metrics import Tally
@@ -23,7 +23,7 @@ SAMPLE = "sample:"
 SOURCE = f"{SAMPLE}sports2d_demo"
 MODEL = "centerface"
 
-IN, OUT, HOW, SHOWN = "Input", "Output", "Reuse and speed", "What is shown"
+IN, OUT, SHOWN = "Input", "Output", "What is shown"
 WHERE = "Stages and processors"
 LIVE: dict[str, bool | None] = {"auto": None, "block": False, "newest": True}
 
@@ -116,54 +116,21 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite outputs.", rich_help_panel=OUT)
     ] = False,
-    reuse: Annotated[
-        Literal["off", "frame", "layer", "exact"],
-        typer.Option(help="What of earlier frames is used again.", rich_help_panel=HOW),
-    ] = "frame",
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Of --reuse layer: how far a layer may drift.", rich_help_panel=HOW
-        ),
-    ] = 0.05,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Tolerances from `stillframe tune`; implies --reuse layer.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    gate: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="A setting of the change gate, such as pixel=3; may be repeated.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
+    reuse: options.ReuseMode = "frame",
+    tolerance: options.Tolerance = options.TOLERANCE,
+    profile: options.ProfileFile = None,
+    gate: options.GateSetting = None,
     quality: Annotated[
         float | None,
         typer.Option(
             help="Of --reuse layer: compute a frame whole now and then beside it, say how far "
             "results agree, and steer the tolerance to this, for example 0.99.",
-            rich_help_panel=HOW,
+            rich_help_panel=options.HOW,
         ),
     ] = None,
-    max_age: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Seconds after which a result is renewed; default 5, with --reuse layer 60.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    every: Annotated[
-        int, typer.Option(min=1, help="Look at each Nth frame only.", rich_help_panel=HOW)
-    ] = 1,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Of the network; 0: one a CPU.", rich_help_panel=HOW)
-    ] = 0,
+    max_age: options.MaxAge = None,
+    every: options.Every = 1,
+    threads: options.Threads = 0,
     policy: Annotated[
         Literal["auto", "block", "newest"],
         typer.Option(
