@@ -281,15 +281,25 @@ Told = Callable[[str], None]
 
 
 def questions(
-    model: str, clip: str, seconds: float, reuse: Reuse, settings: int, told: Told
+    model: str,
+    clip: str,
+    seconds: float,
+    reuse: Reuse,
+    settings: int,
+    told: Told,
+    keep: Callable[[dict[str, Any]], None] = lambda measured: None,
 ) -> dict[str, Any]:
-    """Ask all of them. settings: how many planner's choices are compared with every candidate."""
+    """Ask all of them. settings: how many planner's choices are compared with every candidate.
+    keep: given all that was measured so far, after each condition."""
     base = Condition("", model, clip, seconds, reuse)
+    measured: dict[str, Any] = {}
 
     def ask(name: str, **how: Any) -> dict[str, Any]:
         row = measure(replace(base, name=name, **how))
         facts = f"{row['frame_ms']:.1f} ms a frame, p95 latency {row['latency_p95_ms']:.0f} ms"
         told(f"{name}: {facts}, CPU {row['cpu_share']:.0%}")
+        measured[name] = row
+        keep(measured)
         return row
 
     cores = len(os.sched_getaffinity(0))

@@ -59,7 +59,14 @@ def bench_placement(
     def told(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    found = questions(model, clip, seconds, reuse, settings, told)
+    def keep(measured: dict[str, Any]) -> None:
+        """What an interrupted benchmark leaves."""
+        if json_file is not None:
+            so_far = {"complete": False, "measured": measured}
+            json_file.write_text(json.dumps(so_far, indent=2) + "\n", encoding="utf-8")
+
+    found = questions(model, clip, seconds, reuse, settings, told, keep)
+    found["complete"] = True
     found["machine"] = {
         "system": platform.platform(),
         "date": datetime.date.today().isoformat(),
