@@ -5,8 +5,10 @@ when their parent is gone, and at the latest when the block that started them en
 """
 
 import json
+import queue
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from stillframe.pipeline.source import open_source
 
 LONGEST_S = 300.0
 RATE = 30.0
+AHEAD = 4  # frames; ffplay holds 3, mpv and browsers more
 RIVAL = """
 import os, sys, time
 parent, end = os.getppid(), time.monotonic() + float(sys.argv[1])
@@ -65,31 +68,28 @@ def played(process: subprocess.Popen[str], timeout_s: float) -> dict[str, float]
 
 
 def play(clip: str, seconds: str) -> None:
-    """The player's own work: each frame is to be there, as RGB, before the next one is due."""
+    """The player's own work: decode up to AHEAD frames early, as players do, and show each, as RGB,
+    before the next one is due. One that is not decoded by then, or not shown, is dropped."""
     due = int(float(seconds) * RATE)
-    shown = dropped = 0
-    frames = _endless(clip)
-    next(frames)
+    shown = 0
+    ahead: queue.Queue[object] = queue.Queue(AHEAD)
+    threading.Thread(target=_decode, args=(clip, ahead), daemon=True).start()
+    while not ahead.full():
+        time.sleep(0.01)
     began = time.perf_counter()
     for number in range(due):
         start = began + number / RATE
-        wait_s = start - time.perf_counter()
-        if wait_s > 0:
-            time.sleep(wait_s)
-        if time.perf_counter() > start + 1 / RATE:  # its time is over before it was begun
-            dropped += 1
-            continue
-        next(frames)
-        late = time.perf_counter() > start + 1 / RATE
-        dropped += late
-        shown += not late
-    sys.stdout.write(json.dumps({"due": due, "shown": shown, "dropped": dropped}))
+        time.sleep(max(0.0, start - time.perf_counter()))
+        ahead.get()
+        shown += time.perf_counter() < start + 1 / RATE
+    sys.stdout.write(json.dumps({"due": due, "shown": shown, "dropped": due - shown}))
 
 
-def _endless(clip: str) -> Iterator[object]:
+def _decode(clip: str, ahead: "queue.Queue[object]") -> None:
     for _ in count():
         with open_source(clip, decode_threads=1) as source:
-            yield from source
+            for frame in source:
+                ahead.put(frame)
 
 
 def is_there(clip: str) -> None:
