@@ -459,6 +459,31 @@ def test_others_are_counted_without_our_own(tmp_path: Path) -> None:
     assert Competition(tmp_path / "none").look() == 0
 
 
+@pytest.mark.parametrize(("others_share", "expected"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
+def test_a_queue_that_took_no_time_was_our_own(
+    tmp_path: Path, others_share: float, expected: float
+) -> None:
+    """One of ours runs, the queue says two; how much the second had of this core decides."""
+    core, ticks = min(os.sched_getaffinity(0)), os.sysconf("SC_CLK_TCK")
+    (tmp_path / "task" / "7").mkdir(parents=True)
+    (tmp_path / "task" / "7" / "stat").write_text("7 (a) R 1 2")
+    clock = {"at": 0.0, "spent": 0.0, "busy": 0.0}
+    seen = Competition(
+        tmp_path / "stat", tmp_path / "task", lambda: clock["at"], lambda: clock["spent"]
+    )
+    cores = len(os.sched_getaffinity(0))
+    for _ in range(60):
+        clock["at"] += 1.0
+        clock["spent"] += cores / 2
+        clock["busy"] += cores / 2 * (1 + others_share)
+        busy = round(clock["busy"] * ticks)
+        (tmp_path / "stat").write_text(
+            f"cpu 1 1 1 9 9 1 1 0\ncpu{core} 0 0 {busy} 99999 99999 0 0 0\nprocs_running 2\n"
+        )
+        seen.look()
+    assert seen.others == pytest.approx(expected, abs=0.02)
+
+
 # --- the command ---------------------------------------------------------------------------------
 
 
