@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from stillframe.errors import StageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
+from stillframe.pipeline.bench_planner import planner
 from stillframe.pipeline.bench_rivals import children, playback, played, rivals
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.granularity import Granularity, choices
@@ -40,6 +41,8 @@ CHILD = "import sys; from stillframe.pipeline.bench_placement import answer; ans
 WARM = "warm\n"
 WARM_FRAMES = 5
 SETTLE_S = 8.0  # after others came: time to notice, and to make another engine
+SETTLE_FIXED_S = 2.0  # where nothing is decided
+LOOP = 90  # frames that are played over and over, so that every condition has the same work
 START_S = 240.0
 
 
@@ -66,6 +69,10 @@ class Condition:
     plays: bool = False
 
     @property
+    def settle_s(self) -> float:
+        return SETTLE_S if self.aim is not None else SETTLE_FIXED_S
+
+    @property
     def candidate(self) -> Candidate | None:
         """The way to run; None where the planner decides."""
         if not self.granularity:
@@ -83,7 +90,7 @@ class Condition:
 
 
 class Looped:
-    """A clip over and over, its times going on, until `is_over`."""
+    """A clip's first frames over and over, their times going on, until `is_over`."""
 
     def __init__(self, spec: str, is_over: Callable[[], bool]) -> None:
         self._spec, self._is_over = spec, is_over
@@ -95,7 +102,7 @@ class Looped:
         index, offset_s = 0, 0.0
         for turn in count():
             last_s = 0.0
-            for frame in self._source:
+            for frame in islice(self._source, LOOP):
                 if self._is_over():
                     return
                 last_s = frame.time_s
@@ -128,7 +135,7 @@ def measure(condition: Condition) -> dict[str, Any]:
             warm = process.stdout.readline()
             seconds = condition.seconds
             if warm == WARM:
-                beside = rivals(condition.rivals, seconds + SETTLE_S + 30)
+                beside = rivals(condition.rivals, seconds + condition.settle_s + 30)
                 beside += [playback(condition.clip, seconds)] if condition.plays else []
             with children(beside) as started:
                 text = process.stdout.read()
@@ -176,7 +183,7 @@ class _Figures:
     def is_over(self) -> bool:
         """Whether all the time that was given has passed since others could come."""
         passed_s = time.perf_counter() - self._warm_s
-        return self._warm_s > 0 and passed_s > SETTLE_S + self._condition.seconds
+        return self._warm_s > 0 and passed_s > self._condition.settle_s + self._condition.seconds
 
     def add(self, latency_ms: float) -> None:
         """A frame left."""
@@ -188,7 +195,7 @@ class _Figures:
             self._warm_s = now
             sys.stdout.write(WARM)
             sys.stdout.flush()
-        if now - self._warm_s < SETTLE_S:
+        if now - self._warm_s < self._condition.settle_s:
             return
         if self._share is None:
             self._from_s, self._share = now, ProcessorShare(self._cores)
@@ -308,7 +315,8 @@ def questions(
         "sequential": ask("sequential, one thread", plain=True),
         "one_core": ask("one core", granularity=single, window=8, one_core=True),
     }
-    for choice in choices(Settings(reuse=reuse), cores):
+    ways = choices(Settings(reuse=reuse), cores)
+    for choice in ways:
         rows[f"overlapped {choice}"] = ask(
             f"overlapped {choice}", granularity=str(choice), window=8
         )
@@ -325,7 +333,7 @@ def questions(
         rows["alone, playback"] = {"playback": played(player, seconds + 60)}
     rows["full, playback"] = ask("no cap, a video plays", aim="throughput", plays=True)
     rows["half, playback"] = ask("50 % share, a video plays", aim="share", share=0.5, plays=True)
-    return {"rows": rows, **figures(rows), "planner": planner(ask, rows, settings, cores, reuse)}
+    return {"rows": rows, **figures(rows), "planner": planner(ask, told, settings, ways)}
 
 
 def figures(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -354,35 +362,3 @@ def figures(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "dropped_by_playback": dropped,
         "measured_share_at_50": rows["half, playback"]["cpu_share"],
     }
-
-
-def planner(
-    ask: Callable[..., dict[str, Any]],
-    rows: dict[str, dict[str, Any]],
-    settings: int,
-    cores: int,
-    reuse: Reuse,
-) -> list[dict[str, Any]]:
-    """The planner's choice beside every candidate measured, in so many settings."""
-    found = []
-    every: list[tuple[Aim, int]] = [
-        (aim, others) for others in range(5) for aim in ("throughput", "latency")
-    ]
-    for aim, others in every[:settings]:
-        value = "frame_ms" if aim == "throughput" else "latency_p50_ms"
-        chosen = ask(f"{aim}, {others} others, the planner", aim=aim, rivals=others)
-        measured = {}
-        for choice in choices(Settings(reuse=reuse), cores):
-            for window in (1, 2, 8):
-                if window == 1 and choice.kind == "segments":
-                    continue
-                name = f"{aim}, {others} others, {choice}, {window} under way"
-                row = ask(name, granularity=str(choice), window=window, rivals=others)
-                measured[f"{choice}, {window}"] = row[value]
-        best = min(measured, key=lambda name: measured[name])
-        found.append(
-            {"aim": aim, "others": others, "plan": chosen["plan"], "chosen": chosen[value],
-             "best": best, "best_measured": measured[best],
-             "ratio": chosen[value] / measured[best], "measured": measured}
-        )  # fmt: skip
-    return found

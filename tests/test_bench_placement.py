@@ -12,6 +12,7 @@ import pytest
 from stillframe.errors import SourceError
 from stillframe.pipeline import cli
 from stillframe.pipeline.bench_placement import Condition, Looped, figures
+from stillframe.pipeline.bench_planner import planner
 from stillframe.pipeline.bench_rivals import children, is_there, playback, played, rivals
 from stillframe.pipeline.granularity import Granularity
 from tests.hostile import media
@@ -103,6 +104,31 @@ def test_a_condition_names_its_way_to_run() -> None:
     assert split is not None
     assert split.infer == Granularity("segments")
     assert Condition("a", "m", "c", 1.0, aim="latency").candidate is None
+
+
+def test_the_planner_is_held_against_the_best_in_a_second_run_of_both() -> None:
+    """Of all candidates one is the fastest by luck; that luck does not count."""
+    asked: list[str] = []
+
+    def ask(name: str, **how: Any) -> dict[str, Any]:
+        asked.append(name)
+        planned = how.get("aim")
+        again = name.endswith(")")
+        lucky = how.get("granularity") == "reuse x2" and how["window"] == 8 and not again
+        ms = 33.0 if planned else 20.0 if lucky else 30.0
+        assert how["rivals"] == 0
+        return {"frame_ms": ms, "latency_p50_ms": 2 * ms, "plan": "a plan"}
+
+    lines: list[str] = []
+    found = planner(ask, lines.append, 1, [Granularity("reuse", 2), Granularity("segments")])
+    assert [row["ratio"] for row in found] == [pytest.approx(1.1)]
+    assert found[0]["best"] == "reuse x2, 8"
+    assert set(found[0]["measured"]) == {f"reuse x2, {w}" for w in (1, 2, 8)} | {
+        "two segments, 2",
+        "two segments, 8",
+    }
+    assert sum(name.endswith(")") for name in asked) == 4
+    assert "1.10 of the best" in lines[0]
 
 
 def test_the_chart_is_drawn(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def bench_placement(
     """One core and several, alone and beside others; a static plan and one that is watched.
 
     The processes that compete, and the video that plays, are started and ended by this command.
-    There are about 25 conditions, of 8 s more than --seconds each, and 13 for each of --settings.
+    There are about 25 conditions, of 5 to 12 s more than --seconds each, and some 20 for each of
+    --settings. The clip's first 90 frames are played over and over.
     """
     from stillframe.pipeline.bench_placement import questions
     from stillframe.pipeline.bench_rivals import is_there
