@@ -3,6 +3,10 @@
 judge = PrecisionMeter()
 judge.add(result, reference)       # once a frame; the reference's boxes are what there is to find
 judge.at(0.5), judge.mean()        # AP at IoU 0.5, and the mean over 0.5, 0.55 … 0.95
+judge.at(0.5, by_box=True)         # classes count by their boxes, not all alike
+
+COCO counts the best 100 boxes of a frame and class; here all count, so that a page of text agrees
+with itself.
 """
 
 from collections import defaultdict
@@ -16,7 +20,6 @@ from stillframe.pipeline.quality import overlap, pair_boxes
 
 THRESHOLDS = tuple(float(each) for each in np.linspace(0.5, 0.95, 10))
 RECALLS = np.linspace(0.0, 1.0, 101)
-MOST_BOXES = 100  # of a frame and class that count, the best ones, as in COCO
 
 Marks = list[tuple[float, NDArray[np.bool_]]]  # score, and whether it is right at each threshold
 
@@ -33,7 +36,7 @@ class PrecisionMeter:
         for label in np.union1d(result.class_id, reference.class_id).tolist():
             ours = np.flatnonzero(result.class_id == label)
             theirs = np.flatnonzero(reference.class_id == label)
-            order = np.argsort(-result.confidence[ours], kind="stable")[:MOST_BOXES]
+            order = np.argsort(-result.confidence[ours], kind="stable")
             ours = ours[order]
             overlaps = overlap(result.xyxy[ours], reference.xyxy[theirs])
             found = np.stack([_greedy(overlaps, each) for each in THRESHOLDS], axis=1)
@@ -41,10 +44,11 @@ class PrecisionMeter:
             self._marks[label] += list(zip(scores, found, strict=True))
             self._wanted[label] += len(theirs)
 
-    def at(self, threshold: float) -> float | None:
+    def at(self, threshold: float, *, by_box: bool = False) -> float | None:
         """AP at one of THRESHOLDS, mean over the classes that the reference has; None: it has no
-        box at all, so there is nothing to find."""
-        return self._average(THRESHOLDS.index(threshold))
+        box at all, so there is nothing to find. by_box: each class weighs what it has of the
+        reference's boxes, so that one that shows once is not as much as all the others."""
+        return self._average(THRESHOLDS.index(threshold), by_box)
 
     def mean(self) -> float | None:
         """Mean over all THRESHOLDS."""
@@ -52,10 +56,12 @@ class PrecisionMeter:
         known = [value for value in each if value is not None]
         return sum(known) / len(known) if known else None
 
-    def _average(self, column: int) -> float | None:
-        labels = [label for label, count in self._wanted.items() if count]
-        values = [_precision(self._marks[each], self._wanted[each], column) for each in labels]
-        return sum(values) / len(values) if values else None
+    def _average(self, column: int, by_box: bool = False) -> float | None:
+        counts = {label: count for label, count in self._wanted.items() if count}
+        if not counts:
+            return None
+        values = [_precision(self._marks[each], counts[each], column) for each in counts]
+        return float(np.average(values, weights=list(counts.values()) if by_box else None))
 
 
 def _greedy(overlaps: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:

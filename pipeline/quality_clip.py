@@ -91,8 +91,9 @@ class ClipJudge:
         return 1 - self._whole.value
 
     def figures(self) -> Figures:
-        """quality, kind and loss; of boxes also f1, ap50, ap, score_shift, boxes, and how many are
-        missed and ghosts a minute; of masks miou and border_f; of pictures psnr and ssim; of
+        """quality, kind and loss; of boxes also f1, ap50, ap (means over the classes), ap50_by_box
+        (each class weighs its boxes), score_shift, boxes, and how many are missed and ghosts a
+        minute; of masks miou and border_f; of pictures psnr and ssim; of
         tensors closeness, relative_error and top1, the share of frames with the same best class.
         stale_s, stale_p95_s: by how much results trail, mean and 95th percentile."""
         whole = self._whole
@@ -104,6 +105,7 @@ class ClipJudge:
             minutes = self._seconds() / 60
             found |= {
                 "ap50": self._precision.at(0.5),
+                "ap50_by_box": self._precision.at(0.5, by_box=True),
                 "ap": self._precision.mean(),
                 "score_shift": whole.mean_score_shift,
                 "boxes": whole.true + whole.missed,

@@ -18,17 +18,19 @@ COLOURS = {
     "reuse": "#e8590c",
     "gate": "#f2a65a",
     "profile": "#d6336c",
+    "both": "#a61e4d",
     "frame": "#56b4e9",
     "every": "#7b61ff",
     "tracked": "#2b9a66",
 }
-MARKS = dict(zip(COLOURS, ("s", "D", "o", "P", "*", "v", "X", "^"), strict=True))
+MARKS = dict(zip(COLOURS, ("s", "D", "o", "P", "*", "p", "v", "X", "^"), strict=True))
 NAMES = {
     "dense": "everything",
     "exact": "reuse, exact",
     "reuse": "reuse at a tolerance",
     "gate": "other gates",
     "profile": "tuned profile",
+    "both": "reuse in every Nth frame",
     "frame": "whole frames only",
     "every": "every Nth frame",
     "tracked": "every Nth, tracked",
@@ -94,9 +96,9 @@ def pareto(sweep: Sweep) -> Any:
     best = front(sweep.rows)
     axes.plot([row["fps"] for row in best], [row["quality"] for row in best],
               color=INK, linewidth=0.9, alpha=0.5, zorder=2)  # fmt: skip
-    for row in best:
+    for number, row in enumerate(best):
         axes.annotate(row["title"], (row["fps"], row["quality"]), fontsize=8,
-                      xytext=(6, -11), textcoords="offset points")  # fmt: skip
+                      xytext=(6, 5 if number % 2 else -11), textcoords="offset points")  # fmt: skip
     axes.set_xlabel("frames per second")
     axes.set_ylabel(quality_label(sweep))
     axes.set_xlim(left=0)

@@ -13,6 +13,7 @@ from stillframe.pipeline import sweep as sweeping
 from stillframe.pipeline.report_charts import charts, needed, quality_label, write_png
 from stillframe.pipeline.report_frames import Shown, frames
 from stillframe.pipeline.sweep import Row, Sweep
+from stillframe.pipeline.sweep_equal import equal_compute, sentence
 from stillframe.pipeline.sweep_players import PlayerRow
 
 __all__ = ["needed", "render", "write_html", "write_png"]
@@ -41,7 +42,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .22rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap }
 th { font-weight: 600; color: var(--dim) } td:first-child, th:first-child { text-align: left }
-tr.best { background: var(--good) }
+tr.best, td.best { background: var(--good) }
 .frames { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; margin: .4rem 0 1.2rem }
 .frames figure { margin: 0 } .frames img { width: 100%; display: block; border-radius: 3px }
 figcaption { font-size: 13px }
@@ -70,7 +71,24 @@ Quality is {{ label }}: what the same model says when everything is computed.</p
 {% endfor %}</table></div>
 {% if nothing %}<p>Nothing was ever detected by the dense network, so boxes can only be ghosts:
 agreement is 1 where there are none, and average precision is not defined.</p>{% endif %}
-{% if charts.timeline %}<h2>Where and when quality was lost</h2>
+{% if equal %}<h2>Reuse against skipping, at equal compute</h2>
+<p>{{ verdict }}</p>
+<p class="dim">What each skipping player agrees, and what reuse agrees where it costs the same: its
+settings that no cheaper one beats, joined by straight lines. Reuse that costs less at its best
+counts with that; – where its cheapest setting costs more.</p>
+<div class="wide"><table>
+<tr><th></th><th></th><th></th>{% for _, name in figures %}<th colspan="3">{{ name }}</th>
+{%- endfor %}</tr>
+<tr><th>player</th><th>CPU ms</th><th>work</th>{% for _ in figures %}<th>skipping</th>
+<th>reuse, its CPU</th><th>its work</th>{% endfor %}</tr>
+{% for row in equal %}<tr><td>{{ row.title }}</td><td>{{ "%.1f"|format(row.cpu_s * 1e3) }}</td>
+<td>{{ "%.3f"|format(row.work) }}</td>
+{%- for figure, _ in figures %}<td>{{ told(row, figure) }}</td>
+{%- for cost in ("cpu_s", "work") %}{% set at = "reuse_" ~ figure ~ "_at_" ~ cost %}
+<td{% if row.get(at) is not none and row.get(at) >= row.get(figure) %} class="best"{% endif %}>
+{{- told(row, at) }}</td>{% endfor %}{% endfor %}</tr>
+{% endfor %}</table></div>
+{% endif %}{% if charts.timeline %}<h2>Where and when quality was lost</h2>
 <p class="dim">Agreement in each frame, and the multiply-adds it took as a share of all.
 {%- if decibels %} Decibels are drawn from 20, at 0, to 60, at 1.{% endif %}</p>
 {{ charts.timeline|safe }}
@@ -113,6 +131,7 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
     ("work", _number("work", "{:.3f}")),
     ("quality", quality_text),
     ("AP50", _number("ap50", "{:.3f}")),
+    ("by box", _number("ap50_by_box", "{:.3f}")),
     ("AP", _number("ap", "{:.3f}")),
     ("score shift", _number("score_shift", "{:.4f}")),
     ("missed/min", _number("missed_per_minute", "{:.1f}")),
@@ -125,6 +144,10 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
     ("truth F1", _number("truth_f1", "{:.3f}")),
     ("truth AP50", _number("truth_ap50", "{:.3f}")),
 )
+
+
+# Of the table of equal compute, with titles.
+FIGURES = (("quality", "quality"), ("ap50_by_box", "AP50, classes weighed by their boxes"))
 
 
 def pick(sweep: Sweep) -> Row | None:
@@ -152,7 +175,18 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
         if any(cell(row) != "–" for row in sweep.rows)
     ]  # fmt: skip
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
+    equal = equal_compute(sweep.rows)
+    decibels = any(row["kind"] == "psnr" for row in sweep.rows)
+
+    def told(row: Row, name: str) -> str:
+        form = "{:.1f} dB" if decibels else "{:.4f}" if "quality" in name else "{:.3f}"
+        return _number(name, form)(row)  # type: ignore[no-any-return]
+
     return page.render(
+        equal=equal,
+        verdict=sentence(sweep.rows),
+        figures=[(name, title) for name, title in FIGURES if any(name in row for row in equal)],
+        told=told,
         head=sweep.head,
         frames=max(row["frames"] for row in sweep.rows),
         complete=all(row["complete"] for row in sweep.rows),
@@ -167,7 +201,7 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
         front={row["name"] for row in sweeping.front(sweep.rows)},
         quality=quality_text,
         nothing=any(row.get("boxes") == 0 for row in sweep.rows),
-        decibels=any(row["kind"] == "psnr" for row in sweep.rows),
+        decibels=decibels,
         shown=shown,
     )
 

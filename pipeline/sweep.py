@@ -31,6 +31,7 @@ from stillframe.pipeline.engine import available_threads
 from stillframe.pipeline.quality import FLOORS
 from stillframe.pipeline.quality_clip import ClipJudge
 from stillframe.pipeline.source import open_source
+from stillframe.pipeline.sweep_equal import equal_compute
 from stillframe.pipeline.sweep_players import ANCHOR, Played, Player, PlayerRow, anchor
 from stillframe.pipeline.sweep_truth import of_known, true_boxes
 from stillframe.reuse.from_onnx import fingerprint
@@ -78,7 +79,8 @@ class Sweep:
         """In place of what was there: a reader never sees half of it. Raises SinkError."""
         part = path.with_name(f".{path.name}.part")
         try:
-            part.write_text(json.dumps(asdict(self), allow_nan=False) + "\n", encoding="utf-8")
+            told = asdict(self) | {"equal_compute": equal_compute(self.rows)}
+            part.write_text(json.dumps(told, allow_nan=False) + "\n", encoding="utf-8")
             part.replace(path)
         except OSError as error:
             part.unlink(missing_ok=True)

@@ -21,10 +21,10 @@ from stillframe.reuse.change import GateSettings
 from stillframe.reuse.kernels import table as t
 from stillframe.reuse.profile import Profile
 
-Family = Literal["dense", "exact", "reuse", "gate", "profile", "frame", "every", "tracked"]
+Family = Literal["dense", "exact", "reuse", "gate", "profile", "both", "frame", "every", "tracked"]
 Image = NDArray[np.uint8]
 
-TOLERANCES = (0.02, 0.05, 0.1, 0.2, 0.4)
+TOLERANCES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8)
 GATES: dict[str, GateSettings] = {
     "pixel=2": GateSettings(pixel=2.0),
     "pixel=6": GateSettings(pixel=6.0),
@@ -32,6 +32,7 @@ GATES: dict[str, GateSettings] = {
     "margin=8": GateSettings(margin=8),
 }
 SKIPS = (2, 4, 8)
+BOTH = ((0.05, 2), (0.1, 2), (0.1, 4))  # tolerance, and which frames the network looks at
 _ORDINALS = {2: "every 2nd", 4: "every 4th", 8: "every 8th"}
 
 
@@ -249,6 +250,10 @@ def players(
         rows.append(runs(f"gate-{name}", title, "gate", replace(layer, gating=gate)))
     alone = replace(layer, tolerance=0.0)
     rows.append(runs("gate-alone", "gate alone, no tolerance", "gate", alone))
+    for share, every in BOTH:
+        at = replace(layer, tolerance=share, every=every)
+        title = f"tolerance {share:g}, {_ORDINALS[every]} frame"
+        rows.append(runs(f"reuse-{share:g}-every-{every}", title, "both", at))
     for every in SKIPS:
         skipping = replace(off, every=every)
         rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", skipping))

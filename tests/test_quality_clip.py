@@ -93,6 +93,26 @@ def test_average_precision_without_boxes() -> None:
     assert meter.at(0.5) == 0.0
 
 
+def test_a_class_that_shows_once_weighs_what_it_is_by_box() -> None:
+    """Three of one class found in each of ten frames, and a fourth of another missed once."""
+    spots = [(20 * at, 0, 20 * at + 10, 10) for at in range(4)]
+    found = boxes(spots[:3], [0.9] * 3, [0] * 3)
+    meter = PrecisionMeter()
+    for index in range(10):
+        rare = index == 5
+        meter.add(found, boxes(spots, [0.9] * 4, [0, 0, 0, 1]) if rare else found)
+    assert meter.at(0.5) == pytest.approx(0.5)
+    assert meter.at(0.5, by_box=True) == pytest.approx(30 / 31)
+
+
+def test_a_page_of_text_agrees_with_itself() -> None:
+    spots = [(20 * at, 0, 20 * at + 10, 10) for at in range(150)]
+    page = boxes(spots, np.linspace(0.5, 0.9, 150))
+    meter = PrecisionMeter()
+    meter.add(page, page)
+    assert meter.at(0.5) == meter.mean() == pytest.approx(1.0)
+
+
 def test_soft_loss_counts_scores_shapes_and_boxes_alone() -> None:
     here, away = (0, 0, 10, 10), (50, 50, 60, 60)
     dense = boxes([here], [0.9])

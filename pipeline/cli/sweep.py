@@ -37,8 +37,8 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Play only this one, or family: exact, reuse, gate, frame, every, tracked, off; "
-            "may be repeated.",
+            help="Play only this one, or family: exact, reuse, gate, both, frame, every, tracked, "
+            "off; may be repeated.",
             rich_help_panel=HOW,
         ),
     ] = None,

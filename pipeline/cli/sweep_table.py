@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stillframe.pipeline.sweep import Row, Sweep, front
+from stillframe.pipeline.sweep_equal import sentence
 
 LINE_EVERY_S = 10.0
 
@@ -55,7 +56,7 @@ class Progress:
 
 
 def print_table(console: Console, sweep: Sweep) -> None:
-    """The fastest first; a star for those on the Pareto front."""
+    """The fastest first; a star for those on the Pareto front. Below it reuse against skipping."""
     head = sweep.head
     title = f"{head['model']} on {head['clip']}, {head['threads']} thread(s), a row a player"
     table = Table(title=title, title_justify="left", box=None)
@@ -67,6 +68,8 @@ def print_table(console: Console, sweep: Sweep) -> None:
     for row in sorted(sweep.rows, key=lambda row: -(row["gain"] or 0)):
         table.add_row("*" if row["name"] in best else "", row["title"], *_cells(row))
     console.print(table)
+    if told := sentence(sweep.rows):
+        console.print(told, markup=False, highlight=False)
 
 
 def _cells(row: Row) -> list[str]:
