@@ -8,7 +8,10 @@ Now and then a frame is computed whole beside the run, in a thread of its own th
 tenth of one processor's time, by ONNX Runtime, so that the reuse engine's values stay as they are.
 (A thread of the idle class would be worse: what it begins while it holds the interpreter's lock,
 all others wait for.) Where agreement over the last audits falls short the tolerance is lowered at
-once; where there is much in hand it rises slowly.
+once, the more the further off it is; where there is much in hand it rises slowly. Until agreement
+has been seen to hold audits come sooner, and take up to half a processor. Frames that were computed
+whole by the run itself agree in any case and are passed over, and so are those that were under way
+while the tolerance changed.
 """
 
 import queue
@@ -36,9 +39,14 @@ if TYPE_CHECKING:
 
 EVERY_S = 1.0  # of the stream, between two audits at least
 SHARE = 0.1  # of one processor's time that audits take at most
+SOONER, MORE = 0.2, 5.0  # times EVERY_S and SHARE, while agreement is not known to hold
+UNDER_WAY = 8  # frames after a change of the tolerance that may have been begun before it
 WINDOW = 12  # audits that count
 ENOUGH_TO_LOWER, ENOUGH_TO_RAISE = 3, 8
-LOWER, RAISE = 0.7, 1.1
+HOPELESS, ENOUGH_IF_HOPELESS = 0.5, 2  # of what is wanted; then fewer audits are enough
+LEAST_STEP, LOWER = 0.25, 0.7  # the factor falls at least to this and at most to that part
+RAISE, RAISE_FAR = 1.1, 1.3  # the second far below where agreement fell short last
+FAR = 0.5
 LEAST, MOST = 1 / 32, 2.0
 IN_HAND = (
     0.5  # of what the wanted agreement lacks of the best: so much more lets the tolerance rise
@@ -81,6 +89,15 @@ class Steering:
     wanted: float
     factor: float = 1.0
     _window: deque[Agreement] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _fell_short: float = float("inf")  # the factor at which it did, last
+
+    @property
+    def unsure(self) -> bool:
+        """Whether something was measured at this factor, and not yet that agreement holds."""
+        agreement = self.agreement
+        if agreement is None:
+            return self._fell_short < float("inf")
+        return agreement < self.wanted or len(self._window) < ENOUGH_TO_LOWER
 
     @property
     def agreement(self) -> float | None:
@@ -106,14 +123,29 @@ class Steering:
         assert agreement is not None
         top = MOST_PSNR if measured.kind == "psnr" else 1.0
         before = self.factor
-        if agreement < self.wanted and count >= ENOUGH_TO_LOWER:
-            self.factor = max(LEAST, before * LOWER)
+        enough = (
+            ENOUGH_IF_HOPELESS if agreement < HOPELESS * self.wanted else ENOUGH_TO_LOWER
+        )  # fmt: skip
+        if agreement < self.wanted and count >= enough:
+            self.factor = max(LEAST, before * _step(agreement, self.wanted, top))
+            self._fell_short = before
         elif count >= ENOUGH_TO_RAISE and agreement >= self.wanted + IN_HAND * (top - self.wanted):
-            self.factor = min(MOST, before * RAISE)
+            far = before < FAR * self._fell_short < float("inf")
+            self.factor = min(MOST, before * (RAISE_FAR if far else RAISE))
         if self.factor == before:
             return None
         self._window.clear()  # what was measured before says nothing of the new one
         return self.factor
+
+
+def _step(agreement: float, wanted: float, top: float) -> float:
+    """By what to lower the factor: errors in dB shrink as it does; of others the cube root of what
+    may be lacking over what is, since counts jump where scores move a little."""
+    if top == MOST_PSNR:
+        part = 10 ** ((agreement - wanted) / 20)
+    else:
+        part = (max(top - wanted, 0.0) / (top - agreement)) ** (1 / 3)
+    return float(min(LOWER, max(LEAST_STEP, part)))
 
 
 def telling(measured: Agreement) -> bool:
@@ -148,6 +180,7 @@ class Audit:
         self._model: Model | None = None
         self._last_s = -float("inf")
         self._next = 0.0  # by the clock: not before
+        self._pass_over = 0  # frames that the tolerance before may have made
         self._lock = threading.Lock()
         self._report = AuditReport(wanted)
         self._waiting: queue.Queue[_Sample | None] = queue.Queue(1)
@@ -186,9 +219,17 @@ class Audit:
     def offer(self, step: Step, model: Model) -> bool:
         """Audit this step, unless the last one is too near or still being compared; -> whether."""
         frame = step.frame
-        if frame.corrupt or self._busy.is_set() or time.monotonic() < self._next:
+        if self._busy.is_set():  # what is read below is then written by the audit
             return False
-        if frame.time_s - self._last_s < self._every_s:
+        if self._pass_over:
+            self._pass_over -= 1
+            return False
+        if frame.corrupt or step.result.evidence.provenance == "computed":
+            return False
+        if time.monotonic() < self._next:
+            return False
+        near_s = self._every_s * (SOONER if self._steering.unsure else 1.0)
+        if 0 <= frame.time_s - self._last_s < near_s:
             return False
         self._last_s = frame.time_s
         fitted, view = model.fit(frame.image)
@@ -212,7 +253,8 @@ class Audit:
                     self._report = AuditReport(**(old | told))
             finally:
                 ended = time.monotonic()
-                self._next = ended + (ended - begun) * (1 / SHARE - 1)
+                share = SHARE * (MORE if self._steering.unsure else 1.0)
+                self._next = ended + (ended - begun) * (1 / share - 1)
                 self._busy.clear()
 
     def _compare(self, sample: "_Sample") -> None:
@@ -246,6 +288,7 @@ class Audit:
             )
         if factor is not None:
             self._steer(factor, factor < before)
+            self._pass_over = UNDER_WAY
 
 
 def steer(analysis: "Analysis", factor: float, lowered: bool) -> None:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
-from stillframe.models.results import Tensors
-from stillframe.pipeline.audit import LEAST, MOST, Audit, Steering
+from stillframe.models.results import Picture, Tensors
+from stillframe.pipeline.audit import LEAST, MOST, UNDER_WAY, Audit, Steering
 from stillframe.pipeline.engine import ReuseEngine
 from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.quality import BoxAgreement, TensorAgreement
+from stillframe.pipeline.quality import BoxAgreement, TensorAgreement, agreement_with
 from stillframe.pipeline.runner import Runner, Settings
 from stillframe.pipeline.step import Step
 from stillframe.reuse.tolerance import Tolerance
@@ -29,10 +30,52 @@ def boxes(true: int, missed: int = 0) -> BoxAgreement:
 
 def test_a_shortfall_lowers_the_tolerance_and_plenty_raises_it() -> None:
     steering = Steering(0.9)
-    assert [steering.add(boxes(1, 1)) for _ in range(3)] == [None, None, pytest.approx(0.7)]
+    lowered = [steering.add(boxes(3, 1)) for _ in range(3)]
+    assert lowered == [None, None, pytest.approx(0.7)]
     assert steering.agreement is None
     raised = [steering.add(boxes(5)) for _ in range(8)]
     assert raised == [None] * 7 + [pytest.approx(0.77)]
+
+
+def test_the_further_off_the_larger_the_step_and_the_sooner() -> None:
+    steering = Steering(0.98)
+    assert [steering.add(boxes(0, 4)) for _ in range(2)] == [None, pytest.approx(0.02 ** (1 / 3))]
+    steering = Steering(0.98)
+    steps = [steering.add(boxes(9, 2)) for _ in range(3)]  # F1 0.9
+    assert steps == [None, None, pytest.approx(0.2 ** (1 / 3))]
+    exact = Steering(1.0)
+    assert [exact.add(boxes(9, 2)) for _ in range(3)] == [None, None, 0.25]
+
+
+def test_decibels_say_how_far_off_it_is() -> None:
+    steering = Steering(45.0)
+    for _ in range(3):
+        judge = agreement_with(Picture(np.zeros((4, 4, 3), np.uint8)))
+        judge.add(Picture(np.full((4, 4, 3), 3, np.uint8)), Picture(np.zeros((4, 4, 3), np.uint8)))
+        factor = steering.add(judge)
+    assert judge.value == pytest.approx(38.59, abs=0.01)
+    assert factor == pytest.approx(10 ** ((judge.value - 45) / 20))
+
+
+def test_far_below_where_it_fell_short_it_rises_faster() -> None:
+    steering = Steering(0.9)
+    for _ in range(2):
+        steering.add(boxes(0, 1))
+    low = steering.factor
+    rises = [steering.add(boxes(5)) for _ in range(32)]
+    seen = [each / before for before, each in pairwise([low, *filter(None, rises)])]
+    assert low == pytest.approx(0.1 ** (1 / 3))
+    assert seen == pytest.approx([1.3, 1.1, 1.1, 1.1])
+
+
+def test_it_is_unsure_until_agreement_was_seen_to_hold() -> None:
+    steering = Steering(0.9)
+    assert not steering.unsure  # an empty scene must not be looked at all the time
+    seen = []
+    for measured in (boxes(5), boxes(5), boxes(5), boxes(0, 5), boxes(0, 5), boxes(5)):
+        steering.add(measured)
+        seen.append(steering.unsure)
+    assert seen == [True, True, False, True, True, True]
 
 
 def test_what_is_good_enough_but_not_plenty_changes_nothing() -> None:
@@ -148,22 +191,40 @@ def test_a_run_goes_on_where_the_audit_fails(model: Model) -> None:
         raise ModelError("no memory")
 
     with Runner(model, Settings(reuse="layer", threads=1)) as runner:
-        step = runner.step(frame(0))
+        step = [runner.step(frame(index)) for index in range(2)][-1]
         with Audit(0.9, lambda factor, lowered: None, make=broken) as audit:
             assert audit.offer(step, runner.model)
         assert (audit.report.missed, audit.report.why) == (1, "no memory")
         assert audit.report.agreement is None
 
 
-def test_corrupt_frames_and_near_ones_are_passed_over(model: Model) -> None:
+def test_frames_that_tell_nothing_and_near_ones_are_passed_over(model: Model) -> None:
     with Runner(model, Settings(reuse="layer", threads=1)) as runner:
-        step = runner.step(frame(0))
-        with Audit(0.9, lambda factor, lowered: None, in_line=True) as audit:
+        whole, step = (runner.step(frame(index)) for index in range(2))
+        with Audit(0.1, lambda factor, lowered: None, in_line=True) as audit:
             damaged: Step = replace(step, frame=replace(step.frame, corrupt=True))
             assert not audit.offer(damaged, runner.model)
-            assert audit.offer(step, runner.model)
-            assert not audit.offer(replace(step, frame=frame(5)), runner.model)
-            assert audit.offer(replace(step, frame=frame(10)), runner.model)
+            assert not audit.offer(whole, runner.model)  # it was computed whole by the run itself
+            taken = [n for n in range(1, 40) if audit.offer(at(step, n), runner.model)]
+            assert taken == [1, 3, 5, 13, 21, 29, 37]  # sooner, until it is known to hold
+            assert audit.offer(at(step, 2), runner.model)  # the clip begins again
+
+
+def at(step: Step, index: int) -> Step:
+    """The step as if it were of a later frame."""
+    return replace(step, frame=replace(step.frame, index=index, time_s=index / 8))
+
+
+def test_what_was_under_way_while_the_tolerance_changed_is_passed_over(model: Model) -> None:
+    steered = []
+    with Runner(model, Settings(reuse="layer", threads=1)) as runner:
+        step = [runner.step(frame(index)) for index in range(2)][-1]
+        wrong = replace(step, result=Tensors({"y": np.zeros_like(step.result.arrays["y"])}))  # type: ignore[union-attr]
+        wrong = replace(wrong, result=wrong.result.with_evidence(step.result.evidence))
+        with Audit(0.9, lambda f, low: steered.append((f, low)), in_line=True) as audit:
+            taken = [n for n in range(1, 22) if audit.offer(at(wrong, n), runner.model)]
+    assert taken == [1, 3, 3 + UNDER_WAY + 1, 3 + UNDER_WAY + 3]
+    assert steered == [(pytest.approx(0.1 ** (n / 3)), True) for n in (1, 2)]
 
 
 def test_an_engine_is_steered(model: Model) -> None:
