@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stillframe.reuse.profile import Profile
 
 Feed = Mapping[str, NDArray[Any]]
+Device = tuple[str, str]  # ONNX Runtime's name of a provider, and the number of its device
 
 
 class Engine(Protocol):
@@ -163,7 +164,8 @@ class ReuseEngine:
     """The reuse engine: recomputes what the changed pixels reach. Arrays are views until the next
     call. Raises ModelError when the file cannot be compiled.
 
-    tolerance, profile: see `ReuseSession`; 0 is exact. threads: 0: one a CPU.
+    tolerance, profile: see `ReuseSession`; 0 is exact. threads: 0: one a CPU. islands: where what
+    our engine leaves to ONNX Runtime is to run; None: on the CPU.
     """
 
     incremental = True
@@ -174,13 +176,18 @@ class ReuseEngine:
         threads: int = 0,
         tolerance: float = 0.0,
         profile: "Profile | None" = None,
+        islands: Device | None = None,
     ) -> None:
         from stillframe.reuse.session import ReuseSession  # the compiler: slow to import
 
         self.path = path
         tolerance = 0.0 if profile is not None else tolerance
         self.session = ReuseSession(
-            path, threads=threads or None, tolerance=tolerance, profile=profile
+            path,
+            threads=threads or None,
+            tolerance=tolerance,
+            profile=profile,
+            island_providers=island_providers(islands),
         )
         self._tolerance = self.session.tolerance
         # An input that an island reads is no picture to the engine: it is compared whole.
@@ -213,6 +220,13 @@ class ReuseEngine:
 
     def close(self) -> None:
         self.session.close()
+
+
+def island_providers(device: Device | None) -> list[Any] | None:
+    """What `ReuseSession` takes: the device, and the CPU for what the device cannot do."""
+    if device is None:
+        return None
+    return [(device[0], {"device_id": device[1]}), "CPUExecutionProvider"]
 
 
 def _reason(error: Exception) -> str:

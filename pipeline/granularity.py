@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine, OpenvinoEngine, ReuseEngine
+from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine, OpenvinoEngine
 from stillframe.pipeline.segments import SplitEngine
 from stillframe.pipeline.settings import MODES, Settings
 
@@ -34,21 +34,13 @@ class Granularity:
         return KINDS[self.kind](path, self.threads, settings)
 
 
-def _tolerance(settings: Settings) -> float:
-    return 0.0 if settings.reuse == "exact" else settings.tolerance
-
-
-def _reuse(path: Path, threads: int, settings: Settings) -> Engine:
-    if settings.profile is not None:
-        return ReuseEngine(path, threads, profile=settings.profile)
-    return ReuseEngine(path, threads, _tolerance(settings))
-
-
 KINDS: dict[Kind, Callable[[Path, int, Settings], Engine | SplitEngine]] = {
-    "reuse": _reuse,
+    "reuse": lambda path, threads, settings: settings.reuse_engine(path, threads),
     "onnxruntime": lambda path, threads, settings: OnnxRuntimeEngine(path, threads),
     "openvino": lambda path, threads, settings: OpenvinoEngine(path, threads),
-    "segments": lambda path, threads, settings: SplitEngine(path, 1, _tolerance(settings)),
+    "segments": lambda path, threads, settings: SplitEngine(
+        path, 1, settings.share, settings.islands
+    ),
 }
 
 

@@ -79,8 +79,12 @@ class Machine:
         """Everything that `parse` takes here."""
         found = [f"cpu:{listed(self.allowed)}"]
         found += [f"openvino:{device}" for device in self.openvino]
-        found += [f"{kind}:0" for kind, name in PROVIDERS.items() if name in self.providers]
-        return [*found, "auto"]
+        return [*found, *self.devices, "auto"]
+
+    @property
+    def devices(self) -> list[str]:
+        """The first of each kind of device that ONNX Runtime can use here."""
+        return [f"{kind}:0" for kind, name in PROVIDERS.items() if name in self.providers]
 
     def parse(self, text: str) -> Processor:
         """The processor that a text names. Raises UsageError, naming what there is."""

@@ -17,7 +17,7 @@ import onnx.utils
 from numpy.typing import NDArray
 from onnx import shape_inference
 
-from stillframe.pipeline.engine import Feed
+from stillframe.pipeline.engine import Device, Feed, island_providers
 from stillframe.reuse.change import ChangeMap
 
 MOST_BOUNDARY = 6  # tensors that cross
@@ -88,18 +88,27 @@ def halves(path: Path) -> tuple[bytes, bytes, Cut]:
 class SplitEngine:
     """Two sessions over the halves. `head` and `tail` may be called from two threads at once.
 
-    Arrays are views until the next call of the same half. tolerance, threads: as of `ReuseSession`,
-    threads of each half. Raises UncuttableError.
+    Arrays are views until the next call of the same half. tolerance, threads, islands: as of
+    `ReuseEngine`, threads of each half. Raises UncuttableError.
     """
 
     incremental = True
 
-    def __init__(self, path: Path, threads: int = 1, tolerance: float = 0.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 1,
+        tolerance: float = 0.0,
+        islands: Device | None = None,
+    ) -> None:
         from stillframe.reuse.session import ReuseSession
 
         head, tail, self.cut = halves(path)
-        self._head = ReuseSession(head, threads=threads, tolerance=tolerance)
-        self._tail = ReuseSession(tail, threads=threads, tolerance=tolerance)
+        providers = island_providers(islands)
+        self._head, self._tail = (
+            ReuseSession(half, threads=threads, tolerance=tolerance, island_providers=providers)
+            for half in (head, tail)
+        )
         self._sees_pixels = self._head.plan.graph.inputs[0].layout != "raw"
 
     @property

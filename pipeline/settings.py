@@ -1,13 +1,12 @@
 """How frames are analysed: the modes of reuse, one row each, and what a user may choose."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine, ReuseEngine
+from stillframe.pipeline.engine import Device, Engine, OnnxRuntimeEngine, ReuseEngine
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
 
@@ -17,34 +16,23 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """A mode of reuse. gate: how change is found, None: every frame is new. engine: what runs the
-    network, given the model's file, a thread count and a tolerance. incremental: whether that
-    engine keeps values between frames, so that it is fed the gate's reference. max_age_s: of those
-    who name none; what is bit for bit the whole model does not age."""
+    """A mode of reuse. gate: how change is found, None: every frame is new. incremental: whether
+    our engine runs the network: it keeps values between frames and is fed the gate's reference;
+    else ONNX Runtime does. max_age_s: of those who name none; what is bit for bit the whole model
+    does not age."""
 
     promise: str
     gate: GateSettings | None
-    engine: Callable[[Path, int, float], Engine]
     incremental: bool = False
     max_age_s: float = 5.0
 
 
-def _plain(path: Path, threads: int, tolerance: float) -> Engine:
-    return OnnxRuntimeEngine(path, threads)
-
-
-def _exact(path: Path, threads: int, tolerance: float) -> Engine:
-    return ReuseEngine(path, threads)
-
-
 MODES: dict[Reuse, Mode] = {
-    "off": Mode("every frame goes through the whole model", None, _plain),
-    "frame": Mode("an unchanged frame keeps its result", GateSettings(), _plain),
-    "layer": Mode(
-        "only what a change reaches is recomputed", GateSettings(), ReuseEngine, True, 60.0
-    ),
+    "off": Mode("every frame goes through the whole model", None),
+    "frame": Mode("an unchanged frame keeps its result", GateSettings()),
+    "layer": Mode("only what a change reaches is recomputed", GateSettings(), True, 60.0),
     "exact": Mode(
-        "as layer, bit for bit the whole model", GateSettings(exact=True), _exact, True, math.inf
+        "as layer, bit for bit the whole model", GateSettings(exact=True), True, math.inf
     ),
 }
 
@@ -59,6 +47,7 @@ class Settings:
     last result. threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a
     layer's own root mean square by which its values may stand still, see `ReuseSession`. profile:
     of mode "layer": a share for each layer and the gate's settings, instead of the tolerance.
+    islands: of modes "layer" and "exact": where what our engine leaves to ONNX Runtime is to run.
     gating: how change is found, instead of the mode's or the profile's own; not of modes "off" and
     "exact".
     """
@@ -70,6 +59,7 @@ class Settings:
     tolerance: float = TOLERANCE
     profile: Profile | None = None
     gating: GateSettings | None = None
+    islands: Device | None = None
 
     def __post_init__(self) -> None:
         if self.reuse not in MODES:
@@ -82,6 +72,8 @@ class Settings:
             raise UsageError(f"a profile is of reuse 'layer', got one with reuse {self.reuse!r}")
         if self.gating is not None and self.reuse not in ("frame", "layer"):
             raise UsageError(f"gate settings are of reuse frame and layer, got {self.reuse!r}")
+        if self.islands is not None and not MODES[self.reuse].incremental:
+            raise UsageError(f"islands are of reuse layer and exact, got {self.reuse!r}")
         if self.every < 1:
             raise UsageError(f"every: expected 1 or more, got {self.every}")
         if self.threads < 0:
@@ -93,6 +85,11 @@ class Settings:
         return MODES[self.reuse].max_age_s if self.max_age_s is None else self.max_age_s
 
     @property
+    def share(self) -> float:
+        """The tolerance of our engine: 0 in mode "exact"."""
+        return 0.0 if self.reuse == "exact" else self.tolerance
+
+    @property
     def gate(self) -> GateSettings | None:
         """How change is found; None: every frame is new."""
         if self.gating is not None:
@@ -101,6 +98,10 @@ class Settings:
 
     def engine(self, path: Path) -> Engine:
         """What runs the network in that file."""
-        if self.profile is not None:
-            return ReuseEngine(path, self.threads, profile=self.profile)
-        return MODES[self.reuse].engine(path, self.threads, self.tolerance)
+        if not MODES[self.reuse].incremental:
+            return OnnxRuntimeEngine(path, self.threads)
+        return self.reuse_engine(path, self.threads)
+
+    def reuse_engine(self, path: Path, threads: int) -> ReuseEngine:
+        """Our engine, with another number of threads."""
+        return ReuseEngine(path, threads, self.share, self.profile, self.islands)

@@ -26,6 +26,7 @@ from stillframe.pipeline.source_info import Source
 from stillframe.pipeline.stage import Stage
 from stillframe.pipeline.stages import LIVE_WINDOW, Analysis, with_own
 
+ISLANDS = "islands"  # not a stage, but placed like one
 NICE = 10  # with a CPU share, what runs beside us goes first
 
 
@@ -91,6 +92,7 @@ class Staged:
         in_two = placing.aim is not None or SECOND in placing.place or halves
         names = _names(ends, own, in_two)
         processors = _processors(placing.place, names)
+        settings = _with_islands(processors, settings)
         hand = {name: p.cores for name, p in processors.items() if p.cores}
         network = processors.get(INFER, Processor())
         if network.kind == "cpu" and not settings.threads:
@@ -269,13 +271,30 @@ def _processors(place: Mapping[str, str], names: Sequence[str]) -> dict[str, Pro
     machine = Machine(read_cores(), quota()) if cores_only else Machine.here()
     found = {}
     for name, text in place.items():
-        if name not in names:
-            raise UsageError(f"place: there is no stage {name!r}; there is {', '.join(names)}")
+        if name not in (*names, ISLANDS):
+            told = ", ".join((*names, ISLANDS))
+            raise UsageError(f"place: there is no stage {name!r}; there is {told}")
         processor = machine.parse(text)
-        if processor.device and name != INFER:
+        if processor.device and name not in (INFER, ISLANDS):
             raise UsageError(f"place: {processor} takes the network only; put {name} on cores")
+        if name == ISLANDS and processor.kind not in PROVIDERS:
+            told = ", ".join(machine.devices) or "none but the CPU's, where they are anyway"
+            raise UsageError(
+                f"place: islands run on a provider of ONNX Runtime, not on {processor}; of those"
+                f" there is {told}"
+            )
         found[name] = processor
     return found
+
+
+def _with_islands(processors: Mapping[str, Processor], settings: Settings) -> Settings:
+    """The settings, islands where they were placed."""
+    islands = processors.get(ISLANDS)
+    if islands is None:
+        return settings
+    if (network := processors.get(INFER, Processor())).device:
+        raise UsageError(f"place: with the network on {network} there are no islands to place")
+    return replace(settings, islands=(PROVIDERS[islands.kind], islands.device))
 
 
 def _fixed(candidate: Candidate, settings: Settings) -> Callable[[Path], Engine]:

@@ -587,6 +587,7 @@ def test_what_is_pinned_by_hand_is_checked_and_told(run: Run) -> None:
         (["--place", "infer=cpu:99"], "core 99 is not there .* there is cpu:"),
         (["--place", "draw=openvino:NPU"], "not here; there is cpu:"),
         (["--place", "paint=cpu:0"], "no stage 'paint'; there is decode, preprocess, infer"),
+        (["--reuse", "layer", "--place", "islands=cpu:0"], "provider .* not on cpu:0; .* none but"),
         (["--cpu-share", "150%"], "expected a share such as 50%"),
         (["--aim", "share"], "go together"),
     ],
@@ -595,6 +596,32 @@ def test_what_is_not_there_is_refused(arguments: list[str], says: str, run: Run)
     code, told, _ = run(*arguments)
     assert code == 2
     assert re.search(says, told), told
+
+
+def test_islands_are_placed_apart_from_the_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no device here, so one is claimed, and what the engine is asked for is noted."""
+    asked: list[Any] = []
+    for module in ("staged", "processors"):
+        monkeypatch.setattr(
+            f"stillframe.pipeline.{module}.PROVIDERS", {"cuda": "CPUExecutionProvider"}
+        )
+
+    def noted(providers: list[Any]) -> list[str]:
+        asked.append(providers)
+        return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr("stillframe.reuse.session.checked", noted)
+    code, told, metrics = run("--place", "islands=cuda:0,decode=cpu:0", "--reuse", "layer")
+    assert code == 0, told
+    wanted = [("CPUExecutionProvider", {"device_id": "0"}), "CPUExecutionProvider"]
+    assert wanted in asked
+    assert metrics["placement"]["by_hand"]["islands"] == "cuda:0"
+    code, told, _ = run("--place", "islands=cuda:0", "--reuse", "frame")
+    assert code == 2
+    assert "islands are of reuse layer and exact" in told
+    code, told, _ = run("--place", "islands=cuda:0,infer=cuda:0", "--reuse", "layer")
+    assert code == 2
+    assert "there are no islands to place" in told
 
 
 def test_affinity_that_is_denied_is_told_and_the_run_goes_on(
