@@ -2,7 +2,6 @@
 long. The network is a tiny one whose score is the picture's brightness."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -64,12 +63,11 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Counting]:
     """Every engine that the runners of this test made."""
     made: list[Counting] = []
 
-    def make(path: Path, threads: int, tolerance: float) -> Engine:
+    def make(path: Path, threads: int) -> Engine:
         made.append(Counting(path, threads))
         return made[-1]
 
-    for name in ("off", "frame"):
-        monkeypatch.setitem(MODES, name, replace(MODES[name], engine=make))
+    monkeypatch.setattr("stillframe.pipeline.settings.OnnxRuntimeEngine", make)
     return made
 
 
