@@ -5,6 +5,7 @@ What was decided, and why, is a line each in `decisions`.
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,6 +92,7 @@ class Placer:
         self._competition = competition
         self._builder: threading.Thread | None = None
         self._built: list[Any] = []
+        self._given: weakref.WeakSet[Any] = weakref.WeakSet()  # the last user of one closes it
         self._next_look_s = self._next_review_s = 0.0
         self._since = (0.0, 0, 0.0)  # clock, frames, processor seconds at the last review
         self._judging = False
@@ -108,7 +110,7 @@ class Placer:
         engine = made(
             candidate.infer, analysis.model.path, analysis.settings, candidate.cores(INFER)
         )
-        analysis.look.use(engine)
+        self._give(analysis, engine)
 
     def start(self, pipeline: Pipeline, analysis: Analysis) -> None:
         """The pipeline runs: put its threads where the plan wants them."""
@@ -240,20 +242,27 @@ class Placer:
             )
             self._say(f"{gone} could not be made: {engine}; the network stays where it was")
         else:
-            self._analysis.look.use(engine)
+            self._give(self._analysis, engine)
             self._meter(INFER).reset()
         now = time.perf_counter()
         self._since = (now, self._pipeline.delivered, time.process_time())
         self._next_review_s = now + REVIEW_S
 
     def close(self) -> None:
-        """Wait for an engine that is being made, and give it back."""
+        """Give back every engine that nobody reached: the one being made, which is waited for, and
+        the one that no frame came for any more."""
         if self._builder is not None:
             self._builder.join()
-            for engine in self._built:
-                if not isinstance(engine, Exception):
-                    engine.close()
             self._builder = None
+        made = [engine for engine in self._built if not isinstance(engine, Exception)]
+        for engine in (*made, *self._given):
+            engine.close()
+        self._built.clear()
+
+    def _give(self, analysis: Analysis, engine: Any) -> None:
+        """From the next frame on. Frames under way may be for the one before."""
+        self._given.add(engine)
+        analysis.look.use(engine)
 
     # --- the profile -----------------------------------------------------------------------------
 

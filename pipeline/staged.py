@@ -194,9 +194,10 @@ class Staged:
         if self.placing.share and (denied := lower_priority(NICE)):
             self._say(denied)
         self._stack = contextlib.ExitStack()
+        if self.placer is not None:
+            self._stack.callback(self.placer.close)  # after the pipeline, which uses its engines
         self._stack.enter_context(self.pipeline)
         if self.placer is not None:
-            self._stack.callback(self.placer.close)
             self.placer.start(self.pipeline, self.analysis)
         return self
 

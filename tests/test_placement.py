@@ -256,6 +256,32 @@ def measured(placer: Placer, factor: float) -> Prediction:
     return predict(placer.profile, placer.now.candidate).scaled(factor)
 
 
+def test_an_engine_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Made:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    class Look:
+        def use(self, engine: Made) -> None:
+            self.wanted = engine
+
+    class Analysis:
+        look = Look()
+
+    watch = placer(monkeypatch, profile())
+    analysis: Any = Analysis()
+    watch._give(analysis, Made("first"))
+    watch._give(analysis, Made("second"))  # nobody holds the first one any more
+    watch._built.append(Made("third"))
+    watch.close()
+    assert sorted(closed) == ["second", "third"]
+
+
 def test_it_changes_when_others_come_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = placer(monkeypatch, profile())
     assert watch.now.candidate.infer == TWO
