@@ -4,6 +4,7 @@ tuned = tune("centerface", ["yard.mp4"], wanted=0.98)
 tuned.profile.write("centerface.json")
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,10 +26,10 @@ from stillframe.reuse.change import GateSettings
 from stillframe.reuse.from_onnx import fingerprint
 from stillframe.reuse.profile import Part, Profile
 
-FRAMES = 120
+FRAMES = 160
 STEPS = 14  # by which shares are scaled down, at most, until they hold on the frames to check on
 STEP = 0.84
-TUNING: dict[Role, float] = {"search": 0.62, "check": 0.38}
+TUNING: dict[Role, float] = {"search": 0.65, "check": 0.35}
 JUDGING: dict[Role, float] = {"held out": 1.0}
 DIGITS = 5
 
@@ -97,10 +98,10 @@ def tune(
             return bench.outcome(setting, searching)
 
         search = Search(evaluate, least, top, told=told)
-        search.run(bench.spreads(searching[0]), bench.order)
+        search.run(bench.spreads(searching[0]), bench.layers)
         none = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.0)), checking)
 
-        def held(found: Try | None) -> Setting | None:
+        def held(found: Try | None, most_loss: float = math.inf) -> Setting | None:
             """Scaled down until it agrees on the frames to check on too; if need be with the gate
             that it began with."""
             if found is None:
@@ -108,12 +109,15 @@ def tune(
             for gate in (found.setting.gate, GateSettings()):
                 setting = replace(found.setting, gate=gate)
                 for _ in range(STEPS):
-                    if search.holds(bench.outcome(setting, checking), none):
+                    outcome = bench.outcome(setting, checking)
+                    if search.holds(outcome, none) and outcome.loss <= most_loss:
                         return setting
                     setting = setting.scaled(STEP)
             return None
 
-        best, uniform = held(search.best), held(search.uniform)
+        uniform = held(search.uniform)
+        plain = None if uniform is None else bench.outcome(uniform, checking)
+        best = held(search.best, search.fair_loss(none, plain))
         if best is None:
             raise QualityError(_refusal(model.name, least, search))
         profile = Profile(
@@ -146,7 +150,8 @@ def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | 
     plain = None if uniform is None else bench.outcome(uniform, [passage])
     return Part(
         clip=passage.clip,
-        first=passage.first,
+        first=passage.windows[0][0],
+        windows=len(passage.windows),
         frames=len(passage.pictures),
         role=passage.role,
         kind=bench.kind,

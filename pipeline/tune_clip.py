@@ -9,7 +9,7 @@ same frames give the same figures whatever else the machine does.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Literal
 
 import numpy as np
@@ -29,11 +29,14 @@ AROUND = (0.6, 0.8, 1.0, 1.2, 1.4)  # parts of the confidence at which boxes agr
 SOFTER = 0.5  # boxes from that part of the confidence on count for the loss, so that it is smooth
 HIGHEST = 0.95
 LEAST_FRAMES = 8
+WINDOWS = 10
+LEAST_WINDOW = 4  # frames; shorter clips are cut into fewer windows
 SEED_SHARE = 0.1
+PAIRS, APART = 6, 2  # pictures between which layers are seen to change
 
 
 Role = Literal["search", "check", "held out"]
-SHARES: Mapping[Role, float] = {"search": 0.4, "check": 0.25, "held out": 0.35}
+SHARES: Mapping[Role, float] = {"search": 0.4, "held out": 0.4, "check": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """work: multiply-adds, as a share of all, mean over the frames after a passage's first one.
-    loss: 0 for none, smooth. quality: the worst passage's agreement. steady: the same, of boxes at
-    several confidences at once: few boxes agree by chance, and it must hold on other frames."""
+    """Of all frames but the first of each window, which is computed whole.
+
+    work: multiply-adds, as a share of all, mean over the frames. loss: 0 for none, smooth.
+    quality: the worst clip's agreement. steady: the same, of boxes at several confidences at once:
+    few boxes agree by chance, and it must hold on other frames."""
 
     work: float
     loss: float
@@ -61,13 +66,15 @@ class Outcome:
 
 @dataclass(slots=True)
 class Passage:
-    """Consecutive frames of a clip at the model's size, and what computing everything gives.
+    """Windows of a clip, of consecutive frames at the model's size, and what computing everything
+    gives.
 
-    first: index of the first frame. role: what it is for, see `passages`.
+    windows: the clip's frames from the first up to the one behind the last, of each window; role:
+    what they are for, see `passages`. pictures, views, dense: of all of them, one after the other.
     """
 
     clip: str
-    first: int
+    windows: tuple[tuple[int, int], ...]
     role: Role
     model: Model
     pictures: list[NDArray[np.uint8]]
@@ -78,40 +85,54 @@ class Passage:
 def passages(
     spec: str, model: Model, frames: int, shares: Mapping[Role, float] = SHARES
 ) -> list[Passage]:
-    """The first frames of a clip in consecutive parts: to search on, to check that what was found
-    holds elsewhere, and to judge on at last, which nothing is decided by.
+    """The first frames of a clip, in windows that take turns: to search on, to check that what was
+    found holds elsewhere, and to judge on at last, which nothing is decided by. So each part sees
+    all of what happens in the clip.
 
     Raises SourceError for a clip that is too short.
     """
+    fitted: list[tuple[NDArray[np.uint8], View]] = []
+    fixed = model
     with open_source(spec, live=False) as source:
-        images = [frame.image for frame in islice(source, frames)]
         name = source.info.spec
-    if len(images) < LEAST_FRAMES:
+        for frame in islice(source, frames):
+            if not fitted:
+                fixed = model.for_source(*frame.image.shape[:2])
+            picture, view = fixed.fit(frame.image)
+            fitted.append((np.array(picture), view))
+    if len(fitted) < LEAST_FRAMES:
         raise SourceError(
             f"{spec}: expected a clip of at least {LEAST_FRAMES} frames to tune on, "
-            f"got {len(images)}"
+            f"got {len(fitted)}"
         )
-    fixed = model.for_source(*images[0].shape[:2])
     found = []
-    first = 0
-    for role, share in shares.items():
-        end = first + round(len(images) * share)
-        if role == list(shares)[-1]:
-            end = len(images)
-        if end - first >= 2:
-            fitted = [fixed.fit(image) for image in images[first:end]]
-            pictures = [np.array(picture) for picture, _ in fitted]
-            views = [view for _, view in fitted]
-            found.append(Passage(name, first, role, fixed, pictures, views))
-        first = end
+    turns = windows(len(fitted), shares)
+    for role in shares:
+        spans = tuple(span for span, turn in turns if turn == role)
+        taken = [fitted[at] for first, end in spans for at in range(first, end)]
+        pictures, views = [picture for picture, _ in taken], [view for _, view in taken]
+        found.append(Passage(name, spans, role, fixed, pictures, views))
+    return found
+
+
+def windows(frames: int, shares: Mapping[Role, float]) -> list[tuple[tuple[int, int], Role]]:
+    """Spans of frames, and whose turn each is: theirs who lack most of their share so far."""
+    count = min(WINDOWS, max(frames // LEAST_WINDOW, len(shares))) if len(shares) > 1 else 1
+    ends = [at * frames // count for at in range(count + 1)]
+    given = dict.fromkeys(shares, 0)
+    found = []
+    for turn, span in enumerate(pairwise(ends), 1):
+        role = max(shares, key=lambda each: round(shares[each] * turn - given[each], 6))
+        given[role] += 1
+        found.append((span, role))
     return found
 
 
 class TuneBench:
     """Sessions for the sizes of the passages, and their dense results. Close it in the end.
 
-    layers: those that compare, in the order of the network; order: the dearest first. kind, floor:
-    of quality, and what counts as the same. Raises UsageError for a model without such layers.
+    layers: those that compare, in the order of the network. kind, floor: of quality, and what
+    counts as the same. Raises UsageError for a model without such layers.
     """
 
     def __init__(self, model: Model, all_passages: Sequence[Passage], threads: int) -> None:
@@ -137,9 +158,6 @@ class TuneBench:
             raise UsageError(
                 f"{model.name}: no layer of it keeps values, so there is no tolerance to tune"
             )
-        plan = next(iter(self._sessions.values())).plan
-        dear = {layer.name: layer.multiply_adds for layer in plan.layers}
-        self.order = sorted(self.layers, key=lambda name: -dear.get(name, 0))
         self.kind: Kind = agreement_with(all_passages[0].dense[0]).kind
         self.floor = FLOORS[self.kind]
 
@@ -150,65 +168,75 @@ class TuneBench:
     def spreads(self, passage: Passage) -> dict[str, dict[str, float]]:
         """Ways to spread one number over the layers, each with a middle of 1.
 
-        "change": as a layer's values move from frame to frame, by their magnitude; "deep": small
-        layers the more, by the fourth root of their positions.
+        "change": as a layer's values move between pictures APART frames from each other, by their
+        magnitude; "deep": small layers the more, by the fourth root of their positions.
         """
         session, soft = self._sessions[passage.model.size], self._models[passage.model.size]
         plan = session.plan
         moved, size = dict.fromkeys(self.layers, 0.0), dict.fromkeys(self.layers, 0.0)
-        before: dict[str, NDArray[np.float32]] = {}
-        for picture in passage.pictures[:: max(1, len(passage.pictures) // 6)]:
-            session.step(soft.feed(picture), dense=True)
-            for name in self.layers:
-                values = plan.view(name).copy()
-                if name in before:
-                    moved[name] += float(np.mean(np.square(values - before[name])))
-                    size[name] += float(np.mean(np.square(values)))
-                before[name] = values
+        last = len(passage.pictures) - 1
+        for at in range(0, last, max(1, last // PAIRS)):
+            before: dict[str, NDArray[np.float32]] = {}
+            for picture in (passage.pictures[at], passage.pictures[min(at + APART, last)]):
+                session.step(soft.feed(picture), dense=True)
+                for name in self.layers:
+                    values = plan.view(name).copy()
+                    if name in before:
+                        moved[name] += float(np.mean(np.square(values - before[name])))
+                        size[name] += float(np.mean(np.square(values)))
+                    before[name] = values
         area = {name: float(np.prod(plan.graph.shapes[name][:2])) for name in self.layers}
         change = {name: (moved[name] / max(size[name], 1e-30)) ** 0.5 for name in self.layers}
         deep = {name: area[name] ** -0.25 for name in self.layers}
-        both = {name: change[name] * deep[name] for name in self.layers}
         return {
             "uniform": dict.fromkeys(self.layers, 1.0),
-            "change": _centred(change),
+            "change, deep": _centred({name: change[name] * deep[name] for name in self.layers}),
+            "change twice, deep": _centred(
+                {name: change[name] ** 2 * deep[name] for name in self.layers}
+            ),
             "deep": _centred(deep),
-            "change, deep": _centred(both),
+            "change": _centred(change),
         }
 
     def outcome(self, setting: Setting, over: Sequence[Passage]) -> Outcome:
-        """Play all frames of each passage from its beginning."""
+        """Play all frames of each window from its beginning."""
         works: list[float] = []
         losses, qualities, steady = [], [], []
         for passage in over:
             judge = _Judge(self.confidence)
-            works += self._play(setting, passage, judge)
+            first = 0
+            for begin, end in passage.windows:
+                behind = first + end - begin
+                works += self._play(setting, passage, range(first, behind), judge)
+                first = behind
             losses.append(judge.loss)
             qualities.append(judge.quality)
             steady.append(judge.steady)
         return Outcome(float(np.mean(works)), float(np.mean(losses)), min(qualities), min(steady))
 
-    def _play(self, setting: Setting, passage: Passage, judge: "_Judge") -> list[float]:
+    def _play(
+        self, setting: Setting, passage: Passage, frames: range, judge: "_Judge"
+    ) -> list[float]:
         session, soft = self._sessions[passage.model.size], self._models[passage.model.size]
         session.reset()
         session.tolerance = Tolerance(SEED_SHARE, dict(setting.shares))
         gate = ChangeGate(*soft.size, setting.gate)
         works: list[float] = []
         result: Result | None = None
-        frames = zip(passage.pictures, passage.views, passage.dense, strict=True)
-        for picture, view, dense in frames:
-            change = gate.step(picture)
+        for at in frames:
+            change = gate.step(passage.pictures[at])
             work = 0.0
             if change.kind != "unchanged" or result is None:
                 whole = change.kind == "all"
                 outputs, stats = session.step(
                     soft.feed(gate.reference), None if whole else change.mask, dense=whole
                 )
-                result = soft.decode(outputs, view)
+                result = soft.decode(outputs, passage.views[at])
                 work = stats.work
-            works.append(work)
-            judge.add(result, dense)
-        return works[1:]
+            if at > frames[0]:
+                works.append(work)
+                judge.add(result, passage.dense[at])
+        return works
 
 
 class _Judge:

@@ -1,11 +1,13 @@
 """Searching for the setting that takes the least work and still agrees well enough.
 
-1. Scan: one number spread over the layers in several ways, with several gates; of each the largest
-   number that agrees well enough. "uniform" with the default gate is the named easy version.
-2. Descend: from the best of them, each layer's share and each setting of the gate goes up or down
-   where the gain in work is worth the loss: log(work) + price * loss, where the price is
-   what the scan paid.
-3. After each round all shares are scaled as far as the agreement allows.
+1. Scan: of one tolerance for all layers the largest that agrees well enough; where none does, with
+   another gate. This is the named easy version. It also says how much loss is fair: what is
+   found may lose no more.
+2. Scan: one number spread over the layers in several ways, with that gate.
+3. Descend: from the best of them the settings of the gate, and the shares of ever smaller groups of
+   layers, go up or down where the gain in work is worth the loss: log(work) + price * loss, where
+   the price is what the scan paid at its end. After each round all shares are scaled as far as
+   the agreement allows.
 
 Deterministic: the same outcomes lead to the same setting.
 """
@@ -13,6 +15,7 @@ Deterministic: the same outcomes lead to the same setting.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from stillframe.pipeline.tune_clip import Outcome, Setting
 from stillframe.reuse.change import RANGES, GateSettings
@@ -21,17 +24,21 @@ Evaluate = Callable[[Setting], Outcome]
 
 START = 0.1  # the share that scans begin at
 SMALLEST, LARGEST = 0.003, 3.0
-HALVINGS = 2  # of the bracket, in its logarithm
-ROUNDS = (2.0, 1.5)  # factors by which shares move, a round each
+HALVINGS = 3  # of the bracket, in its logarithm
+ROUNDS: tuple[tuple[int, float], ...] = ((6, 2.0), (14, 1.6))
+"""Into how many groups of consecutive layers, and by which factor their shares move."""
 CLOSER = 0.3  # of what the wanted agreement lacks of 1 is kept in hand against other frames, but
 # where that much cannot be reached
-SHORT = 20.0  # price of agreement that is missing, in log(work)
+SHORT = 5.0  # price of agreement that is missing, in log(work)
+CHEAPEST, DEAREST = 2.0, 60.0  # price of loss
+FINE = 1.4  # step of a scan from what is near already
 LEAST_GAIN = 1e-3
 
 GATES: tuple[GateSettings, ...] = (
     GateSettings(),
-    GateSettings(pixel=6.0),
+    GateSettings(margin=8),
     GateSettings(pixel=2.5),
+    GateSettings(pixel=2.5, margin=8),
     GateSettings(pixel=1.5),
 )
 MOVES: dict[str, tuple[Callable[[float], float], ...]] = {
@@ -66,6 +73,7 @@ class Search:
     closer: float = CLOSER
     told: Callable[[Try], None] = lambda _: None
     none: Outcome | None = None
+    most_loss: float = math.inf
     best: Try | None = None
     uniform: Try | None = None
     tries: list[Try] = field(default_factory=list)
@@ -93,125 +101,173 @@ class Search:
             steady = min(steady, none.steady - (self.top - aim))
         return max(aim - outcome.quality, steady - outcome.steady, 0.0)
 
-    def run(self, spreads: Mapping[str, Mapping[str, float]], order: Sequence[str]) -> None:
+    def fair_loss(self, none: Outcome, uniform: Outcome | None) -> float:
+        """What may be lost on frames on which no tolerance at all and the best single one came to
+        that: what the latter lost, or without one what the wanted agreement leaves."""
+        room = max(0.0, min(self.top, 1.0) - self.wanted)
+        if uniform is None:
+            return none.loss + room
+        return max(none.loss + CLOSER * room, uniform.loss)
+
+    def run(self, spreads: Mapping[str, Mapping[str, float]], layers: Sequence[str]) -> None:
         """Scan, then descend; `best` is None where nothing agrees well enough. spreads: by name,
-        "uniform" among them. order: the layers, those first that are worth most."""
+        "uniform" among them. layers: in the order of the network."""
         try:
             nothing = Setting(dict.fromkeys(spreads["uniform"], 0.0))
             self.none = self._try("no tolerance", nothing).outcome
-            reached = self._start(spreads["uniform"])
-            if not reached and self.closer:
+            best = self._start(spreads["uniform"])
+            if not best and self.closer:
                 self.closer = 0.0
-                reached = self._start(spreads["uniform"])
-            if not reached:
+                best = self._start(spreads["uniform"])
+            if not best:
                 return
-            gate = min((scan[-1] for scan in reached), key=_work).setting.gate
+            self.uniform = best[-1]
+            self.most_loss = self.fair_loss(self.none, self.uniform.outcome)
             for name, spread in spreads.items():
                 if name != "uniform":
-                    reached.append(self._scan(name, spread, gate))
-            best = min((scan for scan in reached if scan), key=lambda scan: _work(scan[-1]))
+                    scan = self._scan(name, spread, self.uniform.setting.gate, than=best[-1])
+                    best = min((best, scan), key=lambda each: _work(each[-1])) if scan else best
             current, price = best[-1], self._price(best)
-            for factor in ROUNDS:
-                current = self._round(current, order, factor, price)
-                scaled = self._scan("scaled", current.setting.shares, current.setting.gate, 1.0)
-                if scaled:
-                    current, price = scaled[-1], self._price(scaled, price)
+            current = self._gates(current, price)
+            for count, factor in ROUNDS:
+                current = self._round(current, groups(layers, count), factor, price)
+                shares, gate = current.setting.shares, current.setting.gate
+                scan = self._scan("scaled", shares, gate, 1.0, FINE)
+                if scan:
+                    current, price = scan[-1], self._price(scan, price)
+                elif self.best is not None:
+                    current = self.best
         except Stopped:
             return
 
-    def _start(self, spread: Mapping[str, float]) -> list[list[Try]]:
-        """Scans with each gate that reach the aim, the default one's first."""
-        starts = [self._scan("uniform", spread, gate) for gate in GATES]
-        self.uniform = starts[0][-1] if starts[0] else None
-        return [scan for scan in starts if scan]
+    def _start(self, spread: Mapping[str, float]) -> list[Try]:
+        """The scan with the first gate that reaches the aim."""
+        for gate in GATES:
+            base = Setting(spread, gate).scaled(0.0)
+            least = self._try(f"no tolerance, {_told(gate)}", base).outcome
+            if self.agrees(least, self.none) and (scan := self._scan("uniform", spread, gate)):
+                return scan
+        return []
 
     def _try(self, what: str, setting: Setting) -> Try:
         key = (tuple(setting.shares.items()), setting.gate)
-        if key not in self._known:
+        fresh = key not in self._known
+        if fresh:
             self._known[key] = self.evaluate(setting)
         tried = Try(what, setting, self._known[key])
-        self.tries.append(tried)
-        if self.agrees(tried.outcome, self.none) and (
-            self.best is None or _work(tried) < _work(self.best)
-        ):
+        if self._good(tried.outcome) and (self.best is None or _work(tried) < _work(self.best)):
             self.best = tried
-        self.told(tried)
+        if fresh:
+            self.tries.append(tried)
+            self.told(tried)
         return tried
 
-    def _scan(
-        self, what: str, spread: Mapping[str, float], gate: GateSettings, start: float = START
-    ) -> list[Try]:
-        """The tries that agree well enough, by rising shares: the last one is the answer.
+    def _good(self, outcome: Outcome) -> bool:
+        """As good as the best single tolerance: where that is known, its loss is what keeps
+        something in hand, since it is smooth where agreement jumps."""
+        if self.most_loss == math.inf:
+            return self.agrees(outcome, self.none)
+        short = self._short(outcome, self.none, self.wanted)
+        return short <= 0 and outcome.loss <= self.most_loss
 
-        Up or down by twos until the agreement changes sides, then halving in between.
+    def _scan(
+        self,
+        what: str,
+        spread: Mapping[str, float],
+        gate: GateSettings,
+        start: float = START,
+        step: float = 2.0,
+        than: Try | None = None,
+    ) -> list[Try]:
+        """The tries that are good enough, by rising shares: the last one is the answer.
+
+        Up or down by steps until that changes, then halving in between. than: given up where it
+        cannot become better than that.
         """
         base = Setting(dict(spread), gate)
         good: dict[float, Try] = {}
         low, high = 0.0, math.inf
-
-        def look(number: float) -> bool:
-            tried = self._try(f"{what}, pixel {gate.pixel:g}: {number:.3g}", base.scaled(number))
-            if self.agrees(tried.outcome, self.none):
-                good[number] = tried
-            return number in good
-
         number = start
         while SMALLEST * start / START <= number <= LARGEST * start / START:
-            if look(number):
-                low = number
+            tried = self._try(f"{what}, {_told(gate)}: {number:.3g}", base.scaled(number))
+            if self._good(tried.outcome):
+                good[number], low = tried, number
                 if high < math.inf:
                     break
-                number *= 2
+                number *= step
             else:
                 high = number
-                if low > 0:
+                if low > 0 or (than is not None and _work(tried) >= _work(than)):
                     break
-                number /= 2
+                number /= step
         for _ in range(HALVINGS if low > 0 and high < math.inf else 0):
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if look(middle) else (low, middle)
+            tried = self._try(f"{what}, {_told(gate)}: {middle:.3g}", base.scaled(middle))
+            if self._good(tried.outcome):
+                good[middle], low = tried, middle
+            else:
+                high = middle
+                if than is not None and _work(tried) >= _work(than):
+                    break
         return [good[number] for number in sorted(good)]
 
-    def _price(self, scan: Sequence[Try], otherwise: float = 5.0) -> float:
+    def _price(self, scan: Sequence[Try], otherwise: float = 10.0) -> float:
         """What the end of a scan paid in loss for its gain in work."""
         if len(scan) < 2:
             return otherwise
-        cheap, dear = scan[-1].outcome, scan[0].outcome
+        cheap, dear = scan[-1].outcome, scan[max(0, len(scan) - 3)].outcome
         lost = cheap.loss - dear.loss
         gained = math.log(max(dear.work, 1e-9) / max(cheap.work, 1e-9))
-        return min(max(gained / lost, 1.0), 200.0) if lost > 0 and gained > 0 else otherwise
+        if lost <= 0 or gained <= 0:
+            return otherwise
+        return min(max(gained / lost, CHEAPEST), DEAREST)
 
     def _value(self, outcome: Outcome, price: float) -> float:
-        short = self._short(outcome, self.none, self.aim)
+        short = self._short(outcome, self.none, self.wanted)
         return math.log(max(outcome.work, 1e-6)) + price * outcome.loss + SHORT * short
 
-    def _round(self, current: Try, order: Sequence[str], factor: float, price: float) -> Try:
-        """Move each share and each setting of the gate, up or else down, where that pays."""
-        value = self._value(current.outcome, price)
-
-        def better(what: str, setting: Setting) -> bool:
-            nonlocal current, value
-            tried = self._try(what, setting)
-            found = self._value(tried.outcome, price)
-            if found < value - LEAST_GAIN:
-                current, value = tried, found
-                return True
-            return False
-
-        for name in MOVES:
-            for move in MOVES[name]:
+    def _gates(self, current: Try, price: float) -> Try:
+        """Move each setting of the gate, up or else down, where that pays."""
+        for name, moves in MOVES.items():
+            for move in moves:
                 gate = moved(current.setting.gate, name, move)
                 if gate is None:
                     continue
-                if better(f"gate {name}", replace(current.setting, gate=gate)):
-                    break
-        for name in order:
-            for times in (factor, 1 / factor):
-                share = current.setting.shares[name] * times
-                shares = {**current.setting.shares, name: share}
-                if better(f"{name} x {times:.2g}", replace(current.setting, shares=shares)):
+                tried = self._try(f"gate {name}", replace(current.setting, gate=gate))
+                if self._pays(tried, current, price):
+                    current = tried
                     break
         return current
+
+    def _round(
+        self, current: Try, parts: Sequence[Sequence[str]], factor: float, price: float
+    ) -> Try:
+        """The same with the shares of each group of layers."""
+        for part in parts:
+            for times in (factor, 1 / factor):
+                shares = dict(current.setting.shares)
+                shares |= {name: shares[name] * times for name in part}
+                what = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
+                tried = self._try(f"{what} x {times:.2g}", replace(current.setting, shares=shares))
+                if self._pays(tried, current, price):
+                    current = tried
+                    break
+        return current
+
+    def _pays(self, tried: Try, current: Try, price: float) -> bool:
+        found, value = (self._value(each.outcome, price) for each in (tried, current))
+        return found < value - LEAST_GAIN
+
+
+def groups(layers: Sequence[str], count: int) -> list[Sequence[str]]:
+    """Consecutive layers, in so many groups of about the same size, or one each."""
+    count = min(count, len(layers))
+    ends = [at * len(layers) // max(count, 1) for at in range(count + 1)]
+    return [layers[first:end] for first, end in pairwise(ends)]
+
+
+def _told(gate: GateSettings) -> str:
+    return f"pixel {gate.pixel:g}, margin {gate.margin}"
 
 
 def moved(gate: GateSettings, name: str, move: Callable[[float], float]) -> GateSettings | None:

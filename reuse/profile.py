@@ -26,7 +26,8 @@ Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 class Part(BaseModel):
     """Some frames of a clip, and what the profile did on them.
 
-    first, frames: which frames, counted from 0. role: what they were for: "search", "check" that it
+    first, frames, windows: the first of its frames, counted from 0, how many they are, and in how
+    many spans they lie. role: what they were for: "search", "check" that it
     holds elsewhere, or "held out" from tuning. quality: agreement with computing everything, of the
     kind named. work: multiply-adds done, as a share of all. loss: of scores and shapes, 0: none.
     uniform_work, uniform_quality: with the best single share that agreed as well in tuning; None:
@@ -38,6 +39,7 @@ class Part(BaseModel):
     clip: str
     first: int
     frames: int
+    windows: int = 1
     role: str
     kind: str
     quality: float

@@ -32,10 +32,10 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="CLIP",
-            help="Judge on this clip; may be repeated. Default: the last 35 % of each CLIP.",
+            help="Judge on this clip; may be repeated. Default: windows of each CLIP, two fifths.",
         ),
     ] = None,
-    max_frames: Annotated[int, typer.Option(min=8, help="Of each clip.")] = 120,
+    max_frames: Annotated[int, typer.Option(min=8, help="Of each clip.")] = 160,
     threads: Annotated[int, typer.Option(min=1, help="Of the network.")] = 1,
     tries: Annotated[
         Path | None,

@@ -73,10 +73,10 @@ def print_parts(console: Console, tuned: Tuned) -> None:
     for name in ("clip", "frames", "", "work", "agreement", "one tolerance: work", "agreement"):
         table.add_column(name, justify="left" if name == "clip" else "right")
     for part in tuned.profile.parts:
-        last = part.first + part.frames - 1
+        spans = f" in {part.windows} windows" if part.windows > 1 else ""
         table.add_row(
             part.clip,
-            f"{part.first}..{last}",
+            f"{part.frames}{spans}, from {part.first}",
             part.role,
             f"{part.work:.4f}",
             f"{part.quality:.4f}",
