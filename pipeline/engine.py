@@ -8,13 +8,13 @@ that those values stand for, and not the frame itself.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from stillframe.closing import Closing
 from stillframe.errors import ModelError
 from stillframe.reuse.change import ChangeMap
 
@@ -53,7 +53,7 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Closing):
     """ONNX Runtime: `threads` workers (0: one a CPU) that sleep while they wait.
 
     provider: where it runs instead of the CPU, by ONNX Runtime's name, with its options.
@@ -87,17 +87,6 @@ class OnnxRuntimeEngine:
     def __repr__(self) -> str:
         inputs = ", ".join(f"{each.name} {each.shape}" for each in self._inputs.values())
         return f"<OnnxRuntimeEngine {self.path.name}: {inputs}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Every layer, whatever changed. The arrays are new ones."""

@@ -10,12 +10,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.closing import Closing
 from stillframe.errors import ModelError, UsageError
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask, Picture, Result
@@ -53,7 +53,7 @@ class _Made:
     painted: tuple[NDArray[np.uint8], Planes] | None = None
 
 
-class Filter:
+class Filter(Closing):
     """Applies one effect to the pictures of one stream, in their order.
 
         with stillframe.Filter(model="centerface", effect="blur") as f:
@@ -185,17 +185,6 @@ class Filter:
         """Give back the network's memory and threads. Calling it again does nothing."""
         if self._runner is not None:
             self._runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Filter {self.treatment.effect}, {self._runner!r}>"

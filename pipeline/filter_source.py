@@ -5,18 +5,17 @@ through PyAV's decoder, one packet at a time.
 """
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
 from av.container import InputContainer
 
+from stillframe.closing import Closing
 from stillframe.errors import SourceError
 from stillframe.pipeline import y4m
 from stillframe.pipeline.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse
@@ -82,7 +81,7 @@ class Shot:
     discontinuity: bool = False
 
 
-class PlaneSource(ABC):
+class PlaneSource(Closing):
     """An iterator of shots and a context manager. `stop` may be called by a signal handler: no
     frame follows, and a reader that waits is freed."""
 
@@ -94,22 +93,8 @@ class PlaneSource(ABC):
     @abstractmethod
     def stop(self) -> None: ...
 
-    @abstractmethod
-    def close(self) -> None: ...
-
     def __iter__(self) -> Iterator[Shot]:
         return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_planes(spec: str, *, matrix: str | None = None) -> PlaneSource:

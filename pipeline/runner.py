@@ -9,11 +9,11 @@ makes results of it. `Runner` calls them one after the other.
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from numpy.typing import NDArray
 
+from stillframe.closing import Closing
 from stillframe.models.model import Model
 from stillframe.models.results import Evidence, Result
 from stillframe.pipeline.engine import Engine, Feed
@@ -141,7 +141,7 @@ class Answers:
         self._held = None
 
 
-class Runner:
+class Runner(Closing):
     """Analyses the frames of one source in order, see `Look`. Not safe to use from two threads."""
 
     def __init__(self, model: Model, settings: Settings | None = None) -> None:
@@ -163,17 +163,6 @@ class Runner:
     def __repr__(self) -> str:
         height, width = self.model.size
         return f"<Runner {self.model.name} {width}x{height}, reuse {self.settings.reuse}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give back the network's memory and threads. Calling it again does nothing."""

@@ -1,13 +1,13 @@
 """What every source is and says about itself."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import Enum
 from fractions import Fraction
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
+from stillframe.closing import Closing
 from stillframe.pipeline.frame import Frame
 
 SourceKind = Literal["file", "images", "camera", "network", "pipe", "sample"]
@@ -63,7 +63,7 @@ class SourceInfo:
         return {name: str(v) if isinstance(v, Fraction) else v for name, v in values}
 
 
-class Source(ABC):
+class Source(Closing):
     """An iterator of frames and a context manager; `close` may be called from any thread.
 
     dropped: live frames that were decoded but replaced by a newer one before anyone took them.
@@ -92,17 +92,6 @@ class Source(ABC):
 
     def __iter__(self) -> Iterator[Frame]:
         return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         about = self.info

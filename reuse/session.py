@@ -18,6 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
+from stillframe.closing import Closing
 from stillframe.errors import UsageError
 from stillframe.reuse.engine import CPU_ONLY, Engine, StepStats, checked
 from stillframe.reuse.from_onnx import compile_graph, fingerprint
@@ -40,7 +41,7 @@ class RecompiledWarning(RuntimeWarning):
     """A feed came in another shape than the last one, so the network was compiled again."""
 
 
-class ReuseSession:
+class ReuseSession(Closing):
     """An ONNX model that remembers its activations from one call to the next.
 
     path_or_bytes: an .onnx file, or its bytes.
@@ -261,12 +262,6 @@ class ReuseSession:
         """End the worker threads. Idempotent."""
         with self._lock:
             self._workers.close()
-
-    def __enter__(self) -> "ReuseSession":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __del__(self) -> None:
         workers = getattr(self, "_workers", None)
