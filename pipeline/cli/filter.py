@@ -113,7 +113,14 @@ def filter_(
     profile: options.ProfileFile = None,
     gate: options.GateSetting = None,
     every: options.Every = 1,
-    threads: options.Threads = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of the network; 0: one a CPU but one, for those before and behind the pipes.",
+            rich_help_panel=options.HOW,
+        ),
+    ] = 0,
 ) -> None:
     """Hide, mark or upscale what a model finds: video on standard input, video on standard output.
 
@@ -154,9 +161,11 @@ def _settings(
     gate: list[str] | None,
 ) -> "Settings":
     from stillframe.pipeline.cli.bench import gate_settings
+    from stillframe.pipeline.engine import available_threads
     from stillframe.pipeline.settings import Settings
     from stillframe.reuse.profile import Profile
 
+    threads = threads or max(1, available_threads() - 1)
     return Settings(
         reuse=reuse if profile is None else "layer",
         max_age_s=max_age_s,
