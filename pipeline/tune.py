@@ -120,12 +120,13 @@ def tune(
         best = held(search.best, search.fair_loss(none, plain))
         if best is None:
             raise QualityError(_refusal(model.name, least, search))
+        best = replace(best, shares={name: _short(s) for name, s in best.shares.items()})
         profile = Profile(
             stillframe=stillframe.__version__,
             model=model.name,
             fingerprint=fingerprint(model.path),
             share=_least(best),
-            layers={name: _short(s) for name, s in best.shares.items()},
+            layers=dict(best.shares),
             gate=best.gate,
             wanted=least,
             parts=tuple(_part(bench, each, best, uniform) for each in parts),
@@ -165,7 +166,7 @@ def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | 
 
 def _least(setting: Setting) -> float:
     """For layers that were not there in tuning, as a smaller memory budget may bring: the least."""
-    return _short(min(setting.shares.values()))
+    return min(setting.shares.values())
 
 
 def _short(share: float) -> float:

@@ -25,10 +25,9 @@ Evaluate = Callable[[Setting], Outcome]
 START = 0.1  # the share that scans begin at
 SMALLEST, LARGEST = 0.003, 3.0
 HALVINGS = 3  # of the bracket, in its logarithm
-ROUNDS: tuple[tuple[int, float], ...] = ((6, 2.0), (14, 1.6))
+ROUNDS: tuple[tuple[int, float], ...] = ((8, 1.8),)
 """Into how many groups of consecutive layers, and by which factor their shares move."""
-CLOSER = 0.3  # of what the wanted agreement lacks of 1 is kept in hand against other frames, but
-# where that much cannot be reached
+CLOSER = 0.3  # of the agreement to spare is kept in hand against other frames, where that can be
 SHORT = 5.0  # price of agreement that is missing, in log(work)
 CHEAPEST, DEAREST = 2.0, 60.0  # price of loss
 FINE = 1.4  # step of a scan from what is near already
@@ -81,8 +80,10 @@ class Search:
 
     @property
     def aim(self) -> float:
-        """A bit more than is wanted, since other frames will agree less."""
-        return self.wanted + self.closer * max(0.0, min(self.top, 1.0) - self.wanted)
+        """A bit more than is wanted, since other frames will agree less: a part of what there is
+        to give away without any tolerance."""
+        most = self.top if self.none is None else min(self.top, self.none.quality)
+        return self.wanted + self.closer * max(0.0, min(most, 1.0) - self.wanted)
 
     def agrees(self, outcome: Outcome, none: Outcome | None) -> bool:
         """Whether it is good enough, and steadily so. none: what comes of no tolerance at all with
@@ -104,10 +105,9 @@ class Search:
     def fair_loss(self, none: Outcome, uniform: Outcome | None) -> float:
         """What may be lost on frames on which no tolerance at all and the best single one came to
         that: what the latter lost, or without one what the wanted agreement leaves."""
-        room = max(0.0, min(self.top, 1.0) - self.wanted)
         if uniform is None:
-            return none.loss + room
-        return max(none.loss + CLOSER * room, uniform.loss)
+            return none.loss + max(0.0, min(self.top, 1.0) - self.wanted)
+        return max(none.loss, uniform.loss)
 
     def run(self, spreads: Mapping[str, Mapping[str, float]], layers: Sequence[str]) -> None:
         """Scan, then descend; `best` is None where nothing agrees well enough. spreads: by name,

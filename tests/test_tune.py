@@ -165,6 +165,22 @@ def test_stopping_keeps_the_best_so_far() -> None:
     assert len(search.tries) == 13
 
 
+def test_what_is_kept_in_hand_is_a_part_of_what_there_is() -> None:
+    """Where even no tolerance hardly agrees, the aim does not shut out every tolerance."""
+
+    def capped(setting: Setting) -> Outcome:
+        outcome = made_up(setting)
+        return replace(outcome, quality=outcome.quality - 0.014, steady=outcome.steady - 0.014)
+
+    search = Search(capped, 0.98)
+    search.run(SPREADS, ())
+    assert search.none is not None
+    assert search.none.quality == pytest.approx(0.986)
+    assert search.aim == pytest.approx(0.98 + CLOSER * 0.006)
+    assert search.uniform is not None
+    assert search.uniform.outcome.quality < 0.983
+
+
 def test_a_gate_moves_within_its_ranges() -> None:
     gate = GateSettings(margin=2, hold=0, pixel=40.0)
     assert moved(gate, "margin", lambda v: v - 2) is None
