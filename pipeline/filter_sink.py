@@ -3,12 +3,10 @@
 Every frame is on its way to its reader when `write` returns.
 """
 
-import fcntl
 import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType, TracebackType
@@ -21,11 +19,11 @@ from stillframe.errors import SinkError
 from stillframe.pipeline import y4m
 from stillframe.pipeline.fields import FIRST_FIELD, FieldMarker
 from stillframe.pipeline.filter_source import DEFAULT_RATE, Shot, StreamInfo
+from stillframe.pipeline.pipe import lengthen
 from stillframe.pipeline.planes import Planes, views
 from stillframe.pipeline.sink import told
 
 Format = Literal["y4m", "rawvideo", "nut", "mpegts"]
-PIPE_BYTES = 1 << 20
 OFF_BEAT = Fraction(1, 2)  # of a frame: how far a time may be from the beat that y4m implies
 RATE_ERROR = Fraction(1, 1000)  # how far a container's stated rate may be from its true one
 
@@ -44,8 +42,7 @@ class Pipe:
         if os.isatty(descriptor):
             raise SinkError(f"{name}: a terminal; pipe it into a program or a file")
         if stat.S_ISFIFO(mode):
-            with suppress(OSError):  # a longer pipe only saves switches between programs
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            lengthen(descriptor)
 
     def write(self, *parts: Any) -> int:
         """Hand over all of the bytes. Returns how many."""

@@ -1,9 +1,11 @@
 """Reading a pipe so that another thread can end the wait."""
 
+import fcntl
 import os
 import select
 import stat
 import threading
+from contextlib import suppress
 
 from stillframe.errors import SourceError
 
@@ -11,6 +13,16 @@ PIPE_REMEDY = (
     "; a pipe cannot go back: send MPEG-TS, Matroska, y4m or fragmented MP4 "
     "(ffmpeg -movflags frag_keyframe+empty_moov), or name the file"
 )
+
+
+PIPE_BYTES = 1 << 20  # the most that Linux grants to anyone
+
+
+def lengthen(descriptor: int) -> None:
+    """Let a pipe hold more, where the system lets us: it saves switches between programs, and who
+    writes can be at work on the next frame."""
+    with suppress(OSError, AttributeError):  # other systems than Linux have no such call
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class PipeReader:
@@ -28,6 +40,7 @@ class PipeReader:
         self._poll = select.poll()
         for watched in (descriptor, self._wake_read):
             self._poll.register(watched, select.POLLIN)
+        lengthen(descriptor)
         self._lock = threading.Lock()
         self._interrupted = False
         self._closed = False

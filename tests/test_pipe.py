@@ -1,5 +1,6 @@
 """Standard input and named pipes: any container, frame by frame, never in the way."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.pipe import PipeReader
 from stillframe.pipeline.source import SourceState, open_source
 from tests.hostile import media
 from tests.hostile.media import number_of, numbers
@@ -161,3 +163,20 @@ def test_ctrl_c_ends_the_wait_for_a_silent_pipe() -> None:
     _, errors = process.communicate(timeout=10)
     assert b"KeyboardInterrupt" in errors
     assert process.returncode in (-signal.SIGINT, 130, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much a pipe holds")
+def test_the_one_who_writes_may_be_a_frame_ahead() -> None:
+    end, start = os.pipe()
+    before = fcntl.fcntl(start, fcntl.F_GETPIPE_SZ)
+    try:
+        fcntl.fcntl(start, fcntl.F_SETPIPE_SZ, 2 * before)
+    except OSError as error:
+        pytest.skip(f"this system grants no longer pipe: {error}")
+    fcntl.fcntl(start, fcntl.F_SETPIPE_SZ, before)
+    reader = PipeReader(end, name="a pipe", owned=True)
+    try:
+        assert fcntl.fcntl(start, fcntl.F_GETPIPE_SZ) > before
+    finally:
+        reader.close()
+        os.close(start)
