@@ -219,6 +219,8 @@ class Audit:
     def offer(self, step: Step, model: Model) -> bool:
         """Audit this step, unless the last one is too near or still being compared; -> whether."""
         frame = step.frame
+        if frame.image.strides[0] == 0:
+            raise ValueError("audit: expected a frame with its picture, which was let go already")
         if self._busy.is_set():  # what is read below is then written by the audit
             return False
         if self._pass_over:

@@ -138,14 +138,18 @@ class Analysis:
         ]
 
 
-def drawing(compose: Callable[[Step], NDArray[np.uint8]] | None) -> Stage:
-    """The stage that draws; the frame's own pixels end with it."""
+def drawing(
+    compose: Callable[[Step], NDArray[np.uint8]] | None, *, keeps_pixels: bool = False
+) -> Stage:
+    """The stage that draws; the frame's own pixels end with it, unless somebody reads them later
+    (keeps_pixels)."""
 
     def draw(step: Step) -> Drawn:
         began = time.perf_counter()
         image = compose(step) if compose is not None else None
         step.spent_ms["draw"] = (time.perf_counter() - began) * 1e3
-        return Drawn(replace(step, frame=without_pixels(step.frame), changed=None), image)
+        frame = step.frame if keeps_pixels else without_pixels(step.frame)
+        return Drawn(replace(step, frame=frame, changed=None), image)
 
     return Stage("draw", draw)
 

@@ -1,5 +1,6 @@
 """The audit: what it measures, how it steers, and that a run goes on without it."""
 
+import json
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -15,10 +16,12 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Picture, Tensors
 from stillframe.pipeline.audit import LEAST, MOST, UNDER_WAY, Audit, Steering
+from stillframe.pipeline.cli import status
 from stillframe.pipeline.engine import ReuseEngine
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.quality import BoxAgreement, TensorAgreement, agreement_with
 from stillframe.pipeline.runner import Runner, Settings
+from stillframe.pipeline.stages import without_pixels
 from stillframe.pipeline.step import Step
 from stillframe.reuse.tolerance import Tolerance
 from tests.test_session import net
@@ -244,3 +247,27 @@ def test_an_engine_is_steered(model: Model) -> None:
 def test_a_quality_that_cannot_be(wanted: float) -> None:
     with pytest.raises(UsageError, match="quality: expected more than 0"):
         Audit(wanted, lambda factor, lowered: None)
+
+
+def test_a_run_is_audited_against_its_own_frames(tmp_path: Path) -> None:
+    """With and without stages that draw and write: they must leave the audit the picture."""
+    network = tmp_path / "net.onnx"
+    network.write_bytes(net((1, 3, 96, 128), gate=True))
+    clip = "sample:plaza?size=128x96&seconds=4&fps=10"
+    for more in ([], ["--jsonl", str(tmp_path / "r.jsonl")], ["--out", str(tmp_path / "r.mp4")]):
+        told = tmp_path / "s.json"
+        given = ["run", clip, "--model", str(network), "--task", "tensors", "--reuse", "layer"]
+        given += ["--tolerance", "0.001", "--quality", "0.5", "--summary-json", str(told)]
+        assert status([*given, "-q", "--force", *more]) == 0
+        audit = json.loads(told.read_text())["audit"]
+        assert audit["missed"] == 0
+        assert audit["agreement"] > 0.9
+
+
+def test_a_frame_without_its_picture_is_refused(model: Model) -> None:
+    with Runner(model, Settings(reuse="layer", threads=1)) as runner:
+        step = [runner.step(frame(index)) for index in range(2)][-1]
+        bare = replace(step, frame=without_pixels(step.frame))
+        with Audit(0.9, lambda factor, lowered: None, in_line=True) as audit:
+            with pytest.raises(ValueError, match="expected a frame with its picture"):
+                audit.offer(bare, runner.model)

@@ -78,9 +78,10 @@ class Outputs:
 
     @contextlib.contextmanager
     def opened(
-        self, info: SourceInfo, spec: str, console: Console
+        self, info: SourceInfo, spec: str, console: Console, *, keeps_pixels: bool = False
     ) -> Iterator[tuple[Stage, Stage]]:
-        """Yields the stages that draw and write; files are closed when the block ends."""
+        """Yields the stages that draw and write; files are closed when the block ends.
+        keeps_pixels: somebody reads frames' pictures after them."""
         with contextlib.ExitStack() as stack:
             sinks: list[Sink] = []
             if VIDEO in self.paths:
@@ -99,7 +100,7 @@ class Outputs:
                 if page is not None and drawn.image is not None:
                     page.show(drawn.image)
 
-            yield drawing(self.draw), encoding(write)
+            yield drawing(self.draw, keeps_pixels=keeps_pixels), encoding(write)
         self.written.extend(path for path in self.paths.values() if path != STDOUT)
 
     def _video(self, info: SourceInfo, spec: str) -> VideoSink:

@@ -246,7 +246,10 @@ def run(
                 network = zoo.load(
                     model, task=task, confidence=confidence, progress=told, allow_sdist=allow_sdist
                 )
-            ends = stack.enter_context(outputs.opened(frames.info, source, console))
+            audited = quality is not None
+            ends = stack.enter_context(
+                outputs.opened(frames.info, source, console, keeps_pixels=audited)
+            )
             total = min(filter(None, (frames.info.frame_count, max_frames)), default=None)
             staged = Staged(
                 frames,
@@ -256,7 +259,7 @@ def run(
                 ends=ends,
                 own=own,
                 draw=outputs.draw,
-                keeps_pixels=outputs.are_drawn or quality is not None,
+                keeps_pixels=outputs.are_drawn or audited,
                 limit=max_frames,
                 told=explain,
             )
