@@ -21,7 +21,7 @@ from stillframe.pipeline.tune_clip import (
     TuneBench,
     passages,
 )
-from stillframe.pipeline.tune_search import Search, Stopped, Try
+from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, Try
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.from_onnx import fingerprint
 from stillframe.reuse.profile import Part, Profile
@@ -97,7 +97,8 @@ def tune(
                 raise Stopped
             return bench.outcome(setting, searching)
 
-        search = Search(evaluate, least, top, told=told)
+        closer = CLOSER if bench.kind == "f1" else 0.0  # the others do not jump
+        search = Search(evaluate, least, top, closer, told)
         search.run(bench.spreads(searching[0]), bench.layers)
         none = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.0)), checking)
 

@@ -29,7 +29,7 @@ ROUNDS: tuple[tuple[int, float], ...] = ((8, 1.8),)
 """Into how many groups of consecutive layers, and by which factor their shares move."""
 CLOSER = 0.3  # of the agreement to spare is kept in hand against other frames, where that can be
 SHORT = 5.0  # price of agreement that is missing, in log(work)
-CHEAPEST, DEAREST = 2.0, 60.0  # price of loss
+CHEAPEST, DEAREST = 2.0, 1000.0  # price of loss
 FINE = 1.4  # step of a scan from what is near already
 LEAST_GAIN = 1e-3
 

@@ -116,6 +116,20 @@ def test_what_is_found_loses_no_more_than_the_best_single_tolerance() -> None:
     assert search.best.outcome.work < search.uniform.outcome.work / 1.4
 
 
+def test_the_scale_of_the_loss_does_not_matter() -> None:
+    def small(setting: Setting) -> Outcome:
+        outcome = made_up(setting)
+        return replace(outcome, loss=outcome.loss / 64)
+
+    found = []
+    for evaluate in (made_up, small):
+        search = Search(evaluate, 0.98)
+        search.run(SPREADS, LAYERS)
+        assert search.best is not None
+        found.append(search.best.setting)
+    assert found[0] == found[1]
+
+
 def test_where_the_default_gate_does_not_agree_another_one_is_tried() -> None:
     def narrow(setting: Setting) -> Outcome:
         outcome = made_up(setting)
