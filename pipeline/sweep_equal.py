@@ -14,7 +14,7 @@ import numpy as np
 
 Row = dict[str, Any]
 
-REUSE = ("exact", "reuse", "gate", "profile", "both")  # families that recompute what changed
+REUSE = ("exact", "reuse", "gate", "profile", "frame", "both")
 SKIPPING = ("every", "tracked")
 COSTS = {"cpu_s": "processor time", "work": "multiply-adds"}
 FIGURES = ("quality", "ap50_by_box")

@@ -32,7 +32,8 @@ GATES: dict[str, GateSettings] = {
     "margin=8": GateSettings(margin=8),
 }
 SKIPS = (2, 4, 8)
-BOTH = ((0.05, 2), (0.1, 2), (0.1, 4))  # tolerance, and which frames the network looks at
+# Tolerance, None: whole frames; and which frames the network looks at.
+BOTH = ((0.05, 2), (0.1, 2), (0.4, 2), (0.1, 4), (0.4, 4), (None, 2), (None, 4))
 _ORDINALS = {2: "every 2nd", 4: "every 4th", 8: "every 8th"}
 
 
@@ -250,10 +251,13 @@ def players(
         rows.append(runs(f"gate-{name}", title, "gate", replace(layer, gating=gate)))
     alone = replace(layer, tolerance=0.0)
     rows.append(runs("gate-alone", "gate alone, no tolerance", "gate", alone))
-    for share, every in BOTH:
-        at = replace(layer, tolerance=share, every=every)
-        title = f"tolerance {share:g}, {_ORDINALS[every]} frame"
-        rows.append(runs(f"reuse-{share:g}-every-{every}", title, "both", at))
+    for part, every in BOTH:
+        mode, name, title = frame, "frame", "whole frames"
+        if part is not None:
+            mode = replace(layer, tolerance=part)
+            name, title = f"reuse-{part:g}", f"tolerance {part:g}"
+        title = f"{title}, {_ORDINALS[every]} frame"
+        rows.append(runs(f"{name}-every-{every}", title, "both", replace(mode, every=every)))
     for every in SKIPS:
         skipping = replace(off, every=every)
         rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", skipping))
