@@ -23,7 +23,7 @@ from stillframe.reuse.change import RANGES, GateSettings
 Evaluate = Callable[[Setting], Outcome]
 
 START = 0.1  # the share that scans begin at
-SMALLEST, LARGEST = 0.003, 3.0
+SMALLEST, LARGEST = 0.003, 13.0
 HALVINGS = 3  # of the bracket, in its logarithm
 ROUNDS: tuple[tuple[int, float], ...] = ((8, 1.8),)
 """Into how many groups of consecutive layers, and by which factor their shares move."""
