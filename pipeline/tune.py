@@ -27,8 +27,8 @@ from stillframe.reuse.from_onnx import fingerprint
 from stillframe.reuse.profile import Part, Profile
 
 FRAMES = 160
-STEPS = 14  # by which shares are scaled down, at most, until they hold on the frames to check on
-STEP = 0.84
+STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames to check on
+STEP = 0.9
 TUNING: dict[Role, float] = {"search": 0.65, "check": 0.35}
 JUDGING: dict[Role, float] = {"held out": 1.0}
 DIGITS = 5
@@ -100,25 +100,28 @@ def tune(
         closer = CLOSER if bench.kind == "f1" else 0.0  # the others do not jump
         search = Search(evaluate, least, top, closer, told)
         search.run(bench.spreads(searching[0]), bench.layers)
-        none = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.0)), checking)
+        nothing = Setting(dict.fromkeys(bench.layers, 0.0))
+        none = bench.outcome(nothing, checking)
+        seen = [*searching, *checking]
 
         def held(found: Try | None, most_loss: float = math.inf) -> Setting | None:
-            """Scaled down until it agrees on the frames to check on too; if need be with the gate
-            that it began with."""
+            """Scaled down until it agrees on the frames to check on too, and loses no more on all;
+            if need be with the gate that it began with."""
             if found is None:
                 return None
             for gate in (found.setting.gate, GateSettings()):
                 setting = replace(found.setting, gate=gate)
                 for _ in range(STEPS):
-                    outcome = bench.outcome(setting, checking)
-                    if search.holds(outcome, none) and outcome.loss <= most_loss:
+                    if search.holds(bench.outcome(setting, checking), none) and (
+                        most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
+                    ):
                         return setting
                     setting = setting.scaled(STEP)
             return None
 
         uniform = held(search.uniform)
-        plain = None if uniform is None else bench.outcome(uniform, checking)
-        best = held(search.best, search.fair_loss(none, plain))
+        plain = None if uniform is None else bench.outcome(uniform, seen)
+        best = held(search.best, search.fair_loss(bench.outcome(nothing, seen), plain))
         if best is None:
             raise QualityError(_refusal(model.name, least, search))
         best = replace(best, shares={name: _short(s) for name, s in best.shares.items()})
