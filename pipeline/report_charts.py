@@ -18,7 +18,7 @@ COLOURS = {
     "reuse": "#e8590c",
     "gate": "#f2a65a",
     "profile": "#d6336c",
-    "both": "#a61e4d",
+    "both": "#c2557f",
     "frame": "#56b4e9",
     "every": "#7b61ff",
     "tracked": "#2b9a66",

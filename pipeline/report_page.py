@@ -80,7 +80,7 @@ counts with that; – where its cheapest setting costs more.</p>
 <tr><th></th><th></th><th></th>{% for _, name in figures %}<th colspan="3">{{ name }}</th>
 {%- endfor %}</tr>
 <tr><th>player</th><th>CPU ms</th><th>work</th>{% for _ in figures %}<th>skipping</th>
-<th>reuse, its CPU</th><th>its work</th>{% endfor %}</tr>
+<th>reuse, same CPU</th><th>same work</th>{% endfor %}</tr>
 {% for row in equal %}<tr><td>{{ row.title }}</td><td>{{ "%.1f"|format(row.cpu_s * 1e3) }}</td>
 <td>{{ "%.3f"|format(row.work) }}</td>
 {%- for figure, _ in figures %}<td>{{ told(row, figure) }}</td>
