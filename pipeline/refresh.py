@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SWEEPS = 2.2  # in the greatest age: two, and some time for the last stripe
-LEAST_ROWS = 8  # thinner stripes cost more at their borders than they renew
+LEAST_ROWS = 16  # thinner stripes cost more at their borders than they renew
+LEAST_IN_SMALL, SMALL = 8, 16  # so many rows, or this part of the height, where that is less
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Refresh:
         passed = max(0.0, time_s - self._last_s)
         self._last_s = time_s
         self._pending += passed * self.height * SWEEPS / self.max_age_s
-        least = min(LEAST_ROWS, self.height - self._next)
+        least = min(LEAST_ROWS, max(LEAST_IN_SMALL, self.height // SMALL), self.height - self._next)
         if self._pending < least:
             return 0, 0
         first = self._next
