@@ -268,6 +268,6 @@ def test_a_frame_without_its_picture_is_refused(model: Model) -> None:
     with Runner(model, Settings(reuse="layer", threads=1)) as runner:
         step = [runner.step(frame(index)) for index in range(2)][-1]
         bare = replace(step, frame=without_pixels(step.frame))
-        with Audit(0.9, lambda factor, lowered: None, in_line=True) as audit:
-            with pytest.raises(ValueError, match="expected a frame with its picture"):
-                audit.offer(bare, runner.model)
+        refused = pytest.raises(ValueError, match="expected a frame with its picture")
+        with Audit(0.9, lambda factor, lowered: None, in_line=True) as audit, refused:
+            audit.offer(bare, runner.model)
