@@ -24,6 +24,8 @@ Evaluate = Callable[[Setting], Outcome]
 
 START = 0.1  # the share that scans begin at
 SMALLEST, LARGEST = 0.003, 13.0
+MOST = 1.0  # no layer may change by more than all that is in it unseen: such a profile would be
+# blind to whatever comes into a picture that stood still while it was tuned
 HALVINGS = 3  # of the bracket, in its logarithm
 ROUNDS: tuple[tuple[int, float], ...] = ((8, 1.8),)
 """Into how many groups of consecutive layers, and by which factor their shares move."""
@@ -150,7 +152,9 @@ class Search:
         return []
 
     def _try(self, what: str, setting: Setting) -> Try:
-        key = (tuple(setting.shares.items()), setting.gate)
+        capped = {name: min(share, MOST) for name, share in setting.shares.items()}
+        setting = replace(setting, shares=capped)
+        key = (tuple(capped.items()), setting.gate)
         fresh = key not in self._known
         if fresh:
             self._known[key] = self.evaluate(setting)

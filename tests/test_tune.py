@@ -26,7 +26,7 @@ from stillframe.pipeline.tune_clip import (
     passages,
     windows,
 )
-from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, groups, moved
+from stillframe.pipeline.tune_search import CLOSER, MOST, Search, Stopped, groups, moved
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
 from tests.test_session import net
@@ -114,6 +114,14 @@ def test_what_is_found_loses_no_more_than_the_best_single_tolerance() -> None:
     assert search.uniform is not None
     assert search.best.outcome.loss <= search.uniform.outcome.loss == search.most_loss
     assert search.best.outcome.work < search.uniform.outcome.work / 1.4
+
+
+def test_a_picture_that_stood_still_makes_no_layer_blind() -> None:
+    search = Search(lambda setting: replace(made_up(setting), quality=1.0, steady=1.0), 0.98)
+    search.run(SPREADS, LAYERS)
+    assert search.uniform is not None
+    assert max(search.uniform.setting.shares.values()) == MOST
+    assert all(max(each.setting.shares.values()) <= MOST for each in search.tries)
 
 
 def test_the_scale_of_the_loss_does_not_matter() -> None:
