@@ -191,7 +191,10 @@ class Builder:
         )
         columns_at = [0, 0]
         if taps == 0:
-            columns_at = [self.constant(np.asarray(half, np.int32)) for half in window.cols]
+            risen = rising(window.cols)
+            taps = t.ANY if risen is None else t.RISING
+            ends = window.cols if risen is None else risen
+            columns_at = [self.constant(np.asarray(half, np.int32)) for half in ends]
         rows_at = [self.constant(np.asarray(half, np.int32)) for half in window.rows]
         return [self.tensor(name), *rows_at, taps, stride, pad, *columns_at]
 
@@ -251,6 +254,19 @@ class Builder:
             rows[tensor, t.ROW_FLAGS_STEP] = above[t.ROW_FLAGS_STEP] * step_y
             rows[tensor, t.LIVE] = above[t.LIVE]
         return rows, live
+
+
+def rising(span: Span) -> Span | None:
+    """The same windows with ends that never fall, once those that read nothing before the first and
+    behind the last are put aside; None where others go back."""
+    low, high = (half.copy() for half in span)
+    reads = np.flatnonzero(high > low)
+    if len(reads):
+        first, last = reads[0], reads[-1]
+        low[:first] = high[:first] = low[first]
+        low[last + 1 :] = high[last + 1 :] = high[last]
+    falls = np.any(np.diff(low) < 0) or np.any(np.diff(high) < 0)
+    return None if falls else (low, high)
 
 
 def regular_columns(span: Span, width: int) -> tuple[int, int, int] | None:

@@ -57,6 +57,29 @@ set_i64 = intrinsic(_storer(I64, types.int64))
 
 
 @intrinsic
+def get_word(typingctx, address):
+    """The eight bytes from any address on."""
+
+    def codegen(context, builder, signature, args):
+        found = builder.load(builder.inttoptr(args[0], I64.as_pointer()))
+        found.align = 1
+        return found
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def set_word(typingctx, address, word):
+    """Write eight bytes to any address."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
 def float_bits(typingctx, value):
     """The float32 with these int32 bits."""
 

@@ -1,7 +1,8 @@
 """How a change spreads: the mask of an output from the masks of its inputs, and its spans.
 
 A position of the output is active if any position that it reads is. Windows are separable, so rows
-are joined first and columns then, and rows without any activity cost one byte of reading.
+are joined first and columns then, and rows without any activity cost one byte of reading. Masks are
+bytes, and eight of them are joined at a time.
 """
 
 import numpy as np
@@ -11,10 +12,13 @@ from stillframe.reuse.kernels.memory import (
     get_i32,
     get_i64,
     get_u8,
+    get_word,
     set_i32,
     set_u8,
+    set_word,
 )
 from stillframe.reuse.kernels.table import (
+    ANY,
     COLUMN_HIGH,
     COLUMN_LOW,
     FOUND,
@@ -27,6 +31,7 @@ from stillframe.reuse.kernels.table import (
     MASK_PIXEL,
     MASK_ROW,
     PAD,
+    RISING,
     ROW_FLAGS,
     ROW_FLAGS_STEP,
     ROW_HIGH,
@@ -44,6 +49,7 @@ from stillframe.reuse.kernels.table import (
 )
 
 OFF, ON = np.uint8(0), np.uint8(1)
+WORD = 8
 
 
 @kernel
@@ -71,17 +77,48 @@ def clear(address, count):
 
 
 @kernel
-def join_row(tensors, source, y, line):
-    # line (W,) |= the source's mask row y
-    row = tensors[source, MASK] + y * tensors[source, MASK_ROW]
-    step = tensors[source, MASK_PIXEL]
-    width = tensors[source, WIDTH]
-    if step == 1:
-        for x in range(width):
-            set_u8(line, x, get_u8(line, x) | get_u8(row, x))
-    else:
-        for x in range(width):
-            set_u8(line, x, get_u8(line, x) | get_u8(row, x * step))
+def widen(line, taps, target, width):
+    # target (width,) |= whether any of line[x : x + taps] is on; line may be target itself
+    whole = width - width % WORD
+    for x in range(0, whole, WORD):
+        on = get_word(line + x)
+        for tap in range(1, taps):
+            on |= get_word(line + x + tap)
+        if on != 0:
+            set_word(target + x, get_word(target + x) | on)
+    for x in range(whole, width):
+        for tap in range(taps):
+            set_u8(target, x, get_u8(target, x) | get_u8(line, x + tap))
+
+
+@kernel
+def thin(line, stride, target, width):
+    # target (width,) |= line[x * stride]
+    for x in range(width):
+        set_u8(target, x, get_u8(target, x) | get_u8(line, x * stride))
+
+
+@kernel
+def reach(line, read, lows, highs, target, width):
+    # target (width,) |= whether any of line[lows[x] : highs[x]] is on, of line (read,); lows and
+    # highs never fall
+    at = np.int64(0)  # the first that is on, from lows[x] on
+    x = np.int64(0)
+    while x < width:
+        at = max(at, np.int64(get_i32(lows, x)))
+        while at + WORD <= read and get_word(line + at) == 0:
+            at += WORD
+        while at < read and get_u8(line, at) == OFF:
+            at += 1
+        if at >= read:
+            return
+        while x + WORD <= width and get_i32(highs, x + WORD - 1) <= at:
+            x += WORD
+        while x < width and get_i32(highs, x) <= at:
+            x += 1
+        while x < width and get_i32(lows, x) <= at:
+            set_u8(target, x, ON)
+            x += 1
 
 
 @kernel
@@ -106,27 +143,29 @@ def spread_row(tensors, source, y, line, target, width):
             span = (width - 1) * stride + taps if taps > 0 else read
             clear(line, max(span, read + pad) + 8)
         found = True
-        join_row(tensors, tensor, row, joined)
+        mask = tensors[tensor, MASK] + row * tensors[tensor, MASK_ROW]
+        step = tensors[tensor, MASK_PIXEL]
+        if step == 1:
+            widen(mask, 1, joined, read)
+        else:
+            thin(mask, step, joined, read)
     if plain or not found:
         return found
-    if taps == 0:
-        lows = get_i64(source, COLUMN_LOW)
-        highs = get_i64(source, COLUMN_HIGH)
+    lows = get_i64(source, COLUMN_LOW)
+    highs = get_i64(source, COLUMN_HIGH)
+    if taps == RISING:
+        reach(line, read, lows, highs, target, width)
+    elif taps == ANY:
         for x in range(width):
             on = OFF
             for column in range(get_i32(lows, x), get_i32(highs, x)):
                 on |= get_u8(line, column)
             set_u8(target, x, get_u8(target, x) | on)
     elif stride == 1:
-        for tap in range(taps):
-            for x in range(width):
-                set_u8(target, x, get_u8(target, x) | get_u8(line, x + tap))
+        widen(line, taps, target, width)
     else:
-        for x in range(width):
-            on = get_u8(target, x)
-            for tap in range(taps):
-                on |= get_u8(line, x * stride + tap)
-            set_u8(target, x, on)
+        widen(line, taps, line, (width - 1) * stride + 1)
+        thin(line, stride, target, width)
     return found
 
 
@@ -137,8 +176,8 @@ def scan_row(mask, step, width, y, spans, count):
     x = 0
     while x < width:
         if step == 1:
-            while x + 8 <= width and get_i64(mask + x, 0) == 0:
-                x += 8
+            while x + WORD <= width and get_word(mask + x) == 0:
+                x += WORD
         while x < width and get_u8(mask, x * step) == OFF:
             x += 1
         start = x

@@ -25,12 +25,13 @@ TENSOR_COLUMNS = 12
 SOURCE_TENSOR = 0
 ROW_LOW = 1  # address of int32 a row of the output: the first input row that it reads
 ROW_HIGH = 2  # and the row after the last
-TAPS = 3  # regular windows: column x reads columns x * STRIDE - PAD + [0, TAPS); else TAPS is 0
+TAPS = 3  # regular windows: column x reads columns x * STRIDE - PAD + [0, TAPS); else RISING or ANY
 STRIDE = 4
 PAD = 5
 COLUMN_LOW = 6  # irregular windows: addresses as for rows
 COLUMN_HIGH = 7
 SOURCE_COLUMNS = 8
+RISING, ANY = 0, -1  # TAPS of irregular windows: whether their ends never fall
 
 # --- instructions: one row each -----------------------------------------------------------------
 KERNEL = 0  # address of an OPERATOR; 0: only the mask is written
