@@ -59,11 +59,15 @@ def long_clip(spec: str, seconds: float, path: Path) -> None:
                 done_s = float(offset * video.time_base)
 
 
-def soak(clip: str, model: str, minutes: float) -> dict[str, list[float]]:
-    """Seconds since the first frame, megabytes resident and held by the pool, frames done."""
+Curve = dict[str, list[float]]
+
+
+def soak(clip: str, model: str, minutes: float, curve: Curve) -> None:
+    """Write to the curve: seconds since the first frame, megabytes resident and held by the pool,
+    frames done. What was seen stands there also when the run is broken off."""
+    curve |= {"s": [], "resident_mb": [], "pool_mb": [], "frames": []}
     analysis = Analysis(zoo.load(model), Settings(reuse="layer", max_age_s=float("inf")))
     process = psutil.Process()
-    curve: dict[str, list[float]] = {"s": [], "resident_mb": [], "pool_mb": [], "frames": []}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = Path(folder) / "long.mkv"
         long_clip(clip, minutes * 60 * MOST_RATE / CLIP_RATE, path)
@@ -85,16 +89,15 @@ def soak(clip: str, model: str, minutes: float) -> dict[str, list[float]]:
                 curve["resident_mb"].append(process.memory_info().rss / 1e6)
                 curve["pool_mb"].append(analysis.pool.held_bytes / 1e6)
                 curve["frames"].append(pipeline.delivered)
-    return curve
 
 
-def growth(curve: dict[str, list[float]]) -> tuple[float, float]:
+def growth(curve: Curve) -> tuple[float, float]:
     """Megabytes resident: the mean of the second quarter, and of the last."""
     quarters = np.array_split(np.array(curve["resident_mb"]), 4)
     return float(quarters[1].mean()), float(quarters[3].mean())
 
 
-def draw(curve: dict[str, list[float]], path: Path) -> None:
+def draw(curve: Curve, path: Path) -> None:
     plt = plots()
     figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
     minutes = np.array(curve["s"]) / 60
@@ -116,11 +119,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the curve")
     parser.add_argument("--chart", type=Path, help="a picture of it")
     chosen = parser.parse_args()
-    curve = soak(chosen.clip, chosen.model, chosen.minutes)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(curve) + "\n", encoding="utf-8")
-    if chosen.chart:
-        draw(curve, chosen.chart)
+    curve: Curve = {}
+    try:
+        soak(chosen.clip, chosen.model, chosen.minutes, curve)
+    except KeyboardInterrupt:
+        print("interrupted; this is what was seen until then")
+    finally:
+        if chosen.json:
+            chosen.json.write_text(json.dumps(curve) + "\n", encoding="utf-8")
+        if chosen.chart:
+            draw(curve, chosen.chart)
     if len(curve["s"]) < 8:
         raise SystemExit("too short to tell: give it more --minutes")
     before, after = growth(curve)
