@@ -194,7 +194,13 @@ def prepare(
     )
     if case.size is None:
         model = model.for_source(*images[0].shape[:2])
-    setting = Setting(model.path, conditions.threads, conditions.tolerance, conditions.gate)
+    setting = Setting(
+        model.path,
+        conditions.threads,
+        conditions.tolerance,
+        conditions.gate,
+        conditions.profile,
+    )
     entrants: dict[str, Entrant] = {}
     skipped: dict[str, str] = {}
     before = cv2.getNumThreads()

@@ -12,6 +12,7 @@ from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
 from stillframe.pipeline.source import open_source
 from stillframe.reuse.change import GateSettings
+from stillframe.reuse.profile import Profile
 
 Image = NDArray[np.uint8]
 
@@ -67,7 +68,8 @@ class Case:
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """What holds for every case. allow_sdist: source distributions may be fetched.
-    confidence: least score of detections; None: the model's own."""
+    confidence: least score of detections; None: the model's own. profile: of reuse, instead of
+    tolerance and gate."""
 
     threads: int = 1
     tolerance: float = 0.05
@@ -75,6 +77,7 @@ class Conditions:
     warm_up: int = WARM_UP
     allow_sdist: bool = False
     confidence: float | None = None
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:

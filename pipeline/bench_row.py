@@ -72,7 +72,7 @@ def measure(
             "dense_ms": None,
             "exact_ms": None,
             "reuse_ms": None,
-            "tolerance": conditions.tolerance,
+            "tolerance": conditions.tolerance if conditions.profile is None else "profile",
             **_work(ready),
             **agreements.figures(),
             "rss_mb": peaks.get("reuse"),

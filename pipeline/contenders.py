@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stillframe.pipeline.engine import Feed, OnnxRuntimeEngine, ReuseEngine
 from stillframe.reuse.change import ChangeMap, GateSettings
 from stillframe.reuse.memory import MemoryReport
+from stillframe.reuse.profile import Profile
 
 Outputs = Sequence[NDArray[Any]]
 
@@ -23,12 +24,14 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What contenders are made of. path: the cleaned model. tolerance and gate: of reuse."""
+    """What contenders are made of. path: the cleaned model. tolerance and gate: of reuse; profile:
+    of reuse, instead of both."""
 
     path: Path
     threads: int = 1
     tolerance: float = 0.05
     gate: GateSettings = field(default_factory=GateSettings)
+    profile: Profile | None = None
 
 
 class Contender(Protocol):
@@ -106,10 +109,17 @@ class Openvino:
 class Reuse:
     """stillframe's own engine, as `run` has it. dense: it computes everything in every frame."""
 
-    def __init__(self, setting: Setting, *, tolerance: float, dense: bool = False) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        tolerance: float,
+        dense: bool = False,
+        profile: Profile | None = None,
+    ) -> None:
         self.work = 1.0
         self._dense = dense
-        self._engine = ReuseEngine(setting.path, setting.threads, tolerance)
+        self._engine = ReuseEngine(setting.path, setting.threads, tolerance, profile)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
         outputs = self._engine.run(feed, None if self._dense else change)
@@ -152,8 +162,8 @@ CONTENDERS: tuple[ContenderRow, ...] = (
     ContenderRow(
         "reuse",
         "reuse at tolerance",
-        lambda s: Reuse(s, tolerance=s.tolerance),
-        lambda s: s.gate,
+        lambda s: Reuse(s, tolerance=s.tolerance, profile=s.profile),
+        lambda s: s.profile.gate if s.profile is not None else s.gate,
     ),
 )
 

@@ -34,6 +34,8 @@ from stillframe.pipeline.contenders import (
 from stillframe.pipeline.engine import Feed
 from stillframe.pipeline.quality import FLOORS
 from stillframe.reuse.change import ChangeMap, GateSettings
+from stillframe.reuse.from_onnx import fingerprint
+from stillframe.reuse.profile import Profile
 from tests.answers import painting
 from tests.hostile import media
 
@@ -104,6 +106,20 @@ def case(network: Path, clip: Path) -> Case:
 @pytest.fixture(scope="module")
 def row(case: Case) -> dict[str, Any]:
     return measure(case, CONDITIONS, memory=False)
+
+
+def test_reuse_runs_with_the_profile_that_was_given(case: Case, row: dict[str, Any]) -> None:
+    """One that lets everything stand still but what the gate sees as new does less."""
+    values: dict[str, Any] = {"stillframe": "0", "model": "m", "wanted": 0.5}
+    loose = Profile(
+        fingerprint=fingerprint(Path(case.model)), share=0.9, gate=GateSettings(margin=2), **values
+    )
+    tuned = measure(case, replace(CONDITIONS, profile=loose), memory=False)
+    assert tuned["tolerance"] == "profile"
+    assert tuned["macs_share"] < row["macs_share"]
+    assert tuned["exact_macs_share"] == row["exact_macs_share"]
+    with pytest.raises(UsageError):
+        measure(case, replace(CONDITIONS, profile=loose.model_copy(update={"fingerprint": "no"})))
 
 
 class Altered:

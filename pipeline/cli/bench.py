@@ -87,6 +87,10 @@ def bench(
             help="A setting of the change gate, such as pixel=4 or margin=2; may be repeated.",
         ),
     ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of reuse, from `tune`, instead of tolerance and gate."),
+    ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Least score of detections; default the model's."),
@@ -113,6 +117,7 @@ def bench(
     ONNX Runtime and OpenVINO, in the median frame and over the whole clip.
     """
     from stillframe.pipeline.bench_case import Case, Conditions, Crop
+    from stillframe.reuse.profile import Profile
 
     conditions = Conditions(
         threads,
@@ -120,6 +125,7 @@ def bench(
         gate_settings(gate or []),
         allow_sdist=allow_sdist,
         confidence=confidence,
+        profile=None if profile is None else Profile.read(profile),
     )
     frames = min(filter(None, (max_frames, QUICK_FRAMES if quick else None)), default=None)
     cases = [

@@ -61,7 +61,7 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
     first = rows[0]
     print(
         f"ms a frame: median (quartiles), {first['threads']} threads, tolerance"
-        f" {first['tolerance']:g}; x: against the faster of ONNX Runtime and OpenVINO;"
+        f" {first['tolerance']}; x: against the faster of ONNX Runtime and OpenVINO;"
         f" {first['machine']}"
     )
 
