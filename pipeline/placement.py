@@ -37,7 +37,7 @@ from stillframe.pipeline.stages import Analysis
 
 REVIEW_S = 1.0
 LOOK_S = 0.1
-FEWEST_FRAMES = 5
+FEWEST_FRAMES = 4
 LEARNT = 0.5  # weight of the newest ratio of measured to predicted
 LIVE_WINDOWS = (1, 2, 3)
 HELPED = ("decode", "encode")  # stages that FFmpeg's own threads work for

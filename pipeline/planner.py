@@ -23,6 +23,7 @@ AIMS: tuple[Aim, ...] = get_args(Aim)
 INFER = "infer"
 SECOND = "infer-2"
 HAND_OFF_MS = 0.1  # between two threads
+HALF = 0.5
 CLOSE = 0.02  # predictions closer than this are equal: the simpler candidate wins
 Cores = frozenset[int]
 
@@ -213,7 +214,8 @@ def choose(
 @dataclass(slots=True)
 class Hysteresis:
     """When a better prediction is worth a change: by `gain` at least, `patience` times in a row,
-    and not within `rest_s` of the last one. A change that brought nothing doubles the rest."""
+    and not within `rest_s` of the last one. One that takes half needs one time less: others have
+    come, and every frame waits for it. A change that brought nothing doubles the rest."""
 
     gain: float = 0.2
     patience: int = 3
@@ -226,7 +228,8 @@ class Hysteresis:
         """now: what is measured. chosen: what is predicted of the other. now_s: the clock."""
         better = chosen < now * (1 - self.gain)
         self._seen = self._seen + 1 if better else 0
-        return self._seen >= self.patience and now_s - self._changed_s >= self.rest_s
+        patience = self.patience - (chosen < now * HALF)
+        return self._seen >= patience and now_s - self._changed_s >= self.rest_s
 
     def changed(self, was: float, now_s: float) -> None:
         """A change was made; was: what was measured before it."""

@@ -27,6 +27,7 @@ from stillframe.pipeline.stage import Stage
 from stillframe.pipeline.stages import LIVE_WINDOW, Analysis, with_own
 
 ISLANDS = "islands"  # not a stage, but placed like one
+SPLITTING: tuple[Aim, ...] = ("throughput", "share")  # a frame is no sooner through two segments
 NICE = 10  # with a CPU share, what runs beside us goes first
 
 
@@ -89,7 +90,7 @@ class Staged:
         self._told = told
         fixed = placing.candidate
         halves = fixed is not None and fixed.infer.kind == "segments"
-        in_two = placing.aim is not None or SECOND in placing.place or halves
+        in_two = placing.aim in SPLITTING or SECOND in placing.place or halves
         names = _names(ends, own, in_two)
         processors = _processors(placing.place, names)
         settings = _with_islands(processors, settings)
@@ -149,7 +150,11 @@ class Staged:
         competition = Competition()
         before = competition.settled()
         cores = tuple(core for core in read_cores() if core.allowed)
-        kinds = choices(settings, len(cores))
+        kinds = [
+            each
+            for each in choices(settings, len(cores))
+            if each.kind != "segments" or placing.aim in SPLITTING
+        ]
         costs = probe(model, settings, first, kinds, draw)
         for note in costs.notes:
             self._say(note)

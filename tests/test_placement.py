@@ -214,6 +214,8 @@ def test_a_change_needs_a_clear_and_lasting_gain() -> None:
 
 
 def test_one_glance_is_not_enough() -> None:
+    urgent = Hysteresis(gain=0.2, patience=3, rest_s=4)  # half the time, and one time less will do
+    assert [urgent.agrees(100, 40, float(s)) for s in range(2)] == [False, True]
     rule = Hysteresis(patience=2, rest_s=0)
     told = [rule.agrees(100, chosen, float(i)) for i, chosen in enumerate([50, 90, 50, 90, 50])]
     assert not any(told)
