@@ -3,9 +3,9 @@
 import queue
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Protocol, Self
 
+from stillframe.closing import Closing
 from stillframe.errors import SourceError
 from stillframe.pipeline.frame import Frame
 
@@ -21,7 +21,7 @@ class Frames(Protocol):
     def close(self) -> None: ...
 
 
-class Ahead:
+class Ahead(Closing):
     """Iterates over a source that a thread of its own reads, `depth` frames ahead of the asking.
 
     At depth 0 a frame is read when it is asked for, as a live source wants it: what it has then is
@@ -40,14 +40,6 @@ class Ahead:
     def __enter__(self) -> Self:
         self._thread.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Frame]:
         while not self._stopped.is_set():

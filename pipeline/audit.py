@@ -21,12 +21,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.closing import Closing
 from stillframe.errors import UsageError
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
@@ -155,7 +155,7 @@ def telling(measured: Agreement) -> bool:
     return True
 
 
-class Audit:
+class Audit(Closing):
     """Compares steps with the whole model's result. Close it in the end.
 
     steer: given the new factor, and whether it is lower than before. in_line: compare within
@@ -194,17 +194,6 @@ class Audit:
     def report(self) -> AuditReport:
         with self._lock:
             return self._report
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let the audit in progress end, and the thread. Calling it again does nothing."""

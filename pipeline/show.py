@@ -10,13 +10,13 @@ import socket
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.closing import Closing
 from stillframe.errors import SinkError
 
 ADDRESS = "127.0.0.1"
@@ -36,7 +36,7 @@ PAGE = b"""<!doctype html>
 """
 
 
-class Show:
+class Show(Closing):
     """Serves the newest picture until it is closed. `url` is where to look."""
 
     def __init__(self, port: int = 0) -> None:
@@ -61,14 +61,6 @@ class Show:
     def __enter__(self) -> Self:
         self._thread.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def show(self, image: NDArray[np.uint8]) -> None:
         """(H, W, 3) uint8 RGB; larger pictures are made smaller. Costs nothing when none looks."""

@@ -569,6 +569,16 @@ def test_a_run_is_planned_and_says_so(aim: str, run: Run) -> None:
     assert {row["items"] for row in metrics["stages"].values()} == {FRAMES}
 
 
+@pytest.mark.parametrize(("aim", "splits"), [("latency", False), ("throughput", True)])
+def test_latency_goes_without_a_stage_for_a_second_segment(
+    aim: str, splits: bool, run: Run
+) -> None:
+    """No frame is sooner through two segments, and every hand-off waits for a processor."""
+    code, told, metrics = run("--aim", aim, "--reuse", "layer")
+    assert code == 0, told
+    assert ("infer-2" in metrics["stages"]) is splits
+
+
 def test_a_share_is_planned_and_paced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     lowered: list[int] = []  # not really: this process has more to do
     monkeypatch.setattr(
