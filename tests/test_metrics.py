@@ -80,8 +80,8 @@ def test_percentiles_are_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_share_of_processors_is_measured() -> None:
     share = ProcessorShare(cores=1.0)
-    spin(0.05)
-    assert share.spent_s > 0.049  # two clocks, rounded apart
+    spin(0.1)
+    assert 0.07 < share.spent_s < 1  # the kernel may count both clocks in ticks of 10 ms
     assert share.whole > 0
     assert share.recent > 0
     share.restart()
