@@ -242,7 +242,8 @@ def finish(
         t.FOUND: builder.largest_spans * t.SPAN_INTS * 4,
         t.SHARE: builder.largest_spans * t.SPAN_INTS * 4,
         t.LINE: builder.longest_line + 64,
-        t.POINTERS: t.CHUNK * 8 * 5 + 64,
+        t.POINTERS: t.POINTER_ARRAYS * t.SLOTS * 8 + 64,
+        t.GAPS: (t.SLOTS + 1) * 4 + 64,
         t.RESULTS: builder.widest_result * 4 + 256,
     }
     for worker in range(builder.workers):

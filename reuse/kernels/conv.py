@@ -9,7 +9,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from stillframe.reuse.kernels.commit import commit
+from stillframe.reuse.kernels.commit import commit, settle
 from stillframe.reuse.kernels.invoke import (
     address_of,
     call_activation,
@@ -27,8 +27,8 @@ from stillframe.reuse.kernels.table import (
     ACTIVATE,
     BEND,
     CHANNELS,
-    CHUNK,
     DATA,
+    GAPS,
     HIGH,
     INPUT,
     INSTRUCTION_COLUMNS,
@@ -40,11 +40,13 @@ from stillframe.reuse.kernels.table import (
     PAD_TOP,
     PARAMETER,
     PIXEL,
+    POINTER_ARRAYS,
     POINTERS,
     RESULTS,
     ROW,
     SECOND,
     SLOPES,
+    SLOTS,
     STRIDE_X,
     STRIDE_Y,
     TARGET,
@@ -68,10 +70,14 @@ DIRECT = PARAMETER + 14  # 1: what the micro-kernel stores is the result, nothin
 OUTPUTS, GROUPS = PARAMETER + 12, PARAMETER + 13  # of `multiply_grouped`
 RESIDUAL_NONE, RESIDUAL_BEFORE, RESIDUAL_AFTER = 0, 1, 2
 
-NEVER = int(Cutoff.NEVER)
+NEVER, NORM = int(Cutoff.NEVER), int(Cutoff.NORM)
 
-# the five arrays of CHUNK pointers; RESULT_ROWS point into the worker's RESULTS
-ORIGINS, STORED, MASKS, ADDENDS, RESULT_ROWS = (array * CHUNK * 8 for array in range(5))
+# arrays of the worker's POINTERS. Slot 0 is for a result that is held; what is gathered comes from
+# slot 1 on. RESULT_ROWS point into the worker's RESULTS; JOINED is 1 where a position lies to the
+# right of that in the slot before it
+ORIGINS, STORED, MASKS, ADDENDS, RESULT_ROWS, JOINED = (
+    array * SLOTS * 8 for array in range(POINTER_ARRAYS)
+)
 
 
 def tile_shapes(registers: int) -> tuple[tuple[int, int], ...]:
@@ -284,33 +290,34 @@ def add_rows(results, step, addends, count, channels):
 
 
 @kernel
-def flush(ins, ins_address, floats, channels, cutoff, pointers, results, count):
-    """Compute and store `count` gathered positions; -> how many were stored as changed."""
+def compute(ins, ins_address, floats, channels, cutoff, pointers, results, count):
+    """Results of the `count` positions in slots from 1 on; -> whether they are stored already."""
     tile, step = ins[TILE_POSITIONS], ins[RESULT_STEP]
     padded = (count + tile - 1) // tile * tile
-    for at in range(count, padded):  # the rest of the last tile repeats a position
-        set_i64(pointers + ORIGINS, at, get_i64(pointers + ORIGINS, count - 1))
-        set_i64(pointers + STORED, at, get_i64(pointers + STORED, count - 1))
+    for slot in range(count + 1, padded + 1):  # the rest of the last tile repeats a position
+        set_i64(pointers + ORIGINS, slot, get_i64(pointers + ORIGINS, count))
+        set_i64(pointers + STORED, slot, get_i64(pointers + STORED, count))
     direct = ins[DIRECT] == 1 and cutoff == NEVER
     call_multiply(
         ins[MULTIPLY],
         ins_address,
-        pointers + ORIGINS,
-        pointers + (STORED if direct else RESULT_ROWS),
+        pointers + ORIGINS + 8,
+        pointers + (STORED if direct else RESULT_ROWS) + 8,
         padded,
         floats[BEND],
         floats[LOW],
         floats[HIGH],
     )
     if direct:
-        return count
+        return True
+    first = results + step
     if ins[RESIDUAL] == RESIDUAL_BEFORE:
-        add_rows(results, step, pointers + ADDENDS, count, channels)
+        add_rows(first, step, pointers + ADDENDS + 8, count, channels)
     if ins[SLOPES] != 0:
         for at in range(count):
             call_activation(
                 ins[ACTIVATE],
-                results + at * step,
+                first + at * step,
                 channels,
                 floats[ACT_A],
                 floats[ACT_B],
@@ -319,23 +326,52 @@ def flush(ins, ins_address, floats, channels, cutoff, pointers, results, count):
     elif ins[ACTIVATE] != 0:
         call_activation(
             ins[ACTIVATE],
-            results,
+            first,
             count * step // 4,
             floats[ACT_A],
             floats[ACT_B],
             np.int64(0),
         )
     if ins[RESIDUAL] == RESIDUAL_AFTER:
-        add_rows(results, step, pointers + ADDENDS, count, channels)
+        add_rows(first, step, pointers + ADDENDS + 8, count, channels)
+    return False
+
+
+@kernel
+def flush(ins, ins_address, floats, channels, cutoff, work, held, count, last):
+    """Compute and store `count` gathered positions; -> how many were stored as changed.
+
+    held: whether a result from before waits in slot 0. last: nothing comes after these; otherwise
+    the last one is held where that matters.
+    """
+    pointers, results, step = work[POINTERS], work[RESULTS], ins[RESULT_STEP]
+    if count > 0 and compute(
+        ins, ins_address, floats, channels, cutoff, pointers, results, count
+    ):
+        return count
+    if cutoff == NORM:
+        return settle(
+            results,
+            step,
+            pointers + STORED,
+            pointers + MASKS,
+            pointers + JOINED,
+            work[GAPS],
+            channels,
+            floats[THRESHOLD],
+            held,
+            count,
+            last,
+        )
     changed = 0
-    for at in range(count):
+    for slot in range(1, count + 1):
         changed += commit(
-            results + at * step,
-            get_i64(pointers + STORED, at),
+            results + slot * step,
+            get_i64(pointers + STORED, slot),
             channels,
             cutoff,
             floats[THRESHOLD],
-            get_i64(pointers + MASKS, at),
+            get_i64(pointers + MASKS, slot),
         )
     return changed
 
@@ -352,10 +388,11 @@ def convolve(ins, floats, tensors, spans, span_count, work, cutoff):
     data, row, pixel = tensors[read, DATA], tensors[read, ROW], tensors[read, PIXEL]
     across = ins[STRIDE_X] * pixel
     channels = tensors[target, CHANNELS]
-    pointers, results = work[POINTERS], work[RESULTS]
+    pointers = work[POINTERS]
     chunk = ins[CHUNK_POSITIONS]
-    for at in range(chunk):
-        set_i64(pointers + RESULT_ROWS, at, results + at * ins[RESULT_STEP])
+    for slot in range(1, chunk + 1):
+        set_i64(pointers + RESULT_ROWS, slot, work[RESULTS] + slot * ins[RESULT_STEP])
+    held = False
     count = 0
     changed = 0
     for index in range(span_count):
@@ -373,7 +410,8 @@ def convolve(ins, floats, tensors, spans, span_count, work, cutoff):
         while done < length:
             size = min(length - done, chunk - count)
             for step in range(done, done + size):
-                slot = count + step - done
+                slot = 1 + count + step - done
+                set_i64(pointers + JOINED, slot, 1 if step > 0 else 0)
                 set_i64(pointers + ORIGINS, slot, origin + step * across)
                 set_i64(pointers + STORED, slot, store + step * out_pixel)
                 set_i64(pointers + MASKS, slot, mark + step * mask_pixel)
@@ -382,9 +420,10 @@ def convolve(ins, floats, tensors, spans, span_count, work, cutoff):
             count += size
             if count == chunk:
                 changed += flush(
-                    ins, ins_address, floats, channels, cutoff, pointers, results, count
+                    ins, ins_address, floats, channels, cutoff, work, held, count, False
                 )
+                held = cutoff == NORM
                 count = 0
-    if count > 0:
-        changed += flush(ins, ins_address, floats, channels, cutoff, pointers, results, count)
+    if held or count > 0:
+        changed += flush(ins, ins_address, floats, channels, cutoff, work, held, count, True)
     return changed

@@ -65,7 +65,7 @@ RING_COLUMNS = 7
 # floats of an instruction
 ACT_A = 0
 ACT_B = 1
-THRESHOLD = 2  # Cutoff.NORM: largest sum of squared differences that counts as unchanged
+THRESHOLD = 2  # Cutoff.NORM: sum of squared differences beyond which a position has changed
 SCALAR = 3
 BEND = 4  # what a micro-kernel multiplies negative results by as it stores
 LOW = 5  # and the bounds that it then applies
@@ -78,8 +78,9 @@ FOUND_COUNT = 1
 FOUND_ACTIVE = 2  # positions in them
 SHARE = 3  # address of the spans that it is to compute
 LINE = 4  # address of a row of mask bytes
-POINTERS = 5  # address of five int64 arrays of CHUNK entries
-RESULTS = 6  # address of CHUNK rows of float32
+POINTERS = 5  # address of POINTER_ARRAYS int64 arrays of SLOTS entries
+RESULTS = 6  # address of SLOTS rows of float32
+GAPS = 7  # address of SLOTS + 1 float32
 WORKER_COLUMNS = 16
 
 # a span: `length` consecutive positions of a row, as int32
@@ -89,6 +90,8 @@ SPAN_LENGTH = 2
 SPAN_INTS = 3
 
 CHUNK = 96  # positions whose results are held before they are compared and stored
+SLOTS = CHUNK + 1  # and one more, which waits for what comes to the right of it
+POINTER_ARRAYS = 6
 
 # --- what came of an instruction ----------------------------------------------------------------
 ACTIVE = 0  # positions computed
@@ -102,4 +105,4 @@ class Cutoff(IntEnum):
 
     NEVER = 0
     EQUAL = 1  # every bit equal
-    NORM = 2  # sum over channels of the squared difference <= THRESHOLD
+    NORM = 2  # sum over channels of the squared difference, see `commit.settle`
