@@ -50,8 +50,8 @@ class Tuned:
 
     @property
     def gain(self) -> float | None:
-        """Work of the best single tolerance over that of the profile, on what was held out."""
-        ratios = [p.uniform_work / max(p.work, 1e-9) for p in self.held_out if p.uniform_work]
+        """What the best single tolerance costs over what the profile does, on what was held out."""
+        ratios = [p.uniform_cost / max(p.cost, 1e-9) for p in self.held_out if p.uniform_cost]
         return sum(ratios) / len(ratios) if ratios else None
 
 
@@ -66,7 +66,7 @@ def tune(
     told: Callable[[Try], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tuned:
-    """Search for the least work at an agreement of at least `wanted` (None: what counts as the same
+    """Search for the least cost at an agreement of at least `wanted` (None: what counts as the same
     for the task).
 
     held_out: clips to judge on; without any, the last part of each clip is. What the search
@@ -161,8 +161,10 @@ def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | 
         role=passage.role,
         kind=bench.kind,
         quality=round(outcome.quality, DIGITS),
+        cost=round(outcome.cost, DIGITS),
         work=round(outcome.work, DIGITS),
         loss=round(outcome.loss, DIGITS),
+        uniform_cost=None if plain is None else round(plain.cost, DIGITS),
         uniform_work=None if plain is None else round(plain.work, DIGITS),
         uniform_quality=None if plain is None else round(plain.quality, DIGITS),
     )

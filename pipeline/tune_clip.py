@@ -3,8 +3,9 @@
     bench = TuneBench(model, [passage, …], threads)
     outcome = bench.outcome(Setting(shares, gate), passages)
 
-Dense results are computed once. Work is counted in multiply-adds and not in seconds, so that the
-same frames give the same figures whatever else the machine does.
+Dense results are computed once. What a setting takes is counted, not timed: the positions that each
+layer computes, at what one of that layer takes, which is measured once, at the start. So whatever
+else the machine does during the search, the same frames give the same figures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from stillframe.models.results import Detections, Result
 from stillframe.pipeline.quality import FLOORS, Agreement, BoxAgreement, Kind, agreement_with
 from stillframe.pipeline.quality_boxes import soft_loss
 from stillframe.pipeline.source import open_source
+from stillframe.pipeline.tune_cost import Costs, computed, measure
 from stillframe.reuse.change import ChangeGate, GateSettings
 from stillframe.reuse.session import ReuseSession
 from stillframe.reuse.tolerance import Tolerance
@@ -54,14 +56,16 @@ class Setting:
 class Outcome:
     """Of all frames but the first of each window, which is computed whole.
 
-    work: multiply-adds, as a share of all, mean over the frames. loss: 0 for none, smooth.
-    quality: the worst clip's agreement. steady: the same, of boxes at several confidences at once:
-    few boxes agree by chance, and it must hold on other frames."""
+    cost: expected time, as a share of computing everything, mean over the frames. loss: 0 for none,
+    smooth. quality: the worst clip's agreement. steady: the same, of boxes at several confidences
+    at once: few boxes agree by chance, and it must hold on other frames. work: multiply-adds, as a
+    share of all, mean over the frames."""
 
-    work: float
+    cost: float
     loss: float
     quality: float
     steady: float
+    work: float = float("nan")
 
 
 @dataclass(slots=True)
@@ -139,6 +143,7 @@ class TuneBench:
         self.confidence = model.form.confidence if model.task == "detection" else 0.0
         self._sessions: dict[tuple[int, int], ReuseSession] = {}
         self._models: dict[tuple[int, int], Model] = {}
+        self._costs: dict[tuple[int, int], Costs] = {}
         for passage in all_passages:
             size = passage.model.size
             if size not in self._sessions:
@@ -149,6 +154,7 @@ class TuneBench:
                 if self.confidence:
                     soft = soft.with_confidence(self.confidence * SOFTER)
                 self._models[size] = soft
+                self._costs[size] = measure(self._sessions[size], soft, passage.pictures)
             session, soft = self._sessions[size], self._models[size]
             for picture, view in zip(passage.pictures, passage.views, strict=True):
                 outputs, _ = session.step(soft.feed(picture), dense=True)
@@ -200,43 +206,49 @@ class TuneBench:
 
     def outcome(self, setting: Setting, over: Sequence[Passage]) -> Outcome:
         """Play all frames of each window from its beginning."""
-        works: list[float] = []
+        costs: list[tuple[float, float]] = []
         losses, qualities, steady = [], [], []
         for passage in over:
             judge = _Judge(self.confidence)
             first = 0
             for begin, end in passage.windows:
                 behind = first + end - begin
-                works += self._play(setting, passage, range(first, behind), judge)
+                costs += self._play(setting, passage, range(first, behind), judge)
                 first = behind
             losses.append(judge.loss)
             qualities.append(judge.quality)
             steady.append(judge.steady)
-        return Outcome(float(np.mean(works)), float(np.mean(losses)), min(qualities), min(steady))
+        cost, work = np.mean(costs, axis=0)
+        return Outcome(
+            float(cost), float(np.mean(losses)), min(qualities), min(steady), float(work)
+        )
 
     def _play(
         self, setting: Setting, passage: Passage, frames: range, judge: "_Judge"
-    ) -> list[float]:
-        session, soft = self._sessions[passage.model.size], self._models[passage.model.size]
+    ) -> list[tuple[float, float]]:
+        """-> of each frame but the first: what it costs and its work, see `Outcome`."""
+        size = passage.model.size
+        session, soft, costs = self._sessions[size], self._models[size], self._costs[size]
         session.reset()
         session.tolerance = Tolerance(SEED_SHARE, dict(setting.shares))
         gate = ChangeGate(*soft.size, setting.gate)
-        works: list[float] = []
+        found: list[tuple[float, float]] = []
         result: Result | None = None
         for at in frames:
             change = gate.step(passage.pictures[at])
-            work = 0.0
+            cost, work = costs.unchanged, 0.0
             if change.kind != "unchanged" or result is None:
                 whole = change.kind == "all"
                 outputs, stats = session.step(
                     soft.feed(gate.reference), None if whole else change.mask, dense=whole
                 )
                 result = soft.decode(outputs, passage.views[at])
+                cost = 1.0 if stats.dense else costs.step(computed(session))
                 work = stats.work
             if at > frames[0]:
-                works.append(work)
+                found.append((cost, work))
                 judge.add(result, passage.dense[at])
-        return works
+        return found
 
 
 class _Judge:

@@ -1,11 +1,11 @@
-"""Searching for the setting that takes the least work and still agrees well enough.
+"""Searching for the setting that costs least and still agrees well enough.
 
 1. Scan: of one tolerance for all layers the largest that agrees well enough; where none does, with
    another gate. This is the named easy version. It also says how much loss is fair: what is
    found may lose no more.
 2. Scan: one number spread over the layers in several ways, with that gate.
 3. Descend: from the best of them the settings of the gate, and the shares of ever smaller groups of
-   layers, go up or down where the gain in work is worth the loss: log(work) + price * loss, where
+   layers, go up or down where the gain is worth the loss: log(cost) + price * loss, where
    the price is what the scan paid at its end. After each round all shares are scaled as far as
    the agreement allows.
 
@@ -30,7 +30,7 @@ HALVINGS = 3  # of the bracket, in its logarithm
 ROUNDS: tuple[tuple[int, float], ...] = ((8, 1.8),)
 """Into how many groups of consecutive layers, and by which factor their shares move."""
 CLOSER = 0.3  # of the agreement to spare is kept in hand against other frames, where that can be
-SHORT = 5.0  # price of agreement that is missing, in log(work)
+SHORT = 5.0  # price of agreement that is missing, in log(cost)
 CHEAPEST, DEAREST = 2.0, 1000.0  # price of loss
 FINE = 1.4  # step of a scan from what is near already
 LEAST_GAIN = 1e-3
@@ -128,7 +128,7 @@ class Search:
             for name, spread in spreads.items():
                 if name != "uniform":
                     scan = self._scan(name, spread, self.uniform.setting.gate, than=best[-1])
-                    best = min((best, scan), key=lambda each: _work(each[-1])) if scan else best
+                    best = min((best, scan), key=lambda each: _cost(each[-1])) if scan else best
             current, price = best[-1], self._price(best)
             current = self._gates(current, price)
             for count, factor in ROUNDS:
@@ -159,7 +159,7 @@ class Search:
         if fresh:
             self._known[key] = self.evaluate(setting)
         tried = Try(what, setting, self._known[key])
-        if self._good(tried.outcome) and (self.best is None or _work(tried) < _work(self.best)):
+        if self._good(tried.outcome) and (self.best is None or _cost(tried) < _cost(self.best)):
             self.best = tried
         if fresh:
             self.tries.append(tried)
@@ -201,7 +201,7 @@ class Search:
                 number *= step
             else:
                 high = number
-                if low > 0 or (than is not None and _work(tried) >= _work(than)):
+                if low > 0 or (than is not None and _cost(tried) >= _cost(than)):
                     break
                 number /= step
         for _ in range(HALVINGS if low > 0 and high < math.inf else 0):
@@ -211,24 +211,24 @@ class Search:
                 good[middle], low = tried, middle
             else:
                 high = middle
-                if than is not None and _work(tried) >= _work(than):
+                if than is not None and _cost(tried) >= _cost(than):
                     break
         return [good[number] for number in sorted(good)]
 
     def _price(self, scan: Sequence[Try], otherwise: float = 10.0) -> float:
-        """What the end of a scan paid in loss for its gain in work."""
+        """What the end of a scan paid in loss for its gain in cost."""
         if len(scan) < 2:
             return otherwise
         cheap, dear = scan[-1].outcome, scan[max(0, len(scan) - 3)].outcome
         lost = cheap.loss - dear.loss
-        gained = math.log(max(dear.work, 1e-9) / max(cheap.work, 1e-9))
+        gained = math.log(max(dear.cost, 1e-9) / max(cheap.cost, 1e-9))
         if lost <= 0 or gained <= 0:
             return otherwise
         return min(max(gained / lost, CHEAPEST), DEAREST)
 
     def _value(self, outcome: Outcome, price: float) -> float:
         short = self._short(outcome, self.none, self.wanted)
-        return math.log(max(outcome.work, 1e-6)) + price * outcome.loss + SHORT * short
+        return math.log(max(outcome.cost, 1e-6)) + price * outcome.loss + SHORT * short
 
     def _gates(self, current: Try, price: float) -> Try:
         """Move each setting of the gate, up or else down, where that pays."""
@@ -284,5 +284,5 @@ def moved(gate: GateSettings, name: str, move: Callable[[float], float]) -> Gate
     return replace(gate, **{name: new})
 
 
-def _work(tried: Try) -> float:
-    return tried.outcome.work
+def _cost(tried: Try) -> float:
+    return tried.outcome.cost

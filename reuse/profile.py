@@ -17,7 +17,7 @@ from stillframe.errors import UsageError
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.tolerance import Tolerance
 
-RULE = 1
+RULE = 2
 """Counts up whenever the same shares would mean something else; older profiles are then refused."""
 
 Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
@@ -29,7 +29,8 @@ class Part(BaseModel):
     first, frames, windows: the first of its frames, counted from 0, how many they are, and in how
     many spans they lie. role: what they were for: "search", "check" that it
     holds elsewhere, or "held out" from tuning. quality: agreement with computing everything, of the
-    kind named. work: multiply-adds done, as a share of all. loss: of scores and shapes, 0: none.
+    kind named. cost: expected time, as a share of computing everything, on the machine that tuned.
+    work: multiply-adds done, as a share of all. loss: of scores and shapes, 0: none. uniform_cost,
     uniform_work, uniform_quality: with the best single share that agreed as well in tuning; None:
     there is none.
     """
@@ -43,8 +44,10 @@ class Part(BaseModel):
     role: str
     kind: str
     quality: float
+    cost: float
     work: float
     loss: float = 0.0
+    uniform_cost: float | None = None
     uniform_work: float | None = None
     uniform_quality: float | None = None
 

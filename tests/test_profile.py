@@ -24,7 +24,9 @@ MODEL = net(heads=True, gate=True)
 
 
 def made(**other: object) -> Profile:
-    part = Part(clip="c", first=0, frames=9, role="check", kind="f1", quality=0.99, work=0.2)
+    part = Part(
+        clip="c", first=0, frames=9, role="check", kind="f1", quality=0.99, cost=0.3, work=0.2
+    )
     values: dict[str, object] = {
         "stillframe": "0.1.0", "model": "net", "fingerprint": fingerprint(MODEL), "share": 0.1,
         "layers": {"d": 0.5}, "gate": GateSettings(pixel=3.0), "wanted": 0.98, "parts": (part,),

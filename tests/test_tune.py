@@ -55,7 +55,7 @@ def test_the_search_spends_the_loss_where_it_gains_most() -> None:
     assert search.best is not None
     assert search.uniform is not None
     assert search.best.outcome.quality >= search.aim == pytest.approx(0.98 + CLOSER * 0.02)
-    assert search.uniform.outcome.work > 1.4 * search.best.outcome.work
+    assert search.uniform.outcome.cost > 1.4 * search.best.outcome.cost
     shares = search.best.setting.shares
     assert min(shares["b"], shares["c"]) > 2 * max(shares["a"], shares["d"])
 
@@ -113,7 +113,7 @@ def test_what_is_found_loses_no_more_than_the_best_single_tolerance() -> None:
     assert search.best is not None
     assert search.uniform is not None
     assert search.best.outcome.loss <= search.uniform.outcome.loss == search.most_loss
-    assert search.best.outcome.work < search.uniform.outcome.work / 1.4
+    assert search.best.outcome.cost < search.uniform.outcome.cost / 1.4
 
 
 def test_a_picture_that_stood_still_makes_no_layer_blind() -> None:
@@ -148,7 +148,7 @@ def test_where_the_default_gate_does_not_agree_another_one_is_tried() -> None:
     assert search.uniform is not None
     assert search.uniform.setting.gate == GateSettings(margin=8)
     assert search.best is not None
-    assert search.best.outcome.work < search.uniform.outcome.work
+    assert search.best.outcome.cost < search.uniform.outcome.cost
 
 
 def test_a_spread_that_cannot_win_is_given_up() -> None:

@@ -15,6 +15,7 @@ from stillframe.pipeline.tune import Tuned
 from stillframe.pipeline.tune_search import Try
 
 LINE_EVERY_S = 10.0
+THREE = ("time", "work", "agreement")  # time and multiply-adds as shares of computing everything
 
 
 class Tries:
@@ -57,7 +58,7 @@ class Tries:
             self._file.write(json.dumps(row | {"shares": dict(tried.setting.shares)}) + "\n")
             self._file.flush()
         line = (
-            f"{self._count} tried; now {tried.what}: work {outcome.work:.3f}, "
+            f"{self._count} tried; now {tried.what}: cost {outcome.cost:.3f}, "
             f"agreement {outcome.quality:.4g}"
         )
         if self._console.is_terminal:
@@ -67,10 +68,16 @@ class Tries:
             self._console.print(line, markup=False)
 
 
+def _figures(cost: float | None, work: float | None, quality: float | None) -> tuple[str, ...]:
+    if cost is None or work is None or quality is None:
+        return ("none agrees", "", "")
+    return f"{cost:.4f}", f"{work:.4f}", f"{quality:.4f}"
+
+
 def print_parts(console: Console, tuned: Tuned) -> None:
     """The profile on each part, beside the best single tolerance."""
     table = Table(box=None, title_justify="left", title=f"{tuned.tries} settings were tried")
-    for name in ("clip", "frames", "", "work", "agreement", "one tolerance: work", "agreement"):
+    for name in ("clip", "frames", "", *THREE, "one tolerance: time", *THREE[1:]):
         table.add_column(name, justify="left" if name == "clip" else "right")
     for part in tuned.profile.parts:
         spans = f" in {part.windows} windows" if part.windows > 1 else ""
@@ -78,13 +85,11 @@ def print_parts(console: Console, tuned: Tuned) -> None:
             part.clip,
             f"{part.frames}{spans}, from {part.first}",
             part.role,
-            f"{part.work:.4f}",
-            f"{part.quality:.4f}",
-            "none agrees" if part.uniform_work is None else f"{part.uniform_work:.4f}",
-            "" if part.uniform_quality is None else f"{part.uniform_quality:.4f}",
+            *_figures(part.cost, part.work, part.quality),
+            *_figures(part.uniform_cost, part.uniform_work, part.uniform_quality),
         )
     console.print(table)
     if tuned.gain is not None:
-        console.print(f"{tuned.gain:.2f} times less work than the best single tolerance")
+        console.print(f"{tuned.gain:.2f} times the speed of the best single tolerance is expected")
     if tuned.ended:
         console.print("the search was ended early; this is the best so far")

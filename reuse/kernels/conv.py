@@ -345,9 +345,7 @@ def flush(ins, ins_address, floats, channels, cutoff, work, held, count, last):
     the last one is held where that matters.
     """
     pointers, results, step = work[POINTERS], work[RESULTS], ins[RESULT_STEP]
-    if count > 0 and compute(
-        ins, ins_address, floats, channels, cutoff, pointers, results, count
-    ):
+    if count > 0 and compute(ins, ins_address, floats, channels, cutoff, pointers, results, count):
         return count
     if cutoff == NORM:
         return settle(
