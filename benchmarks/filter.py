@@ -10,7 +10,7 @@ answers were computed before the clock runs. Between two `cat` processes, in one
 what is told is that thread's own processor time, and beside it the time on the clock.
 
 deface: the same clip through both, from file to file. `deface CLIP` with its own settings, against
-`ffmpeg | stillframe filter --effect blur --reuse layer --tolerance 0.1 | ffmpeg` with ours, the
+`ffmpeg | stillframe filter --effect blur --reuse layer --tolerance 0.2 | ffmpeg` with ours, the
 settings of examples/anonymise.sh. Both are run on one
 frame too: what a start takes is told apart and taken off. Then the faces: those that deface finds
 with its own code, in its own environment, against those that the filter found and hid; they match
@@ -237,7 +237,7 @@ def ours(path: Path, folder: Path, lines: Path) -> Seconds:
             "pipefail",
             "-c",
             f'{" ".join(FFMPEG)} -i "$1" -f yuv4mpegpipe - | '
-            f'{write} --effect blur --reuse layer --tolerance 0.1 --quiet --force --jsonl "$2" | '
+            f'{write} --effect blur --reuse layer --tolerance 0.2 --quiet --force --jsonl "$2" | '
             f'{" ".join(FFMPEG)} -f yuv4mpegpipe -i - -c:v libx264 "$3"',
             "bash",
             str(path),

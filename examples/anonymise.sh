@@ -6,5 +6,5 @@ set -euo pipefail
 in=$1 out=$2
 shift 2
 
-stillframe filter "$in" --effect blur --reuse layer --tolerance 0.1 --format nut --jsonl "$out.jsonl" "$@" |
+stillframe filter "$in" --effect blur --reuse layer --tolerance 0.2 --format nut --jsonl "$out.jsonl" "$@" |
     ffmpeg -v error -f nut -i - -i "$in" -map 0:v -map '1:a?' -c:a copy "$out"

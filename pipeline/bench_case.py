@@ -72,7 +72,7 @@ class Conditions:
     tolerance and gate."""
 
     threads: int = 1
-    tolerance: float = 0.05
+    tolerance: float = 0.1
     gate: GateSettings = field(default_factory=GateSettings)
     warm_up: int = WARM_UP
     allow_sdist: bool = False

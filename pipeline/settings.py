@@ -11,7 +11,7 @@ from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
 
 Reuse = Literal["off", "frame", "layer", "exact"]
-TOLERANCE = 0.05
+TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)

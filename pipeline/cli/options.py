@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 HOW = "Reuse and speed"
-TOLERANCE = 0.05  # settings.TOLERANCE; that module is heavy, and --help must not wait for it
+TOLERANCE = 0.1  # settings.TOLERANCE; that module is heavy, and --help must not wait for it
 
 ReuseMode = Annotated[
     Literal["off", "frame", "layer", "exact"],
