@@ -163,7 +163,7 @@ def one_bit(values: NDArray[Any]) -> NDArray[Any]:
 def test_a_row_holds_every_promised_figure(row: dict[str, Any], case: Case) -> None:
     assert row.keys() >= PROMISED
     assert (row["model"], row["clip"]) == (case.model, case.clip)
-    assert (row["frames"], row["threads"], row["tolerance"]) == (FRAMES - 1, 1, 0.05)
+    assert (row["frames"], row["threads"], row["tolerance"]) == (FRAMES - 1, 1, 0.1)
     assert row["size"] == [HEIGHT, WIDTH]
     for name in ("ort", "dense", "exact", "reuse"):
         low, high = row[f"{name}_iqr"]
