@@ -29,7 +29,7 @@ class Setting:
 
     path: Path
     threads: int = 1
-    tolerance: float = 0.05
+    tolerance: float = 0.1
     gate: GateSettings = field(default_factory=GateSettings)
     profile: Profile | None = None
 

@@ -46,8 +46,9 @@ class ReuseSession(Closing):
 
     path_or_bytes: an .onnx file, or its bytes.
     tolerance: 0 is exact: every result is bit for bit what computing all of it would give. More:
-        a layer's position stays as stored while its change, as the root mean square over
-        channels, is at most this share of the layer's own root mean square (0.05 .. 0.2).
+        a layer's position is never stored further from what computing it gives, as the root mean
+        square over channels, than this share of the layer's own root mean square (0.1 .. 0.3);
+        from a third of it on, what changes with both neighbours in the row is stored anew.
     profile: a share for each layer instead, as `stillframe tune` found it: a file or a `Profile`.
     threads: workers; None takes every core that the process may use.
     cpus: cores to pin them to, in turn; empty leaves that to the system.

@@ -12,8 +12,9 @@ from stillframe.reuse.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """A share for each layer: a position counts as unchanged while the root mean square over
-    channels of its change is at most that share of the root mean square of the whole layer.
+    """A share for each layer: a position has changed when the root mean square over channels of
+    its change is more than that share of the root mean square of the whole layer; or more than a
+    third of that share, together with both its neighbours in the row, see `kernels.commit`.
 
     share: of the layers that `layers`, by the names of their outputs, does not list. A layer at 0
     passes every change on; 0 for all of them is exact: unchanged means that every bit is equal.
