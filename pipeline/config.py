@@ -63,6 +63,7 @@ class RunConfig(BaseModel):
     profile: str | None = None
     max_age: float | None = None
     every: int | None = None
+    between: Literal["keep", "follow"] | None = None
     threads: int | None = None
     policy: Literal["auto", "block", "newest"] | None = None
     aim: Literal["throughput", "latency", "share"] | None = None

@@ -38,6 +38,7 @@ from stillframe.pipeline.treatment import (
     EffectRow,
     Treatment,
 )
+from stillframe.reuse.cadence import Between
 
 WIDEN_MASK = 0.01  # of the picture's shorter side: what a mask grows by at the default `grow`
 STALE_MASK = 10.0  # times as much a second while it was not looked at
@@ -60,9 +61,9 @@ class Filter(Closing):
             out = f(image)
 
     model: a name, a path to an .onnx file or a Model; None: what suits the effect. grow, shape,
-    classes, hold_s, cells and colour are those of `Treatment`; reuse, max_age_s, every, threads and
-    tolerance those of `Settings`. confidence: for effects that hide 0.2 unless given. rate: frames
-    a second, for pictures that come without a time.
+    classes, hold_s, cells and colour are those of `Treatment`; reuse, max_age_s, every, between,
+    threads and tolerance those of `Settings`. confidence: for effects that hide 0.2 unless given.
+    rate: frames a second, for pictures that come without a time.
 
     After each picture `result` is what the model says about it, and `hidden` the boxes that were
     hidden. Raises UsageError for settings that make no sense, ModelError when the model cannot be
@@ -84,13 +85,14 @@ class Filter(Closing):
         confidence: float | None = None,
         reuse: Reuse = "frame",
         max_age_s: float | None = None,
-        every: int = 1,
+        every: int | None = None,
+        between: Between | None = None,
         threads: int = 0,
         tolerance: float = TOLERANCE,
         rate: Fraction | float = 25,
     ) -> None:
         treatment = Treatment(effect, grow, shape, tuple(classes), hold_s, cells, colour)
-        settings = Settings(reuse, max_age_s, every, threads, tolerance)
+        settings = Settings(reuse, max_age_s, every, threads, tolerance, between=between)
         chosen = EFFECTS[effect].model if model is None else model
         network = None if chosen is None else loaded(chosen, task, None)
         self._begin(network, treatment, settings, confidence, rate)

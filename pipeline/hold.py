@@ -31,7 +31,7 @@ class Hold:
         """(n, 4) boxes of a frame -> (m, 4), those to hide in it, the found ones first.
 
         fresh: the boxes are known to hold for this very frame; otherwise it was not looked at, and
-        they are those of an earlier frame.
+        they are those of an earlier frame, or where these were followed to: held ones go along.
         """
         if time_s < self._last_s:  # the times began anew: nothing before them counts
             self._boxes, self._seen_s = self._boxes[:0], self._seen_s[:0]
@@ -41,6 +41,8 @@ class Hold:
             lost &= time_s - self._seen_s <= self._seconds
             self._boxes = np.concatenate([found, self._boxes[lost]])
             self._seen_s = np.concatenate([np.full(len(found), time_s), self._seen_s[lost]])
+        else:
+            self._boxes = along(self._boxes, found)
         return drifted(self._boxes, time_s - self._seen_s)
 
 
@@ -53,6 +55,15 @@ def matched(old: Boxes, new: Boxes) -> NDArray[np.bool_]:
         found[row] = True
         overlaps[row] = overlaps[:, column] = 0
     return found
+
+
+def along(held: Boxes, found: Boxes) -> Boxes:
+    """The held boxes, each in the place of the found one that it overlaps most, where one does."""
+    if not len(held) or not len(found):
+        return held
+    overlaps = overlap(held, found)
+    same = overlaps.max(axis=1) >= SAME
+    return np.where(same[:, None], found[overlaps.argmax(axis=1)], held)
 
 
 def overlap(first: Boxes, second: Boxes) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.pipeline.engine import Engine
+from stillframe.pipeline.follow import Grey, Lens
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.refresh import Refresh
 from stillframe.pipeline.settings import MODES, Settings
@@ -21,6 +22,8 @@ from stillframe.reuse.from_onnx import fingerprint
 
 LOOK_EVERY_ROWS = 16
 SURE_SHARE = 0.025
+SAMPLED = 16  # rows and columns, of which a cut is known
+CUT_LEVELS, CUT_SHARE = 32, 0.5
 
 
 def surely_new(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
@@ -56,7 +59,11 @@ class Look:
         self._refresh = Refresh(1, settings.age_limit_s)
         self._shape: tuple[int, ...] = ()
         self._since_s: float | None = None  # the oldest frame behind what may stand for later ones
-        self._count = 0
+        self._passed = 0  # frames since the last one that was computed
+        self._computed_s = 0.0
+        self._sampled: NDArray[np.uint8] | None = None
+        self._cadence = settings.cadence
+        self._lens = Lens() if self._cadence.follows else None
 
     def close(self) -> None:
         """Give back the gate's memory; the next frame starts afresh."""
@@ -83,18 +90,19 @@ class Look:
         watch = Watch()
         if frame.discontinuity:
             self.forget()
-        turn, self._count = self._count, self._count + 1
         since_s = self._since_s
         held = since_s is not None
         age_s = max(0.0, frame.time_s - since_s) if since_s is not None else 0.0
         young = held and age_s <= self.settings.age_limit_s
         carried: Kind | None = None
-        if held and turn % self.settings.every:
+        if held and self._passes(frame):
             carried = "skipped"
+            self._passed += 1
         elif frame.corrupt and young:
             carried = "corrupt"
+        grey = self._grey(frame)
         if carried:
-            return Task(frame, carried, self.model, watch, age_s)
+            return Task(frame, carried, self.model, watch, age_s, grey=grey)
         fitted, view = self.model.fit(frame.image)
         watch.lap("fit")
         change = None
@@ -102,12 +110,13 @@ class Look:
             change = self._change(self._gate, fitted, held, young, frame.time_s)
             watch.lap("gate")
             if held and change.kind == "unchanged":
-                return Task(frame, "unchanged", self.model, watch, age_s)
+                return Task(frame, "unchanged", self.model, watch, age_s, grey=grey)
             if self.incremental:
                 fitted = self._gate.reference
             else:  # the result will stand for all of this frame, so later ones compare with it
                 np.copyto(self._gate.reference, fitted)
         partial = held and self.incremental and change is not None and change.kind != "all"
+        self._begin_cadence(frame)
         if frame.corrupt:
             self.forget()
         elif not partial:
@@ -116,11 +125,30 @@ class Look:
         elif self._rolls:
             self._since_s = self._refresh.since_s
             age_s = max(0.0, frame.time_s - self._since_s)
-        task = Task(frame, "computed", self.model, watch, engine=self._engine)
+        task = Task(frame, "computed", self.model, watch, engine=self._engine, grey=grey)
         task = replace(task, fitted=fitted, change=change, view=view)
         if partial:
             return replace(task, partial=True, age_s=age_s)
         return replace(task, keeps=not frame.corrupt)
+
+    def _passes(self, frame: Frame) -> bool:
+        """Whether the network leaves this frame out. A cut it does not."""
+        since_s = frame.time_s - self._computed_s
+        if not self._cadence.passes(self._passed, since_s) or self._sampled is None:
+            return False
+        apart = cv2.absdiff(np.ascontiguousarray(_sample(frame)), self._sampled)
+        return int(np.count_nonzero(apart > CUT_LEVELS)) <= CUT_SHARE * apart.size
+
+    def _begin_cadence(self, frame: Frame) -> None:
+        if self._cadence.every > 1:
+            self._passed, self._computed_s = 0, frame.time_s
+            self._sampled = np.ascontiguousarray(_sample(frame))
+
+    def _grey(self, frame: Frame) -> Grey | None:
+        """What boxes are followed on, where they are."""
+        if self._lens is None or frame.corrupt:
+            return None
+        return self._lens.grey(frame.image)
 
     def _change(
         self, gate: ChangeGate, fitted: NDArray[np.uint8], held: bool, young: bool, time_s: float
@@ -153,3 +181,8 @@ class Look:
             self._gate = ChangeGate(*self.model.size, gate)
         self._refresh = Refresh(self.model.size[0], self.settings.age_limit_s)
         self._shape = frame.image.shape
+
+
+def _sample(frame: Frame) -> NDArray[np.uint8]:
+    """A few pixels of the frame."""
+    return frame.image[SAMPLED // 2 :: SAMPLED, SAMPLED // 2 :: SAMPLED]

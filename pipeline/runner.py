@@ -17,6 +17,7 @@ from stillframe.closing import Closing
 from stillframe.models.model import Model
 from stillframe.models.results import Evidence, Result
 from stillframe.pipeline.engine import Engine, Feed
+from stillframe.pipeline.follow import Follower
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.look import Look, surely_new
 from stillframe.pipeline.settings import MODES, TOLERANCE, Mode, Reuse, Settings
@@ -109,7 +110,9 @@ class Answers:
     """Makes a step of each task: of the network's outputs, or of the result that still stands."""
 
     def __init__(self) -> None:
-        self._held: Result | None = None
+        self._held: Result | None = None  # the network's last
+        self._told: Result | None = None  # what it has become since, by following
+        self._follower = Follower()
 
     def computed(self, task: Task, outputs: list[NDArray[Any]]) -> Step:
         """The step of a task that the network ran."""
@@ -119,7 +122,7 @@ class Answers:
         task.watch.lap("decode")
         if task.partial:
             result = result.with_evidence(Evidence("partial", task.age_s))
-        self._held = result if task.keeps else None
+        self._hold(result if task.keeps else None, task)
         change = task.change
         return Step(
             frame=task.frame,
@@ -132,13 +135,27 @@ class Answers:
         )
 
     def carried(self, task: Task) -> Step:
-        """The held result for another frame."""
+        """The held result for another frame: for a skipped one, as far as it was followed."""
         assert self._held is not None
-        result: Any = self._held.with_evidence(Evidence("reused", task.age_s))
+        assert self._told is not None
+        task.watch.start()
+        if task.kind == "unchanged":
+            self._hold(self._held, task)
+        elif task.kind == "skipped" and task.grey is not None:
+            self._told = self._follower.carry(task.grey, task.frame.image.shape)
+            task.watch.lap("follow")
+        result: Any = self._told.with_evidence(Evidence("reused", task.age_s))
         return Step(task.frame, result, task.kind, 0.0, None, None, task.watch.spent_ms)
 
     def forget(self) -> None:
-        self._held = None
+        self._hold(None)
+
+    def _hold(self, result: Result | None, task: Task | None = None) -> None:
+        self._held = self._told = result
+        if result is None:
+            self._follower.forget()
+        elif task is not None and task.grey is not None:
+            self._follower.begin(result, task.grey)
 
 
 class Runner(Closing):

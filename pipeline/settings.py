@@ -1,12 +1,13 @@
 """How frames are analysed: the modes of reuse, one row each, and what a user may choose."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.engine import Device, Engine, OnnxRuntimeEngine, ReuseEngine
+from stillframe.reuse.cadence import Between, Cadence
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
 
@@ -43,23 +44,24 @@ class Settings:
 
     reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
     its age alone; None: the mode's own). In mode "layer" stripes are renewed all the time instead,
-    so that nothing becomes so old. every: the network looks at each Nth frame, the others keep the
-    last result. threads: of the network, 0: one a CPU. tolerance: of mode "layer": the share of a
-    layer's own root mean square by which its values may stand still, see `ReuseSession`. profile:
-    of mode "layer": a share for each layer and the gate's settings, instead of the tolerance.
-    islands: of modes "layer" and "exact": where what our engine leaves to ONNX Runtime is to run.
-    gating: how change is found, instead of the mode's or the profile's own; not of modes "off" and
-    "exact".
+    so that nothing becomes so old. every, between: which frames the network leaves out, and what
+    they are told, see `Cadence`; None: what the profile says, or none. threads: of the network, 0:
+    one a CPU. tolerance: of mode "layer": the share of a layer's own root mean square by which its
+    values may stand still, see `ReuseSession`. profile: of mode "layer": a share for each layer,
+    the gate's settings and the cadence, instead of the tolerance. islands: of modes "layer" and
+    "exact": where what our engine leaves to ONNX Runtime is to run. gating: how change is found,
+    instead of the mode's or the profile's own; not of modes "off" and "exact".
     """
 
     reuse: Reuse = "frame"
     max_age_s: float | None = None
-    every: int = 1
+    every: int | None = None
     threads: int = 0
     tolerance: float = TOLERANCE
     profile: Profile | None = None
     gating: GateSettings | None = None
     islands: Device | None = None
+    between: Between | None = None
 
     def __post_init__(self) -> None:
         if self.reuse not in MODES:
@@ -74,10 +76,9 @@ class Settings:
             raise UsageError(f"gate settings are of reuse frame and layer, got {self.reuse!r}")
         if self.islands is not None and not MODES[self.reuse].incremental:
             raise UsageError(f"islands are of reuse layer and exact, got {self.reuse!r}")
-        if self.every < 1:
-            raise UsageError(f"every: expected 1 or more, got {self.every}")
         if self.threads < 0:
             raise UsageError(f"threads: expected 0 (one a CPU) or more, got {self.threads}")
+        _ = self.cadence  # which checks itself
 
     @property
     def age_limit_s(self) -> float:
@@ -95,6 +96,14 @@ class Settings:
         if self.gating is not None:
             return self.gating
         return self.profile.gate if self.profile is not None else MODES[self.reuse].gate
+
+    @property
+    def cadence(self) -> Cadence:
+        """Which frames the network leaves out. Raises UsageError for one that makes no sense."""
+        found = self.profile.cadence if self.profile is not None else Cadence()
+        if self.every is not None:  # the user's word; how long it takes is theirs too
+            found = replace(found, every=self.every, within_s=None)
+        return found if self.between is None else replace(found, between=self.between)
 
     def engine(self, path: Path) -> Engine:
         """What runs the network in that file."""

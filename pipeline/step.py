@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
 from stillframe.pipeline.engine import Engine
+from stillframe.pipeline.follow import Grey
 from stillframe.pipeline.frame import Frame
 from stillframe.reuse.change import ChangeMap
 
 Kind = Literal["computed", "unchanged", "corrupt", "skipped"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PARTS = ("fit", "gate", "infer", "decode")
+PARTS = ("fit", "gate", "infer", "decode", "follow")
 
 
 @dataclass(slots=True)
@@ -44,6 +45,7 @@ class Task:
     new; both may be views that the next look overwrites. view: how it lies over the frame.
     age_s: of the oldest frame behind the result. partial: the result rests on earlier frames too.
     keeps: later frames may rest on the result. engine: what is to run it; None: the usual one.
+    grey: the picture that boxes are followed on, where they are.
     """
 
     frame: Frame
@@ -57,6 +59,7 @@ class Task:
     partial: bool = False
     keeps: bool = True
     engine: Engine | None = None
+    grey: Grey | None = None
 
 
 @dataclass(frozen=True, slots=True)

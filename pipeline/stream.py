@@ -13,6 +13,7 @@ from stillframe.pipeline.ahead import Ahead
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.runner import TOLERANCE, Reuse, Runner, Settings
 from stillframe.pipeline.source import Source, open_source
+from stillframe.reuse.cadence import Between
 from stillframe.reuse.profile import Profile
 
 Spec = str | os.PathLike[str]
@@ -34,7 +35,8 @@ def stream(
     confidence: float | None = ...,
     reuse: Reuse = ...,
     max_age_s: float | None = ...,
-    every: int = ...,
+    every: int | None = ...,
+    between: Between | None = ...,
     threads: int = ...,
     tolerance: float = ...,
     profile: Spec | Profile | None = ...,
@@ -51,7 +53,8 @@ def stream(
     confidence: float | None = ...,
     reuse: Reuse = ...,
     max_age_s: float | None = ...,
-    every: int = ...,
+    every: int | None = ...,
+    between: Between | None = ...,
     threads: int = ...,
     tolerance: float = ...,
     profile: Spec | Profile | None = ...,
@@ -67,7 +70,8 @@ def stream(
     confidence: float | None = None,
     reuse: Reuse = "frame",
     max_age_s: float | None = None,
-    every: int = 1,
+    every: int | None = None,
+    between: Between | None = None,
     threads: int = 0,
     tolerance: float = TOLERANCE,
     profile: Spec | Profile | None = None,
@@ -89,6 +93,7 @@ def stream(
         reuse=reuse,
         max_age_s=max_age_s,
         every=every,
+        between=between,
         threads=threads,
         tolerance=tolerance,
         profile=profile,

@@ -6,14 +6,13 @@ Most rows are a `Settings`, so they are exactly what `stillframe run` does with 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.model import Model
-from stillframe.models.results import Detections, Result
+from stillframe.models.results import Result
 from stillframe.pipeline.engine import ReuseEngine
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.runner import Runner, Settings, Step
@@ -22,7 +21,6 @@ from stillframe.reuse.kernels import table as t
 from stillframe.reuse.profile import Profile
 
 Family = Literal["dense", "exact", "reuse", "gate", "profile", "both", "frame", "every", "tracked"]
-Image = NDArray[np.uint8]
 
 TOLERANCES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8)
 GATES: dict[str, GateSettings] = {
@@ -32,8 +30,10 @@ GATES: dict[str, GateSettings] = {
     "margin=8": GateSettings(margin=8),
 }
 SKIPS = (2, 4, 8)
-# Tolerance, None: whole frames; and which frames the network looks at.
+# Tolerance, None: whole frames; and which of the frames that change the network computes.
 BOTH = ((0.05, 2), (0.1, 2), (0.4, 2), (0.1, 4), (0.4, 4), (None, 2), (None, 4))
+FOLLOWED = ((0.05, 2), (0.1, 2), (0.1, 4), (None, 2))  # of these, with boxes that are followed too
+BOXES = ("detection",)  # the task of which something can be followed
 _ORDINALS = {2: "every 2nd", 4: "every 4th", 8: "every 8th"}
 
 
@@ -113,79 +113,6 @@ class DensePlayer:
         self._engine = None
 
 
-class TrackedPlayer:
-    """Looks at each Nth frame; in between, boxes follow the picture by optical flow."""
-
-    GRID = 5  # points a side in each box
-    WIDEST = 640  # pixels; larger pictures are followed at a smaller size
-
-    def __init__(self, model: Model, settings: Settings, every: int) -> None:
-        self._runner = Runner(model, settings)
-        self._every, self._count = every, 0
-        self._grey: Image | None = None
-        self._held: Detections | None = None
-
-    def play(self, frame: Frame) -> Played:
-        turn, self._count = self._count, self._count + 1
-        shrink = min(1.0, self.WIDEST / frame.image.shape[1])
-        small = cv2.resize(frame.image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-        if turn % self._every == 0 or self._held is None or self._grey is None:
-            step = self._runner.step(frame)
-            assert isinstance(step.result, Detections)
-            self._held, self._grey = step.result, grey
-            return Played(step.result, 1.0, 1.0)
-        moved = follow(self._held.xyxy * shrink, self._grey, grey, self.GRID) / shrink
-        height, width = frame.image.shape[:2]
-        limits = np.array((width, height, width, height), np.float32)
-        self._held = replace(
-            self._held,
-            xyxy=np.clip(moved, 0, limits).astype(np.float32), landmarks=None, masks=None,
-        )  # fmt: skip
-        self._grey = grey
-        return Played(self._held, 0.0, 0.0)
-
-    def layers(self) -> tuple[str, ...]:
-        return ()
-
-    def close(self) -> None:
-        self._runner.close()
-
-
-def follow(boxes: NDArray[np.float32], before: Image, now: Image, grid: int) -> NDArray[np.float32]:
-    """(n, 4) boxes in one grey picture -> where they are in the next: the median shift of points
-    in them, and the median change of the points' distances from their middle."""
-    if not len(boxes):
-        return boxes
-    steps = (np.arange(grid) + 0.5) / grid
-    sides = boxes[:, 2:] - boxes[:, :2]
-    x = boxes[:, :1] + steps * sides[:, :1]
-    y = boxes[:, 1:2] + steps * sides[:, 1:]
-    points = np.stack(np.broadcast_arrays(x[:, None, :], y[:, :, None]), -1).astype(np.float32)
-    flat = points.reshape(-1, 1, 2)
-    flow: Any = cv2.calcOpticalFlowPyrLK  # its types do not know that it may make the points
-    there, found, _ = flow(before, now, flat, None, winSize=(15, 15))
-    back, again, _ = flow(now, before, there, None, winSize=(15, 15))
-    sure = (found.ravel() == 1) & (again.ravel() == 1)
-    sure &= np.abs(back - flat).reshape(-1, 2).max(1) < 1
-    sure = sure.reshape(len(boxes), -1)
-    start, end = flat.reshape(len(boxes), -1, 2), there.reshape(len(boxes), -1, 2)
-    moved = boxes.copy()
-    for row in range(len(boxes)):
-        a, b = start[row][sure[row]], end[row][sure[row]]
-        if len(a) < 3:
-            continue
-        shift = np.median(b - a, axis=0)
-        spread = np.linalg.norm(a - np.median(a, axis=0), axis=1)
-        spread_now = np.linalg.norm(b - np.median(b, axis=0), axis=1)
-        far = spread > 1
-        scale = float(np.median(spread_now[far] / spread[far])) if far.any() else 1.0
-        half = np.clip(scale, 0.9, 1.1) * sides[row] / 2
-        middle = (boxes[row, :2] + boxes[row, 2:]) / 2 + shift
-        moved[row] = np.concatenate([middle - half, middle + half])
-    return moved
-
-
 def layer_names(engine: ReuseEngine) -> tuple[str, ...]:
     """The engine's layers that multiply, in order."""
     return tuple(layer.name for layer in engine.session.plan.layers if layer.multiply_adds)
@@ -257,11 +184,18 @@ def players(
             mode = replace(layer, tolerance=part)
             name, title = f"reuse-{part:g}", f"tolerance {part:g}"
         title = f"{title}, {_ORDINALS[every]} frame"
-        rows.append(runs(f"{name}-every-{every}", title, "both", replace(mode, every=every)))
-    for every in SKIPS:
-        skipping = replace(off, every=every)
-        rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", skipping))
-    rows += [_tracked(off, every) for every in SKIPS]
+        keeps = replace(mode, every=every)
+        rows.append(runs(f"{name}-every-{every}", title, "both", keeps))
+        if (part, every) in FOLLOWED:
+            follows = replace(keeps, between="follow")
+            row = runs(f"{name}-follow-{every}", f"{title}, followed", "both", follows)
+            rows.append(replace(row, tasks=BOXES))
+    skips = [replace(off, every=every) for every in SKIPS]
+    for every, keeps in zip(SKIPS, skips, strict=True):
+        rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", keeps))
+    for every, keeps in zip(SKIPS, skips, strict=True):
+        title, follows = f"{_ORDINALS[every]} frame, tracked", replace(keeps, between="follow")
+        rows.append(replace(runs(f"tracked-{every}", title, "tracked", follows), tasks=BOXES))
     return tuple(rows)
 
 
@@ -279,17 +213,11 @@ def options_of(settings: Settings, profile_path: Path | None = None) -> str:
             for each in fields(GateSettings)
             if getattr(settings.gating, each.name) != getattr(usual, each.name)
         ]
-    if settings.every > 1:
+    if settings.every is not None and settings.every > 1:
         parts.append(f"--every {settings.every}")
+    if settings.between is not None:
+        parts.append(f"--between {settings.between}")
     return " ".join(parts)
-
-
-def _tracked(off: Settings, every: int) -> PlayerRow:
-    def make(model: Model) -> Player:
-        return TrackedPlayer(model, off, every)
-
-    title = f"{_ORDINALS[every]} frame, tracked"
-    return PlayerRow(f"tracked-{every}", title, "tracked", make, tasks=("detection",))
 
 
 def chosen(rows: Sequence[PlayerRow], names: Sequence[str]) -> tuple[PlayerRow, ...]:

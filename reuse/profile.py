@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillframe.errors import UsageError
+from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.tolerance import Tolerance
 
@@ -53,7 +54,7 @@ class Part(BaseModel):
 
 
 class Profile(BaseModel):
-    """Shares, gate settings, and where they come from.
+    """Shares, gate settings, a cadence, and where they come from.
 
     rule: see RULE. stillframe: the version that tuned. model: its name. fingerprint: see
     `from_onnx.fingerprint`. share: of layers that `layers` does not list, by the names of
@@ -69,6 +70,7 @@ class Profile(BaseModel):
     share: Share
     layers: dict[str, Share] = Field(default_factory=dict)
     gate: GateSettings = GateSettings()
+    cadence: Cadence = Cadence()
     wanted: float
     parts: tuple[Part, ...] = ()
 

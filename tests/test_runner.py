@@ -233,7 +233,7 @@ def test_after_a_gap_nothing_is_kept(model: Model) -> None:
 
 
 def test_every_nth_frame_is_looked_at(model: Model, engines: list[Counting]) -> None:
-    images = [scene(60 + 20 * n) for n in range(7)]
+    images = [scene(60 + 12 * n) for n in range(7)]
     with Runner(model, Settings(every=3)) as runner:
         steps = play(runner, *images)
     assert [s.kind for s in steps] == ["computed", "skipped", "skipped"] * 2 + ["computed"]

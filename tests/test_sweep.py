@@ -15,11 +15,10 @@ from stillframe.models.results import Detections
 from stillframe.pipeline import report_page
 from stillframe.pipeline import sweep as sweeping
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.quality import overlap
 from stillframe.pipeline.report_frames import moments
 from stillframe.pipeline.settings import Settings
 from stillframe.pipeline.sweep import Sweep
-from stillframe.pipeline.sweep_players import chosen, follow, options_of, players
+from stillframe.pipeline.sweep_players import chosen, options_of, players
 from stillframe.pipeline.sweep_truth import of_known, true_boxes
 from stillframe.reuse.change import GateSettings
 from tests.test_session import net
@@ -48,7 +47,7 @@ def found(model: Model) -> Sweep:
 
 
 def test_every_player_that_suits_the_task_has_a_row(found: Sweep) -> None:
-    names = {row.name for row in players(1) if row.family != "tracked"}
+    names = {row.name for row in players(1) if not row.tasks}
     assert {row["name"] for row in found.rows} == names | {"dense"}
     for row in found.rows:
         assert (row["frames"], row["complete"], row["kind"]) == (FRAMES, True, "closeness")
@@ -179,22 +178,6 @@ def test_moments_are_never_the_first_frame() -> None:
     row = {"frame_quality": [1.0, 0.9, 0.2, 1.0, 1.0], "frame_work": [1.0, 0.1, 0.2, 0.3, 0.1]}
     assert moments(row) == {2: "least agreement", 3: "most work"}
     assert moments({"frame_quality": [1.0], "frame_work": [1.0]}) == {}
-
-
-def test_boxes_follow_the_picture() -> None:
-    import cv2
-
-    rng = np.random.default_rng(0)
-    before = cv2.GaussianBlur(rng.integers(0, 256, (200, 300)).astype(np.uint8), (7, 7), 2)
-    now = np.roll(before, (4, -6), (0, 1))
-    boxes = np.array([(100, 60, 160, 120)], np.float32)
-    moved = follow(boxes, before, now, 5)
-    assert np.abs(moved - (boxes + np.array([-6, 4, -6, 4]))).max() < 0.3
-    larger = cv2.warpAffine(before, np.array([[1.05, 0, -6.5], [0, 1.05, -4.5]]), (300, 200))
-    grown = follow(boxes, before, larger, 5)
-    wanted = np.array([(98.5, 58.5, 161.5, 121.5)])
-    assert overlap(grown, wanted)[0, 0] > 0.95
-    assert follow(boxes[:0], before, now, 5).shape == (0, 4)
 
 
 def test_truth_has_the_labels_that_can_be_drawn() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.filter_source import Shot
     from stillframe.pipeline.settings import Reuse, Settings
     from stillframe.pipeline.treatment import Treatment
+    from stillframe.reuse.cadence import Between
 
 STDOUT, DESCRIPTOR = "-", "fd:"
 
@@ -112,7 +113,8 @@ def filter_(
     max_age: options.MaxAge = None,
     profile: options.ProfileFile = None,
     gate: options.GateSetting = None,
-    every: options.Every = 1,
+    every: options.Every = None,
+    between: options.Between = None,
     threads: Annotated[
         int,
         typer.Option(
@@ -139,7 +141,7 @@ def filter_(
     with signals.Stopping() as stopping, contextlib.ExitStack() as stack:
         pipe = Pipe(1, "standard output")
         if name is not None:
-            settings = _settings(reuse, max_age, every, threads, tolerance, profile, gate)
+            settings = _settings(reuse, max_age, every, between, threads, tolerance, profile, gate)
             records = _Records(jsonl, force, (source, name))
         shots = stack.enter_context(open_planes(source, matrix=matrix))
         if name is not None:
@@ -154,7 +156,8 @@ def filter_(
 def _settings(
     reuse: "Reuse",
     max_age_s: float | None,
-    every: int,
+    every: int | None,
+    between: "Between | None",
     threads: int,
     tolerance: float,
     profile: str | None,
@@ -170,6 +173,7 @@ def _settings(
         reuse=reuse if profile is None else "layer",
         max_age_s=max_age_s,
         every=every,
+        between=between,
         threads=threads,
         tolerance=tolerance,
         profile=None if profile is None else Profile.read(profile),

@@ -40,7 +40,20 @@ MaxAge = Annotated[
     ),
 ]
 Every = Annotated[
-    int, typer.Option(min=1, help="Look at each Nth frame only.", rich_help_panel=HOW)
+    int | None,
+    typer.Option(
+        min=1,
+        help="Compute each Nth frame only, of those that change; default 1, or the profile's.",
+        rich_help_panel=HOW,
+    ),
+]
+Between = Annotated[
+    Literal["keep", "follow"] | None,
+    typer.Option(
+        help="Of --every: frames in between keep the last result, or its boxes follow the picture; "
+        "default keep, or the profile's.",
+        rich_help_panel=HOW,
+    ),
 ]
 Threads = Annotated[
     int, typer.Option(min=0, help="Of the network; 0: one a CPU.", rich_help_panel=HOW)

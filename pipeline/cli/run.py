@@ -129,7 +129,8 @@ def run(
         ),
     ] = None,
     max_age: options.MaxAge = None,
-    every: options.Every = 1,
+    every: options.Every = None,
+    between: options.Between = None,
     threads: options.Threads = 0,
     policy: Annotated[
         Literal["auto", "block", "newest"],
@@ -209,6 +210,7 @@ def run(
         reuse="layer" if tuned is not None and reuse == "frame" else reuse,
         max_age_s=max_age,
         every=every,
+        between=between,
         threads=threads,
         tolerance=tolerance,
         profile=tuned,

@@ -1,0 +1,288 @@
+"""Which frames the network leaves out, what they are told, and boxes that follow the picture."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stillframe.errors import UsageError
+from stillframe.models import zoo
+from stillframe.models.model import Model
+from stillframe.models.results import Detections, Mask
+from stillframe.pipeline.follow import Follower, Lens, follow, moved
+from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.hold import Hold, overlap
+from stillframe.pipeline.runner import Runner, Settings, Step
+from stillframe.pipeline.stages import Analysis
+from stillframe.reuse.cadence import Cadence
+from stillframe.reuse.change import GateSettings
+from stillframe.reuse.profile import Profile
+from tests import networks
+
+RATE = 10
+Image = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """One box in the middle, whose score is the picture's brightness."""
+    path = networks.brightness(tmp_path_factory.mktemp("models") / "brightness.onnx")
+    return zoo.load(str(path), confidence=0.0)
+
+
+def texture(height: int, width: int, seed: int = 0) -> Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
+    return np.asarray(cv2.GaussianBlur(noise, (7, 7), 2), np.uint8)
+
+
+def scene(shift: int = 0, seed: int = 0) -> Image:
+    """64 x 96 RGB, textured, the whole of it moved to the right."""
+    return np.repeat(np.roll(texture(64, 96, seed), shift, 1)[..., None], 3, axis=2)
+
+
+def frame(index: int, image: Image, time_s: float | None = None, **flags: bool) -> Frame:
+    time_s = index / RATE if time_s is None else time_s
+    return Frame(image, index, time_s, index, Fraction(1, RATE), **flags)
+
+
+def kinds(model: Model, settings: Settings, *frames: Frame) -> list[str]:
+    with Runner(model, settings) as runner:
+        return [runner.step(each).kind[0] for each in frames]
+
+
+def profile(cadence: Cadence) -> Profile:
+    return Profile(
+        stillframe="0", model="m", fingerprint="0" * 64, share=0.1, wanted=0.9, cadence=cadence
+    )
+
+
+# --- which frames pass ---------------------------------------------------------------------------
+
+
+def test_of_moving_frames_each_nth_is_computed(model: Model) -> None:
+    frames = [frame(n, scene(n)) for n in range(8)]
+    for reuse in ("off", "frame", "layer"):
+        settings = Settings(reuse=reuse, every=3)  # type: ignore[arg-type]
+        assert "".join(kinds(model, settings, *frames)) == "csscsscs"
+
+
+def test_what_moves_after_stillness_is_computed_at_once(model: Model) -> None:
+    shifts = (0, 0, 0, 0, 0, 3, 6, 9, 12, 12, 12, 12, 12)
+    frames = [frame(n, scene(shift)) for n, shift in enumerate(shifts)]
+    assert "".join(kinds(model, Settings(every=3), *frames)) == "cssuucssc" + "ssuu"
+
+
+def test_a_cut_is_not_skipped(model: Model) -> None:
+    dark = scene() // 4
+    pictures = [scene(), scene(1), dark, np.roll(dark, 1, 1), np.roll(dark, 2, 1)]
+    frames = [frame(n, image) for n, image in enumerate(pictures)]
+    assert "".join(kinds(model, Settings(reuse="off", every=5), *frames)) == "cscss"
+
+
+def test_frames_pass_no_longer_than_they_may(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera of fewer frames a second than the clip that the profile was tuned on."""
+    tuned = profile(Cadence(4, "keep", 0.1))
+    monkeypatch.setattr(Profile, "check", lambda *_: None)
+    settings = Settings(reuse="layer", profile=tuned)
+    moving = [scene(2 * n) for n in range(9)]
+    thirty = [frame(n, image, n / 30) for n, image in enumerate(moving)]
+    assert "".join(kinds(model, settings, *thirty)) == "cssscsssc"
+    ten = [frame(n, image, n / 10) for n, image in enumerate(moving)]
+    assert "".join(kinds(model, settings, *ten)) == "cscscscsc"
+    five = [frame(n, image, n / 5) for n, image in enumerate(moving)]
+    assert "".join(kinds(model, settings, *five)) == "c" * 9
+
+
+def test_the_user_s_word_counts_more_than_the_profile_s() -> None:
+    settings = Settings(reuse="layer", profile=profile(Cadence(4, "follow", 0.1)))
+    assert settings.cadence == Cadence(4, "follow", 0.1)
+    assert replace(settings, every=2).cadence == Cadence(2, "follow")
+    assert replace(settings, between="keep").cadence == Cadence(4, "keep", 0.1)
+    assert Settings().cadence == Cadence()
+    assert not Settings(between="follow").cadence.follows
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"every": 0}, "every: expected 1 or more, got 0"),
+        ({"every": 2, "between": "guess"}, "between: expected one of keep, follow, got 'guess'"),
+    ],
+)
+def test_a_cadence_that_makes_no_sense_is_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Settings(**fields)
+
+
+def test_a_profile_keeps_its_cadence(tmp_path: Path) -> None:
+    before = profile(Cadence(4, "follow", 0.1))
+    before.write(tmp_path / "p.json")
+    assert Profile.read(tmp_path / "p.json") == before
+    old = before.model_dump_json(exclude={"cadence"})
+    (tmp_path / "old.json").write_text(old)
+    assert Profile.read(tmp_path / "old.json").cadence == Cadence()
+    (tmp_path / "bad.json").write_text(before.model_dump_json().replace("follow", "guess"))
+    with pytest.raises(UsageError, match="between"):
+        Profile.read(tmp_path / "bad.json")
+
+
+# --- following -----------------------------------------------------------------------------------
+
+
+def detections(*boxes: tuple[float, float, float, float], **more: Any) -> Detections:
+    count = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.full(count, 0.9, np.float32),
+        np.zeros(count, np.int64), ("face",), **more,
+    )  # fmt: skip
+
+
+def test_boxes_follow_the_picture() -> None:
+    before = texture(200, 300)
+    now = np.roll(before, (4, -6), (0, 1))
+    centre, side = np.array([(130.0, 90.0)], np.float32), np.full((1, 2), 60, np.float32)
+    shifts, zooms = follow(centre, side, before, now)
+    assert np.abs(shifts - (-6, 4)).max() < 0.3
+    assert zooms == pytest.approx([1], abs=0.02)
+    larger = cv2.warpAffine(before, np.array([[1.05, 0, -6.5], [0, 1.05, -4.5]]), (300, 200))
+    shifts, zooms = follow(centre, side, before, np.asarray(larger, np.uint8))
+    assert np.abs(shifts).max() < 0.3
+    assert zooms == pytest.approx([1.05], abs=0.01)
+
+
+def test_only_boxes_in_which_something_moves_are_followed() -> None:
+    before = texture(200, 300)
+    now = before.copy()
+    now[20:100, 20:100] = np.roll(before, 3, 1)[20:100, 20:100]
+    found = detections((30, 30, 90, 90), (200, 100, 280, 180))
+    there = moved(found, before, now, (200, 300))
+    assert np.abs(there.xyxy[0] - (33, 30, 93, 90)).max() < 0.3
+    assert (there.xyxy[1] == found.xyxy[1]).all()
+    assert moved(found, before, before, (200, 300)) is found
+
+
+def test_what_cannot_be_followed_stays() -> None:
+    found = detections((30, 30, 90, 90))
+    there = moved(found, texture(200, 300), texture(200, 300, seed=5), (200, 300))
+    assert (there.xyxy == found.xyxy).all()
+
+
+def test_landmarks_and_masks_go_along() -> None:
+    before = texture(200, 300)
+    now = np.roll(before, (4, -6), (0, 1))
+    mask = np.zeros((1, 400, 600), bool)
+    mask[0, 150:200, 220:300] = True
+    points = np.array([[(220, 150), (300, 200)]], np.float32)
+    found = detections((200, 120, 320, 240), landmarks=points, masks=mask)
+    there = moved(found, before, now, (400, 600, 3))  # a frame of twice the size
+    assert np.abs(there.xyxy - found.xyxy - np.array((-12, 8, -12, 8))).max() < 0.6
+    assert there.landmarks is not None
+    assert np.abs(there.landmarks - points - np.array((-12, 8))).max() < 0.6
+    assert there.masks is not None
+    wanted = np.roll(mask, (8, -12), (1, 2))
+    assert np.count_nonzero(there.masks != wanted) < 0.05 * np.count_nonzero(wanted)
+    assert there.masks.dtype == bool
+
+
+def test_a_box_that_leaves_the_picture_is_gone() -> None:
+    follower, before = Follower(), texture(120, 200)
+    follower.begin(detections((2, 40, 30, 80), (100, 40, 140, 80)), before)
+    counts, lefts = [], []
+    for step in range(1, 12):
+        result = follower.carry(np.roll(before, -4 * step, 1), (120, 200))
+        assert isinstance(result, Detections)
+        counts.append(len(result))
+        lefts.append(float(result.xyxy[-1, 0]))
+    assert counts[0] == 2
+    assert counts[-1] == 1
+    assert lefts[-1] == pytest.approx(100 - 44, abs=1)
+
+
+def test_other_results_are_kept() -> None:
+    follower, before = Follower(), texture(60, 80)
+    mask = Mask(np.zeros((60, 80), np.uint8), ("background", "person"))
+    follower.begin(mask, before)
+    assert follower.carry(np.roll(before, 2, 1), (60, 80)) is mask
+
+
+def test_small_grey_pictures_come_from_a_pool() -> None:
+    lens = Lens()
+    image = np.repeat(texture(720, 1280)[..., None], 3, axis=2)
+    grey = lens.grey(image)
+    assert grey.shape == (360, 640)
+    wanted = cv2.resize(image[..., 0], (640, 360), interpolation=cv2.INTER_AREA)
+    assert np.abs(grey.astype(int) - wanted).max() <= 1
+    held = lens.held_bytes
+    del grey
+    for _ in range(5):
+        lens.grey(image)
+    assert lens.held_bytes == held
+
+
+def play(model: Model, settings: Settings, images: list[Image], staged: bool) -> list[Step]:
+    frames = [frame(n, image) for n, image in enumerate(images)]
+    if not staged:
+        with Runner(model, settings) as runner:
+            return [runner.step(each) for each in frames]
+    analysis = Analysis(model, settings, keeps_pixels=False)
+    parts = [stage.work for stage in analysis.stages()]
+    steps: list[Any] = list(frames)
+    for part in parts:  # each stage does all frames before the next one begins
+        steps = [part(each) for each in steps]
+    for stage in analysis.stages():
+        if stage.close is not None:
+            stage.close()
+    return steps
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_skipped_frames_are_told_where_boxes_went(model: Model, staged: bool) -> None:
+    """In between the network they move; where nothing moved since it looked, its own word stands;
+    what it says next counts again."""
+    images = [scene(2 * n) for n in (0, 1, 2, 3, 3, 3, 3)]
+    steps = play(model, Settings(every=3, between="follow"), images, staged)
+    assert [s.kind[0] for s in steps] == list("csscssu")
+    boxes = [s.result.xyxy[0] for s in steps]  # type: ignore[union-attr]
+    for number, moves in enumerate((0, 2, 4)):
+        inner = boxes[0] + np.array([moves, 0, moves, 0])
+        assert overlap(boxes[number][None], np.clip(inner, 0, 96)[None])[0, 0] > 0.9
+    assert (boxes[3] == boxes[0]).all()
+    assert (boxes[6] == boxes[3]).all()
+    assert steps[1].result.evidence.provenance == "reused"
+    kept = play(model, Settings(every=3), images, staged)
+    assert all((s.result.xyxy[0] == boxes[0]).all() for s in kept)  # type: ignore[union-attr]
+
+
+def test_a_corrupt_frame_is_not_followed_on(model: Model) -> None:
+    settings = Settings(every=4, between="follow")
+    with Runner(model, settings) as runner:
+        runner.step(frame(0, scene(0)))
+        first = runner.step(frame(1, scene(2)))
+        damaged = runner.step(frame(2, scene(0, seed=9), corrupt=True))
+        last = runner.step(frame(3, scene(4)))
+    assert isinstance(first.result, Detections)
+    assert isinstance(damaged.result, Detections)
+    assert isinstance(last.result, Detections)
+    assert (damaged.result.xyxy == first.result.xyxy).all()
+    assert last.result.xyxy[0, 0] > first.result.xyxy[0, 0]
+
+
+def test_what_is_hidden_goes_along_and_still_grows() -> None:
+    hold = Hold(0.5)
+    seen = np.array([(50, 50, 90, 90)], np.float32)
+    hold.step(seen, 0.0, fresh=True)
+    there = hold.step(seen + 12, 0.1, fresh=False)
+    assert there[0] == pytest.approx([62 - 8, 62 - 8, 102 + 8, 102 + 8])
+    kept = hold.step(np.empty((0, 4), np.float32), 0.2, fresh=False)
+    assert kept[0] == pytest.approx([62 - 16, 62 - 16, 102 + 16, 102 + 16])
+
+
+def test_a_gate_of_one_s_own_decides_which_frames_change(model: Model) -> None:
+    frames = [frame(n, scene(n)) for n in range(5)]
+    settings = Settings(every=2, gating=GateSettings(pixel=8))
+    assert "".join(kinds(model, settings, *frames)) == "csucs"  # two pixels are within its limits
