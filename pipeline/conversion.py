@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import cv2
 import numpy as np
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Quarter = tuple[int, int, int, int]
+side_data: Any = SideDataContainer  # its types do not know that it takes a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ ORIENTATIONS: dict[Quarter, Orientation] = {
 
 def orientation(picture: av.VideoFrame) -> Orientation:
     """What the picture's display matrix asks for, to the nearest quarter turn."""
-    try:
-        matrix = picture.side_data.get("DISPLAYMATRIX")
+    try:  # picture.side_data would be a cycle: only the collector would give the picture back
+        matrix = side_data(picture).get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know all that FFmpeg attaches; then it gives the turn alone
         return _turn(round(-picture.rotation / 90) * 90 % 360)
     if not isinstance(matrix, SideData):

@@ -1,5 +1,6 @@
 """Files: every form, true times, turns, damage; and what must end in one clear error."""
 
+import gc
 import random
 import threading
 import time
@@ -263,6 +264,20 @@ def test_a_step_back_in_time_is_a_discontinuity_and_time_goes_on(tmp_path: Path)
 
 
 # --- closing -------------------------------------------------------------------------------------
+
+
+def test_decoded_pictures_are_let_go_at_once(tmp_path: Path) -> None:
+    """And not by the collector of cycles, which comes late: each holds a frame of the decoder."""
+    with open_source(media.clip(tmp_path / "a.mp4", 40)) as source:
+        gc.collect()
+        gc.disable()
+        try:
+            count = sum(1 for _ in source)
+            alive = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+        finally:
+            gc.enable()
+    assert count == 40
+    assert alive < 10
 
 
 def test_a_closed_file_ends_its_iterator_and_may_be_closed_again(tmp_path: Path) -> None:
