@@ -21,6 +21,7 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Result
 from stillframe.pipeline.bench_case import Case, Conditions, Image, decoded
+from stillframe.pipeline.cadenced import Cadenced
 from stillframe.pipeline.contenders import (
     CONTENDERS,
     Contender,
@@ -29,6 +30,7 @@ from stillframe.pipeline.contenders import (
     Setting,
     UnavailableError,
 )
+from stillframe.pipeline.follow import Lens
 from stillframe.reuse.change import ChangeGate
 
 Told = Callable[[str, int, int], None]  # what is going on, frames done, frames in all
@@ -42,13 +44,16 @@ REPEATS = 12  # of an unchanged frame
 class Entrant:
     """A contender at work: its gate, its last answer, and what each timed frame took.
 
-    network_ms: finding what changed and running the network. whole_ms: the way of a frame from its
+    beat: of those that leave out frames, with a lens where boxes are followed. network_ms: finding
+    what changed, running the network, following. whole_ms: the way of a frame from its
     decoded picture to its result. work, active: shares of multiply-adds and of pixels, by frame.
     """
 
     row: ContenderRow
     contender: Contender
     gate: ChangeGate | None
+    beat: Cadenced | None = None
+    lens: Lens | None = None
     network_ms: list[float] = field(default_factory=list)
     whole_ms: list[float] = field(default_factory=list)
     work: list[float] = field(default_factory=list)
@@ -59,6 +64,13 @@ class Entrant:
     def step(self, model: Model, image: Image, timed: bool = True) -> None:
         """One frame, as `stillframe run` would treat it: an unchanged one keeps its result."""
         start = perf_counter()
+        grey = None if self.lens is None else self.lens.grey(image)
+        grey_end = perf_counter()
+        if self.beat is not None and self.beat.passes():
+            self.result = self.beat.passed(grey, image.shape)
+            if timed:
+                self._note((perf_counter() - start) * 1e3, (perf_counter() - start) * 1e3, 0.0, 0.0)
+            return
         fitted, view = model.fit(image)
         fit_end = perf_counter()
         change = None
@@ -73,19 +85,31 @@ class Entrant:
             self.outputs = self.contender.run(feed, change)
             run_end = perf_counter()
             self.result = model.decode(self.outputs, view)
+            if self.beat is not None:
+                self.beat.computed(self.result, grey)
             end = perf_counter()
+        elif self.beat is not None:
+            self.beat.unchanged(grey)
         if timed:
-            self.network_ms.append((gate_end - fit_end + run_end - feed_end) * 1e3)
-            self.whole_ms.append((end - start) * 1e3)
-            self.work.append(0.0 if unchanged else self.contender.work)
-            self.active.append(1.0 if change is None else change.active)
+            network = grey_end - start + gate_end - fit_end + run_end - feed_end
+            work = 0.0 if unchanged else self.contender.work
+            active = 1.0 if change is None else change.active
+            self._note(network * 1e3, (end - start) * 1e3, work, active)
 
     def reset(self) -> None:
         """Forget the frames so far, but not what they took."""
         self.contender.reset()
         if self.gate is not None:
             self.gate.reset()
+        if self.beat is not None:
+            self.beat.reset()
         self.outputs, self.result = (), None
+
+    def _note(self, network_ms: float, whole_ms: float, work: float, active: float) -> None:
+        self.network_ms.append(network_ms)
+        self.whole_ms.append(whole_ms)
+        self.work.append(work)
+        self.active.append(active)
 
 
 @dataclass(slots=True)
@@ -200,6 +224,7 @@ def prepare(
         conditions.tolerance,
         conditions.gate,
         conditions.profile,
+        conditions.cadence,
     )
     entrants: dict[str, Entrant] = {}
     skipped: dict[str, str] = {}
@@ -216,7 +241,10 @@ def prepare(
                 continue
             stack.callback(contender.close)
             gate = ChangeGate(*model.size, row.gate(setting)) if row.gate else None
-            entrants[row.name] = Entrant(row, contender, gate)
+            paced = row.paced and setting.cadence.every > 1
+            beat = Cadenced(setting.cadence) if paced else None
+            lens = Lens() if paced and setting.cadence.follows else None
+            entrants[row.name] = Entrant(row, contender, gate, beat, lens)
         yield Race(case, conditions, setting, model, images, entrants, skipped)
 
 

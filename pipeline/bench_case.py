@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
 from stillframe.pipeline.source import open_source
+from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
 
@@ -69,7 +70,7 @@ class Case:
 class Conditions:
     """What holds for every case. allow_sdist: source distributions may be fetched.
     confidence: least score of detections; None: the model's own. profile: of reuse, instead of
-    tolerance and gate."""
+    tolerance and gate. cadence: of reuse; which frames it does not compute."""
 
     threads: int = 1
     tolerance: float = 0.1
@@ -78,6 +79,7 @@ class Conditions:
     allow_sdist: bool = False
     confidence: float | None = None
     profile: Profile | None = None
+    cadence: Cadence = field(default_factory=Cadence)
 
     def __post_init__(self) -> None:
         if self.threads < 1:

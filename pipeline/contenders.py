@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from stillframe.pipeline.engine import Feed, OnnxRuntimeEngine, ReuseEngine
+from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import ChangeMap, GateSettings
 from stillframe.reuse.memory import MemoryReport
 from stillframe.reuse.profile import Profile
@@ -24,14 +25,15 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What contenders are made of. path: the cleaned model. tolerance and gate: of reuse; profile:
-    of reuse, instead of both."""
+    """What contenders are made of. path: the cleaned model. tolerance, gate and cadence: of reuse;
+    profile: of reuse, instead of the first two."""
 
     path: Path
     threads: int = 1
     tolerance: float = 0.1
     gate: GateSettings = field(default_factory=GateSettings)
     profile: Profile | None = None
+    cadence: Cadence = field(default_factory=Cadence)
 
 
 class Contender(Protocol):
@@ -141,12 +143,13 @@ class Reuse:
 @dataclass(frozen=True, slots=True)
 class ContenderRow:
     """One contender. name: what its figures are called (`ort_ms`). gate: how it is told what
-    changed, for those that want to know."""
+    changed, for those that want to know. paced: whether frames pass it by, by the cadence."""
 
     name: str
     title: str
     make: Callable[[Setting], Contender]
     gate: Callable[[Setting], GateSettings] | None = None
+    paced: bool = False
 
 
 CONTENDERS: tuple[ContenderRow, ...] = (
@@ -164,6 +167,7 @@ CONTENDERS: tuple[ContenderRow, ...] = (
         "reuse at tolerance",
         lambda s: Reuse(s, tolerance=s.tolerance, profile=s.profile),
         lambda s: s.profile.gate if s.profile is not None else s.gate,
+        paced=True,
     ),
 )
 

@@ -21,7 +21,8 @@ from stillframe.pipeline.tune_clip import (
     TuneBench,
     passages,
 )
-from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, Try
+from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, Try, slower
+from stillframe.reuse.cadence import Between, Cadence
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.from_onnx import fingerprint
 from stillframe.reuse.profile import Part, Profile
@@ -29,6 +30,8 @@ from stillframe.reuse.profile import Part, Profile
 FRAMES = 160
 STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames to check on
 STEP = 0.9
+FEW_STEPS = 6  # the same at a pace, before a slower one is taken
+JITTER = 0.1  # of a frame's time
 TUNING: dict[Role, float] = {"search": 0.65, "check": 0.35}
 JUDGING: dict[Role, float] = {"held out": 1.0}
 DIGITS = 5
@@ -98,7 +101,8 @@ def tune(
             return bench.outcome(setting, searching)
 
         closer = CLOSER if bench.kind == "f1" else 0.0  # the others do not jump
-        search = Search(evaluate, least, top, closer, told)
+        between: tuple[Between, ...] = ("follow", "keep") if bench.kind == "f1" else ("keep",)
+        search = Search(evaluate, least, top, closer, between, told)
         search.run(bench.spreads(searching[0]), bench.layers)
         nothing = Setting(dict.fromkeys(bench.layers, 0.0))
         none = bench.outcome(nothing, checking)
@@ -106,24 +110,30 @@ def tune(
 
         def held(found: Try | None, most_loss: float = math.inf) -> Setting | None:
             """Scaled down until it agrees on the frames to check on too, and loses no more on all;
-            if need be with the gate that it began with."""
+            if need be at a slower pace, or with the gate that it began with."""
             if found is None:
                 return None
-            for gate in (found.setting.gate, GateSettings()):
-                setting = replace(found.setting, gate=gate)
-                for _ in range(STEPS):
-                    if search.holds(bench.outcome(setting, checking), none) and (
-                        most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
-                    ):
-                        return setting
-                    setting = setting.scaled(STEP)
+            for cadence in slower(found.setting.cadence):
+                for gate in (found.setting.gate, GateSettings()):
+                    setting = replace(found.setting, gate=gate, cadence=cadence)
+                    for _ in range(STEPS if cadence.every == 1 else FEW_STEPS):
+                        if search.holds(bench.outcome(setting, checking), none) and (
+                            most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
+                        ):
+                            return setting
+                        setting = setting.scaled(STEP)
             return None
 
         uniform = held(search.uniform)
         plain = None if uniform is None else bench.outcome(uniform, seen)
-        best = held(search.best, search.fair_loss(bench.outcome(nothing, seen), plain))
-        if best is None:
+        most_loss = search.fair_loss(bench.outcome(nothing, seen), plain)
+        finds = [
+            held(each, most_loss) for each in (*search.finds, search.best)[: len(search.finds) or 1]
+        ]
+        good = [each for each in (*finds, uniform) if each is not None]
+        if not good:
             raise QualityError(_refusal(model.name, least, search))
+        best = min(good, key=lambda each: bench.outcome(each, seen).cost)
         best = replace(best, shares={name: _short(s) for name, s in best.shares.items()})
         profile = Profile(
             stillframe=stillframe.__version__,
@@ -132,6 +142,7 @@ def tune(
             share=_least(best),
             layers=dict(best.shares),
             gate=best.gate,
+            cadence=_timed(best.cadence, parts),
             wanted=least,
             parts=tuple(_part(bench, each, best, uniform) for each in parts),
         )
@@ -173,6 +184,14 @@ def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | 
 def _least(setting: Setting) -> float:
     """For layers that were not there in tuning, as a smaller memory budget may bring: the least."""
     return min(setting.shares.values())
+
+
+def _timed(cadence: Cadence, parts: Sequence[Passage]) -> Cadence:
+    """With the longest time that frames passed for in tuning: another camera may be slower."""
+    if cadence.every == 1:
+        return Cadence()
+    within_s = (cadence.every - 1) * min(part.frame_s for part in parts) * (1 + JITTER)
+    return replace(cadence, within_s=float(f"{within_s:.3g}"))
 
 
 def _short(share: float) -> float:

@@ -9,8 +9,9 @@ else the machine does during the search, the same frames give the same figures.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
+from time import perf_counter_ns
 from typing import Literal
 
 import numpy as np
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 from stillframe.errors import SourceError, UsageError
 from stillframe.models.model import Model, View
 from stillframe.models.results import Detections, Result
+from stillframe.pipeline.cadenced import Cadenced
+from stillframe.pipeline.follow import Grey, Lens
 from stillframe.pipeline.quality import FLOORS, Agreement, BoxAgreement, Kind, agreement_with
 from stillframe.pipeline.quality_boxes import soft_loss
 from stillframe.pipeline.source import open_source
-from stillframe.pipeline.tune_cost import Costs, computed, measure
+from stillframe.pipeline.tune_cost import Costs, computed, following_ns, measure
+from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import ChangeGate, GateSettings
 from stillframe.reuse.session import ReuseSession
 from stillframe.reuse.tolerance import Tolerance
@@ -34,6 +38,7 @@ LEAST_FRAMES = 8
 WINDOWS = 10
 LEAST_WINDOW = 4  # frames; shorter clips are cut into fewer windows
 SEED_SHARE = 0.1
+GREYS = 9  # of which the median counts
 PAIRS, APART = 6, 2  # pictures between which layers are seen to change
 
 
@@ -43,13 +48,14 @@ SHARES: Mapping[Role, float] = {"search": 0.4, "held out": 0.4, "check": 0.2}
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A share for each layer that compares, and how change is found."""
+    """A share for each layer that compares, how change is found, and which frames pass."""
 
     shares: Mapping[str, float]
     gate: GateSettings = field(default_factory=GateSettings)
+    cadence: Cadence = field(default_factory=Cadence)
 
     def scaled(self, factor: float) -> "Setting":
-        return Setting({name: share * factor for name, share in self.shares.items()}, self.gate)
+        return replace(self, shares={name: each * factor for name, each in self.shares.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,9 @@ class Passage:
     gives.
 
     windows: the clip's frames from the first up to the one behind the last, of each window; role:
-    what they are for, see `passages`. pictures, views, dense: of all of them, one after the other.
+    what they are for, see `passages`. pictures, views, dense: of all of them, one after the other;
+    greys: the same as boxes are followed on, of detectors only. shape: of a frame. frame_s: from
+    one to the next.
     """
 
     clip: str
@@ -83,6 +91,9 @@ class Passage:
     model: Model
     pictures: list[NDArray[np.uint8]]
     views: list[View]
+    greys: list[Grey]
+    shape: tuple[int, ...]
+    frame_s: float
     dense: list[Result] = field(default_factory=list)
 
 
@@ -96,26 +107,35 @@ def passages(
     Raises SourceError for a clip that is too short.
     """
     fitted: list[tuple[NDArray[np.uint8], View]] = []
-    fixed = model
+    greys: list[Grey] = []
+    shape: tuple[int, ...] = ()
+    fixed, lens = model, Lens() if model.task == "detection" else None
+    times = []
     with open_source(spec, live=False) as source:
         name = source.info.spec
         for frame in islice(source, frames):
             if not fitted:
-                fixed = model.for_source(*frame.image.shape[:2])
+                shape = frame.image.shape
+                fixed = model.for_source(*shape[:2])
             picture, view = fixed.fit(frame.image)
             fitted.append((np.array(picture), view))
+            times.append(frame.time_s)
+            if lens is not None:
+                greys.append(lens.grey(frame.image))
     if len(fitted) < LEAST_FRAMES:
         raise SourceError(
             f"{spec}: expected a clip of at least {LEAST_FRAMES} frames to tune on, "
             f"got {len(fitted)}"
         )
+    frame_s = float(np.median(np.diff(times)))
     found = []
     turns = windows(len(fitted), shares)
     for role in shares:
         spans = tuple(span for span, turn in turns if turn == role)
-        taken = [fitted[at] for first, end in spans for at in range(first, end)]
-        pictures, views = [picture for picture, _ in taken], [view for _, view in taken]
-        found.append(Passage(name, spans, role, fixed, pictures, views))
+        taken = [at for first, end in spans for at in range(first, end)]
+        pictures, views = [fitted[at][0] for at in taken], [fitted[at][1] for at in taken]
+        seen = [greys[at] for at in taken] if greys else []
+        found.append(Passage(name, spans, role, fixed, pictures, views, seen, shape, frame_s))
     return found
 
 
@@ -159,6 +179,12 @@ class TuneBench:
             for picture, view in zip(passage.pictures, passage.views, strict=True):
                 outputs, _ = session.step(soft.feed(picture), dense=True)
                 passage.dense.append(soft.decode([np.array(each) for each in outputs], view))
+            if passage.greys:
+                self._costs[size] = replace(
+                    self._costs[size],
+                    grey=_grey_ns(passage),
+                    follow=following_ns(passage.dense, passage.greys, passage.shape),
+                )
         self.layers = tuple(next(iter(self._sessions.values())).plan.cutoffs)
         if not self.layers:
             raise UsageError(
@@ -231,20 +257,30 @@ class TuneBench:
         session, soft, costs = self._sessions[size], self._models[size], self._costs[size]
         session.reset()
         session.tolerance = Tolerance(SEED_SHARE, dict(setting.shares))
-        gate = ChangeGate(*soft.size, setting.gate)
+        gate, beat = ChangeGate(*soft.size, setting.gate), Cadenced(setting.cadence)
         found: list[tuple[float, float]] = []
-        result: Result | None = None
+        network: Result | None = None
         for at in frames:
-            change = gate.step(passage.pictures[at])
-            cost, work = costs.unchanged, 0.0
-            if change.kind != "unchanged" or result is None:
-                whole = change.kind == "all"
-                outputs, stats = session.step(
-                    soft.feed(gate.reference), None if whole else change.mask, dense=whole
-                )
-                result = soft.decode(outputs, passage.views[at])
-                cost = 1.0 if stats.dense else costs.step(computed(session))
-                work = stats.work
+            grey = passage.greys[at] if setting.cadence.follows and passage.greys else None
+            if beat.passes():
+                cost, work = costs.passed(setting.cadence), 0.0
+                result = beat.passed(grey, passage.shape)
+            else:
+                change = gate.step(passage.pictures[at])
+                if change.kind == "unchanged" and network is not None:
+                    cost, work = costs.unchanged, 0.0
+                    beat.unchanged(grey)
+                else:
+                    whole = change.kind == "all"
+                    outputs, stats = session.step(
+                        soft.feed(gate.reference), None if whole else change.mask, dense=whole
+                    )
+                    network = soft.decode(outputs, passage.views[at])
+                    beat.computed(network, grey)
+                    cost = 1.0 if stats.dense else costs.step(computed(session))
+                    work = stats.work
+                cost += costs.added(setting.cadence)
+                result = network
             if at > frames[0]:
                 found.append((cost, work))
                 judge.add(result, passage.dense[at])
@@ -286,6 +322,16 @@ class _Judge:
         if self._whole.kind == "psnr":
             return float(10 ** (-self._whole.value / 20))
         return 1 - self._whole.value
+
+
+def _grey_ns(passage: Passage) -> float:
+    """What it takes to make the picture that boxes are followed on."""
+    image, lens, spent = np.zeros(passage.shape, np.uint8), Lens(), []
+    for _ in range(GREYS):
+        began = perf_counter_ns()
+        lens.grey(image)
+        spent.append(perf_counter_ns() - began)
+    return float(np.median(spent))
 
 
 def strong(result: Detections, confidence: float) -> Detections:

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.model import Model
+from stillframe.models.results import Result
+from stillframe.pipeline.follow import Follower, Grey
+from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import ChangeGate
 from stillframe.reuse.kernels import table as t
 from stillframe.reuse.session import ReuseSession
@@ -23,12 +26,15 @@ DENSE_STEPS = 3
 @dataclass(frozen=True, slots=True)
 class Costs:
     """In nanoseconds. layers (instructions,): of one position. gate: of the change gate, a frame.
-    around: of a step, besides its layers. dense: of a frame of which everything is computed."""
+    around: of a step, besides its layers. dense: of a frame of which everything is computed. grey,
+    follow: of a frame, to make the picture that boxes are followed on, and to follow them."""
 
     layers: Numbers
     gate: float
     around: float
     dense: float
+    grey: float = 0.0
+    follow: float = 0.0
 
     def step(self, computed: Numbers) -> float:
         """Of a frame of which so many positions a layer are computed, as a share of `dense`."""
@@ -38,6 +44,14 @@ class Costs:
     def unchanged(self) -> float:
         """Of a frame without change, as a share of `dense`."""
         return self.gate / self.dense
+
+    def added(self, cadence: Cadence) -> float:
+        """By a cadence to every frame, as a share of `dense`."""
+        return self.grey / self.dense if cadence.follows else 0.0
+
+    def passed(self, cadence: Cadence) -> float:
+        """Of a frame that passes the network by, as a share of `dense`."""
+        return (self.grey + self.follow) / self.dense if cadence.follows else 0.0
 
 
 def computed(session: ReuseSession) -> Numbers:
@@ -75,6 +89,17 @@ def measure(session: ReuseSession, model: Model, pictures: Sequence[NDArray[np.u
     layers = np.where(known, layers, at_once * slower)
     gate_ns = float(np.median(gates))
     return Costs(layers, gate_ns, float(np.median(arounds)), gate_ns + float(np.median(denses)))
+
+
+def following_ns(results: Sequence[Result], greys: Sequence[Grey], shape: tuple[int, ...]) -> float:
+    """What it takes to follow a picture's boxes into the next one: the median."""
+    follower, spent = Follower(), [0.0]
+    for result, grey, after in zip(results, greys, greys[1:], strict=False):
+        follower.begin(result, grey)
+        began = perf_counter_ns()
+        follower.carry(after, shape)
+        spent.append(float(perf_counter_ns() - began))
+    return float(np.median(spent[1:] or spent))
 
 
 def _middle(records: Numbers) -> float:

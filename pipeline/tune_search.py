@@ -9,6 +9,9 @@
    the price is what the scan paid at its end. After each round all shares are scaled as far as
    the agreement allows.
 
+4. Pace: frames are left out, ever more of them, while what is lost stays fair: with what the
+   descent found, and with the single tolerance.
+
 Deterministic: the same outcomes lead to the same setting.
 """
 
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from stillframe.pipeline.tune_clip import Outcome, Setting
+from stillframe.reuse.cadence import Between, Cadence
 from stillframe.reuse.change import RANGES, GateSettings
 
 Evaluate = Callable[[Setting], Outcome]
@@ -34,6 +38,7 @@ SHORT = 5.0  # price of agreement that is missing, in log(cost)
 CHEAPEST, DEAREST = 2.0, 1000.0  # price of loss
 FINE = 1.4  # step of a scan from what is near already
 LEAST_GAIN = 1e-3
+PACES = (2, 3, 4, 6, 8)  # of so many frames that change the network computes one
 
 GATES: tuple[GateSettings, ...] = (
     GateSettings(),
@@ -72,10 +77,12 @@ class Search:
     wanted: float
     top: float = 1.0  # the best agreement there can be
     closer: float = CLOSER
+    between: Sequence[Between] = ("keep",)  # what is told to frames that are left out
     told: Callable[[Try], None] = lambda _: None
     none: Outcome | None = None
     most_loss: float = math.inf
     best: Try | None = None
+    finds: list[Try] = field(default_factory=list)  # the best of each kind, where it got so far
     uniform: Try | None = None
     tries: list[Try] = field(default_factory=list)
     _known: dict[object, Outcome] = field(default_factory=dict, repr=False)
@@ -139,6 +146,9 @@ class Search:
                     current, price = scan[-1], self._price(scan, price)
                 elif self.best is not None:
                     current = self.best
+            for base in (current, self.uniform):
+                paced = [self._paces(base, between) for between in self.between]
+                self.finds.append(min((base, *paced), key=_cost))
         except Stopped:
             return
 
@@ -154,7 +164,7 @@ class Search:
     def _try(self, what: str, setting: Setting) -> Try:
         capped = {name: min(share, MOST) for name, share in setting.shares.items()}
         setting = replace(setting, shares=capped)
-        key = (tuple(capped.items()), setting.gate)
+        key = (tuple(capped.items()), setting.gate, setting.cadence)
         fresh = key not in self._known
         if fresh:
             self._known[key] = self.evaluate(setting)
@@ -182,13 +192,14 @@ class Search:
         start: float = START,
         step: float = 2.0,
         than: Try | None = None,
+        cadence: Cadence | None = None,
     ) -> list[Try]:
         """The tries that are good enough, by rising shares: the last one is the answer.
 
         Up or down by steps until that changes, then halving in between. than: given up where it
         cannot become better than that.
         """
-        base = Setting(dict(spread), gate)
+        base = Setting(dict(spread), gate, cadence or Cadence())
         good: dict[float, Try] = {}
         low, high = 0.0, math.inf
         number = start
@@ -214,6 +225,17 @@ class Search:
                 if than is not None and _cost(tried) >= _cost(than):
                     break
         return [good[number] for number in sorted(good)]
+
+    def _paces(self, base: Try, between: Between) -> Try:
+        """Leave out ever more frames, with smaller shares where need be; -> the cheapest."""
+        best = base
+        for every in PACES:
+            what, paced = f"one in {every}, {between}", Cadence(every, between)
+            scan = self._scan(what, base.setting.shares, base.setting.gate, 1.0, FINE, best, paced)
+            if not scan:
+                break
+            best = min((best, scan[-1]), key=_cost)
+        return best
 
     def _price(self, scan: Sequence[Try], otherwise: float = 10.0) -> float:
         """What the end of a scan paid in loss for its gain in cost."""
@@ -261,6 +283,14 @@ class Search:
     def _pays(self, tried: Try, current: Try, price: float) -> bool:
         found, value = (self._value(each.outcome, price) for each in (tried, current))
         return found < value - LEAST_GAIN
+
+
+def slower(cadence: Cadence) -> list[Cadence]:
+    """The cadence, and those that leave out fewer frames; at last the one that leaves out none."""
+    if cadence.every == 1:
+        return [cadence]
+    paces = [every for every in reversed(PACES) if every < cadence.every]
+    return [cadence, *(Cadence(every, cadence.between) for every in paces), Cadence()]
 
 
 def groups(layers: Sequence[str], count: int) -> list[Sequence[str]]:

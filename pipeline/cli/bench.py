@@ -24,8 +24,8 @@ from stillframe.errors import (
     StillframeError,
     UsageError,
 )
+from stillframe.pipeline.cli import options
 from stillframe.pipeline.cli.bench_table import in_short, print_tables
-from stillframe.pipeline.cli.options import TOLERANCE
 
 if TYPE_CHECKING:  # engines take a while to import; asking for help must not
     from stillframe.pipeline.bench_case import Case, Conditions
@@ -66,7 +66,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Of every engine alike.")] = 1,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Of reuse, as a share of a layer's own magnitude.")
-    ] = TOLERANCE,
+    ] = options.TOLERANCE,
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Time at most that many frames of a clip.")
     ] = None,
@@ -91,6 +91,8 @@ def bench(
         Path | None,
         typer.Option(metavar="FILE", help="Of reuse, from `tune`, instead of tolerance and gate."),
     ] = None,
+    every: options.Every = None,
+    between: options.Between = None,
     confidence: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Least score of detections; default the model's."),
@@ -117,15 +119,19 @@ def bench(
     ONNX Runtime and OpenVINO, in the median frame and over the whole clip.
     """
     from stillframe.pipeline.bench_case import Case, Conditions, Crop
+    from stillframe.pipeline.settings import Settings
     from stillframe.reuse.profile import Profile
 
+    tuned = None if profile is None else Profile.read(profile)
+    reuse = Settings(reuse="layer", every=every, between=between, profile=tuned)
     conditions = Conditions(
         threads,
         tolerance,
         gate_settings(gate or []),
         allow_sdist=allow_sdist,
         confidence=confidence,
-        profile=None if profile is None else Profile.read(profile),
+        profile=tuned,
+        cadence=reuse.cadence,
     )
     frames = min(filter(None, (max_frames, QUICK_FRAMES if quick else None)), default=None)
     cases = [

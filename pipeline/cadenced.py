@@ -1,0 +1,48 @@
+"""A cadence where one thread does it all: which frames pass, and what they are told.
+
+    beat = Cadenced(cadence)
+    if beat.passes():
+        result = beat.passed(picture)
+    else: … beat.computed(result, picture), or beat.unchanged(picture)
+
+`Look` and `Answers` do the same in two threads. Here frames come evenly, and none is a cut.
+"""
+
+from stillframe.models.results import Result
+from stillframe.pipeline.follow import Follower, Grey
+from stillframe.reuse.cadence import Cadence
+
+
+class Cadenced:
+    """The state of one stream. Pictures are `Lens.grey`'s, None where nothing is followed."""
+
+    def __init__(self, cadence: Cadence) -> None:
+        self._cadence = cadence
+        self._follower = Follower()
+        self._result: Result | None = None
+        self._count = 0
+
+    def passes(self) -> bool:
+        """Whether the network leaves the next frame out."""
+        return self._result is not None and self._cadence.passes(self._count, 0.0)
+
+    def computed(self, result: Result, grey: Grey | None) -> None:
+        """What the network says about a frame that did not pass."""
+        self._result, self._count = result, 0
+        self.unchanged(grey)
+
+    def unchanged(self, grey: Grey | None) -> None:
+        """A frame that did not pass either, but in which nothing had changed."""
+        if grey is not None and self._result is not None:
+            self._follower.begin(self._result, grey)
+
+    def passed(self, grey: Grey | None, shape: tuple[int, ...]) -> Result:
+        """The result of a frame that passes; shape: of the frame, (H, W, …)."""
+        assert self._result is not None
+        self._count += 1
+        return self._result if grey is None else self._follower.carry(grey, shape)
+
+    def reset(self) -> None:
+        """Forget the frames so far."""
+        self._result, self._count = None, 0
+        self._follower.forget()
