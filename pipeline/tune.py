@@ -127,9 +127,8 @@ def tune(
         uniform = held(search.uniform)
         plain = None if uniform is None else bench.outcome(uniform, seen)
         most_loss = search.fair_loss(bench.outcome(nothing, seen), plain)
-        finds = [
-            held(each, most_loss) for each in (*search.finds, search.best)[: len(search.finds) or 1]
-        ]
+        ends = search.finds or ([search.best] if search.best is not None else [])
+        finds = [held(each, most_loss) for each in ends]
         good = [each for each in (*finds, uniform) if each is not None]
         if not good:
             raise QualityError(_refusal(model.name, least, search))

@@ -26,9 +26,21 @@ from stillframe.pipeline.tune_clip import (
     passages,
     windows,
 )
-from stillframe.pipeline.tune_search import CLOSER, MOST, Search, Stopped, groups, moved
+from stillframe.pipeline.tune_search import (
+    CLOSER,
+    MOST,
+    PACES,
+    Evaluate,
+    Search,
+    Stopped,
+    groups,
+    moved,
+    slower,
+)
+from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
+from tests import networks
 from tests.test_session import net
 
 CLIP = "sample:plaza?size=128x96&seconds=2&fps=10"
@@ -156,6 +168,53 @@ def test_a_spread_that_cannot_win_is_given_up() -> None:
     spreads = {**SPREADS, "bad": {"a": 1.0, "b": 0.01, "c": 0.01, "d": 1.0}}
     search.run(spreads, ())
     assert sum(each.what.startswith("bad") for each in search.tries) == 1
+
+
+def paced(price: float, works: float = 1.0) -> Evaluate:
+    """The made-up network, in which each frame that is left out costs nothing but some loss."""
+
+    def evaluate(setting: Setting) -> Outcome:
+        outcome, cadence = made_up(setting), setting.cadence
+        lost = price * (cadence.every - 1) * (0.5 if cadence.between == "follow" else 1.0)
+        loss, quality = outcome.loss + lost, outcome.quality - 0.1 * lost
+        following = 0.1 * works if cadence.follows else 0.0
+        return Outcome(outcome.cost / cadence.every + following, loss, quality, quality)
+
+    return evaluate
+
+
+def test_frames_are_left_out_while_what_is_lost_stays_fair() -> None:
+    search = Search(paced(0.01), 0.98)
+    search.run(SPREADS, LAYERS)
+    assert search.best is not None
+    assert search.uniform is not None
+    assert search.best.setting.cadence.every == PACES[-1]
+    assert search.best.outcome.loss <= search.uniform.outcome.loss
+    assert search.uniform.setting.cadence == Cadence()
+    assert search.best in search.finds
+    assert len(search.finds) == 2  # from what was found, and from the single tolerance
+
+
+def test_where_a_frame_is_missed_none_is_left_out() -> None:
+    search = Search(paced(5.0), 0.98, between=("follow", "keep"))
+    search.run(SPREADS, LAYERS)
+    assert search.best is not None
+    assert {each.setting.cadence.every for each in search.finds} == {1}
+
+
+@pytest.mark.parametrize(("works", "between"), [(0.0, "follow"), (100.0, "keep")])
+def test_boxes_are_followed_where_that_pays(works: float, between: str) -> None:
+    search = Search(paced(0.04, works), 0.98, between=("follow", "keep"))
+    search.run(SPREADS, LAYERS)
+    assert search.best is not None
+    assert search.best.setting.cadence.every > 1
+    assert search.best.setting.cadence.between == between
+
+
+def test_slower_paces_end_with_every_frame() -> None:
+    assert [each.every for each in slower(Cadence(6, "follow"))] == [6, 4, 3, 2, 1]
+    assert slower(Cadence(3, "follow"))[1] == Cadence(2, "follow")
+    assert slower(Cadence()) == [Cadence()]
 
 
 def test_groups_are_consecutive_and_of_about_the_same_size() -> None:
@@ -297,6 +356,65 @@ def test_the_first_frame_of_a_window_does_not_count(model: Model) -> None:
         parts[0].dense[first] = wrong
     assert bench.outcome(none, parts[:1]) == before
     bench.close()
+
+
+def test_frames_that_are_left_out_take_no_work_and_keep_the_result(model: Model) -> None:
+    parts = passages(CLIP, model, 12, {"search": 1.0})
+    bench = TuneBench(model, parts, 1)
+    exact = Setting(dict.fromkeys(bench.layers, 0.0), GateSettings(exact=True))
+    every, third = (
+        bench.outcome(replace(exact, cadence=Cadence(number)), parts) for number in (1, 3)
+    )
+    assert third.work == pytest.approx(every.work * 3 / 11, rel=0.2)  # frames 3, 6 and 9
+    assert third.cost == pytest.approx(every.cost * 3 / 11, rel=0.2)
+    assert third.quality < every.quality == 1.0
+    dense = parts[0].dense
+    parts[0].dense = [dense[at - at % 3] for at in range(12)]
+    assert bench.outcome(replace(exact, cadence=Cadence(3)), parts).quality == 1.0
+    bench.close()
+
+
+def test_boxes_are_followed_in_tuning_as_in_a_run(tmp_path: Path) -> None:
+    network = networks.brightness(tmp_path / "brightness.onnx")
+    detector = zoo.load(str(network), confidence=0.0)
+    (part,) = passages(CLIP, detector, 12, {"search": 1.0})
+    assert len(part.greys) == len(part.pictures) == 12
+    assert part.frame_s == pytest.approx(0.1)
+    assert part.shape == (96, 128, 3)
+
+
+def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What seemed to gain on the frames of the search may lose it again, until it holds on the
+    others."""
+    outcome = TuneBench.outcome
+
+    def disappointing(bench: TuneBench, setting: Setting, over: Any) -> Outcome:
+        found = outcome(bench, setting, over)
+        searching = all(each.role == "search" for each in over)
+        special = setting.cadence.every > 1 or len(set(setting.shares.values())) > 1
+        found = replace(found, quality=0.99, steady=0.99, loss=0.1)
+        return replace(found, cost=found.cost + 1.0) if special and not searching else found
+
+    monkeypatch.setattr(TuneBench, "outcome", disappointing)
+    profile = tune(model, [CLIP], wanted=0.9, frames=20).profile
+    assert profile.cadence == Cadence()
+    assert len(set(profile.layers.values())) == 1
+
+
+def test_a_profile_says_how_long_frames_may_pass(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = TuneBench.outcome
+
+    def pleased(bench: TuneBench, setting: Setting, over: Any) -> Outcome:
+        return replace(outcome(bench, setting, over), quality=0.99, steady=0.99, loss=0.1)
+
+    monkeypatch.setattr(TuneBench, "outcome", pleased)
+    cadence = tune(model, [CLIP], wanted=0.9, frames=20).profile.cadence
+    assert cadence.every > 1
+    assert cadence.within_s == pytest.approx((cadence.every - 1) * 0.1 * 1.1, rel=0.01)
 
 
 def test_a_profile_comes_out_and_a_session_takes_it(model: Model, tmp_path: Path) -> None:
