@@ -21,7 +21,7 @@ from stillframe.pipeline.tune_clip import (
     TuneBench,
     passages,
 )
-from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, Try, slower
+from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, Try, ladder
 from stillframe.reuse.cadence import Between, Cadence
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.from_onnx import fingerprint
@@ -30,7 +30,6 @@ from stillframe.reuse.profile import Part, Profile
 FRAMES = 160
 STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames to check on
 STEP = 0.9
-FEW_STEPS = 6  # the same at a pace, before a slower one is taken
 JITTER = 0.1  # of a frame's time
 TUNING: dict[Role, float] = {"search": 0.65, "check": 0.35}
 JUDGING: dict[Role, float] = {"held out": 1.0}
@@ -110,26 +109,30 @@ def tune(
 
         def held(found: Try | None, most_loss: float = math.inf) -> Setting | None:
             """Scaled down until it agrees on the frames to check on too, and loses no more on all;
-            if need be at a slower pace, or with the gate that it began with."""
+            if need be with the gate that it began with."""
             if found is None:
                 return None
-            for cadence in slower(found.setting.cadence):
-                for gate in (found.setting.gate, GateSettings()):
-                    setting = replace(found.setting, gate=gate, cadence=cadence)
-                    for _ in range(STEPS if cadence.every == 1 else FEW_STEPS):
-                        if search.holds(bench.outcome(setting, checking), none) and (
-                            most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
-                        ):
-                            return setting
-                        setting = setting.scaled(STEP)
+            for gate in (found.setting.gate, GateSettings()):
+                setting = replace(found.setting, gate=gate)
+                for _ in range(STEPS):
+                    if holds(setting, most_loss):
+                        return setting
+                    setting = setting.scaled(STEP)
             return None
+
+        def holds(setting: Setting, most_loss: float) -> bool:
+            return search.holds(bench.outcome(setting, checking), none) and (
+                most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
+            )
 
         uniform = held(search.uniform)
         plain = None if uniform is None else bench.outcome(uniform, seen)
         most_loss = search.fair_loss(bench.outcome(nothing, seen), plain)
-        ends = search.finds or ([search.best] if search.best is not None else [])
-        finds = [held(each, most_loss) for each in ends]
-        good = [each for each in (*finds, uniform) if each is not None]
+        # what seemed best may have been so by chance: the cheapest that holds on other frames too
+        rungs = (each.setting for each in ladder(search.good))
+        climbed = next((each for each in rungs if holds(each, most_loss)), None)
+        found = held(search.found or search.best, most_loss)
+        good = [each for each in (climbed, found, uniform) if each is not None]
         if not good:
             raise QualityError(_refusal(model.name, least, search))
         best = min(good, key=lambda each: bench.outcome(each, seen).cost)

@@ -38,6 +38,8 @@ SHORT = 5.0  # price of agreement that is missing, in log(cost)
 CHEAPEST, DEAREST = 2.0, 1000.0  # price of loss
 FINE = 1.4  # step of a scan from what is near already
 LEAST_GAIN = 1e-3
+RUNG = 1.08  # between settings that are tried on other frames, in cost
+TIGHT = 0.25  # of its shares is what a pace begins with
 PACES = (2, 3, 4, 6, 8)  # of so many frames that change the network computes one
 
 GATES: tuple[GateSettings, ...] = (
@@ -82,7 +84,8 @@ class Search:
     none: Outcome | None = None
     most_loss: float = math.inf
     best: Try | None = None
-    finds: list[Try] = field(default_factory=list)  # the best of each kind, where it got so far
+    found: Try | None = None  # of those that leave out no frame, where it got so far
+    good: list[Try] = field(default_factory=list)
     uniform: Try | None = None
     tries: list[Try] = field(default_factory=list)
     _known: dict[object, Outcome] = field(default_factory=dict, repr=False)
@@ -146,9 +149,10 @@ class Search:
                     current, price = scan[-1], self._price(scan, price)
                 elif self.best is not None:
                     current = self.best
+            self.found = current
             for base in (current, self.uniform):
-                paced = [self._paces(base, between) for between in self.between]
-                self.finds.append(min((base, *paced), key=_cost))
+                for between in self.between:
+                    self._paces(base, between)
         except Stopped:
             return
 
@@ -172,6 +176,8 @@ class Search:
         if self._good(tried.outcome) and (self.best is None or _cost(tried) < _cost(self.best)):
             self.best = tried
         if fresh:
+            if self._good(tried.outcome):
+                self.good.append(tried)
             self.tries.append(tried)
             self.told(tried)
         return tried
@@ -226,16 +232,14 @@ class Search:
                     break
         return [good[number] for number in sorted(good)]
 
-    def _paces(self, base: Try, between: Between) -> Try:
-        """Leave out ever more frames, with smaller shares where need be; -> the cheapest."""
-        best = base
+    def _paces(self, base: Try, between: Between) -> None:
+        """Leave out ever more frames, with all shares scaled as far as the agreement allows: from
+        small ones on, since a frame that is left out may lose less than a tolerance does."""
+        shares, gate = base.setting.shares, base.setting.gate
         for every in PACES:
             what, paced = f"one in {every}, {between}", Cadence(every, between)
-            scan = self._scan(what, base.setting.shares, base.setting.gate, 1.0, FINE, best, paced)
-            if not scan:
-                break
-            best = min((best, scan[-1]), key=_cost)
-        return best
+            if not self._scan(what, shares, gate, TIGHT, than=self.best, cadence=paced):
+                return
 
     def _price(self, scan: Sequence[Try], otherwise: float = 10.0) -> float:
         """What the end of a scan paid in loss for its gain in cost."""
@@ -285,12 +289,13 @@ class Search:
         return found < value - LEAST_GAIN
 
 
-def slower(cadence: Cadence) -> list[Cadence]:
-    """The cadence, and those that leave out fewer frames; at last the one that leaves out none."""
-    if cadence.every == 1:
-        return [cadence]
-    paces = [every for every in reversed(PACES) if every < cadence.every]
-    return [cadence, *(Cadence(every, cadence.between) for every in paces), Cadence()]
+def ladder(tries: Sequence[Try], rung: float = RUNG) -> list[Try]:
+    """By rising cost, each dearer than the one before by that factor at least."""
+    rungs: list[Try] = []
+    for each in sorted(tries, key=_cost):
+        if not rungs or _cost(each) >= rung * _cost(rungs[-1]):
+            rungs.append(each)
+    return rungs
 
 
 def groups(layers: Sequence[str], count: int) -> list[Sequence[str]]:

@@ -33,9 +33,10 @@ from stillframe.pipeline.tune_search import (
     Evaluate,
     Search,
     Stopped,
+    Try,
     groups,
+    ladder,
     moved,
-    slower,
 )
 from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import GateSettings
@@ -191,15 +192,16 @@ def test_frames_are_left_out_while_what_is_lost_stays_fair() -> None:
     assert search.best.setting.cadence.every == PACES[-1]
     assert search.best.outcome.loss <= search.uniform.outcome.loss
     assert search.uniform.setting.cadence == Cadence()
-    assert search.best in search.finds
-    assert len(search.finds) == 2  # from what was found, and from the single tolerance
+    assert search.found is not None
+    assert search.found.setting.cadence == Cadence()
+    assert search.best in search.good
 
 
 def test_where_a_frame_is_missed_none_is_left_out() -> None:
     search = Search(paced(5.0), 0.98, between=("follow", "keep"))
     search.run(SPREADS, LAYERS)
     assert search.best is not None
-    assert {each.setting.cadence.every for each in search.finds} == {1}
+    assert {each.setting.cadence.every for each in search.good} == {1}
 
 
 @pytest.mark.parametrize(("works", "between"), [(0.0, "follow"), (100.0, "keep")])
@@ -211,10 +213,11 @@ def test_boxes_are_followed_where_that_pays(works: float, between: str) -> None:
     assert search.best.setting.cadence.between == between
 
 
-def test_slower_paces_end_with_every_frame() -> None:
-    assert [each.every for each in slower(Cadence(6, "follow"))] == [6, 4, 3, 2, 1]
-    assert slower(Cadence(3, "follow"))[1] == Cadence(2, "follow")
-    assert slower(Cadence()) == [Cadence()]
+def test_a_ladder_begins_with_the_cheapest_and_has_steps() -> None:
+    costs = (0.5, 0.101, 0.1, 0.2, 0.109, 0.205)
+    tries = [Try("", Setting({}), Outcome(cost, 0.0, 1.0, 1.0)) for cost in costs]
+    assert [each.outcome.cost for each in ladder(tries, 1.08)] == [0.1, 0.109, 0.2, 0.5]
+    assert ladder([]) == []
 
 
 def test_groups_are_consecutive_and_of_about_the_same_size() -> None:
