@@ -32,6 +32,9 @@ GATES: dict[str, GateSettings] = {
 SKIPS = (2, 4, 8)
 # Tolerance, None: whole frames; and which of the frames that change the network computes.
 BOTH = ((0.05, 2), (0.1, 2), (0.4, 2), (0.1, 4), (0.4, 4), (None, 2), (None, 4))
+# Tolerance, and which frames, behind a gate that lets almost all change through.
+FINE = ((0.02, 1), (0.02, 2), (0.05, 2), (0.02, 4), (0.05, 4))
+FINE_GATE = GateSettings(pixel=2.0, least_noise=1.0)
 FOLLOWED = ((0.05, 2), (0.1, 2), (0.1, 4), (None, 2))  # of these, with boxes that are followed too
 BOXES = ("detection",)  # the task of which something can be followed
 _ORDINALS = {2: "every 2nd", 4: "every 4th", 8: "every 8th"}
@@ -190,6 +193,14 @@ def players(
             follows = replace(keeps, between="follow")
             row = runs(f"{name}-follow-{every}", f"{title}, followed", "both", follows)
             rows.append(replace(row, tasks=BOXES))
+    for part, every in FINE:
+        fine = replace(layer, tolerance=part, gating=FINE_GATE)
+        title = f"tolerance {part:g}, fine gate"
+        if every == 1:
+            rows.append(runs(f"fine-{part:g}", title, "gate", fine))
+            continue
+        title, fine = f"{title}, {_ORDINALS[every]} frame", replace(fine, every=every)
+        rows.append(runs(f"fine-{part:g}-every-{every}", title, "both", fine))
     skips = [replace(off, every=every) for every in SKIPS]
     for every, keeps in zip(SKIPS, skips, strict=True):
         rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", keeps))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SAMPLE = "sample:"
 PLAIN_WIDTH = 160  # columns of a table that goes to a file or a pipe
 OUT, HOW = "Output", "What plays"
-QUICK = ("off", "reuse-0.05", "reuse-0.1", "frame", "every-2", "every-4")
+QUICK = ("off", "reuse-0.1", "reuse-0.2", "frame", "every-2", "every-4")
 
 
 def sweep(
