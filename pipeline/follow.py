@@ -19,9 +19,9 @@ Grey = NDArray[np.uint8]
 Numbers = NDArray[np.floating[Any]]
 
 WIDEST = 640  # pixels; larger pictures are followed at a smaller size
-GRID, COARSE_GRID = 5, 3  # points a side in each box; where there are MANY
-MANY = 24
+GRID = 3  # points a side in each box
 WINDOW, LEVELS = (15, 15), 3
+REACH = 64  # pixels around the boxes in which they are looked for
 MOST_APART = 1.0  # pixels, there and back again
 LEAST_POINTS = 3
 MOST_ZOOM = 1.1  # from frame to frame
@@ -36,7 +36,7 @@ class Lens:
 
     def __init__(self) -> None:
         self._pool = Pool()
-        self._small: Grey = np.empty((0, 0, 3), np.uint8)
+        self._whole: Grey = np.empty((0, 0), np.uint8)
 
     @property
     def held_bytes(self) -> int:
@@ -48,10 +48,11 @@ class Lens:
         shrink = min(1.0, WIDEST / width)
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
         taken = self._pool.take(size[::-1], np.uint8)
-        if self._small.shape[:2] != taken.shape:
-            self._small = np.empty((*taken.shape, 3), np.uint8)
-        cv2.resize(image, size, dst=self._small, interpolation=cv2.INTER_AREA)
-        cv2.cvtColor(self._small, cv2.COLOR_RGB2GRAY, dst=taken)
+        if self._whole.shape != (height, width):
+            self._whole = np.empty((height, width), np.uint8)
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY, dst=self._whole)
+        # of 2x2 pixels by steps of up to 3: a mean over all of them takes four times as long
+        cv2.resize(self._whole, size, dst=taken, interpolation=cv2.INTER_LINEAR)
         return taken
 
 
@@ -128,10 +129,11 @@ def follow(
     lively = np.flatnonzero(_lively(centres, sides, before, now))
     if not len(lively):
         return shifts, zooms
-    grid = GRID if len(lively) <= MANY else COARSE_GRID
-    steps = (np.arange(grid, dtype=np.float32) + 0.5) / grid - 0.5
+    low, high = _around(centres[lively], sides[lively], now)
+    before, now = (each[low[1] : high[1], low[0] : high[0]] for each in (before, now))
+    steps = (np.arange(GRID, dtype=np.float32) + 0.5) / GRID - 0.5
     offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(1, -1, 2)
-    start = centres[lively, None] + offsets * sides[lively, None]
+    start = centres[lively, None] - low + offsets * sides[lively, None]
     flat = np.ascontiguousarray(start, np.float32).reshape(-1, 1, 2)
     flow: Any = cv2.calcOpticalFlowPyrLK  # its types do not know that it may make the points
     there, seen, _ = flow(before, now, flat, None, winSize=WINDOW, maxLevel=LEVELS)
@@ -147,6 +149,17 @@ def follow(
         shifts[box] = np.median(b - a, axis=0)
         zooms[box] = _zoom(a, b)
     return shifts, zooms
+
+
+def _around(
+    centres: Numbers, sides: Numbers, picture: Grey
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(2,) (2,) corners of the part of a picture that the flow of the boxes may need."""
+    limits = np.array(picture.shape[::-1])
+    low = np.floor((centres - sides / 2).min(axis=0)) - REACH
+    high = np.ceil((centres + sides / 2).max(axis=0)) + REACH
+    low = np.clip(low, 0, limits - 1).astype(np.intp)
+    return low, np.clip(high, low + 1, limits).astype(np.intp)
 
 
 def _zoom(a: Numbers, b: Numbers) -> float:

@@ -11,7 +11,6 @@ else the machine does during the search, the same frames give the same figures.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
-from time import perf_counter_ns
 from typing import Literal
 
 import numpy as np
@@ -25,7 +24,7 @@ from stillframe.pipeline.follow import Grey, Lens
 from stillframe.pipeline.quality import FLOORS, Agreement, BoxAgreement, Kind, agreement_with
 from stillframe.pipeline.quality_boxes import soft_loss
 from stillframe.pipeline.source import open_source
-from stillframe.pipeline.tune_cost import Costs, computed, following_ns, measure
+from stillframe.pipeline.tune_cost import Costs, computed, measure, with_surroundings
 from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import ChangeGate, GateSettings
 from stillframe.reuse.session import ReuseSession
@@ -38,7 +37,6 @@ LEAST_FRAMES = 8
 WINDOWS = 10
 LEAST_WINDOW = 4  # frames; shorter clips are cut into fewer windows
 SEED_SHARE = 0.1
-GREYS = 9  # of which the median counts
 PAIRS, APART = 6, 2  # pictures between which layers are seen to change
 
 
@@ -179,11 +177,9 @@ class TuneBench:
             for picture, view in zip(passage.pictures, passage.views, strict=True):
                 outputs, _ = session.step(soft.feed(picture), dense=True)
                 passage.dense.append(soft.decode([np.array(each) for each in outputs], view))
-            if passage.greys:
-                self._costs[size] = replace(
-                    self._costs[size],
-                    grey=_grey_ns(passage),
-                    follow=following_ns(passage.dense, passage.greys, passage.shape),
+            if not self._costs[size].fit:
+                self._costs[size] = with_surroundings(
+                    self._costs[size], soft, passage.shape, outputs, passage.dense, passage.greys
                 )
         self.layers = tuple(next(iter(self._sessions.values())).plan.cutoffs)
         if not self.layers:
@@ -322,16 +318,6 @@ class _Judge:
         if self._whole.kind == "psnr":
             return float(10 ** (-self._whole.value / 20))
         return 1 - self._whole.value
-
-
-def _grey_ns(passage: Passage) -> float:
-    """What it takes to make the picture that boxes are followed on."""
-    image, lens, spent = np.zeros(passage.shape, np.uint8), Lens(), []
-    for _ in range(GREYS):
-        began = perf_counter_ns()
-        lens.grey(image)
-        spent.append(perf_counter_ns() - began)
-    return float(np.median(spent))
 
 
 def strong(result: Detections, confidence: float) -> Detections:

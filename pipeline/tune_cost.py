@@ -4,16 +4,17 @@ Multiply-adds alone mislead a search: one of a depthwise or an early layer takes
 long as one of a deep layer, and what every frame takes anyway cannot be saved at all.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.models.results import Result
-from stillframe.pipeline.follow import Follower, Grey
+from stillframe.pipeline.follow import Follower, Grey, Lens
 from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import ChangeGate
 from stillframe.reuse.kernels import table as t
@@ -21,29 +22,34 @@ from stillframe.reuse.session import ReuseSession
 
 Numbers = NDArray[np.float64]
 DENSE_STEPS = 3
+REPEATS = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """In nanoseconds. layers (instructions,): of one position. gate: of the change gate, a frame.
-    around: of a step, besides its layers. dense: of a frame of which everything is computed. grey,
-    follow: of a frame, to make the picture that boxes are followed on, and to follow them."""
+    around: of a step, besides its layers. dense: of a frame of which everything is computed. fit,
+    decode: of a frame, to bring it to the model's size, and to make a result of the outputs. grey,
+    follow: to make the picture that boxes are followed on, and to follow them."""
 
     layers: Numbers
     gate: float
     around: float
     dense: float
+    fit: float = 0.0
+    decode: float = 0.0
     grey: float = 0.0
     follow: float = 0.0
 
     def step(self, computed: Numbers) -> float:
         """Of a frame of which so many positions a layer are computed, as a share of `dense`."""
-        return (self.gate + self.around + float(computed @ self.layers)) / self.dense
+        outside = self.fit + self.gate + self.around + self.decode
+        return (outside + float(computed @ self.layers)) / self.dense
 
     @property
     def unchanged(self) -> float:
         """Of a frame without change, as a share of `dense`."""
-        return self.gate / self.dense
+        return (self.fit + self.gate) / self.dense
 
     def added(self, cadence: Cadence) -> float:
         """By a cadence to every frame, as a share of `dense`."""
@@ -91,15 +97,40 @@ def measure(session: ReuseSession, model: Model, pictures: Sequence[NDArray[np.u
     return Costs(layers, gate_ns, float(np.median(arounds)), gate_ns + float(np.median(denses)))
 
 
-def following_ns(results: Sequence[Result], greys: Sequence[Grey], shape: tuple[int, ...]) -> float:
-    """What it takes to follow a picture's boxes into the next one: the median."""
-    follower, spent = Follower(), [0.0]
+def with_surroundings(
+    costs: Costs,
+    model: Model,
+    shape: tuple[int, ...],
+    outputs: Sequence[NDArray[Any]],
+    results: Sequence[Result],
+    greys: Sequence[Grey],
+) -> Costs:
+    """What a frame of that shape takes besides the gate and the network. outputs: of some frame.
+    results, greys: of frames one after the other; no greys: nothing is followed."""
+    image = np.zeros(shape, np.uint8)
+    _, view = model.fit(image)
+    fit = _median_ns(lambda: model.fit(image))
+    decode = _median_ns(lambda: model.decode(outputs, view))
+    found = replace(costs, dense=costs.dense + fit + decode, fit=fit, decode=decode)
+    if not greys:
+        return found
+    lens, follower, spent = Lens(), Follower(), [0.0]
     for result, grey, after in zip(results, greys, greys[1:], strict=False):
         follower.begin(result, grey)
         began = perf_counter_ns()
         follower.carry(after, shape)
         spent.append(float(perf_counter_ns() - began))
-    return float(np.median(spent[1:] or spent))
+    follow = float(np.median(spent[1:] or spent))
+    return replace(found, grey=_median_ns(lambda: lens.grey(image)), follow=follow)
+
+
+def _median_ns(work: Callable[[], object]) -> float:
+    spent = []
+    for _ in range(REPEATS):
+        began = perf_counter_ns()
+        work()
+        spent.append(perf_counter_ns() - began)
+    return float(np.median(spent))
 
 
 def _middle(records: Numbers) -> float:
