@@ -73,6 +73,8 @@ def measure(
             "exact_ms": None,
             "reuse_ms": None,
             "tolerance": conditions.tolerance if conditions.profile is None else "profile",
+            "every": conditions.cadence.every,
+            "between": conditions.cadence.between,
             **_work(ready),
             **agreements.figures(),
             "rss_mb": peaks.get("reuse"),

@@ -33,6 +33,7 @@ from stillframe.pipeline.contenders import (
 )
 from stillframe.pipeline.engine import Feed
 from stillframe.pipeline.quality import FLOORS
+from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import ChangeMap, GateSettings
 from stillframe.reuse.from_onnx import fingerprint
 from stillframe.reuse.profile import Profile
@@ -120,6 +121,14 @@ def test_reuse_runs_with_the_profile_that_was_given(case: Case, row: dict[str, A
     assert tuned["exact_macs_share"] == row["exact_macs_share"]
     with pytest.raises(UsageError):
         measure(case, replace(CONDITIONS, profile=loose.model_copy(update={"fingerprint": "no"})))
+
+
+def test_reuse_leaves_out_frames_and_the_others_do_not(case: Case, row: dict[str, Any]) -> None:
+    third = measure(case, replace(CONDITIONS, cadence=Cadence(3)), memory=False)
+    assert (row["every"], third["every"], third["between"]) == (1, 3, "keep")
+    assert 0 < third["macs_share"] < 0.6 * row["macs_share"]
+    assert third["exact_macs_share"] == row["exact_macs_share"]
+    assert third["agreement"] <= row["agreement"]
 
 
 class Altered:
@@ -388,11 +397,13 @@ def test_options_reach_what_is_measured(measured: list[Any]) -> None:
     asked = measured[0]
     assert status(
         ["bench", "m", "--clip", "c", "--threads", "2", "--tolerance", "0.2", "--quick", "--crop",
-         "8x6+1+2", "--size", "544x960", "--gate", "margin=5", "--confidence", "0.1"]
+         "8x6+1+2", "--size", "544x960", "--gate", "margin=5", "--confidence", "0.1", "--every",
+         "3", "--between", "follow"]
     ) == 0  # fmt: skip
     ((case, conditions),) = asked
+    cadence = Cadence(3, "follow")
     assert case == Case("m", "c", 8, Crop(8, 6, 1, 2), (544, 960))
-    assert conditions == Conditions(2, 0.2, GateSettings(margin=5), confidence=0.1)
+    assert conditions == Conditions(2, 0.2, GateSettings(margin=5), confidence=0.1, cadence=cadence)
 
 
 def test_a_model_alone_runs_on_its_clips_of_the_table(measured: list[Any]) -> None:

@@ -61,9 +61,16 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
     first = rows[0]
     print(
         f"ms a frame: median (quartiles), {first['threads']} threads, tolerance"
-        f" {first['tolerance']}; x: against the faster of ONNX Runtime and OpenVINO;"
-        f" {first['machine']}"
+        f" {first['tolerance']}{_cadence(first)}; x: against the faster of ONNX Runtime and"
+        f" OpenVINO; {first['machine']}"
     )
+
+
+def _cadence(row: dict[str, Any]) -> str:
+    if row["every"] == 1:
+        return ""
+    follows = ", boxes followed in between" if row["between"] == "follow" else ""
+    return f", reuse computes one frame in {row['every']}{follows} (the clip counts, no median)"
 
 
 def _cell(value: float | None) -> str:
