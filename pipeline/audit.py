@@ -217,6 +217,8 @@ class Audit(Closing):
             return False
         if frame.corrupt or step.result.evidence.provenance == "computed":
             return False
+        if step.kind == "skipped":  # what the cadence loses no tolerance can give back
+            return False
         if time.monotonic() < self._next:
             return False
         near_s = self._every_s * (SOONER if self._steering.unsure else 1.0)

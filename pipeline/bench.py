@@ -209,7 +209,7 @@ def prepare(
     """Decode the frames, fix the model at their size, make every contender; closed at the end."""
     say = told or (lambda what, done, total: None)
     say("decoding", 0, 0)
-    images = decoded(case, conditions.warm_up, conditions.allow_sdist)
+    images, frame_s = decoded(case, conditions.warm_up, conditions.allow_sdist)
     model = zoo.load(
         case.model,
         input_size=case.size,
@@ -242,7 +242,7 @@ def prepare(
             stack.callback(contender.close)
             gate = ChangeGate(*model.size, row.gate(setting)) if row.gate else None
             paced = row.paced and setting.cadence.every > 1
-            beat = Cadenced(setting.cadence) if paced else None
+            beat = Cadenced(setting.cadence, frame_s) if paced else None
             lens = Lens() if paced and setting.cadence.follows else None
             entrants[row.name] = Entrant(row, contender, gate, beat, lens)
         yield Race(case, conditions, setting, model, images, entrants, skipped)

@@ -18,6 +18,7 @@ from stillframe.reuse.profile import Profile
 Image = NDArray[np.uint8]
 
 SAMPLE = "sample:"
+DEFAULT_RATE = 25  # frames a second, of what names none
 WARM_UP = 3  # frames that run first and are not timed
 MOST_BYTES = 1 << 30  # of decoded frames
 
@@ -88,8 +89,9 @@ class Conditions:
             raise UsageError(f"tolerance: expected 0 .. 100, got {self.tolerance}")
 
 
-def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> list[Image]:
-    """The first frames of the clip, cut to the crop, all of one size, at most MOST_BYTES of them.
+def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> tuple[list[Image], float]:
+    """The first frames of the clip, cut to the crop, all of one size, at most MOST_BYTES of them;
+    and seconds from one to the next.
 
     Raises SourceError when not even one is left to be timed.
     """
@@ -98,6 +100,7 @@ def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> list[Image]:
     images: list[Image] = []
     held = 0
     with open_source(case.clip, live=False) as source:
+        frame_s = float(1 / (source.info.rate or DEFAULT_RATE))
         for frame in islice(source, case.frames + warm_up):
             image = case.crop.of(frame.image) if case.crop else frame.image
             held += image.nbytes
@@ -109,4 +112,4 @@ def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> list[Image]:
             f"{case.clip}: expected more than the {warm_up} frames for warming up, "
             f"got {len(images)}"
         )
-    return images
+    return images, frame_s

@@ -82,7 +82,7 @@ def measure(
             **_memory(ready.entrants.get("reuse")),
             "unchanged_ms": _rounded(still_ms),
             **times,
-            **_gains(times),
+            **_gains(times, conditions.cadence.every > 1),
             "skipped": ready.skipped,
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,7 +97,7 @@ class _Agreements:
         self._ready = ready
         self._judges: dict[str, Agreement] = {}
         self._held: dict[int, Result] = {}
-        self._raw = TensorAgreement()
+        self._raw = None if ready.conditions.cadence.every > 1 else TensorAgreement()
 
     def add(self, index: int) -> None:
         """After a timed frame. Results are read anew from copies: outputs may be views."""
@@ -117,7 +117,7 @@ class _Agreements:
             compared[f"skip{skip}"] = self._held[skip]
         for name, result in compared.items():
             self._judges.setdefault(name, agreement_with(dense)).add(result, dense)
-        if "reuse" in entrants:
+        if "reuse" in entrants and self._raw is not None:
             ours, wanted = (_named(entrants[name].outputs) for name in ("reuse", "dense"))
             self._raw.add(ours, wanted)
 
@@ -131,7 +131,7 @@ class _Agreements:
         return {
             "agreement": value("reuse"),
             "agreement_kind": ours.kind if ours else None,
-            "closeness": _rounded(self._raw.value) if ours else None,
+            "closeness": _rounded(self._raw.value) if ours and self._raw else None,
             "agreement_floor": FLOORS[ours.kind] if ours else None,
             "score_shift": _rounded(boxes.mean_score_shift) if boxes else None,
             "boxes": boxes.true + boxes.missed if boxes else None,
@@ -160,8 +160,9 @@ def _times(entrants: Any, rows: Sequence[ContenderRow]) -> Row:
     return figures
 
 
-def _gains(times: Row) -> Row:
-    """Ratios to the faster baseline, in the median frame and over the whole clip; the cost of
+def _gains(times: Row, paced: bool) -> Row:
+    """Ratios to the faster baseline, in the median frame and over the whole clip; paced: reuse
+    leaves out frames, and its median may be one of these, which tells nothing; the cost of
     skipping, which is the faster baseline's shared among the frames; and what reuse adds to
     computing everything (0.05: five per cent more)."""
     figures: Row = {}
@@ -171,9 +172,9 @@ def _gains(times: Row) -> Row:
             best = min((each for each in known if each is not None), default=None)
             for name in ("dense", "exact", "reuse"):
                 ours = times.get(f"{prefix}{name}{end}")
-                figures[f"{prefix}{name}_gain{kind}"] = _rounded(
-                    best / ours if best and ours else None
-                )
+                tells = kind != "" or not (paced and name == "reuse")
+                gain = best / ours if best and ours and tells else None
+                figures[f"{prefix}{name}_gain{kind}"] = _rounded(gain)
             if kind == "":
                 for skip in SKIPS:
                     figures[f"{prefix}skip{skip}_ms"] = _rounded(best / skip if best else None)

@@ -14,17 +14,19 @@ from stillframe.reuse.cadence import Cadence
 
 
 class Cadenced:
-    """The state of one stream. Pictures are `Lens.grey`'s, None where nothing is followed."""
+    """The state of one stream. Pictures are `Lens.grey`'s, None where nothing is followed. frame_s:
+    from one frame to the next."""
 
-    def __init__(self, cadence: Cadence) -> None:
-        self._cadence = cadence
+    def __init__(self, cadence: Cadence, frame_s: float) -> None:
+        self._cadence, self._frame_s = cadence, frame_s
         self._follower = Follower()
         self._result: Result | None = None
         self._count = 0
 
     def passes(self) -> bool:
         """Whether the network leaves the next frame out."""
-        return self._result is not None and self._cadence.passes(self._count, 0.0)
+        since_s = (self._count + 1) * self._frame_s
+        return self._result is not None and self._cadence.passes(self._count, since_s)
 
     def computed(self, result: Result, grey: Grey | None) -> None:
         """What the network says about a frame that did not pass."""

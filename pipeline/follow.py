@@ -61,61 +61,75 @@ class Follower:
 
     def __init__(self) -> None:
         self._before: Grey | None = None
-        self._result: Result | None = None
+        self._result: Result | None = None  # boxes also where they are beyond the picture
+        self._went: NDArray[np.bool_] = np.empty(0, bool)
 
     def begin(self, result: Result, grey: Grey) -> None:
         """What the network says about the picture."""
         self._before, self._result = grey, result
+        self._went = np.zeros(len(result) if isinstance(result, Detections) else 0, bool)
 
     def carry(self, grey: Grey, shape: tuple[int, ...]) -> Result:
         """The result for the next picture of the stream; shape: of the frame, (H, W, …).
 
-        Only detections move, with their landmarks and masks; all else stays.
+        Only detections move, with their landmarks and masks; all else stays. Those that have left
+        the picture are not told, until they come back.
         """
         assert self._before is not None
         assert self._result is not None
         if isinstance(self._result, Detections) and len(self._result):
-            self._result = moved(self._result, self._before, grey, shape)
+            self._result, went = moved(self._result, self._before, grey, shape)
+            self._went |= went
         self._before = grey
-        return self._result
+        if not isinstance(self._result, Detections) or not self._went.any():
+            return self._result
+        return within(self._result, self._went, shape)
 
     def forget(self) -> None:
         self._before = self._result = None
 
 
-def moved(found: Detections, before: Grey, now: Grey, shape: tuple[int, ...]) -> Detections:
-    """Where the boxes of one picture are in the next one; those that have left it are gone."""
+def moved(
+    found: Detections, before: Grey, now: Grey, shape: tuple[int, ...]
+) -> tuple[Detections, NDArray[np.bool_]]:
+    """Where the boxes of one picture are in the next one, and which of them have moved."""
     height, width = shape[:2]
     scale = np.array((width / now.shape[1], height / now.shape[0]), np.float32)
     sides = (found.xyxy[:, 2:] - found.xyxy[:, :2]) / scale
     centres = (found.xyxy[:, 2:] + found.xyxy[:, :2]) / scale / 2
     shifts, zooms = follow(centres, sides, before, now)
-    if not shifts.any() and (zooms == 1).all():
-        return found
+    went = shifts.any(axis=1) | (zooms != 1)
+    if not went.any():
+        return found, went
     half = sides * zooms[:, None] / 2
     there = centres + shifts
-    limits = np.array((width, height, width, height), np.float32)
     boxes = np.hstack([there - half, there + half]) * np.tile(scale, 2)
-    boxes = np.clip(boxes, 0, limits).astype(np.float32)
-    stay = ((boxes[:, 2:] - boxes[:, :2]) >= LEAST_SIDE).all(1)
+    boxes = np.where(went[:, None], boxes, found.xyxy)
     points, masks = found.landmarks, found.masks
+    about, by = centres * scale, shifts * scale
     if points is not None:
-        about = (centres * scale)[:, None]
-        points = (points - about) * zooms[:, None, None] + about + (shifts * scale)[:, None]
-        points = points[stay].astype(np.float32)
+        along = (points - about[:, None]) * zooms[:, None, None] + (about + by)[:, None]
+        points = np.where(went[:, None, None], along, points).astype(np.float32)
     if masks is not None:
-        rows = np.flatnonzero(stay)
-        about = centres * scale
-        masks = np.array(
-            [_moved_mask(masks[k], about[k], shifts[k] * scale, zooms[k]) for k in rows], bool
-        ).reshape(len(rows), height, width)
+        masks = masks.copy()
+        for row in np.flatnonzero(went):
+            masks[row] = _moved_mask(masks[row], about[row], by[row], zooms[row])
+    return replace(found, xyxy=boxes.astype(np.float32), landmarks=points, masks=masks), went
+
+
+def within(found: Detections, went: NDArray[np.bool_], shape: tuple[int, ...]) -> Detections:
+    """Of the boxes that went elsewhere only what lies within the picture."""
+    height, width = shape[:2]
+    limits = np.array((width, height, width, height), np.float32)
+    boxes = np.where(went[:, None], np.clip(found.xyxy, 0, limits), found.xyxy)
+    there = ~went | ((boxes[:, 2:] - boxes[:, :2]) >= LEAST_SIDE).all(1)
     return replace(
         found,
-        xyxy=boxes[stay].astype(np.float32),
-        confidence=found.confidence[stay],
-        class_id=found.class_id[stay],
-        landmarks=points,
-        masks=masks,
+        xyxy=boxes[there].astype(np.float32),
+        confidence=found.confidence[there],
+        class_id=found.class_id[there],
+        landmarks=None if found.landmarks is None else found.landmarks[there],
+        masks=None if found.masks is None else found.masks[there],
     )
 
 
@@ -123,17 +137,23 @@ def follow(
     centres: Numbers, sides: Numbers, before: Grey, now: Grey
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Boxes (n, 2) in one grey picture -> how far each has moved in the next one (n, 2), and by how
-    much it has grown (n,). What cannot be followed stays."""
+    much it has grown (n,). What cannot be followed stays. Of a box only what the picture shows of
+    it tells where it goes."""
     shifts = np.zeros(centres.shape, np.float32)
     zooms = np.ones(len(centres), np.float32)
-    lively = np.flatnonzero(_lively(centres, sides, before, now))
+    limits = np.array(now.shape[::-1], np.float32)
+    low = np.clip(centres - sides / 2, 0, limits)
+    high = np.clip(centres + sides / 2, low, limits)
+    lively = np.flatnonzero(_lively(low, high, before, now))
     if not len(lively):
         return shifts, zooms
-    low, high = _around(centres[lively], sides[lively], now)
-    before, now = (each[low[1] : high[1], low[0] : high[0]] for each in (before, now))
-    steps = (np.arange(GRID, dtype=np.float32) + 0.5) / GRID - 0.5
-    offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(1, -1, 2)
-    start = centres[lively, None] - low + offsets * sides[lively, None]
+    low, high = low[lively], high[lively]
+    first = np.maximum(np.floor(low.min(axis=0)) - REACH, 0).astype(np.intp)
+    end = (np.ceil(high.max(axis=0)) + REACH).astype(np.intp)
+    before, now = (each[first[1] : end[1], first[0] : end[0]] for each in (before, now))
+    steps = (np.arange(GRID, dtype=np.float32) + 0.5) / GRID
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(1, -1, 2)
+    start = (low - first)[:, None] + grid * (high - low)[:, None]
     flat = np.ascontiguousarray(start, np.float32).reshape(-1, 1, 2)
     flow: Any = cv2.calcOpticalFlowPyrLK  # its types do not know that it may make the points
     there, seen, _ = flow(before, now, flat, None, winSize=WINDOW, maxLevel=LEVELS)
@@ -151,17 +171,6 @@ def follow(
     return shifts, zooms
 
 
-def _around(
-    centres: Numbers, sides: Numbers, picture: Grey
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(2,) (2,) corners of the part of a picture that the flow of the boxes may need."""
-    limits = np.array(picture.shape[::-1])
-    low = np.floor((centres - sides / 2).min(axis=0)) - REACH
-    high = np.ceil((centres + sides / 2).max(axis=0)) + REACH
-    low = np.clip(low, 0, limits - 1).astype(np.intp)
-    return low, np.clip(high, low + 1, limits).astype(np.intp)
-
-
 def _zoom(a: Numbers, b: Numbers) -> float:
     """How much further from their middle the points are: the median."""
     spread, spread_now = (np.linalg.norm(p - np.median(p, axis=0), axis=1) for p in (a, b))
@@ -171,17 +180,12 @@ def _zoom(a: Numbers, b: Numbers) -> float:
     return float(np.clip(np.median(spread_now[far] / spread[far]), 1 / MOST_ZOOM, MOST_ZOOM))
 
 
-def _lively(centres: Numbers, sides: Numbers, before: Grey, now: Grey) -> NDArray[np.bool_]:
-    """(n,) whether more than noise differs within each box."""
+def _lively(low: Numbers, high: Numbers, before: Grey, now: Grey) -> NDArray[np.bool_]:
+    """(n,) whether more than noise differs in the picture between those corners (n, 2)."""
     _, differs = cv2.threshold(cv2.absdiff(before, now), NOISE, 1, cv2.THRESH_BINARY)
     total = cv2.integral(differs)
-    limits = np.array(now.shape[::-1])
-    low = np.clip(np.floor(centres - sides / 2), 0, limits - 1).astype(np.intp)
-    high = np.clip(np.ceil(centres + sides / 2), low + 1, limits).astype(np.intp)
-    (left, top), (right, bottom) = low.T, high.T
-    within = (
-        total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
-    )  # fmt: skip
+    (left, top), (right, bottom) = np.floor(low).astype(np.intp).T, np.ceil(high).astype(np.intp).T
+    within = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
     return np.asarray(within > STILL * np.prod(high - low, axis=1))
 
 

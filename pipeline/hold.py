@@ -25,25 +25,28 @@ class Hold:
         self._seconds = seconds
         self._boxes: Boxes = np.empty((0, 4), np.float32)
         self._seen_s: NDArray[np.float64] = np.empty(0)
-        self._last_s = -math.inf
+        self._last_s = self._fresh_s = -math.inf
 
     def step(self, found: Boxes, time_s: float, *, fresh: bool) -> Boxes:
-        """(n, 4) boxes of a frame -> (m, 4), those to hide in it, the found ones first.
+        """(n, 4) boxes of a frame -> (m, 4), those to hide in it.
 
         fresh: the boxes are known to hold for this very frame; otherwise it was not looked at, and
-        they are those of an earlier frame, or where these were followed to: held ones go along.
+        they are those of an earlier frame, or where these were followed to: both places count,
+        since nobody knows whether it was the thing itself that was followed.
         """
         if time_s < self._last_s:  # the times began anew: nothing before them counts
-            self._boxes, self._seen_s = self._boxes[:0], self._seen_s[:0]
+            self._boxes, self._seen_s, self._fresh_s = self._boxes[:0], self._seen_s[:0], time_s
         self._last_s = time_s
         if fresh:
+            self._fresh_s = time_s
             lost = ~matched(self._boxes, found)
             lost &= time_s - self._seen_s <= self._seconds
             self._boxes = np.concatenate([found, self._boxes[lost]])
             self._seen_s = np.concatenate([np.full(len(found), time_s), self._seen_s[lost]])
-        else:
-            self._boxes = along(self._boxes, found)
-        return drifted(self._boxes, time_s - self._seen_s)
+        elsewhere = found[~(found[:, None] == self._boxes[None]).all(axis=2).any(axis=1)]
+        boxes = np.concatenate([elsewhere, self._boxes])
+        since_s = np.concatenate([np.full(len(elsewhere), self._fresh_s), self._seen_s])
+        return drifted(boxes, time_s - since_s)
 
 
 def matched(old: Boxes, new: Boxes) -> NDArray[np.bool_]:
@@ -55,15 +58,6 @@ def matched(old: Boxes, new: Boxes) -> NDArray[np.bool_]:
         found[row] = True
         overlaps[row] = overlaps[:, column] = 0
     return found
-
-
-def along(held: Boxes, found: Boxes) -> Boxes:
-    """The held boxes, each in the place of the found one that it overlaps most, where one does."""
-    if not len(held) or not len(found):
-        return held
-    overlaps = overlap(held, found)
-    same = overlaps.max(axis=1) >= SAME
-    return np.where(same[:, None], found[overlaps.argmax(axis=1)], held)
 
 
 def overlap(first: Boxes, second: Boxes) -> NDArray[np.float32]:

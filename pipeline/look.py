@@ -22,8 +22,8 @@ from stillframe.reuse.from_onnx import fingerprint
 
 LOOK_EVERY_ROWS = 16
 SURE_SHARE = 0.025
-SAMPLED = 16  # rows and columns, of which a cut is known
-CUT_LEVELS, CUT_SHARE = 32, 0.5
+SAMPLED = 16  # each of so many rows and columns tells of a cut
+CUT_LEVELS, CUT_SHARE, CUT_FACTOR = 20, 0.15, 3.0
 
 
 def surely_new(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
@@ -35,6 +35,27 @@ def surely_new(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
     apart = cv2.absdiff(image[::LOOK_EVERY_ROWS], gate.reference[::LOOK_EVERY_ROWS])
     levels = gate.settings.pixel * gate.settings.most_noise
     return int(np.count_nonzero(apart > levels)) > SURE_SHARE * apart.size
+
+
+class Cuts:
+    """Finds the first frame of another scene in a stream, by a few of its pixels: where many have
+    changed since the frame before, and several times as many as there. A dark scene that follows a
+    dark one passes."""
+
+    def __init__(self) -> None:
+        self._before: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
+        self._share = 0.0
+
+    def step(self, image: NDArray[np.uint8]) -> bool:
+        """Whether the next frame, (H, W, 3), begins another scene."""
+        down, across = (min(SAMPLED, side) for side in image.shape[:2])
+        sampled = np.ascontiguousarray(image[down // 2 :: down, across // 2 :: across])
+        before, self._before = self._before, sampled
+        if before.shape != sampled.shape:
+            return False
+        apart = cv2.absdiff(sampled, before) > CUT_LEVELS
+        last, self._share = self._share, int(np.count_nonzero(apart)) / apart.size
+        return self._share > max(CUT_SHARE, CUT_FACTOR * last)
 
 
 class Look:
@@ -61,8 +82,8 @@ class Look:
         self._since_s: float | None = None  # the oldest frame behind what may stand for later ones
         self._passed = 0  # frames since the last one that was computed
         self._computed_s = 0.0
-        self._sampled: NDArray[np.uint8] | None = None
         self._cadence = settings.cadence
+        self._cuts = Cuts()
         self._lens = Lens() if self._cadence.follows else None
 
     def close(self) -> None:
@@ -95,7 +116,7 @@ class Look:
         age_s = max(0.0, frame.time_s - since_s) if since_s is not None else 0.0
         young = held and age_s <= self.settings.age_limit_s
         carried: Kind | None = None
-        if held and self._passes(frame):
+        if held and young and self._passes(frame):
             carried = "skipped"
             self._passed += 1
         elif frame.corrupt and young:
@@ -116,7 +137,7 @@ class Look:
             else:  # the result will stand for all of this frame, so later ones compare with it
                 np.copyto(self._gate.reference, fitted)
         partial = held and self.incremental and change is not None and change.kind != "all"
-        self._begin_cadence(frame)
+        self._passed, self._computed_s = 0, frame.time_s
         if frame.corrupt:
             self.forget()
         elif not partial:
@@ -132,17 +153,11 @@ class Look:
         return replace(task, keeps=not frame.corrupt)
 
     def _passes(self, frame: Frame) -> bool:
-        """Whether the network leaves this frame out. A cut it does not."""
-        since_s = frame.time_s - self._computed_s
-        if not self._cadence.passes(self._passed, since_s) or self._sampled is None:
+        """Whether the network leaves this frame out. The first of another scene it does not."""
+        if self._cadence.every == 1:
             return False
-        apart = cv2.absdiff(np.ascontiguousarray(_sample(frame)), self._sampled)
-        return int(np.count_nonzero(apart > CUT_LEVELS)) <= CUT_SHARE * apart.size
-
-    def _begin_cadence(self, frame: Frame) -> None:
-        if self._cadence.every > 1:
-            self._passed, self._computed_s = 0, frame.time_s
-            self._sampled = np.ascontiguousarray(_sample(frame))
+        cut = not frame.corrupt and self._cuts.step(frame.image)
+        return not cut and self._cadence.passes(self._passed, frame.time_s - self._computed_s)
 
     def _grey(self, frame: Frame) -> Grey | None:
         """What boxes are followed on, where they are."""
@@ -180,9 +195,6 @@ class Look:
         if gate is not None:
             self._gate = ChangeGate(*self.model.size, gate)
         self._refresh = Refresh(self.model.size[0], self.settings.age_limit_s)
+        if self._lens is not None:
+            self._lens = Lens()
         self._shape = frame.image.shape
-
-
-def _sample(frame: Frame) -> NDArray[np.uint8]:
-    """A few pixels of the frame."""
-    return frame.image[SAMPLED // 2 :: SAMPLED, SAMPLED // 2 :: SAMPLED]

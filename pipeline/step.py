@@ -67,8 +67,9 @@ class Step:
     """One frame's result and what it took.
 
     kind: "computed" by the network; else the previous result, because the frame is "unchanged",
-    "corrupt" or was to be "skipped". changed: (H, W) uint8 at the model's size, the pixels treated
-    as new, valid until the next step; None when all or none of them are. active: their share, 0..1.
+    "corrupt" or was to be "skipped"; of these, boxes may have followed the picture. changed: (H, W)
+    uint8 at the model's size, the pixels treated as new, valid until the next step; None when all
+    or none of them are. active: their share, 0..1.
     spent_ms: milliseconds in each of PARTS that ran.
     """
 

@@ -129,14 +129,15 @@ def tune(
         plain = None if uniform is None else bench.outcome(uniform, seen)
         most_loss = search.fair_loss(bench.outcome(nothing, seen), plain)
         # what seemed best may have been so by chance: the cheapest that holds on other frames too
-        rungs = (each.setting for each in ladder(search.good))
+        rungs = (each.setting for each in ([] if stop() else ladder(search.good)))
         climbed = next((each for each in rungs if holds(each, most_loss)), None)
         found = held(search.found or search.best, most_loss)
         good = [each for each in (climbed, found, uniform) if each is not None]
         if not good:
             raise QualityError(_refusal(model.name, least, search))
         best = min(good, key=lambda each: bench.outcome(each, seen).cost)
-        best = replace(best, shares={name: _short(s) for name, s in best.shares.items()})
+        shares = {name: _short(share) for name, share in best.shares.items()}
+        best = replace(best, shares=shares, cadence=_timed(best.cadence, parts))
         profile = Profile(
             stillframe=stillframe.__version__,
             model=model.name,
@@ -144,7 +145,7 @@ def tune(
             share=_least(best),
             layers=dict(best.shares),
             gate=best.gate,
-            cadence=_timed(best.cadence, parts),
+            cadence=best.cadence,
             wanted=least,
             parts=tuple(_part(bench, each, best, uniform) for each in parts),
         )

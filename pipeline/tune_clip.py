@@ -253,7 +253,10 @@ class TuneBench:
         session, soft, costs = self._sessions[size], self._models[size], self._costs[size]
         session.reset()
         session.tolerance = Tolerance(SEED_SHARE, dict(setting.shares))
-        gate, beat = ChangeGate(*soft.size, setting.gate), Cadenced(setting.cadence)
+        gate, beat = (
+            ChangeGate(*soft.size, setting.gate),
+            Cadenced(setting.cadence, passage.frame_s),
+        )
         found: list[tuple[float, float]] = []
         network: Result | None = None
         for at in frames:

@@ -101,9 +101,10 @@ class Profile(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "all of it"
-            raise UsageError(
-                f"{name}: expected a profile from `stillframe tune`; {where}: {first['msg']}"
-            ) from None
+            wrong = f"{where}: {first['msg']}"
+        except UsageError as error:  # of the gate's settings or the cadence
+            wrong = str(error)
+        raise UsageError(f"{name}: expected a profile from `stillframe tune`; {wrong}")
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """In place of what was there: a reader never sees half of it. Raises OSError."""

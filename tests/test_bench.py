@@ -129,6 +129,10 @@ def test_reuse_leaves_out_frames_and_the_others_do_not(case: Case, row: dict[str
     assert 0 < third["macs_share"] < 0.6 * row["macs_share"]
     assert third["exact_macs_share"] == row["exact_macs_share"]
     assert third["agreement"] <= row["agreement"]
+    # the median frame is one that was left out, and what its outputs are is an earlier frame's
+    assert third["reuse_gain"] is third["whole_reuse_gain"] is third["closeness"] is None
+    assert third["reuse_gain_over_clip"] > 0
+    assert third["dense_gain"] is not None
 
 
 class Altered:
@@ -285,7 +289,8 @@ def test_everyone_is_first_as_often_and_follows_more_than_one_other(case: Case) 
 
 def test_frames_are_cut_and_counted(clip: Path) -> None:
     crop = Crop.parse("32x16+10+20")
-    images = decoded(Case("", str(clip), frames=4, crop=crop), warm_up=2)
+    images, frame_s = decoded(Case("", str(clip), frames=4, crop=crop), warm_up=2)
+    assert frame_s == pytest.approx(1 / 25)
     assert len(images) == 6
     for index, image in enumerate(images):
         np.testing.assert_array_equal(image, moving(index)[20:36, 10:42])
@@ -386,6 +391,17 @@ def test_what_the_table_names_but_cannot_be_had_is_passed_over(
     assert len(asked) == len(PAIRS)
     assert written(figures) == [row[:2] for i, row in enumerate(PAIRS) if i != 1]
     assert "was left out: not in the cache" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_profile_s_cadence_holds_no_longer_than_it_says(case: Case) -> None:
+    """The clip has 25 frames a second."""
+    works = []
+    for within_s in (0.03, 0.05, 0.1):
+        cadence = Cadence(3, "keep", within_s)
+        works.append(
+            measure(case, replace(CONDITIONS, cadence=cadence), memory=False)["macs_share"]
+        )
+    assert works[0] > works[1] > works[2] > 0
 
 
 def test_what_was_asked_for_by_name_and_cannot_be_had_is_a_fault(measured: list[Any]) -> None:

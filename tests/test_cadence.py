@@ -17,6 +17,7 @@ from stillframe.models.results import Detections, Mask
 from stillframe.pipeline.follow import Follower, Lens, follow, moved
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.hold import Hold, overlap
+from stillframe.pipeline.look import Cuts
 from stillframe.pipeline.runner import Runner, Settings, Step
 from stillframe.pipeline.stages import Analysis
 from stillframe.reuse.cadence import Cadence
@@ -84,6 +85,28 @@ def test_a_cut_is_not_skipped(model: Model) -> None:
     assert "".join(kinds(model, Settings(reuse="off", every=5), *frames)) == "cscss"
 
 
+def test_another_background_is_a_cut_and_a_moving_camera_is_not() -> None:
+    cuts, wide = Cuts(), np.repeat(texture(180, 900)[..., None], 3, axis=2)
+    pan = [wide[:, 8 * n : 8 * n + 320] for n in range(6)]
+    assert [cuts.step(image) for image in pan][2:] == [False] * 4
+    other = np.clip(wide[:, 500:820].astype(int) + 15, 0, 255).astype(np.uint8)
+    still = [cuts.step(pan[-1]), cuts.step(other), cuts.step(other)]
+    assert still == [False, True, False]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 6), (200, 7), (1, 5000)])
+def test_pictures_of_any_size_may_be_left_out(model: Model, size: tuple[int, int]) -> None:
+    image = np.repeat(texture(*size)[..., None], 3, axis=2)
+    frames = [frame(n, image) for n in range(3)]
+    settings = Settings(reuse="off", every=2, between="follow")
+    assert "".join(kinds(model, settings, *frames)) == "csc"
+
+
+def test_what_is_too_old_is_computed_whatever_the_cadence(model: Model) -> None:
+    frames = [frame(n, scene(n)) for n in range(8)]
+    assert "".join(kinds(model, Settings(every=100, max_age_s=0.25), *frames)) == "csscsscs"
+
+
 def test_frames_pass_no_longer_than_they_may(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera of fewer frames a second than the clip that the profile was tuned on."""
     tuned = profile(Cadence(4, "keep", 0.1))
@@ -127,8 +150,13 @@ def test_a_profile_keeps_its_cadence(tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text(old)
     assert Profile.read(tmp_path / "old.json").cadence == Cadence()
     (tmp_path / "bad.json").write_text(before.model_dump_json().replace("follow", "guess"))
-    with pytest.raises(UsageError, match="between"):
+    with pytest.raises(UsageError, match=r"bad\.json: expected a profile.*between"):
         Profile.read(tmp_path / "bad.json")
+    (tmp_path / "no.json").write_text(before.model_dump_json().replace('"every":4', '"every":0'))
+    with pytest.raises(
+        UsageError, match=r"no\.json: expected a profile.*every: expected 1 or more"
+    ):
+        Profile.read(tmp_path / "no.json")
 
 
 # --- following -----------------------------------------------------------------------------------
@@ -160,16 +188,18 @@ def test_only_boxes_in_which_something_moves_are_followed() -> None:
     now = before.copy()
     now[20:100, 20:100] = np.roll(before, 3, 1)[20:100, 20:100]
     found = detections((30, 30, 90, 90), (200, 100, 280, 180))
-    there = moved(found, before, now, (200, 300))
+    there, went = moved(found, before, now, (200, 300))
     assert np.abs(there.xyxy[0] - (33, 30, 93, 90)).max() < 0.3
     assert (there.xyxy[1] == found.xyxy[1]).all()
-    assert moved(found, before, before, (200, 300)) is found
+    assert went.tolist() == [True, False]
+    assert moved(found, before, before, (200, 300))[0] is found
 
 
 def test_what_cannot_be_followed_stays() -> None:
     found = detections((30, 30, 90, 90))
-    there = moved(found, texture(200, 300), texture(200, 300, seed=5), (200, 300))
+    there, went = moved(found, texture(200, 300), texture(200, 300, seed=5), (200, 300))
     assert (there.xyxy == found.xyxy).all()
+    assert not went.any()
 
 
 def test_landmarks_and_masks_go_along() -> None:
@@ -179,7 +209,7 @@ def test_landmarks_and_masks_go_along() -> None:
     mask[0, 150:200, 220:300] = True
     points = np.array([[(220, 150), (300, 200)]], np.float32)
     found = detections((200, 120, 320, 240), landmarks=points, masks=mask)
-    there = moved(found, before, now, (400, 600, 3))  # a frame of twice the size
+    there, _ = moved(found, before, now, (400, 600, 3))  # a frame of twice the size
     assert np.abs(there.xyxy - found.xyxy - np.array((-12, 8, -12, 8))).max() < 0.6
     assert there.landmarks is not None
     assert np.abs(there.landmarks - points - np.array((-12, 8))).max() < 0.6
@@ -201,6 +231,37 @@ def test_a_box_that_leaves_the_picture_is_gone() -> None:
     assert counts[0] == 2
     assert counts[-1] == 1
     assert lefts[-1] == pytest.approx(100 - 44, abs=1)
+
+
+def test_a_box_that_comes_back_is_whole_again() -> None:
+    """Half of it leaves the picture and returns; a still one beyond the border is left alone."""
+    follower = Follower()
+    wide = np.concatenate([texture(120, 200, 3), texture(120, 300)], axis=1)
+    at = 200  # the picture's left border in the wide scene
+
+    def picture(left: int) -> Image:
+        return np.ascontiguousarray(wide[:, left : left + 240])
+
+    follower.begin(detections((5, 40, 45, 80)), picture(at))
+    lefts = [at + step for step in (5, 10, 15, 20, 25, 20, 15, 10, 5, 0)]
+    told = [follower.carry(picture(left), (120, 240)) for left in lefts]
+    boxes = [each.xyxy[0] for each in told]  # type: ignore[union-attr]
+    assert boxes[4] == pytest.approx([0, 40, 20, 80], abs=1.5)
+    assert boxes[-1] == pytest.approx([5, 40, 45, 80], abs=2)
+
+
+def test_boxes_that_did_not_move_are_told_as_they_were() -> None:
+    before = texture(200, 300)
+    now = before.copy()
+    now[20:100, 20:100] = np.roll(before, 3, 1)[20:100, 20:100]
+    odd = [(150.0, 150.0, 150.0, 150.0), (299.5, 120.0, 300.0, 160.0), (280.0, 150.0, 340.0, 230.0)]
+    found = detections((30, 30, 90, 90), *odd)
+    follower = Follower()
+    follower.begin(found, before)
+    told = follower.carry(now, (200, 300))
+    assert isinstance(told, Detections)
+    assert (told.xyxy[1:] == found.xyxy[1:]).all()
+    assert told.xyxy[0, 0] == pytest.approx(33, abs=0.3)
 
 
 def test_other_results_are_kept() -> None:
@@ -272,14 +333,32 @@ def test_a_corrupt_frame_is_not_followed_on(model: Model) -> None:
     assert last.result.xyxy[0, 0] > first.result.xyxy[0, 0]
 
 
-def test_what_is_hidden_goes_along_and_still_grows() -> None:
+def test_what_is_hidden_is_hidden_where_it_was_and_where_it_went() -> None:
+    """What passes before a still face takes its box along; the face must not show."""
     hold = Hold(0.5)
     seen = np.array([(50, 50, 90, 90)], np.float32)
     hold.step(seen, 0.0, fresh=True)
-    there = hold.step(seen + 12, 0.1, fresh=False)
-    assert there[0] == pytest.approx([62 - 8, 62 - 8, 102 + 8, 102 + 8])
-    kept = hold.step(np.empty((0, 4), np.float32), 0.2, fresh=False)
-    assert kept[0] == pytest.approx([62 - 16, 62 - 16, 102 + 16, 102 + 16])
+    went, stayed = hold.step(seen + 60, 0.1, fresh=False)
+    assert went == pytest.approx([102, 102, 158, 158])
+    assert stayed == pytest.approx([42, 42, 98, 98])
+    assert len(hold.step(seen, 0.2, fresh=False)) == 1  # one place, not two
+    assert len(hold.step(np.empty((0, 4), np.float32), 0.3, fresh=False)) == 1
+
+
+def test_a_lost_neighbour_s_place_is_not_given_to_another() -> None:
+    hold = Hold(1.0)
+    one, other = np.array([(100, 100, 200, 200), (140, 100, 240, 200)], np.float32)[:, None]
+    hold.step(np.concatenate([one, other]), 0.0, fresh=True)
+    hold.step(one, 0.04, fresh=True)
+    assert hold.step(one, 0.08, fresh=False)[:, 2].max() >= 240
+    assert hold.step(one, 0.12, fresh=True)[:, 2].max() >= 240
+
+
+def test_what_is_told_when_times_begin_anew_is_hidden() -> None:
+    hold = Hold(1.0)
+    box = np.array([(100, 100, 200, 200)], np.float32)
+    hold.step(box, 5.0, fresh=True)
+    assert hold.step(box, 1.0, fresh=False) == pytest.approx(box)
 
 
 def test_a_gate_of_one_s_own_decides_which_frames_change(model: Model) -> None:

@@ -320,6 +320,7 @@ def _figures(
             name: value if value != float("inf") else None  # JSON has no infinity
             for name, value in asdict(replace(analysis.settings, profile=None)).items()
         },
+        "cadence": asdict(analysis.settings.cadence),
         "profile": None if tuned is None else tuned.model_dump(mode="json"),
         "stopped_by": None if signum is None else signals.name(signum),
         "dropped": source.dropped,

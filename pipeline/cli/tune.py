@@ -45,7 +45,8 @@ def tune(
     force: Annotated[bool, typer.Option("--force", help="Overwrite outputs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
-    """Find the tolerance of each layer, and the gate, that take the least time on your clips.
+    """Find the tolerance of each layer, the gate and the cadence that take the least time on your
+    clips.
 
     Tried on one part of the frames and judged on another. Ctrl-C ends the search and keeps the
     best so far.

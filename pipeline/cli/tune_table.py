@@ -53,9 +53,10 @@ class Tries:
         self._count += 1
         outcome = tried.outcome
         if self._file is not None:
-            gate = asdict(tried.setting.gate)
-            row = {"what": tried.what, **asdict(outcome), "gate": gate}
-            self._file.write(json.dumps(row | {"shares": dict(tried.setting.shares)}) + "\n")
+            setting = tried.setting
+            gate, cadence = asdict(setting.gate), asdict(setting.cadence)
+            row = {"what": tried.what, **asdict(outcome), "gate": gate, "cadence": cadence}
+            self._file.write(json.dumps(row | {"shares": dict(setting.shares)}) + "\n")
             self._file.flush()
         line = (
             f"{self._count} tried; now {tried.what}: cost {outcome.cost:.3f}, "
@@ -89,6 +90,10 @@ def print_parts(console: Console, tuned: Tuned) -> None:
             *_figures(part.uniform_cost, part.uniform_work, part.uniform_quality),
         )
     console.print(table)
+    cadence = tuned.profile.cadence
+    if cadence.every > 1:
+        how = "boxes follow the picture" if cadence.follows else "the last result stands"
+        console.print(f"of frames that change one in {cadence.every} is computed; else {how}")
     if tuned.gain is not None:
         console.print(f"{tuned.gain:.2f} times the speed of the best single tolerance is expected")
     if tuned.ended:
