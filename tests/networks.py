@@ -48,3 +48,22 @@ def negative(path: Path, height: int | str = "height", width: int | str = "width
     one = numpy_helper.from_array(np.array(1, np.float32), "one")
     nodes = [helper.make_node("Sub", ["one", "image"], ["painted"])]
     return _save(helper.make_graph(nodes, "negative", [picture], [painted], [one]), path)
+
+
+def deep(path: Path) -> Path:
+    """Six convolutions in a row, with a branch around two of them."""
+    draw = np.random.default_rng(2)
+    nodes, weights, last = [], [], "image"
+    for index in range(6):
+        shape = (8, 3 if index == 0 else 8, 3, 3)
+        values = draw.normal(0, 0.2, shape).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f"w{index}"))
+        name = f"c{index}"
+        nodes.append(helper.make_node("Conv", [last, f"w{index}"], [name], pads=[1, 1, 1, 1]))
+        last = name
+        if index == 4:
+            nodes.append(helper.make_node("Add", [name, "c2"], ["sum"]))
+            last = "sum"
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 24, 40])]
+    outputs = [helper.make_tensor_value_info("c5", TensorProto.FLOAT, [1, 8, 24, 40])]
+    return _save(helper.make_graph(nodes, "deep", inputs, outputs, weights), path)

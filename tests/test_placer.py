@@ -1,0 +1,123 @@
+"""A placer that watches a plan: what makes it change, and what it learns."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stillframe.errors import UsageError
+from stillframe.pipeline.competition import Competition
+from stillframe.pipeline.placement import Placer, Wish, plan
+from stillframe.pipeline.planner import (
+    Prediction,
+    Profile,
+    predict,
+)
+from tests.test_planner import ONE, TWO, WINDOWS, profile
+
+
+class Quiet(Competition):
+    def look(self) -> float:
+        return self.others
+
+
+def placer(monkeypatch: pytest.MonkeyPatch, prof: Profile, wish: Wish | None = None) -> Placer:
+    """A placer whose changes are noted and not carried out."""
+    made = Placer(prof, wish or Wish("latency"), WINDOWS, Quiet())
+    changes: list[Prediction] = []
+
+    def change(best: Prediction, why: str, now: float, now_s: float) -> None:
+        changes.append(best)
+        made.now, made.replans = best, made.replans + 1
+        made._hysteresis.changed(now, now_s)
+        made._say(f"re-planned: {best.candidate}; {why}")
+
+    monkeypatch.setattr(made, "_change", change)
+    return made
+
+
+def measured(placer: Placer, factor: float) -> Prediction:
+    return predict(placer.profile, placer.now.candidate).scaled(factor)
+
+
+def test_an_engine_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Made:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    class Look:
+        def use(self, engine: Made) -> None:
+            self.wanted = engine
+
+    class Analysis:
+        look = Look()
+
+    watch = placer(monkeypatch, profile())
+    analysis: Any = Analysis()
+    watch._give(analysis, Made("first"))
+    watch._give(analysis, Made("second"))  # nobody holds the first one any more
+    watch._built.append(Made("third"))
+    watch.close()
+    assert sorted(closed) == ["second", "third"]
+
+
+def test_it_changes_when_others_come_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = placer(monkeypatch, profile())
+    assert watch.now.candidate.infer == TWO
+    for second in range(5):
+        watch.compare(measured(watch, 1.0), float(second))
+    assert watch.replans == 0
+    watch.profile = replace(watch.profile, others=3.0)
+    for second in range(5, 10):
+        watch.compare(measured(watch, 1.0), float(second))
+    assert watch.replans == 1
+    assert watch.now.candidate.infer == ONE
+    assert "3.0 threads of others compete; latency takes" in watch.decisions[-1]
+    watch.profile = replace(watch.profile, others=0.0)
+    for second in range(20, 30):
+        watch.compare(measured(watch, 1.0), float(second))
+    assert watch.now.candidate.infer == TWO
+
+
+def test_a_static_plan_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = placer(monkeypatch, profile(), Wish("latency", replans=False))
+    watch.profile = replace(watch.profile, others=5.0)
+    for second in range(10):
+        watch.compare(measured(watch, 9.0), float(second))
+    assert watch.replans == 0
+
+
+def test_a_prediction_that_proves_false_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes elsewhere, once; there it stays, though the model still believes in the first."""
+    watch = placer(monkeypatch, profile())
+    first = watch.now.candidate
+    for second in range(60):
+        factor = 4.0 if watch.now.candidate.infer == first.infer else 1.0
+        watch.compare(measured(watch, factor), float(second))
+    assert watch.now.candidate.infer == ONE
+    assert watch.replans <= 3
+
+
+def test_a_machine_that_is_slower_in_all_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = placer(monkeypatch, profile())
+    for second in range(120):
+        watch.compare(measured(watch, 2.2), float(second))
+    assert watch.replans == 0
+
+
+def test_a_core_that_disappears_is_acted_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = placer(monkeypatch, profile(), Wish("throughput", replans=False))
+    watch.profile = replace(watch.profile, cores=(0,))
+    watch.compare(measured(watch, 1.0), 1.0, lost=frozenset({1}))
+    assert watch.replans == 1
+    assert "core 1 disappeared" in watch.decisions[-1]
+
+
+def test_nothing_that_can_run_it_is_an_error() -> None:
+    with pytest.raises(UsageError, match="nothing here can run the network"):
+        plan(profile(infer={}), Wish(), WINDOWS)
