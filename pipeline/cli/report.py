@@ -35,6 +35,7 @@ PARTS = {
     "gate": "find what changed",
     "infer": "run the network",
     "decode": "read its outputs",
+    "follow": "follow the boxes",
     "draw": "draw",
     "write": "write",
     "read": "read a frame",
