@@ -14,11 +14,13 @@ from rich.console import Console
 
 from stillframe.errors import UsageError
 from stillframe.pipeline import cli
+from stillframe.pipeline.cli import report
 from stillframe.pipeline.cli.report import Report, stage_table
 from stillframe.pipeline.meter import Meter
 from stillframe.pipeline.metrics import Tally
 from stillframe.pipeline.pipeline import Pipeline
 from stillframe.pipeline.stage import Stage
+from stillframe.pipeline.step import PARTS
 from stillframe.pipeline.telemetry import ProcessorShare, Served, Telemetry
 from tests import networks
 from tests.hostile import media
@@ -198,3 +200,7 @@ def test_run_writes_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert told["frames"] == 12
     assert cli.status(arguments) == 5
     assert "there is such a file" in capfd.readouterr().err
+
+
+def test_every_part_of_a_frame_s_way_has_a_name_in_the_table() -> None:
+    assert set(PARTS) <= set(report.PARTS)
