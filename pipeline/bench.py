@@ -88,8 +88,6 @@ class Entrant:
             if self.beat is not None:
                 self.beat.computed(self.result, grey)
             end = perf_counter()
-        elif self.beat is not None:
-            self.beat.unchanged(grey)
         if timed:
             network = grey_end - start + gate_end - fit_end + run_end - feed_end
             work = 0.0 if unchanged else self.contender.work

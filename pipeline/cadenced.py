@@ -3,8 +3,9 @@
     beat = Cadenced(cadence)
     if beat.passes():
         result = beat.passed(picture)
-    else: … beat.computed(result, picture), or beat.unchanged(picture)
+    else: … beat.computed(result, picture), unless nothing had changed
 
+After a frame without change none passes until one is computed: there is nothing to be told of it.
 `Look` and `Answers` do the same in two threads. Here frames come evenly, and none is a cut.
 """
 
@@ -31,12 +32,8 @@ class Cadenced:
     def computed(self, result: Result, grey: Grey | None) -> None:
         """What the network says about a frame that did not pass."""
         self._result, self._count = result, 0
-        self.unchanged(grey)
-
-    def unchanged(self, grey: Grey | None) -> None:
-        """A frame that did not pass either, but in which nothing had changed."""
-        if grey is not None and self._result is not None:
-            self._follower.begin(self._result, grey)
+        if grey is not None:
+            self._follower.begin(result, grey)
 
     def passed(self, grey: Grey | None, shape: tuple[int, ...]) -> Result:
         """The result of a frame that passes; shape: of the frame, (H, W, …)."""

@@ -153,7 +153,7 @@ class Look:
         return replace(task, keeps=not frame.corrupt)
 
     def _passes(self, frame: Frame) -> bool:
-        """Whether the network leaves this frame out. The first of another scene it does not."""
+        """Whether the network leaves this frame out. A cut that is seen it does not."""
         if self._cadence.every == 1:
             return False
         cut = not frame.corrupt and self._cuts.step(frame.image)

@@ -268,7 +268,6 @@ class TuneBench:
                 change = gate.step(passage.pictures[at])
                 if change.kind == "unchanged" and network is not None:
                     cost, work = costs.unchanged, 0.0
-                    beat.unchanged(grey)
                 else:
                     whole = change.kind == "all"
                     outputs, stats = session.step(

@@ -208,6 +208,8 @@ def test_frames_that_tell_nothing_and_near_ones_are_passed_over(model: Model) ->
             damaged: Step = replace(step, frame=replace(step.frame, corrupt=True))
             assert not audit.offer(damaged, runner.model)
             assert not audit.offer(whole, runner.model)  # it was computed whole by the run itself
+            left_out = replace(step, kind="skipped")  # no tolerance is at fault
+            assert not audit.offer(left_out, runner.model)
             taken = [n for n in range(1, 40) if audit.offer(at(step, n), runner.model)]
             assert taken == [1, 3, 5, 13, 21, 29, 37]  # sooner, until it is known to hold
             assert audit.offer(at(step, 2), runner.model)  # the clip begins again

@@ -17,7 +17,7 @@ from stillframe.models.results import Detections, Mask
 from stillframe.pipeline.follow import Follower, Lens, follow, moved
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.hold import Hold, overlap
-from stillframe.pipeline.look import Cuts
+from stillframe.pipeline.look import Cuts, Look
 from stillframe.pipeline.runner import Runner, Settings, Step
 from stillframe.pipeline.stages import Analysis
 from stillframe.reuse.cadence import Cadence
@@ -285,6 +285,16 @@ def test_small_grey_pictures_come_from_a_pool() -> None:
     assert lens.held_bytes == held
 
 
+def test_pictures_of_other_sizes_take_no_memory_for_good(model: Model) -> None:
+    look = Look(model, Settings(reuse="off", every=2, between="follow"))
+    held = []
+    for side in range(64, 84):
+        look.at(frame(0, np.zeros((side, side, 3), np.uint8)))
+        assert look._lens is not None
+        held.append(look._lens.held_bytes)
+    assert max(held) <= 83 * 83
+
+
 def play(model: Model, settings: Settings, images: list[Image], staged: bool) -> list[Step]:
     frames = [frame(n, image) for n, image in enumerate(images)]
     if not staged:
@@ -317,6 +327,17 @@ def test_skipped_frames_are_told_where_boxes_went(model: Model, staged: bool) ->
     assert steps[1].result.evidence.provenance == "reused"
     kept = play(model, Settings(every=3), images, staged)
     assert all((s.result.xyxy[0] == boxes[0]).all() for s in kept)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_where_nothing_changed_the_network_s_own_word_stands(model: Model, staged: bool) -> None:
+    """The picture moves on while frames pass, and back to what the network saw."""
+    images = [scene(shift) for shift in (0, 3, 6, 0, 3)]
+    steps = play(model, Settings(every=3, between="follow"), images, staged)
+    assert [s.kind[0] for s in steps] == list("cssuc")
+    boxes = [s.result.xyxy[0] for s in steps]  # type: ignore[union-attr]
+    assert boxes[2][0] > boxes[0][0] + 3
+    assert (boxes[3] == boxes[0]).all()
 
 
 def test_a_corrupt_frame_is_not_followed_on(model: Model) -> None:

@@ -406,6 +406,22 @@ def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
     assert len(set(profile.layers.values())) == 1
 
 
+def test_a_pace_that_does_not_hold_on_other_frames_is_not_taken(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = TuneBench.outcome
+
+    def lucky(bench: TuneBench, setting: Setting, over: Any) -> Outcome:
+        fails = setting.cadence.every > 2 and any(each.role != "search" for each in over)
+        quality = 0.5 if fails else 0.99
+        return replace(outcome(bench, setting, over), quality=quality, steady=quality, loss=0.1)
+
+    monkeypatch.setattr(TuneBench, "outcome", lucky)
+    profile = tune(model, [CLIP], wanted=0.9, frames=20).profile
+    assert profile.cadence.every == 2
+    assert {part.quality for part in profile.parts} == {0.99}
+
+
 def test_a_profile_says_how_long_frames_may_pass(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
