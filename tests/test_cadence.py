@@ -1,5 +1,6 @@
 """Which frames the network leaves out, what they are told, and boxes that follow the picture."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,8 @@ from stillframe.errors import UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask
+from stillframe.pipeline.cli import status
+from stillframe.pipeline.cli.filter import _settings as filter_settings
 from stillframe.pipeline.follow import Follower, Lens, follow, moved
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.hold import Hold, overlap
@@ -24,6 +27,7 @@ from stillframe.reuse.cadence import Cadence
 from stillframe.reuse.change import GateSettings
 from stillframe.reuse.profile import Profile
 from tests import networks
+from tests.hostile import media
 
 RATE = 10
 Image = NDArray[np.uint8]
@@ -386,3 +390,15 @@ def test_a_gate_of_one_s_own_decides_which_frames_change(model: Model) -> None:
     frames = [frame(n, scene(n)) for n in range(5)]
     settings = Settings(every=2, gating=GateSettings(pixel=8))
     assert "".join(kinds(model, settings, *frames)) == "csucs"  # two pixels are within its limits
+
+
+def test_options_of_commands_reach_the_run(tmp_path: Path) -> None:
+    network = networks.brightness(tmp_path / "brightness.onnx")
+    clip = media.clip(tmp_path / "a.mp4", 8)
+    summary = tmp_path / "s.json"
+    options = ["--model", str(network), "--confidence", "0", "--every", "3", "--between", "follow"]
+    assert status(["run", str(clip), *options, "-q", "--summary-json", str(summary)]) == 0
+    told = json.loads(summary.read_text())
+    assert told["cadence"] == {"every": 3, "between": "follow", "within_s": None}
+    found = filter_settings("frame", None, 3, "follow", 1, 0.1, None, None)
+    assert found.cadence == Cadence(3, "follow")

@@ -164,7 +164,7 @@ def test_commands_share_the_library_s_defaults() -> None:
         for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
         if name in ("run", "filter")
     }
-    for option in ("reuse", "tolerance", "max_age", "every", "threads"):
+    for option in ("reuse", "tolerance", "max_age", "every", "between", "threads"):
         assert defaults["run"][option] == defaults["filter"][option]
         library = inspect.signature(Filter).parameters
         assert (
