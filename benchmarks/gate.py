@@ -35,8 +35,8 @@ from stillframe.models.results import Result
 from stillframe.pipeline.engine import OnnxRuntimeEngine
 from stillframe.pipeline.quality import agreement_with
 from stillframe.pipeline.source import open_source
-from stillframe.reuse.change import ChangeGate, GateSettings
-from stillframe.reuse.kernels.gate import PATCH_SHARE, SIDE
+from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
+from stillframe.reuse.kernels.change_gate import PATCH_SHARE, SIDE
 
 Bytes = NDArray[np.uint8]
 

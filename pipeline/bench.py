@@ -31,7 +31,7 @@ from stillframe.pipeline.contenders import (
     UnavailableError,
 )
 from stillframe.pipeline.follow import Lens
-from stillframe.reuse.change import ChangeGate
+from stillframe.reuse.gate.change_gate import ChangeGate
 
 Told = Callable[[str, int, int], None]  # what is going on, frames done, frames in all
 

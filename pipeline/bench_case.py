@@ -12,7 +12,7 @@ from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
 from stillframe.pipeline.source import open_source
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import GateSettings
+from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.profile import Profile
 
 Image = NDArray[np.uint8]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from stillframe.pipeline.engine import Feed, OnnxRuntimeEngine, ReuseEngine
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import ChangeMap, GateSettings
-from stillframe.reuse.memory import MemoryReport
+from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
+from stillframe.reuse.plan.memory_report import MemoryReport
 from stillframe.reuse.profile import Profile
 
 Outputs = Sequence[NDArray[Any]]

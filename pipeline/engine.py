@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stillframe.closing import Closing
 from stillframe.errors import ModelError
-from stillframe.reuse.change import ChangeMap
+from stillframe.reuse.gate.change_gate import ChangeMap
 
 if TYPE_CHECKING:
     from stillframe.reuse.profile import Profile

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from stillframe.models.model import Model
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.heatmap import Heat, HeatMeter
-from stillframe.reuse.change import ChangeGate, GateSettings
-from stillframe.reuse.graph import ISLAND, Graph, Node
-from stillframe.reuse.kernels import table as t
-from stillframe.reuse.lifetimes import described
-from stillframe.reuse.memory import MemoryReport
-from stillframe.reuse.plan import IslandStep, Plan
+from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
+from stillframe.reuse.ir.graph import ISLAND, Graph, Node
+from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.memory.liveness import described
+from stillframe.reuse.plan.memory_report import MemoryReport
+from stillframe.reuse.plan.plan import IslandStep, Plan
 from stillframe.reuse.session import ReuseSession
 
 Gate = Literal["adaptive", "exact"]

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.reuse.graph import ISLAND, Node
-from stillframe.reuse.ops import OPS
-from stillframe.reuse.plan import Plan
-from stillframe.reuse.windows import Window
+from stillframe.reuse.ir.graph import ISLAND, Node
+from stillframe.reuse.ir.ops import OPS
+from stillframe.reuse.ir.windows import Window
+from stillframe.reuse.plan.plan import Plan
 
 Shares = NDArray[np.float32]
 Image = NDArray[np.uint8]

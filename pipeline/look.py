@@ -17,8 +17,8 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.refresh import Refresh
 from stillframe.pipeline.settings import MODES, Settings
 from stillframe.pipeline.step import Kind, Task, Watch
-from stillframe.reuse.change import ChangeGate, ChangeMap
-from stillframe.reuse.from_onnx import fingerprint
+from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
 
 LOOK_EVERY_ROWS = 16
 SURE_SHARE = 0.025

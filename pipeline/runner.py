@@ -22,7 +22,7 @@ from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.look import Look, surely_new
 from stillframe.pipeline.settings import MODES, TOLERANCE, Mode, Reuse, Settings
 from stillframe.pipeline.step import KINDS, PARTS, Kind, Step, Task, Watch
-from stillframe.reuse.change import ChangeMap
+from stillframe.reuse.gate.change_gate import ChangeMap
 
 __all__ = [
     "KINDS",

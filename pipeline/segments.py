@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import shape_inference
 
 from stillframe.pipeline.engine import Device, Feed, island_providers
-from stillframe.reuse.change import ChangeMap
+from stillframe.reuse.gate.change_gate import ChangeMap
 
 MOST_BOUNDARY = 6  # tensors that cross
 UNEVEN = 0.2  # how far from a half the head's share of the work may be

@@ -8,7 +8,7 @@ from typing import Literal
 from stillframe.errors import UsageError
 from stillframe.pipeline.engine import Device, Engine, OnnxRuntimeEngine, ReuseEngine
 from stillframe.reuse.cadence import Between, Cadence
-from stillframe.reuse.change import GateSettings
+from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.profile import Profile
 
 Reuse = Literal["off", "frame", "layer", "exact"]

@@ -12,7 +12,7 @@ from stillframe.models.results import Result
 from stillframe.pipeline.engine import Engine
 from stillframe.pipeline.follow import Grey
 from stillframe.pipeline.frame import Frame
-from stillframe.reuse.change import ChangeMap
+from stillframe.reuse.gate.change_gate import ChangeMap
 
 Kind = Literal["computed", "unchanged", "corrupt", "skipped"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -34,7 +34,7 @@ from stillframe.pipeline.source import open_source
 from stillframe.pipeline.sweep_equal import equal_compute
 from stillframe.pipeline.sweep_players import ANCHOR, Played, Player, PlayerRow, anchor
 from stillframe.pipeline.sweep_truth import of_known, true_boxes
-from stillframe.reuse.from_onnx import fingerprint
+from stillframe.reuse.frontend.onnx_loader import fingerprint
 
 FORMAT = 1
 HEAT = 5  # players beside the dense one; each holds a network in memory

@@ -16,8 +16,8 @@ from stillframe.models.results import Result
 from stillframe.pipeline.engine import ReuseEngine
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.runner import Runner, Settings, Step
-from stillframe.reuse.change import GateSettings
-from stillframe.reuse.kernels import table as t
+from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.profile import Profile
 
 Family = Literal["dense", "exact", "reuse", "gate", "profile", "both", "frame", "every", "tracked"]

@@ -23,8 +23,8 @@ from stillframe.pipeline.tune_clip import (
 )
 from stillframe.pipeline.tune_search import CLOSER, Search, Stopped, Try, ladder
 from stillframe.reuse.cadence import Between, Cadence
-from stillframe.reuse.change import GateSettings
-from stillframe.reuse.from_onnx import fingerprint
+from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.profile import Part, Profile
 
 FRAMES = 160

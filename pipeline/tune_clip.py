@@ -26,9 +26,9 @@ from stillframe.pipeline.quality_boxes import soft_loss
 from stillframe.pipeline.source import open_source
 from stillframe.pipeline.tune_cost import Costs, computed, measure, with_surroundings
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import ChangeGate, GateSettings
+from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
+from stillframe.reuse.plan.tolerance import Tolerance
 from stillframe.reuse.session import ReuseSession
-from stillframe.reuse.tolerance import Tolerance
 
 AROUND = (0.6, 0.8, 1.0, 1.2, 1.4)  # parts of the confidence at which boxes agree steadily
 SOFTER = 0.5  # boxes from that part of the confidence on count for the loss, so that it is smooth

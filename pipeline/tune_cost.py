@@ -16,8 +16,8 @@ from stillframe.models.model import Model
 from stillframe.models.results import Result
 from stillframe.pipeline.follow import Follower, Grey, Lens
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import ChangeGate
-from stillframe.reuse.kernels import table as t
+from stillframe.reuse.gate.change_gate import ChangeGate
+from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.session import ReuseSession
 
 Numbers = NDArray[np.float64]

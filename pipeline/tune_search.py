@@ -22,7 +22,7 @@ from itertools import pairwise
 
 from stillframe.pipeline.tune_clip import Outcome, Setting
 from stillframe.reuse.cadence import Between, Cadence
-from stillframe.reuse.change import RANGES, GateSettings
+from stillframe.reuse.gate.change_gate import RANGES, GateSettings
 
 Evaluate = Callable[[Setting], Outcome]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from stillframe.pipeline.explain import GLOBAL, Explanation, Row
-from stillframe.reuse.graph import ISLAND
+from stillframe.reuse.ir.graph import ISLAND
 
 PAYS = 1.1  # times faster, below which the gain is not worth having
 MOVING = 0.5  # share of the picture that is new

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillframe.errors import UsageError
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import GateSettings
-from stillframe.reuse.tolerance import Tolerance
+from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.plan.tolerance import Tolerance
 
 RULE = 2
 """Counts up whenever the same shares would mean something else; older profiles are then refused."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.reuse.arena import place
-from stillframe.reuse.graph import ISLAND, Graph, Node
-from stillframe.reuse.lifetimes import Lifetimes
-from stillframe.reuse.ops import OPS
-from stillframe.reuse.storage import Storage
+from stillframe.reuse.ir.graph import ISLAND, Graph, Node
+from stillframe.reuse.ir.ops import OPS
+from stillframe.reuse.memory.arena import place
+from stillframe.reuse.memory.buffers import Storage
+from stillframe.reuse.memory.liveness import Lifetimes
 
 Flags = NDArray[np.bool_]
 Position = tuple[int, int]

@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 
-from stillframe.reuse import oracle
-from stillframe.reuse.engine import Engine
-from stillframe.reuse.plan import compile_plan
-from stillframe.reuse.workers import Workers
+from stillframe.reuse.ir import interpreter
+from stillframe.reuse.plan.plan import compile_plan
+from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.workers import Workers
 from tests.random_graphs import random_graph
 from tests.test_engine import KEEP_ALL, bits, clip, drop_any, poison
 
@@ -37,7 +37,7 @@ def fault(seed: int, pools: list[Workers], wide: bool) -> str | None:
     for number, feeds in enumerate(clip(graph, seed, FRAMES)):
         dense.step(feeds, dense=True)
         # normalised vectors, which only wide ones have, leave nothing but rounding errors
-        expected = oracle.run(graph, feeds) if number == 0 and not wide else {}
+        expected = interpreter.run(graph, feeds) if number == 0 and not wide else {}
         for budget, plan, engine in zip((*BUDGETS, dropping), plans, engines, strict=True):
             if number:
                 poison(plan)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stillframe.reuse.graph import ISLAND, Act, Array, Graph, Node, Port, Shape
-from stillframe.reuse.ops import OPS
+from stillframe.reuse.ir.graph import ISLAND, Act, Array, Graph, Node, Port, Shape
+from stillframe.reuse.ir.ops import OPS
 
 RELU = Act("relu")
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from stillframe.reuse import resizing
-from stillframe.reuse.graph import ISLAND, Act, Array, Graph, Node, Port, Shape
-from stillframe.reuse.ops import OPS
+from stillframe.reuse.frontend import resize_indices
+from stillframe.reuse.ir.graph import ISLAND, Act, Array, Graph, Node, Port, Shape
+from stillframe.reuse.ir.ops import OPS
 
 ACTS = (
     *(Act(kind) for kind in ("relu", "sigmoid", "tanh", "hardswish", "silu", "mish", "gelu")),
@@ -228,12 +228,12 @@ def pad(build: Builder) -> bool:
 def resize(build: Builder) -> bool:
     name = build.tensor()
     mode = build.pick(("nearest", "linear"))
-    coordinates = build.pick(tuple(resizing.COORDINATES))
-    rounding = build.pick(tuple(resizing.ROUNDING))
+    coordinates = build.pick(tuple(resize_indices.COORDINATES))
+    rounding = build.pick(tuple(resize_indices.ROUNDING))
     attrs = {}
     for key, length in zip(("rows", "cols"), build.shapes[name][:2], strict=True):
         out = build.pick((length, 2 * length, 2 * length, max(length // 2, 1), length + 3))
-        attrs[key] = resizing.source(
+        attrs[key] = resize_indices.source(
             length, out, out / length, mode=mode, coordinates=coordinates, rounding=rounding
         )
     return build.add("Resize", [name], **attrs)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillframe.reuse import arena
-from stillframe.reuse.arena import Placement, Request, lower_bound, place
+from stillframe.reuse.memory import arena
+from stillframe.reuse.memory.arena import Placement, Request, lower_bound, place
 
 UNIT = 64
 

@@ -23,7 +23,7 @@ from stillframe.pipeline.quality import BoxAgreement, TensorAgreement, agreement
 from stillframe.pipeline.runner import Runner, Settings
 from stillframe.pipeline.stages import without_pixels
 from stillframe.pipeline.step import Step
-from stillframe.reuse.tolerance import Tolerance
+from stillframe.reuse.plan.tolerance import Tolerance
 from tests.test_session import net
 
 

@@ -34,8 +34,8 @@ from stillframe.pipeline.contenders import (
 from stillframe.pipeline.engine import Feed
 from stillframe.pipeline.quality import FLOORS
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import ChangeMap, GateSettings
-from stillframe.reuse.from_onnx import fingerprint
+from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
 from stillframe.reuse.profile import Profile
 from tests.answers import painting
 from tests.hostile import media

@@ -24,7 +24,7 @@ from stillframe.pipeline.look import Cuts, Look
 from stillframe.pipeline.runner import Runner, Settings, Step
 from stillframe.pipeline.stages import Analysis
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import GateSettings
+from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.profile import Profile
 from tests import networks
 from tests.hostile import media

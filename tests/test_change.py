@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillframe.errors import UsageError
-from stillframe.reuse.change import TURN, ChangeGate, ChangeMap, GateSettings
-from stillframe.reuse.kernels.gate import BLOCK, PATCH_SHARE, SIDE
-from stillframe.reuse.noise import LAG, NoiseMeter
+from stillframe.reuse.gate.change_gate import TURN, ChangeGate, ChangeMap, GateSettings
+from stillframe.reuse.gate.noise import LAG, NoiseMeter
+from stillframe.reuse.kernels.change_gate import BLOCK, PATCH_SHARE, SIDE
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillframe.reuse.arena import place
-from stillframe.reuse.demand import UnforeseenError, demand, turned
-from stillframe.reuse.graph import Graph
-from stillframe.reuse.keeping import choose_kept, kept
-from stillframe.reuse.lifetimes import naive_bytes
-from stillframe.reuse.notebook import Notebook
-from stillframe.reuse.storage import lay_out
-from stillframe.reuse.windows import Span, Window, same, span
+from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.ir.graph import Graph
+from stillframe.reuse.ir.windows import Span, Window, same, span
+from stillframe.reuse.memory.arena import place
+from stillframe.reuse.memory.buffers import lay_out
+from stillframe.reuse.memory.liveness import naive_bytes
+from stillframe.reuse.memory.planner import choose_kept, kept
+from stillframe.reuse.memory.required_regions import UnforeseenError, demand, turned
 from tests.nets import Net
 
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stillframe.reuse.dominance import (
+from stillframe.reuse.ir.graph import ISLAND, Graph
+from stillframe.reuse.ir.windows import Span, Window
+from stillframe.reuse.memory.mask_implication import (
     Masks,
     everything,
     identity,
@@ -19,8 +21,6 @@ from stillframe.reuse.dominance import (
     through,
     within,
 )
-from stillframe.reuse.graph import ISLAND, Graph
-from stillframe.reuse.windows import Span, Window
 from tests.frames import by_definition, by_window
 from tests.nets import Net, random_net
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.reuse import oracle
-from stillframe.reuse.engine import Engine
-from stillframe.reuse.from_onnx import compile_graph
-from stillframe.reuse.graph import ISLAND, Graph
-from stillframe.reuse.kernels import table as t
-from stillframe.reuse.notebook import Notebook
-from stillframe.reuse.ops import OPS
-from stillframe.reuse.plan import Plan, compile_plan
-from stillframe.reuse.storage import lay_out, region_tensors
-from stillframe.reuse.tolerance import Tolerance
-from stillframe.reuse.workers import Workers
+from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.frontend.onnx_loader import compile_graph
+from stillframe.reuse.ir import interpreter
+from stillframe.reuse.ir.graph import ISLAND, Graph
+from stillframe.reuse.ir.ops import OPS
+from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.memory.buffers import lay_out, region_tensors
+from stillframe.reuse.plan.plan import Plan, compile_plan
+from stillframe.reuse.plan.tolerance import Tolerance
+from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.workers import Workers
 from tests.graph_cases import CASES, Case
 from tests.random_graphs import random_graph
 
@@ -132,7 +132,7 @@ def test_a_dense_step_agrees_with_plain_numpy(seed: int, workers: Workers) -> No
     engine = Engine(compile_plan(graph), workers)
     feeds = next(clip(graph, seed, 1))
     engine.step(feeds)
-    expected = oracle.run(graph, feeds)
+    expected = interpreter.run(graph, feeds)
     for port in graph.outputs:
         got = engine.output(port.name).reshape(expected[port.name].shape)
         scale = max(1.0, float(np.nanmax(np.abs(expected[port.name]))))
@@ -186,7 +186,7 @@ def test_the_engine_agrees_with_the_oracle_and_reuses_exactly(case: Case, worker
                 value.reshape(-1)[seed::97] += seed
         engine.step(feeds)
         dense.step(feeds, dense=True)
-        expected = oracle.run(graph, feeds)
+        expected = interpreter.run(graph, feeds)
         for port in graph.outputs:
             got = engine.output(port.name)
             assert np.array_equal(got, dense.output(port.name), equal_nan=True)

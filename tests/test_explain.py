@@ -22,7 +22,7 @@ from stillframe.pipeline.explain import Explanation, Row, Totals, explain
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.heatmap import HeatMeter, draw
 from stillframe.pipeline.verdict import judge
-from stillframe.reuse.kernels import table as t
+from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.session import ReuseSession
 
 SIDE = 64

@@ -10,10 +10,10 @@ from onnx import helper, numpy_helper
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
-from stillframe.reuse import oracle
-from stillframe.reuse.from_onnx import compile_graph, declared_ports, import_model
-from stillframe.reuse.graph import ISLAND, Graph, Node, Port
-from stillframe.reuse.ops import OPS
+from stillframe.reuse.frontend.onnx_loader import compile_graph, declared_ports, import_model
+from stillframe.reuse.ir import interpreter
+from stillframe.reuse.ir.graph import ISLAND, Graph, Node, Port
+from stillframe.reuse.ir.ops import OPS
 from tests.graph_cases import CASES, Array, Case, Step, X, ints, model, number, w
 
 
@@ -36,7 +36,7 @@ def assert_same(
     for island in islands(graph):
         assert island.inputs == tuple(port.name for port in island.attrs["reads"])
         assert island.outputs == tuple(port.name for port in island.attrs["writes"])
-    found = oracle.run(graph, feeds)
+    found = interpreter.run(graph, feeds)
     assert list(found) == list(expected)
     for name, array in expected.items():
         assert found[name].shape == array.shape

@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from stillframe.reuse import halo
-from stillframe.reuse.arena import place
-from stillframe.reuse.dominance import reads
-from stillframe.reuse.graph import ISLAND, Graph
-from stillframe.reuse.halo import choose_transients
-from stillframe.reuse.lifetimes import analyse, reasons
-from stillframe.reuse.storage import lay_out
+from stillframe.reuse.ir.graph import ISLAND, Graph
+from stillframe.reuse.memory import rematerialize
+from stillframe.reuse.memory.arena import place
+from stillframe.reuse.memory.buffers import lay_out
+from stillframe.reuse.memory.liveness import analyse, reasons
+from stillframe.reuse.memory.mask_implication import reads
+from stillframe.reuse.memory.rematerialize import choose_transients
 from tests.frames import Video
 from tests.nets import Net, random_net
 from tests.test_lifetimes import copied_out, writable
@@ -114,11 +114,11 @@ def test_a_dropped_tensor_does_not_cut_off_and_the_growth_is_counted() -> None:
         analyse(graph, {"a"}, recomputed={"a"})
 
 
-def model_of(graph: Graph, cutoffs: frozenset[str], share: float = 0.1) -> halo._Model:
+def model_of(graph: Graph, cutoffs: frozenset[str], share: float = 0.1) -> rematerialize._Model:
     storage = lay_out(graph)
     seen = [[] if node.op == ISLAND else reads(node, graph) for node in graph.nodes]
     forced = reasons(graph, cutoffs, storage=storage)
-    return halo._Model(graph, storage, cutoffs, frozenset(), share, forced, seen)
+    return rematerialize._Model(graph, storage, cutoffs, frozenset(), share, forced, seen)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_the_estimate_is_at_least_the_work_of_its_rectangle(seed: int) -> None:
         video.step()
         video.step(changed)
         done = sum(
-            video.computed[node.output] * halo.work_per_position(node, graph, windows)
+            video.computed[node.output] * rematerialize.work_per_position(node, graph, windows)
             for node, windows in zip(graph.nodes, model.seen, strict=True)
             if node.op != ISLAND
         )

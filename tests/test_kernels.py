@@ -17,9 +17,10 @@ import pytest
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from stillframe.reuse.graph import Act
-from stillframe.reuse.kernels import conv, gate
-from stillframe.reuse.kernels import table as t
+from stillframe.reuse.ir.graph import Act
+from stillframe.reuse.ir.reference import ACTS
+from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import change_gate, conv
 from stillframe.reuse.kernels.activation import ACTIVATIONS
 from stillframe.reuse.kernels.jit import Native
 from stillframe.reuse.kernels.microkernel import (
@@ -29,8 +30,7 @@ from stillframe.reuse.kernels.microkernel import (
     emit_store,
     vector_lanes,
 )
-from stillframe.reuse.packing import pack_panels
-from stillframe.reuse.reference import ACTS
+from stillframe.reuse.plan.packing import pack_panels
 
 F32, I64 = ir.FloatType(), ir.IntType(64)
 Floats = NDArray[np.float32]
@@ -289,7 +289,7 @@ def test_a_gate_kernel_is_the_same_uncompiled(name: str, width: int) -> None:
     compiled = [make(rng, width) for make in GATE[name]]
     plain = [np.copy(argument) for argument in compiled]
     before = [np.copy(argument) for argument in compiled]
-    kernel: Any = getattr(gate, name)
+    kernel: Any = getattr(change_gate, name)
     assert kernel(*compiled) == kernel.py_func(*plain)
     for one, other in zip(compiled, plain, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -82,7 +82,7 @@ def test_one_file_of_the_engine_reads_onnx_and_one_compiles() -> None:
     engine = {path: text for path, text in texts.items() if path.parts[0] == "reuse"}
     reads = {str(path) for path, text in engine.items() if ONNX.search(text)}
     compiles = {str(path) for path, text in engine.items() if "njit" in text}
-    assert reads == {"reuse/from_onnx.py"}
+    assert reads == {"reuse/frontend/onnx_loader.py"}
     assert compiles == {"reuse/kernels/jit.py"}
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from stillframe.reuse import oracle, partition
-from stillframe.reuse.from_onnx import compile_graph
-from stillframe.reuse.graph import ISLAND
+from stillframe.reuse.frontend import partition
+from stillframe.reuse.frontend.onnx_loader import compile_graph
+from stillframe.reuse.ir import interpreter
+from stillframe.reuse.ir.graph import ISLAND
 from tests.graph_cases import Array, Step, ints, model, w
 
 Shape = tuple[int, ...]
@@ -107,7 +108,7 @@ def test_random_models_give_onnxruntime_s_answer(
     session = onnxruntime.InferenceSession(built, options, providers=["CPUExecutionProvider"])
     expected: dict[str, Array] = dict(zip(outputs, session.run(outputs, {"x": x}), strict=True))
     graph = compile_graph(built)
-    found = oracle.run(graph, {"x": x})
+    found = interpreter.run(graph, {"x": x})
     for name, array in expected.items():
         assert found[name].shape == array.shape
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4)

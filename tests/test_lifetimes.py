@@ -6,10 +6,10 @@ from collections.abc import Set as AbstractSet
 
 import pytest
 
-from stillframe.reuse.arena import place
-from stillframe.reuse.graph import ISLAND, Graph
-from stillframe.reuse.lifetimes import KINDS, analyse, free_cutoffs, naive_bytes
-from stillframe.reuse.storage import lay_out, region_tensors
+from stillframe.reuse.ir.graph import ISLAND, Graph
+from stillframe.reuse.memory.arena import place
+from stillframe.reuse.memory.buffers import lay_out, region_tensors
+from stillframe.reuse.memory.liveness import KINDS, analyse, free_cutoffs, naive_bytes
 from tests.frames import Video
 from tests.nets import Net, random_net
 

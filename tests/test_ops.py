@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from stillframe.reuse import reference
-from stillframe.reuse.from_onnx import compile_graph
-from stillframe.reuse.graph import ISLAND, Graph, Node, Shape
-from stillframe.reuse.ops import OPS
-from stillframe.reuse.windows import Span, Window, pad_source
+from stillframe.reuse.frontend.onnx_loader import compile_graph
+from stillframe.reuse.ir import reference
+from stillframe.reuse.ir.graph import ISLAND, Graph, Node, Shape
+from stillframe.reuse.ir.ops import OPS
+from stillframe.reuse.ir.windows import Span, Window, pad_source
 from tests.graph_cases import CASES, Case
 from tests.random_graphs import random_graph
 

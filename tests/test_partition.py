@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stillframe.reuse.partition import CALL_US, Piece, Step, joined, partition
+from stillframe.reuse.frontend.partition import CALL_US, Piece, Step, joined, partition
 
 LARGE = 100_000.0
 """Work in microseconds that is worth any hand-over of these tests."""

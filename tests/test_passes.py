@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillframe.reuse import folding, fusion, oracle, passes, resizing, spelling, tidying
-from stillframe.reuse.graph import Act, Array, Graph, Node, Shape
-from stillframe.reuse.ops import OPS
-from stillframe.reuse.rewriting import Pass
+from stillframe.reuse.frontend import resize_indices
+from stillframe.reuse.ir import interpreter
+from stillframe.reuse.ir.graph import Act, Array, Graph, Node, Shape
+from stillframe.reuse.ir.ops import OPS
+from stillframe.reuse.passes import canonicalize, fold, fuse, optimize, recognize_activations
+from stillframe.reuse.passes.rewriter import Pass
 from tests.graph_cases import w
 from tests.random_graphs import port, random_graph
 
@@ -120,7 +122,9 @@ def copy(source: str, output: str, depth: int = 3) -> Line:
 
 
 SAME_ROWS = {
-    key: resizing.source(size, size, 1.0, mode="linear", coordinates="half_pixel", rounding="floor")
+    key: resize_indices.source(
+        size, size, 1.0, mode="linear", coordinates="half_pixel", rounding="floor"
+    )
     for key, size in (("rows", 9), ("cols", 11))
 }
 FOCUS = [cut("x", f"s{i}{j}", (i, j, 0), (4, 6, 3), (2, 2, 1)) for i in range(2) for j in range(2)]
@@ -144,33 +148,33 @@ class Row:
 ROWS = (
     Row(
         "a sum of constants",
-        tidying.compute_constants,
+        canonicalize.compute_constants,
         [binary("add", w(1, 1, 3), w(9, 11, 1), "c"), binary("add", "x", "c", "y")],
         "Binary",
     ),
-    Row("of the frame", tidying.compute_constants, [unary("x", "y", "relu")]),
+    Row("of the frame", canonicalize.compute_constants, [unary("x", "y", "relu")]),
     Row(
         "between two nodes",
-        tidying.drop_copies,
+        canonicalize.drop_copies,
         [unary("x", "a", "relu"), copy("a", "b"), unary("b", "y", "tanh")],
         "Unary Unary",
     ),
     Row(
         "before the output",
-        tidying.drop_copies,
+        canonicalize.drop_copies,
         [unary("x", "a", "relu"), copy("a", "y")],
         "Unary",
     ),
-    Row("from input to output", tidying.drop_copies, [copy("x", "y")]),
+    Row("from input to output", canonicalize.drop_copies, [copy("x", "y")]),
     Row(
         "of an output",
-        tidying.drop_copies,
+        canonicalize.drop_copies,
         [unary("x", "a", "relu"), copy("a", "y")],
         outputs=("y", "a"),
     ),
     Row(
         "all kinds of copies",
-        tidying.drop_copies,
+        canonicalize.drop_copies,
         [
             unary("x", "a", "relu"),
             pad("a", "b", 0, 0, 0, 0),
@@ -186,7 +190,7 @@ ROWS = (
     ),
     Row(
         "what only looks like a copy",
-        tidying.drop_copies,
+        canonicalize.drop_copies,
         [
             affine("x", "a", 1, 0, act=RELU),
             cut("a", "b", (1, 0, 0), (8, 11, 3)),
@@ -195,91 +199,91 @@ ROWS = (
     ),
     Row(
         "the whole picture",
-        tidying.simplify_pools,
+        canonicalize.simplify_pools,
         [pool("AveragePool", "x", "y", (9, 11), stride=(2, 2))],
         "GlobalPool",
     ),
     Row(
         "one position",
-        tidying.simplify_pools,
+        canonicalize.simplify_pools,
         [pool("MaxPool", "x", "y", (1, 1), stride=(2, 3))],
         "Slice",
     ),
     Row(
         "a padded picture",
-        tidying.simplify_pools,
+        canonicalize.simplify_pools,
         [pool("AveragePool", "x", "y", (9, 11), stride=(9, 11), pad=(1, 0, 0, 0))],
     ),
     Row(
         "rows, then columns",
-        tidying.merge_slices,
+        canonicalize.merge_slices,
         [
             cut("x", "a", (1, 0, 1), (4, 11, 2), (2, 1, 1)),
             cut("a", "y", (1, 2, 0), (2, 3, 1), (2, 3, 1)),
         ],
         "Slice",
     ),
-    Row("only one", tidying.merge_slices, [copy("x", "y")]),
+    Row("only one", canonicalize.merge_slices, [copy("x", "y")]),
     Row(
         "of channels",
-        tidying.merge_concats,
+        canonicalize.merge_concats,
         [concat("a", "x", "x"), unary("x", "r", "relu"), concat("y", "r", "a", "x")],
         "Unary Concat",
     ),
     Row(
         "read twice",
-        tidying.merge_concats,
+        canonicalize.merge_concats,
         [concat("a", "x", "x"), concat("y", "a", "x")],
         outputs=("y", "a"),
     ),
     Row(
         "along different axes",
-        tidying.merge_concats,
+        canonicalize.merge_concats,
         [concat("a", "x", "x", axis=0), concat("y", "a", "a", axis=2)],
     ),
     Row(
         "in SpaceToDepth's order",
-        tidying.focus_to_depth,
+        canonicalize.focus_to_depth,
         [*FOCUS, concat("y", "s00", "s01", "s10", "s11")],
         "SpaceToDepth",
         {"x": (8, 12, 3)},
     ),
     Row(
         "in Focus's order",
-        tidying.focus_to_depth,
+        canonicalize.focus_to_depth,
         [*FOCUS, concat("c", "s00", "s10", "s01", "s11"), conv("c", "y", 12, 5, size=3)],
         "SpaceToDepth Conv",
         {"x": (8, 12, 3)},
     ),
     Row(
         "in a third order",
-        tidying.focus_to_depth,
+        canonicalize.focus_to_depth,
         [*FOCUS, concat("c", "s10", "s00", "s01", "s11"), conv("c", "y", 12, 5, size=3)],
         "SpaceToDepth Conv",
         {"x": (8, 12, 3)},
     ),
     Row(
         "in another order, read by no Conv",
-        tidying.focus_to_depth,
+        canonicalize.focus_to_depth,
         [*FOCUS, concat("y", "s00", "s10", "s01", "s11")],
         None,
         {"x": (8, 12, 3)},
     ),
     Row(
         "with one start twice",
-        tidying.focus_to_depth,
+        canonicalize.focus_to_depth,
         [*FOCUS, concat("y", "s00", "s01", "s10", "s10")],
         None,
         {"x": (8, 12, 3)},
     ),
-    Row("max", tidying.bounds_to_clip, [binary("max", number(0.5), "x", "y")], "Unary"),
-    Row("min", tidying.bounds_to_clip, [binary("min", "x", number(-0.2), "y")], "Unary"),
-    Row("of two tensors", tidying.bounds_to_clip, [binary("min", "x", "x", "y")]),
-    Row("by channel", tidying.bounds_to_clip, [binary("min", "x", w(1, 1, 3), "y")]),
+    Row("max", canonicalize.bounds_to_clip, [binary("max", number(0.5), "x", "y")], "Unary"),
+    Row("min", canonicalize.bounds_to_clip, [binary("min", "x", number(-0.2), "y")], "Unary"),
+    Row("of two tensors", canonicalize.bounds_to_clip, [binary("min", "x", "x", "y")]),
+    Row("by channel", canonicalize.bounds_to_clip, [binary("min", "x", w(1, 1, 3), "y")]),
     *(
         Row(
             f"{first} {second}",
-            tidying.merge_clips,
+            canonicalize.merge_clips,
             [unary("x", "a", "clip", *first), unary("a", "y", "clip", *second)],
             "Unary",
         )
@@ -291,26 +295,26 @@ ROWS = (
     ),
     Row(
         "relu, then min",
-        tidying.merge_clips,
+        canonicalize.merge_clips,
         [unary("x", "a", "relu"), unary("a", "y", "clip", -inf, 0.5)],
         "Unary",
     ),
     Row(
         "read twice",
-        tidying.merge_clips,
+        canonicalize.merge_clips,
         [unary("x", "a", "relu"), unary("a", "b", "clip", -1, 1), binary("mul", "a", "b", "y")],
     ),
-    Row("clip", tidying.simplify_acts, [unary("x", "y", "clip", 0, inf)], "Unary"),
+    Row("clip", canonicalize.simplify_acts, [unary("x", "y", "clip", 0, inf)], "Unary"),
     Row(
         "prelu of one slope",
-        tidying.simplify_acts,
+        canonicalize.simplify_acts,
         [("Unary", ["x", np.full(3, 0.2, np.float32)], "y", {"act": Act("prelu")})],
         "Unary",
     ),
-    Row("clip to 6", tidying.simplify_acts, [unary("x", "y", "clip", 0, 6)]),
+    Row("clip to 6", canonicalize.simplify_acts, [unary("x", "y", "clip", 0, 6)]),
     Row(
         "zeros into Convs",
-        folding.pad_into_kernel,
+        fold.pad_into_kernel,
         [
             pad("x", "p", 1, 0, 2, 1),
             conv("p", "a", size=3),
@@ -321,41 +325,41 @@ ROWS = (
     ),
     Row(
         "zeros into AveragePool",
-        folding.pad_into_kernel,
+        fold.pad_into_kernel,
         [pad("x", "p", 1, 0, 2, 1), pool("AveragePool", "p", "y", (3, 2), stride=(2, 2))],
         "AveragePool",
     ),
     Row(
         "next to nothing into MaxPool",
-        folding.pad_into_kernel,
+        fold.pad_into_kernel,
         [pad("x", "p", 1, 0, 2, 1, value=-inf), pool("MaxPool", "p", "y", (3, 2))],
         "MaxPool",
     ),
     Row(
         "zeros into MaxPool of a relu",
-        folding.pad_into_kernel,
+        fold.pad_into_kernel,
         [unary("x", "r", "relu"), pad("r", "p", 1, 0, 2, 1), pool("MaxPool", "p", "y", (3, 2))],
         "Unary MaxPool",
     ),
     Row(
         "zeros into MaxPool of anything",
-        folding.pad_into_kernel,
+        fold.pad_into_kernel,
         [pad("x", "p", 1, 0, 2, 1), pool("MaxPool", "p", "y", (3, 2))],
     ),
     Row(
         "ones",
-        folding.pad_into_kernel,
+        fold.pad_into_kernel,
         [pad("x", "p", 1, 0, 2, 1, value=1), conv("p", "y", size=3)],
     ),
     Row(
         "edges",
-        folding.pad_into_kernel,
+        fold.pad_into_kernel,
         [pad("x", "p", 1, 0, 2, 1, mode="edge"), conv("p", "y", size=3)],
     ),
     *(
         Row(
             f"{kind}, constant {'left' if left else 'right'}",
-            folding.constants_to_affine,
+            fold.constants_to_affine,
             [binary(kind, w(1, 1, 3), "x", "y") if left else binary(kind, "x", w(1, 1, 3), "y")],
             "Affine",
         )
@@ -371,40 +375,40 @@ ROWS = (
     ),
     Row(
         "neg",
-        folding.constants_to_affine,
+        fold.constants_to_affine,
         [unary("x", "y", "neg")],
         "Affine",
     ),
-    Row("1 / x", folding.constants_to_affine, [binary("div", w(1, 1, 3), "x", "y")]),
-    Row("by position", folding.constants_to_affine, [binary("mul", "x", w(9, 11, 1), "y")]),
+    Row("1 / x", fold.constants_to_affine, [binary("div", w(1, 1, 3), "x", "y")]),
+    Row("by position", fold.constants_to_affine, [binary("mul", "x", w(9, 11, 1), "y")]),
     Row(
         "that widens",
-        folding.constants_to_affine,
+        fold.constants_to_affine,
         [binary("mul", "x", w(1, 1, 3), "y")],
         None,
         {"x": (9, 11, 1)},
     ),
-    Row("max", folding.constants_to_affine, [binary("max", "x", w(1, 1, 3), "y")]),
+    Row("max", fold.constants_to_affine, [binary("max", "x", w(1, 1, 3), "y")]),
     Row(
         "two",
-        folding.merge_affines,
+        fold.merge_affines,
         [affine("x", "a", w(3), 2), affine("a", "y", -3, w(3), act=RELU)],
         "Affine",
     ),
     Row(
         "with an act between",
-        folding.merge_affines,
+        fold.merge_affines,
         [affine("x", "a", w(3), 2, act=RELU), affine("a", "y", -3, w(3))],
     ),
     Row(
         "read twice",
-        folding.merge_affines,
+        fold.merge_affines,
         [affine("x", "a", w(3), 2), affine("a", "b", -3, w(3)), binary("mul", "a", "b", "y")],
     ),
     *(
         Row(
             f"over {name}",
-            folding.affine_before_moves,
+            fold.affine_before_moves,
             [conv("x", "c", 3, 8), *moves, affine("m", "y", w(depth), 1, depth, act)],
             f"Conv {after}",
         )
@@ -416,7 +420,7 @@ ROWS = (
     ),
     Row(
         "over Concat",
-        folding.affine_before_moves,
+        fold.affine_before_moves,
         [
             conv("x", "a", 3, 2),
             conv("x", "b", 3, 3),
@@ -427,33 +431,33 @@ ROWS = (
     ),
     Row(
         "over a Slice of channels",
-        folding.affine_before_moves,
+        fold.affine_before_moves,
         [conv("x", "c"), cut("c", "m", (0, 0, 1), (9, 11, 2)), affine("m", "y", 2, 1, 2)],
     ),
     Row(
         "over a Concat of something else",
-        folding.affine_before_moves,
+        fold.affine_before_moves,
         [conv("x", "a"), concat("m", "a", "x"), affine("m", "y", 2, 1, 6)],
     ),
     Row(
         "behind",
-        folding.affine_into_conv,
+        fold.affine_into_conv,
         [conv("x", "c", 3, 5, size=3), affine("c", "y", w(5), w(5), 5, RELU)],
         "Conv",
     ),
     Row(
         "behind an act",
-        folding.affine_into_conv,
+        fold.affine_into_conv,
         [conv("x", "c", act=RELU), affine("c", "y", 2, 1)],
     ),
     Row(
         "behind, read twice",
-        folding.affine_into_conv,
+        fold.affine_into_conv,
         [conv("x", "c"), affine("c", "a", 2, 1), binary("mul", "a", "c", "y")],
     ),
     Row(
         "in front of Convs",
-        folding.affine_out_of_conv,
+        fold.affine_out_of_conv,
         [
             affine("x", "a", w(3), w(3)),
             conv("a", "b", 3, 5),
@@ -465,53 +469,53 @@ ROWS = (
     ),
     Row(
         "a factor in front of padding",
-        folding.affine_out_of_conv,
+        fold.affine_out_of_conv,
         [affine("x", "a", w(3), 0), conv("a", "y", size=3)],
         "Conv",
     ),
     Row(
         "in front of groups",
-        folding.affine_out_of_conv,
+        fold.affine_out_of_conv,
         [affine("x", "a", w(6), w(6), 6), conv("a", "y", 6, 4, group=2)],
         "Conv",
         {"x": (9, 11, 6)},
     ),
     Row(
         "a shift in front of padding",
-        folding.affine_out_of_conv,
+        fold.affine_out_of_conv,
         [affine("x", "a", w(3), w(3)), conv("a", "y", size=3)],
     ),
     Row(
         "in front of something else as well",
-        folding.affine_out_of_conv,
+        fold.affine_out_of_conv,
         [affine("x", "a", w(3), w(3)), conv("a", "b"), binary("mul", "a", "b", "y")],
     ),
     Row(
         "1 × 1, then 3 × 3",
-        folding.join_convs,
+        fold.join_convs,
         [conv("x", "c", 3, 7, pad=(0,) * 4), conv("c", "y", 7, 2, size=3, pad=(0,) * 4)],
         "Conv",
     ),
     Row(
         "3 × 3 with stride, then 1 × 1 with act",
-        folding.join_convs,
+        fold.join_convs,
         [conv("x", "c", 3, 7, size=3, stride=(2, 2)), conv("c", "y", 7, 2, act=RELU)],
         "Conv",
     ),
     Row(
         "a bottleneck, where one Conv were more work",
-        folding.join_convs,
+        fold.join_convs,
         [conv("x", "c", 3, 1), conv("c", "y", 1, 9)],
     ),
     Row(
         "a bias in front of padding",
-        folding.join_convs,
+        fold.join_convs,
         [conv("x", "c", 3, 7), conv("c", "y", 7, 2, size=3)],
     ),
     *(
         Row(
             f"over {name}",
-            fusion.act_before_moves,
+            fuse.act_before_moves,
             [conv("x", "c", 3, 8), move, ("Unary", ["m", *slope], "y", {"act": act})],
             f"Conv Unary {move[0]}",
         )
@@ -524,7 +528,7 @@ ROWS = (
     ),
     Row(
         "over Concat, prelu",
-        fusion.act_before_moves,
+        fuse.act_before_moves,
         [
             conv("x", "a", 3, 2),
             conv("x", "b", 3, 3),
@@ -535,41 +539,41 @@ ROWS = (
     ),
     Row(
         "over a Concat of something else",
-        fusion.act_before_moves,
+        fuse.act_before_moves,
         [conv("x", "a"), concat("m", "a", "x"), unary("m", "y", "relu")],
     ),
     Row(
         "of a Conv",
-        fusion.act_into_producer,
+        fuse.act_into_producer,
         [conv("x", "c"), ("Unary", ["c", w(3)], "y", {"act": Act("prelu")})],
         "Conv",
     ),
     Row(
         "of a sum",
-        fusion.act_into_producer,
+        fuse.act_into_producer,
         [binary("add", "x", w(9, 11, 1), "a"), unary("a", "y", "relu")],
         "Binary",
     ),
     Row(
         "of an act",
-        fusion.act_into_producer,
+        fuse.act_into_producer,
         [conv("x", "c", act=RELU), unary("c", "y", "tanh")],
     ),
     Row(
         "read twice",
-        fusion.act_into_producer,
+        fuse.act_into_producer,
         [conv("x", "c"), unary("c", "a", "tanh"), binary("mul", "a", "c", "y")],
     ),
     Row(
         "of few channels",
-        fusion.split_groups,
+        fuse.split_groups,
         [conv("x", "y", 6, 4, size=3, group=2, act=RELU)],
         "Conv",
         {"x": (9, 11, 6)},
     ),
     Row(
         "of many channels",
-        fusion.split_groups,
+        fuse.split_groups,
         [
             (
                 "Conv",
@@ -583,100 +587,100 @@ ROWS = (
     ),
     Row(
         "depthwise",
-        fusion.split_groups,
+        fuse.split_groups,
         [conv("x", "y", 6, 6, size=3, group=6)],
         None,
         {"x": (9, 11, 6)},
     ),
     Row(
         "a multiple of depthwise, of many channels",
-        fusion.split_groups,
+        fuse.split_groups,
         [conv("x", "y", 65, 130, group=65)],
         None,
         {"x": (3, 2, 65)},
     ),
     Row(
         "the later of two Convs",
-        fusion.add_into_conv,
+        fuse.add_into_conv,
         [conv("x", "a"), conv("x", "b"), binary("add", "a", "b", "y", RELU)],
         "Conv Conv",
     ),
     Row(
         "behind an act",
-        fusion.add_into_conv,
+        fuse.add_into_conv,
         [conv("x", "a", act=RELU), binary("add", "x", "a", "y")],
         "Conv",
     ),
     Row(
         "with prelu inside",
-        fusion.add_into_conv,
+        fuse.add_into_conv,
         [conv("x", "a", 3, 3, w(3), act=Act("prelu")), binary("add", "x", "a", "y")],
         "Conv",
     ),
     Row(
         "between two acts",
-        fusion.add_into_conv,
+        fuse.add_into_conv,
         [conv("x", "a", act=RELU), binary("add", "x", "a", "y", RELU)],
     ),
     Row(
         "of a gate",
-        fusion.add_into_conv,
+        fuse.add_into_conv,
         [mean("x", "g"), conv("x", "a"), binary("add", "g", "a", "y")],
     ),
-    Row("of itself", fusion.add_into_conv, [conv("x", "a"), binary("add", "a", "a", "y")]),
+    Row("of itself", fuse.add_into_conv, [conv("x", "a"), binary("add", "a", "a", "y")]),
     Row(
         "SiLU",
-        spelling.spelled_products,
+        recognize_activations.spelled_products,
         [unary("x", "s", "sigmoid"), binary("mul", "s", "x", "y", RELU)],
         "Unary Affine",
     ),
     Row(
         "a sigmoid that is read twice",
-        spelling.spelled_products,
+        recognize_activations.spelled_products,
         [unary("x", "s", "sigmoid"), binary("mul", "s", "x", "y")],
         "Unary Unary",
         outputs=("y", "s"),
     ),
     Row(
         "hardsigmoid with another slope",
-        spelling.spelled_products,
+        recognize_activations.spelled_products,
         [unary("x", "s", "hardsigmoid", 0.2, 0.5), binary("mul", "s", "x", "y")],
     ),
     Row(
         "a sigmoid plus one",
-        spelling.spelled_products,
+        recognize_activations.spelled_products,
         [unary("x", "s", "sigmoid"), affine("s", "a", 1, 1), binary("mul", "a", "x", "y")],
     ),
     Row(
         "relu1",
-        spelling.spelled_products,
+        recognize_activations.spelled_products,
         [affine("x", "a", 1, 3), unary("a", "c", "clip", 0, 1), binary("mul", "c", "x", "y")],
     ),
     Row(
         "erf of too much",
-        spelling.spelled_products,
+        recognize_activations.spelled_products,
         [unary("x", "e", "erf"), affine("e", "a", 0.5, 0.5), binary("mul", "x", "a", "y")],
     ),
     Row(
         "hardsigmoid",
-        spelling.spelled_clips,
+        recognize_activations.spelled_clips,
         [affine("x", "a", 1, 3), unary("a", "c", "clip", 0, 6), affine("c", "y", 1 / 6, 0)],
         "Unary",
     ),
     Row(
         "a clip from below 0",
-        spelling.spelled_clips,
+        recognize_activations.spelled_clips,
         [affine("x", "a", 1, 3), unary("a", "c", "clip", -1, 6), affine("c", "y", 1 / 6, 0)],
     ),
     Row(
         "a gate and its skip",
-        spelling.gate_with_skip,
+        recognize_activations.gate_with_skip,
         [mean("x", "g"), binary("mul", "g", "x", "m"), binary("add", "x", "m", "y", RELU)],
         "GlobalPool Affine Binary",
     ),
     Row(
         "a picture for a gate",
-        spelling.gate_with_skip,
+        recognize_activations.gate_with_skip,
         [unary("x", "g", "relu"), binary("mul", "g", "x", "m"), binary("add", "x", "m", "y")],
     ),
 )
@@ -685,7 +689,7 @@ ROWS = (
 def run(graph: Graph) -> dict[str, Array]:
     rng = np.random.default_rng(5)
     feeds = {p.name: rng.normal(size=p.shape).astype(np.float32) for p in graph.inputs}
-    return oracle.run(graph, feeds)
+    return interpreter.run(graph, feeds)
 
 
 def assert_same(before: Graph, after: Graph, tolerance: float) -> None:
@@ -713,7 +717,7 @@ def test_a_pass_changes_the_operators_and_not_the_answer(row: Row) -> None:
 
 
 def test_every_pass_has_a_row_where_it_acts_and_one_where_it_does_not() -> None:
-    for change in passes.PASSES:
+    for change in optimize.PASSES:
         kinds = {row.after is None for row in ROWS if row.change is change}
         assert kinds == {True, False}, change.__name__
 
@@ -721,9 +725,9 @@ def test_every_pass_has_a_row_where_it_acts_and_one_where_it_does_not() -> None:
 @pytest.mark.parametrize("seed", range(150))
 def test_optimised_random_networks_give_the_same_answer(seed: int) -> None:
     before = random_graph(seed)
-    after = passes.optimize(before)
+    after = optimize.optimize(before)
     assert_same(before, after, 2e-5)
-    assert passes.optimize(after) is after
+    assert optimize.optimize(after) is after
 
 
 def test_a_fault_names_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -731,16 +735,16 @@ def test_a_fault_names_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         """Leaves the first node out."""
         return replace(graph, nodes=graph.nodes[1:]) if len(graph.nodes) > 1 else graph
 
-    monkeypatch.setattr(passes, "PASSES", (lose_a_node,))
+    monkeypatch.setattr(optimize, "PASSES", (lose_a_node,))
     two = graph([unary("x", "a", "relu"), unary("a", "y", "tanh")])
     message = (
         "pass lose_a_node broke the graph: node 0 Unary -> 'y' reads 'a' before anything writes it"
     )
     with pytest.raises(ValueError, match=message):
-        passes.optimize(two)
+        optimize.optimize(two)
 
 
 def test_passes_that_undo_each_other_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "PASSES", (lambda graph: replace(graph),))
+    monkeypatch.setattr(optimize, "PASSES", (lambda graph: replace(graph),))
     with pytest.raises(ValueError, match="passes still find work after 50 rounds"):
-        passes.optimize(graph([unary("x", "y", "relu")]))
+        optimize.optimize(graph([unary("x", "y", "relu")]))

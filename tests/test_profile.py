@@ -12,12 +12,12 @@ from stillframe.errors import UsageError
 from stillframe.models import zoo
 from stillframe.pipeline.engine import ReuseEngine
 from stillframe.pipeline.runner import Runner, Settings
-from stillframe.reuse.change import GateSettings
-from stillframe.reuse.from_onnx import fingerprint
-from stillframe.reuse.kernels import table as t
+from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.profile import RULE, Part, Profile
 from stillframe.reuse.session import ReuseSession
-from stillframe.reuse.tolerance import Tolerance, measure
 from tests.test_session import frame, net
 
 MODEL = net(heads=True, gate=True)

@@ -14,7 +14,7 @@ from stillframe.pipeline.engine import ReuseEngine
 from stillframe.pipeline.frame import Frame
 from stillframe.pipeline.refresh import Refresh
 from stillframe.pipeline.runner import Runner, Settings
-from stillframe.reuse.change import ChangeGate, GateSettings
+from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
 from tests.test_session import net
 
 RATE = 10

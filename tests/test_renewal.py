@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.reuse.renewal import Renewal
+from stillframe.reuse.plan.refresh_schedule import Renewal
 from stillframe.reuse.session import ReuseSession
 from tests.graph_cases import model
 from tests.test_session import Picture, frame, net, weights

@@ -25,7 +25,7 @@ from stillframe.pipeline.runner import (
     Step,
     surely_new,
 )
-from stillframe.reuse.change import ChangeGate, ChangeMap
+from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
 from tests import networks
 
 RATE = 10

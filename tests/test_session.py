@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError, UsageError
-from stillframe.reuse import engine as engine_module
-from stillframe.reuse.engine import Engine
+from stillframe.reuse.runtime import engine as engine_module
+from stillframe.reuse.runtime.engine import Engine
 from stillframe.reuse.session import RecompiledWarning, ReuseSession
 from tests.graph_cases import model
 

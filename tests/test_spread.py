@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.reuse.builder import rising
-from stillframe.reuse.kernels.spread import reach, thin, widen
+from stillframe.reuse.kernels.active_set import reach, thin, widen
+from stillframe.reuse.plan.tables import rising
 
 Marks = NDArray[np.uint8]
 

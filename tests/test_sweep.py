@@ -20,7 +20,7 @@ from stillframe.pipeline.settings import Settings
 from stillframe.pipeline.sweep import Sweep
 from stillframe.pipeline.sweep_players import chosen, options_of, players
 from stillframe.pipeline.sweep_truth import of_known, true_boxes
-from stillframe.reuse.change import GateSettings
+from stillframe.reuse.gate.change_gate import GateSettings
 from tests.test_session import net
 
 CLIP = "sample:plaza?size=128x96&seconds=1&fps=12"

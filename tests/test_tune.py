@@ -39,7 +39,7 @@ from stillframe.pipeline.tune_search import (
     moved,
 )
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.change import GateSettings
+from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.profile import Profile
 from tests import networks
 from tests.test_session import net

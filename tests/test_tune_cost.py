@@ -8,7 +8,7 @@ import pytest
 from stillframe.models import zoo
 from stillframe.pipeline.tune_cost import Costs, _middle, with_surroundings
 from stillframe.reuse.cadence import Cadence
-from stillframe.reuse.kernels import table as t
+from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.session import ReuseSession
 from tests import networks
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillframe.reuse import tuning
-from stillframe.reuse.engine import Engine
+from stillframe.reuse.disk_cache import Notebook
 from stillframe.reuse.kernels.conv import TILES
-from stillframe.reuse.notebook import Notebook
-from stillframe.reuse.plan import compile_plan
-from stillframe.reuse.tuning import Measured, excerpt, measure, signature, tune
-from stillframe.reuse.workers import Workers
+from stillframe.reuse.plan.plan import compile_plan
+from stillframe.reuse.runtime import autotune
+from stillframe.reuse.runtime.autotune import Measured, excerpt, measure, signature, tune
+from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.workers import Workers
 from tests.nets import Net
 
 
-def graph(channels: int = 40) -> tuning.Graph:
+def graph(channels: int = 40) -> autotune.Graph:
     net = Net()
     x = net.conv(net.input(40, 50, 8), channels, name="a", stride=(2, 2))
     return net.graph(net.conv(x, 4, (1, 1), name="y"))
@@ -29,8 +29,8 @@ def test_every_convolution_worth_it_is_measured_once_and_read_again(
     first = tune(network, Notebook(tmp_path))
     assert set(first.tiles) == {"a"}  # the other one is too small
     assert 0 <= first.tiles["a"] < len(TILES)
-    assert tuning.LEAST_BREAK_EVEN <= first.break_even <= 1
-    monkeypatch.setattr(tuning, "measure", lambda *_: pytest.fail("it was measured before"))
+    assert autotune.LEAST_BREAK_EVEN <= first.break_even <= 1
+    monkeypatch.setattr(autotune, "measure", lambda *_: pytest.fail("it was measured before"))
     assert tune(network, Notebook(tmp_path)) == first
 
 
@@ -38,7 +38,7 @@ def test_a_note_decides(tmp_path: Path) -> None:
     network = graph()
     notebook = Notebook(tmp_path)
     notebook.add({signature(network.nodes[0], network): [2, 80, 100]})
-    assert tune(network, notebook) == tuning.Tuning({"a": 2}, 0.8)
+    assert tune(network, notebook) == autotune.Tuning({"a": 2}, 0.8)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_a_note_that_makes_no_sense_is_measured_again(
     name = signature(network.nodes[0], network)
     notebook = Notebook(tmp_path)
     notebook.add({name: note})
-    monkeypatch.setattr(tuning, "measure", lambda *_: Measured(1, 80, 100))
-    assert tune(network, notebook) == tuning.Tuning({"a": 1}, 0.8)
+    monkeypatch.setattr(autotune, "measure", lambda *_: Measured(1, 80, 100))
+    assert tune(network, notebook) == autotune.Tuning({"a": 1}, 0.8)
     assert Notebook(tmp_path).get(name) == [1, 80, 100]
 
 

@@ -13,7 +13,7 @@ from stillframe import sample_videos
 from stillframe.models import zoo
 from stillframe.pipeline.runner import Runner, Settings, Step
 from stillframe.pipeline.source import open_source
-from stillframe.reuse.change import GateSettings
+from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.sample_videos import SceneFrame
 from tests import networks
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stillframe.reuse.workers import Workers
+from stillframe.reuse.runtime.workers import Workers
 
 COUNTS = (1, 2, 3, 7)
 

@@ -29,7 +29,7 @@ from stillframe.pipeline.cli.bench_table import in_short, print_tables
 
 if TYPE_CHECKING:  # engines take a while to import; asking for help must not
     from stillframe.pipeline.bench_case import Case, Conditions
-    from stillframe.reuse.change import GateSettings
+    from stillframe.reuse.gate.change_gate import GateSettings
 
 QUICK_FRAMES = 8
 FRAMES = 100
@@ -217,7 +217,7 @@ def _measure_all(
 
 def gate_settings(texts: Sequence[str]) -> "GateSettings":
     """`pixel=4`, `exact=yes` … as settings. Raises UsageError naming those that there are."""
-    from stillframe.reuse.change import GateSettings
+    from stillframe.reuse.gate.change_gate import GateSettings
 
     default = GateSettings()
     known = {each.name: type(getattr(default, each.name)) for each in fields(GateSettings)}

@@ -109,7 +109,7 @@ def sweep(
     from stillframe.pipeline.cli.report import preparing
     from stillframe.pipeline.cli.sweep_table import Progress, print_table
     from stillframe.pipeline.sweep_players import chosen, players
-    from stillframe.reuse.from_onnx import fingerprint
+    from stillframe.reuse.frontend.onnx_loader import fingerprint
     from stillframe.reuse.profile import Profile
 
     if png is not None or report is not None:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from stillframe.reuse.kernels.jit import ACTIVATION, Native, kernel, native
-from stillframe.reuse.kernels.memory import float_bits, get_f32, set_f32
+from stillframe.reuse.kernels.pointers import float_bits, get_f32, set_f32
 
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)

@@ -9,19 +9,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from stillframe.reuse.kernels.commit import commit, settle
-from stillframe.reuse.kernels.invoke import (
-    address_of,
-    call_activation,
-    call_multiply,
-    span_at,
-    tables,
-)
-from stillframe.reuse.kernels.jit import MULTIPLY as MULTIPLY_SIGNATURE
-from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
-from stillframe.reuse.kernels.memory import get_f32, get_i64, prefetch, set_f32, set_i64
-from stillframe.reuse.kernels.microkernel import LANES, conv_tile, depthwise_tile
-from stillframe.reuse.kernels.table import (
+from stillframe.reuse.kernels.abi import (
     ACT_A,
     ACT_B,
     ACTIVATE,
@@ -53,6 +41,18 @@ from stillframe.reuse.kernels.table import (
     THRESHOLD,
     Cutoff,
 )
+from stillframe.reuse.kernels.calls import (
+    address_of,
+    call_activation,
+    call_multiply,
+    span_at,
+    tables,
+)
+from stillframe.reuse.kernels.jit import MULTIPLY as MULTIPLY_SIGNATURE
+from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
+from stillframe.reuse.kernels.microkernel import LANES, conv_tile, depthwise_tile
+from stillframe.reuse.kernels.pointers import get_f32, get_i64, prefetch, set_f32, set_i64
+from stillframe.reuse.kernels.store import commit, settle
 
 # parameters
 MULTIPLY = PARAMETER  # address of one of the `multiply_` kernels

@@ -2,12 +2,7 @@
 
 import numpy as np
 
-from stillframe.reuse.kernels.activation import exp
-from stillframe.reuse.kernels.commit import copy
-from stillframe.reuse.kernels.invoke import call_activation, span_at, tables
-from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
-from stillframe.reuse.kernels.memory import get_f32, set_f32
-from stillframe.reuse.kernels.table import (
+from stillframe.reuse.kernels.abi import (
     ACT_A,
     ACT_B,
     ACTIVATE,
@@ -21,6 +16,11 @@ from stillframe.reuse.kernels.table import (
     SLOPES,
     TARGET,
 )
+from stillframe.reuse.kernels.activation import exp
+from stillframe.reuse.kernels.calls import call_activation, span_at, tables
+from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
+from stillframe.reuse.kernels.pointers import get_f32, set_f32
+from stillframe.reuse.kernels.store import copy
 
 ADD, SUB, MUL, DIV, MIN, MAX, POW = range(7)
 BINARY_KINDS = {"add": ADD, "sub": SUB, "mul": MUL, "div": DIV, "min": MIN, "max": MAX, "pow": POW}

@@ -2,11 +2,7 @@
 
 import numpy as np
 
-from stillframe.reuse.kernels.invoke import span_at, tables
-from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
-from stillframe.reuse.kernels.memory import get_f32, set_f32
-from stillframe.reuse.kernels.microkernel import LANES, pool_tile
-from stillframe.reuse.kernels.table import (
+from stillframe.reuse.kernels.abi import (
     CHANNELS,
     DATA,
     HEIGHT,
@@ -21,6 +17,10 @@ from stillframe.reuse.kernels.table import (
     TARGET,
     WIDTH,
 )
+from stillframe.reuse.kernels.calls import span_at, tables
+from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
+from stillframe.reuse.kernels.microkernel import LANES, pool_tile
+from stillframe.reuse.kernels.pointers import get_f32, set_f32
 
 # parameters: kernel height and width, dilation, and the padded size that an average counts
 KERNEL_Y, KERNEL_X, DILATION_Y, DILATION_X = PARAMETER, PARAMETER + 1, PARAMETER + 2, PARAMETER + 3

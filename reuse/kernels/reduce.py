@@ -8,11 +8,7 @@ no running sum that could drift.
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from stillframe.reuse.kernels.commit import commit
-from stillframe.reuse.kernels.invoke import MANY, tables
-from stillframe.reuse.kernels.jit import OPERATOR, PREPARE, native
-from stillframe.reuse.kernels.memory import get_f32, get_f64, get_u8, set_f32, set_f64
-from stillframe.reuse.kernels.table import (
+from stillframe.reuse.kernels.abi import (
     CHANNELS,
     DATA,
     HEIGHT,
@@ -31,6 +27,10 @@ from stillframe.reuse.kernels.table import (
     THRESHOLD,
     WIDTH,
 )
+from stillframe.reuse.kernels.calls import MANY, tables
+from stillframe.reuse.kernels.jit import OPERATOR, PREPARE, native
+from stillframe.reuse.kernels.pointers import get_f32, get_f64, get_u8, set_f32, set_f64
+from stillframe.reuse.kernels.store import commit
 
 # parameters: address of the row sums, float64 (H, 2, C); and what is asked for
 SUMS, WANTED = PARAMETER, PARAMETER + 1

@@ -1,0 +1,1 @@
+"""Which pixels of a frame changed: pictures in, change maps out."""

@@ -1,0 +1,330 @@
+"""The change gate: which pixels of a frame must be treated as new.
+
+A frame is compared with the *reference*, the picture that the caches stand for, and never with the
+frame before: so slow change adds up until it is seen. The reference takes over the pixels that were
+treated as new and no others.
+
+A pixel is new where
+- it and its eight neighbours are all beyond their limits (smaller specks are noise: the 3x3 opening
+  of mathematical morphology);
+- or the mean over the 5x5 pixels around it is beyond PATCH_SHARE of the limit (low contrast);
+- or the mean over its block of 16x16 is beyond `drift_limit` (slow drift, exposure).
+A limit is a multiple of the measured noise at the pixel's brightness. New pixels grow by a margin,
+and for some frames after motion a softer limit holds. docs/change-gate.md states what follows from
+this, and what it saves.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.errors import UsageError
+from stillframe.reuse.gate.noise import NoiseMeter
+from stillframe.reuse.kernels.change_gate import (
+    BLOCK,
+    OFF,
+    ON,
+    PATCH,
+    SIDE,
+    differs,
+    drift,
+    find,
+    grow,
+    look_up_rows,
+    same,
+    take_over,
+)
+
+Kind = Literal["unchanged", "partial", "all"]
+Bytes = NDArray[np.uint8]
+
+TURN = 16  # frames in which the limits of all rows follow the noise
+FIRST = "first frame"
+
+RANGES: dict[str, tuple[float, float]] = {
+    "pixel": (0.1, 40.0),
+    "block": (0.01, 10.0),
+    "least_noise": (0.1, 50.0),
+    "most_noise": (0.1, 50.0),
+    "margin": (2, 64),
+    "hold": (0, 250),
+    "soft": (0.1, 1.0),
+    "flush": (0.01, 1.0),
+    "sweep": (0.0, 1.0),
+    "stripes": (0, 10_000),
+    "max_age": (0, 1_000_000_000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """What counts as new.
+
+    pixel, block: limits of a pixel's largest channel difference and of a block's mean difference,
+    as multiples of the measured noise. least_noise, most_noise: what is believed of it, grey
+    levels. margin: pixels by which what is new grows to each side. hold: frames for which `soft`
+    times the limits hold where something moved. flush: share of new pixels above which all are.
+    sweep: share of blocks that drift together above which the light has changed. stripes: each
+    frame the next of so many stripes of the picture is new; 0: none is. max_age: frames after which
+    all is new; 0: never. exact: plain inequality; of the rest only flush, stripes and max_age hold.
+    """
+
+    pixel: float = 4.0
+    block: float = 0.8
+    least_noise: float = 4.0
+    most_noise: float = 6.0
+    margin: int = 4
+    hold: int = 2
+    soft: float = 0.67
+    flush: float = 0.8
+    sweep: float = 0.2
+    stripes: int = 0
+    max_age: int = 0
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"change gate: {name} lies in {low:g} .. {high:g}, got {value}")
+        if self.most_noise < self.least_noise:
+            raise UsageError(
+                f"change gate: most_noise is at least least_noise, {self.least_noise},"
+                f" got {self.most_noise}"
+            )
+        if self.pixel * self.most_noise > 250:
+            raise UsageError(
+                "change gate: pixel times most_noise is a limit in grey levels, at most 250,"
+                f" got {self.pixel * self.most_noise:g}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangeMap:
+    """Which pixels are new. mask: (H, W) uint8, 1 for new, valid until the gate's next step.
+
+    active: share of them, 0 .. 1. kind: none, some or all. reason: in words. renewed: rows, first
+    and behind the last, that are new only so that what rests on them is renewed at every layer.
+    """
+
+    mask: Bytes
+    active: float
+    kind: Kind
+    reason: str
+    renewed: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def full(cls, height: int, width: int, reason: str = "asked for") -> "ChangeMap":
+        return cls(np.ones((height, width), np.uint8), 1.0, "all", reason)
+
+    @classmethod
+    def none(cls, height: int, width: int, reason: str = "asked for") -> "ChangeMap":
+        return cls(np.zeros((height, width), np.uint8), 0.0, "unchanged", reason)
+
+
+@dataclass(slots=True)
+class _Scratch:
+    """What the passes need beside the pictures: a few rows, and a byte a pixel for seeds."""
+
+    seeds: Bytes
+    sown: Bytes
+    totals: NDArray[np.int32]
+    columns: NDArray[np.int16]
+    ring: NDArray[np.int16]
+    strip: NDArray[np.int16]
+    sizes: Bytes
+    over: Bytes
+    eroded: Bytes
+    near: Bytes
+    one: Bytes
+    other: Bytes
+
+    @classmethod
+    def of(cls, height: int, width: int, margin: int) -> "_Scratch":
+        def empty(*shape: int) -> Bytes:
+            return np.zeros(shape, np.uint8)
+
+        return cls(
+            seeds=empty(height, width),
+            sown=empty(height),
+            totals=np.zeros((-(-height // BLOCK), -(-width // BLOCK)), np.int32),
+            columns=np.zeros(3 * (width + 2 * PATCH), np.int16),
+            ring=np.zeros((SIDE, 3 * width), np.int16),
+            strip=np.zeros(3 * width, np.int16),
+            sizes=empty(3 * width),
+            over=empty(width),
+            eroded=empty(4, width),
+            near=empty(width),
+            one=empty(width + 2 * margin),
+            other=empty(width + 2 * margin),
+        )
+
+
+@dataclass(slots=True)
+class ChangeGate:
+    """Finds what is new in the frames of one stream, all (height, width, 3) uint8, C-contiguous.
+
+    reference (height, width, 3) uint8: the picture to feed to the model; always the same array.
+    limits (height, width) uint8: of the largest channel difference, as the last step used them.
+    drift_limit: of a block's mean difference, as the last step used it. Nothing is allocated after
+    construction but the small maps that are returned. Not safe to use from two threads.
+    """
+
+    height: int
+    width: int
+    settings: GateSettings = field(default_factory=GateSettings)
+    reference: Bytes = field(init=False, repr=False)
+    limits: Bytes = field(init=False, repr=False)
+    drift_limit: float = field(init=False, default=0.0)
+    noise: NoiseMeter = field(init=False)
+    _wanted: str = field(init=False, repr=False, default="")
+    _age: int = field(init=False, repr=False, default=0)
+    _turn: int = field(init=False, repr=False, default=0)
+    _stripe: int = field(init=False, repr=False, default=0)
+    _mask: Bytes = field(init=False, repr=False)
+    _touched: Bytes = field(init=False, repr=False)
+    _held: Bytes = field(init=False, repr=False)
+    _lively: Bytes = field(init=False, repr=False)
+    _table: Bytes = field(init=False, repr=False)
+    _scratch: _Scratch = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        height, width, settings = self.height, self.width, self.settings
+        if height < 1 or width < 1:
+            raise UsageError(
+                f"change gate: expected a picture of at least 1x1, got {width}x{height}"
+            )
+        self.reference = np.zeros((height, width, 3), np.uint8)
+        self.limits = np.zeros((height, width), np.uint8)
+        self.noise = NoiseMeter(height, width, settings.least_noise, settings.most_noise)
+        self._mask = np.zeros((height, width), np.uint8)
+        self._touched = np.zeros(height, np.uint8)
+        self._held = np.zeros((height, width), np.uint8)
+        self._lively = np.zeros(height, np.uint8)
+        self._table = np.zeros(self.noise.sigma.shape, np.uint8)
+        self._scratch = _Scratch.of(height, width, settings.margin)
+        self.reset()
+
+    def reset(self) -> None:
+        """Another stream: everything is forgotten, as if the gate were new."""
+        self.noise.reset()
+        self._follow_noise()
+        self._age = self._turn = self._stripe = 0
+        self._wanted = FIRST
+
+    def refresh(self) -> None:
+        """All of the next frame is new. What is known of the camera stays."""
+        self._wanted = self._wanted or "asked for"
+
+    def adopt(self, image: Bytes) -> None:
+        """All of the last frame was computed, not only what was new: the reference is now `image`.
+
+        For callers that run the whole model on the frame itself.
+        """
+        np.copyto(self.reference, image)
+        look_up_rows(self._rows(self.reference), self._table, 0, 1, self.limits)
+
+    def step(
+        self, image: Bytes, *, trust: bool = True, renew: tuple[int, int] = (0, 0)
+    ) -> ChangeMap:
+        """What is new in the next frame; the reference takes it over.
+
+        renew: rows, first and behind the last, that are new in any case, instead of a stripe.
+        trust: False for a corrupt frame: nothing of it is taken over or learnt and nothing counts
+        as new, but where there is no reference yet all of it does, and of the next frame too.
+        """
+        if image.shape != self.reference.shape or image.dtype != np.uint8:
+            raise UsageError(
+                f"change gate: expected {self.reference.shape} uint8,"
+                f" got {image.shape} {image.dtype}; one gate serves one size"
+            )
+        image = np.ascontiguousarray(image)
+        if not trust:
+            return self._distrust(image)
+        self._age += 1
+        if 0 < self.settings.max_age <= self._age:
+            self.refresh()
+        if self._wanted:
+            return self._all(image, self._wanted)
+        count = self._differing(image) if self.settings.exact else self._beyond_noise(image)
+        if self.settings.stripes and renew[1] <= renew[0]:
+            renew = self._stripe_rows()
+        if renew[1] > renew[0]:
+            self._mask[slice(*renew)] = ON
+            self._touched[slice(*renew)] = ON
+            count = int(np.count_nonzero(self._mask))
+        if count == 0:
+            return ChangeMap(self._mask, 0.0, "unchanged", "no difference beyond the limits")
+        active = count / self._mask.size
+        reason = f"{active:.1%} of the picture is new"
+        if active > self.settings.flush:
+            return self._all(image, reason)
+        take_over(
+            self._rows(image), self._mask, self._touched, self._table,
+            self._rows(self.reference), self.limits,
+        )  # fmt: skip
+        return ChangeMap(self._mask, active, "partial", reason, renew)
+
+    def _rows(self, image: Bytes) -> Bytes:
+        return image.reshape(self.height, -1)
+
+    def _distrust(self, image: Bytes) -> ChangeMap:
+        reason = "the frame is corrupt"
+        if self._wanted == FIRST:
+            np.copyto(self.reference, image)
+            self._mask[...] = ON
+            return ChangeMap(self._mask, 1.0, "all", reason)
+        self._mask[...] = OFF
+        return ChangeMap(self._mask, 0.0, "unchanged", reason)
+
+    def _differing(self, image: Bytes) -> int:
+        """Fill the mask, and which rows it touches, by plain inequality; -> pixels in it."""
+        return int(
+            differs(self._rows(image), self._rows(self.reference), self._mask, self._touched)
+        )
+
+    def _beyond_noise(self, image: Bytes) -> int:
+        """Fill the mask, and which rows it touches, by the limits; -> pixels in it."""
+        settings, use, reference = self.settings, self._scratch, self._rows(self.reference)
+        if same(image.reshape(-1), reference.reshape(-1)):
+            self._mask[...] = OFF
+            self._touched[...] = OFF
+            return 0
+        self.noise.learn(image)
+        self._follow_noise()
+        self._turn = (self._turn + 1) % TURN
+        look_up_rows(reference, self._table, self._turn, TURN, self.limits)
+        find(
+            self._rows(image), reference, self.limits, self._held, self._lively,
+            np.uint16(round(256 * settings.soft)), use.seeds, use.sown, use.totals,
+            use.columns, use.ring, use.strip, use.sizes, use.over, use.eroded,
+        )  # fmt: skip
+        drift(use.totals, self.drift_limit, settings.sweep, use.seeds, use.sown)
+        count = grow(
+            use.seeds, use.sown, settings.margin, np.uint8(settings.hold), self._mask,
+            self._touched, self._held, self._lively, use.one, use.other, use.near,
+        )  # fmt: skip
+        return int(count)
+
+    def _stripe_rows(self) -> tuple[int, int]:
+        """The next stripe of the picture."""
+        stripes = min(self.settings.stripes, self.height)
+        top, bottom = ((self._stripe + end) * self.height // stripes for end in (0, 1))
+        self._stripe = (self._stripe + 1) % stripes
+        return top, bottom
+
+    def _follow_noise(self) -> None:
+        """Limits for each brightness, and for blocks, from what is known of the noise now."""
+        np.rint(self.noise.sigma * self.settings.pixel, out=self._table, casting="unsafe")
+        self.drift_limit = self.noise.overall * self.settings.block
+
+    def _all(self, image: Bytes, reason: str) -> ChangeMap:
+        self._wanted, self._age = "", 0
+        self._held[...] = OFF
+        self._lively[...] = OFF
+        self.adopt(image)
+        self.noise.start(image)
+        self._mask[...] = ON
+        return ChangeMap(self._mask, 1.0, "all", reason)

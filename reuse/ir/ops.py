@@ -1,0 +1,236 @@
+"""The engine's operators: one row each, read by the compiler, the planner and the tests.
+
+Region tensors are (H, W, C) float32, C-contiguous. A row says three things:
+
+    shape(attrs, input shapes) -> output shape
+    window(node, shapes) -> per input a Window, or None where every output reads all of it
+                            (weights and other vectors of constants are None as well)
+    reference(node, arrays) -> the output, in plain NumPy
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.reuse.ir import reference, windows
+from stillframe.reuse.ir.graph import Node, Shape
+from stillframe.reuse.ir.windows import Window
+
+Attrs = Mapping[str, Any]
+Shapes = Mapping[str, Shape]
+Tensor = NDArray[Any]
+ShapeRule = Callable[[Attrs, Sequence[Shape]], Shape]
+WindowRule = Callable[[Node, Shapes], tuple[Window | None, ...]]
+Compute = Callable[[Node, Sequence[Tensor], Shape], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    shape: ShapeRule
+    window: WindowRule
+    compute: Compute
+
+    def reference(self, node: Node, arrays: Sequence[Tensor]) -> Tensor:
+        """The node's output (H', W', C') float32 for its inputs, constants included."""
+        out = self.shape(node.attrs, [tuple(array.shape) for array in arrays])
+        result = self.compute(node, arrays, out)
+        if result.shape != out:
+            raise ValueError(f"{node.op} -> {node.output!r} made {result.shape}, expected {out}")
+        return np.ascontiguousarray(result, np.float32)
+
+
+def slid(size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:
+    """How many places a kernel of `kernel` taps finds on `size` padded positions."""
+    return (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def slid_up(size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:
+    """As `slid`, rounded up; a last window that would begin in the padding behind is left out."""
+    count = -(-(size + before + after - (kernel - 1) * dilation - 1) // stride) + 1
+    return count - 1 if (count - 1) * stride >= size + before else count
+
+
+def conv_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    (height, width, _), (kernel_h, kernel_w, _, depth) = shapes[:2]
+    (stride_h, stride_w), (dilation_h, dilation_w) = attrs["stride"], attrs["dilation"]
+    top, left, bottom, right = attrs["pad"]
+    return (
+        slid(height, kernel_h, stride_h, dilation_h, top, bottom),
+        slid(width, kernel_w, stride_w, dilation_w, left, right),
+        depth,
+    )
+
+
+def pool_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    ((height, width, depth),) = shapes
+    (kernel_h, kernel_w), (stride_h, stride_w) = attrs["kernel"], attrs["stride"]
+    dilation_h, dilation_w = attrs["dilation"]
+    top, left, bottom, right = attrs["pad"]
+    count = slid_up if attrs["ceil_mode"] else slid
+    return (
+        count(height, kernel_h, stride_h, dilation_h, top, bottom),
+        count(width, kernel_w, stride_w, dilation_w, left, right),
+        depth,
+    )
+
+
+def same_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return shapes[0]
+
+
+def vector_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return (1, 1, shapes[0][2])
+
+
+def moments_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return (1, 1, 2 * shapes[0][2])
+
+
+def binary_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return tuple(np.broadcast_shapes(shapes[0], shapes[1]))
+
+
+def concat_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    out = list(shapes[0])
+    out[attrs["axis"]] = sum(shape[attrs["axis"]] for shape in shapes)
+    return tuple(out)
+
+
+def slice_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return tuple(attrs["size"])
+
+
+def pad_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    (height, width, depth), (top, left, bottom, right, front, back) = shapes[0], attrs["pad"]
+    return (top + height + bottom, left + width + right, front + depth + back)
+
+
+def resize_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return (len(attrs["rows"][0]), len(attrs["cols"][0]), shapes[0][2])
+
+
+def depth_to_space_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    (height, width, depth), block = shapes[0], attrs["block"]
+    return (height * block, width * block, depth // block**2)
+
+
+def space_to_depth_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    (height, width, depth), block = shapes[0], attrs["block"]
+    return (height // block, width // block, depth * block**2)
+
+
+def reads_at(*tensors: int) -> WindowRule:
+    """The inputs of these numbers are read at the position itself, or at 0 where they have one."""
+
+    def window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+        out = shapes[node.output]
+        found: list[Window | None] = []
+        for index, name in enumerate(node.inputs):
+            shape = shapes[name]
+            rows_cols = (windows.broadcast(out[axis], shape[axis]) for axis in (0, 1))
+            found.append(Window(*rows_cols) if index in tensors else None)
+        return tuple(found)
+
+    return window
+
+
+def kernel_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    """A convolution or pool; a residual is read at the position itself."""
+    inside, out = shapes[node.inputs[0]], shapes[node.output]
+    kernel = node.attrs["kernel"] if node.op != "Conv" else shapes[node.inputs[1]][:2]
+    rows, cols = (
+        windows.sliding(
+            out[axis],
+            inside[axis],
+            kernel[axis],
+            node.attrs["stride"][axis],
+            node.attrs["dilation"][axis],
+            node.attrs["pad"][axis],
+        )
+        for axis in (0, 1)
+    )
+    found: list[Window | None] = [Window(rows, cols)]
+    for name in node.inputs[1:]:
+        at = Window(windows.same(out[0]), windows.same(out[1]))
+        found.append(at if len(shapes[name]) == 3 else None)
+    return tuple(found)
+
+
+def all_of_it(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    return (None,) * len(node.inputs)
+
+
+def concat_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    out, axis = shapes[node.output], node.attrs["axis"]
+    found = []
+    offset = 0
+    for name in node.inputs:
+        spans = [windows.same(out[0]), windows.same(out[1])]
+        if axis < 2:
+            spans[axis] = windows.strided(out[axis], shapes[name][axis], -offset, 1)
+            offset += shapes[name][axis]
+        found.append(Window(*spans))
+    return tuple(found)
+
+
+def slice_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    inside, out = shapes[node.inputs[0]], shapes[node.output]
+    start, step = node.attrs["start"], node.attrs["step"]
+    spans = (windows.strided(out[axis], inside[axis], start[axis], step[axis]) for axis in (0, 1))
+    return (Window(*spans),)
+
+
+def pad_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    inside, out = shapes[node.inputs[0]], shapes[node.output]
+    spans = []
+    for axis in (0, 1):
+        source = windows.pad_source(
+            out[axis], inside[axis], node.attrs["pad"][axis], node.attrs["mode"]
+        )
+        low = np.where(source < 0, 0, source)
+        spans.append(windows.span(low, np.where(source < 0, 0, source + 1), inside[axis]))
+    return (Window(*spans),)
+
+
+def resize_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    inside = shapes[node.inputs[0]]
+    spans = []
+    for axis, (low, high, weight) in enumerate((node.attrs["rows"], node.attrs["cols"])):
+        spans.append(windows.listed(low, np.where(weight > 0, high, low), inside[axis]))
+    return (Window(*spans),)
+
+
+def blocks_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    """DepthToSpace: a block of outputs reads one position; SpaceToDepth: the other way round."""
+    inside, out, block = shapes[node.inputs[0]], shapes[node.output], node.attrs["block"]
+    spans = []
+    for axis in (0, 1):
+        if node.op == "DepthToSpace":
+            index = np.arange(out[axis]) // block
+            spans.append(windows.span(index, index + 1, inside[axis]))
+        else:
+            spans.append(windows.sliding(out[axis], inside[axis], block, block))
+    return (Window(*spans),)
+
+
+OPS: dict[str, Op] = {
+    "Conv": Op(conv_shape, kernel_window, reference.conv),
+    "MaxPool": Op(pool_shape, kernel_window, reference.max_pool),
+    "AveragePool": Op(pool_shape, kernel_window, reference.average_pool),
+    "GlobalPool": Op(vector_shape, all_of_it, reference.global_pool),
+    "Unary": Op(same_shape, reads_at(0), reference.unary),
+    "Binary": Op(binary_shape, reads_at(0, 1), reference.binary),
+    "Affine": Op(same_shape, reads_at(0), reference.affine),
+    "Moments": Op(moments_shape, all_of_it, reference.moments),
+    "Modulate": Op(same_shape, reads_at(0, 1), reference.modulate),
+    "Softmax": Op(same_shape, reads_at(0), reference.softmax),
+    "Concat": Op(concat_shape, concat_window, reference.concat),
+    "Slice": Op(slice_shape, slice_window, reference.cut),
+    "Pad": Op(pad_shape, pad_window, reference.pad),
+    "Resize": Op(resize_shape, resize_window, reference.resize),
+    "DepthToSpace": Op(depth_to_space_shape, blocks_window, reference.depth_to_space),
+    "SpaceToDepth": Op(space_to_depth_shape, blocks_window, reference.space_to_depth),
+}

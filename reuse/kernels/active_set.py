@@ -1,0 +1,289 @@
+"""How a change spreads: the mask of an output from the masks of its inputs, and its spans.
+
+A position of the output is active if any position that it reads is. Windows are separable, so rows
+are joined first and columns then, and rows without any activity cost one byte of reading. Masks are
+bytes, and eight of them are joined at a time.
+"""
+
+import numpy as np
+
+from stillframe.reuse.kernels.abi import (
+    ANY,
+    COLUMN_HIGH,
+    COLUMN_LOW,
+    FOUND,
+    FOUND_ACTIVE,
+    FOUND_COUNT,
+    HEIGHT,
+    LINE,
+    LIVE,
+    MASK,
+    MASK_PIXEL,
+    MASK_ROW,
+    PAD,
+    RISING,
+    ROW_FLAGS,
+    ROW_FLAGS_STEP,
+    ROW_HIGH,
+    ROW_LOW,
+    SHARE,
+    SOURCE_COLUMNS,
+    SOURCE_TENSOR,
+    SPAN_INTS,
+    SPAN_LENGTH,
+    SPAN_X,
+    SPAN_Y,
+    STRIDE,
+    TAPS,
+    WIDTH,
+)
+from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.pointers import (
+    get_i32,
+    get_i64,
+    get_u8,
+    get_word,
+    set_i32,
+    set_u8,
+    set_word,
+)
+
+OFF, ON = np.uint8(0), np.uint8(1)
+WORD = 8
+
+
+@kernel
+def live(tensors, tensor, workers):
+    """Positions of the tensor that the workers left active."""
+    where = tensors[tensor, LIVE]
+    count = 0
+    for worker in range(workers):
+        count += get_i64(where, worker)
+    return count
+
+
+@kernel
+def set_span(spans, index, y, x, length):
+    at = index * SPAN_INTS
+    set_i32(spans, at + SPAN_Y, y)
+    set_i32(spans, at + SPAN_X, x)
+    set_i32(spans, at + SPAN_LENGTH, length)
+
+
+@kernel
+def clear(address, count):
+    for i in range(count):
+        set_u8(address, i, OFF)
+
+
+@kernel
+def widen(line, taps, target, width):
+    # target (width,) |= whether any of line[x : x + taps] is on; line may be target itself
+    whole = width - width % WORD
+    for x in range(0, whole, WORD):
+        on = get_word(line + x)
+        for tap in range(1, taps):
+            on |= get_word(line + x + tap)
+        if on != 0:
+            set_word(target + x, get_word(target + x) | on)
+    for x in range(whole, width):
+        for tap in range(taps):
+            set_u8(target, x, get_u8(target, x) | get_u8(line, x + tap))
+
+
+@kernel
+def thin(line, stride, target, width):
+    # target (width,) |= line[x * stride]
+    for x in range(width):
+        set_u8(target, x, get_u8(target, x) | get_u8(line, x * stride))
+
+
+@kernel
+def reach(line, read, lows, highs, target, width):
+    # target (width,) |= whether any of line[lows[x] : highs[x]] is on, of line (read,); lows and
+    # highs never fall
+    at = np.int64(0)  # the first that is on, from lows[x] on
+    x = np.int64(0)
+    while x < width:
+        at = max(at, np.int64(get_i32(lows, x)))
+        while at + WORD <= read and get_word(line + at) == 0:
+            at += WORD
+        while at < read and get_u8(line, at) == OFF:
+            at += 1
+        if at >= read:
+            return
+        while x + WORD <= width and get_i32(highs, x + WORD - 1) <= at:
+            x += WORD
+        while x < width and get_i32(highs, x) <= at:
+            x += 1
+        while x < width and get_i32(lows, x) <= at:
+            set_u8(target, x, ON)
+            x += 1
+
+
+@kernel
+def spread_row(tensors, source, y, line, target, width):
+    # target (width,) |= what row y of the output reads of this source; -> whether anything was on
+    tensor = get_i64(source, SOURCE_TENSOR)
+    low = get_i32(get_i64(source, ROW_LOW), y)
+    high = get_i32(get_i64(source, ROW_HIGH), y)
+    flags = tensors[tensor, ROW_FLAGS]
+    flags_step = tensors[tensor, ROW_FLAGS_STEP]
+    taps = get_i64(source, TAPS)
+    stride = get_i64(source, STRIDE)
+    pad = get_i64(source, PAD)
+    read = tensors[tensor, WIDTH]
+    plain = taps == 1 and stride == 1 and pad == 0
+    joined = target if plain else line + pad
+    found = False
+    for row in range(low, high):
+        if get_u8(flags, row * flags_step) == OFF:
+            continue
+        if not found and not plain:
+            span = (width - 1) * stride + taps if taps > 0 else read
+            clear(line, max(span, read + pad) + 8)
+        found = True
+        mask = tensors[tensor, MASK] + row * tensors[tensor, MASK_ROW]
+        step = tensors[tensor, MASK_PIXEL]
+        if step == 1:
+            widen(mask, 1, joined, read)
+        else:
+            thin(mask, step, joined, read)
+    if plain or not found:
+        return found
+    lows = get_i64(source, COLUMN_LOW)
+    highs = get_i64(source, COLUMN_HIGH)
+    if taps == RISING:
+        reach(line, read, lows, highs, target, width)
+    elif taps == ANY:
+        for x in range(width):
+            on = OFF
+            for column in range(get_i32(lows, x), get_i32(highs, x)):
+                on |= get_u8(line, column)
+            set_u8(target, x, get_u8(target, x) | on)
+    elif stride == 1:
+        widen(line, taps, target, width)
+    else:
+        widen(line, taps, line, (width - 1) * stride + 1)
+        thin(line, stride, target, width)
+    return found
+
+
+@kernel
+def scan_row(mask, step, width, y, spans, count):
+    # appends the spans of one mask row; -> (number of spans then, positions in the new ones)
+    active = 0
+    x = 0
+    while x < width:
+        if step == 1:
+            while x + WORD <= width and get_word(mask + x) == 0:
+                x += WORD
+        while x < width and get_u8(mask, x * step) == OFF:
+            x += 1
+        start = x
+        while x < width and get_u8(mask, x * step) != OFF:
+            x += 1
+        if x > start:
+            set_span(spans, count, y, start, x - start)
+            count += 1
+            active += x - start
+    return count, active
+
+
+@kernel
+def find_active(tensors, target, sources, source_count, workers, rows, work):
+    """Write this worker's rows of the target's mask and list their spans.
+
+    rows: the (first, end) output rows of this worker. work: its row of the worker table; FOUND_*
+    are written.
+    """
+    width = tensors[target, WIDTH]
+    mask = tensors[target, MASK]
+    mask_row = tensors[target, MASK_ROW]
+    flags = tensors[target, ROW_FLAGS]
+    spans = work[FOUND]
+    line = work[LINE]
+    count = 0
+    active = 0
+    for y in range(rows[0], rows[1]):
+        row = mask + y * mask_row
+        clear(row, width)
+        found = False
+        for index in range(source_count):
+            source = sources + index * SOURCE_COLUMNS * 8
+            tensor = get_i64(source, SOURCE_TENSOR)
+            if live(tensors, tensor, workers) == 0:
+                continue
+            if spread_row(tensors, source, y, line, row, width):
+                found = True
+        if found:
+            count, new = scan_row(row, 1, width, y, spans, count)
+            active += new
+            set_u8(flags, y, ON if new > 0 else OFF)
+        else:
+            set_u8(flags, y, OFF)
+    work[FOUND_COUNT] = count
+    work[FOUND_ACTIVE] = active
+
+
+@kernel
+def clip_spans(spans, count, skip, take, target, kept):
+    # copies positions [skip, skip + take) of a span list; -> (spans kept, positions still to take)
+    for index in range(count):
+        if take <= 0:
+            break
+        at = index * SPAN_INTS
+        length = np.int64(get_i32(spans, at + SPAN_LENGTH))
+        if skip >= length:
+            skip -= length
+            continue
+        start = skip
+        size = min(length - start, take)
+        x = np.int64(get_i32(spans, at + SPAN_X)) + start
+        set_span(target, kept, np.int64(get_i32(spans, at + SPAN_Y)), x, size)
+        kept += 1
+        take -= size
+        skip = 0
+    return kept, take
+
+
+@kernel
+def take_share(work, workers, worker):
+    """Cut this worker's equal share out of what all workers found; -> (spans, all positions)."""
+    total = 0
+    for other in range(workers):
+        total += work[other, FOUND_ACTIVE]
+    begin = total * worker // workers
+    take = total * (worker + 1) // workers - begin
+    kept = 0
+    for other in range(workers):
+        active = work[other, FOUND_ACTIVE]
+        if take > 0 and begin < active:
+            kept, take = clip_spans(
+                work[other, FOUND],
+                work[other, FOUND_COUNT],
+                begin,
+                take,
+                work[worker, SHARE],
+                kept,
+            )
+        begin = max(begin - active, 0)
+    return kept, total
+
+
+@kernel
+def share_all(tensors, target, work, workers, worker):
+    """This worker's equal share of every position of the target; -> (spans, all positions)."""
+    width = tensors[target, WIDTH]
+    total = tensors[target, HEIGHT] * width
+    at = total * worker // workers
+    end = total * (worker + 1) // workers
+    kept = 0
+    while at < end:
+        y = at // width
+        x = at - y * width
+        length = min(width - x, end - at)
+        set_span(work[worker, SHARE], kept, y, x, length)
+        kept += 1
+        at += length
+    return kept, total

@@ -1,0 +1,160 @@
+"""One native call a frame and worker: walk the instructions, with the GIL released.
+
+Every worker takes the same walk. For each instruction it first finds the active positions of its
+own rows of the output, meets the others, and then computes its equal share of all that were found.
+"""
+
+from stillframe.reuse.kernels.abi import (
+    ACTIVE,
+    CHANGED,
+    CUTOFF,
+    FOUND_ACTIVE,
+    HEIGHT,
+    INPUT,
+    KERNEL,
+    LIVE,
+    NANOSECONDS,
+    PREPARE,
+    SHARE,
+    SOURCE_COLUMNS,
+    SOURCE_COUNT,
+    SOURCE_TENSOR,
+    SOURCES,
+    SPAN_INTS,
+    SPAN_Y,
+    TARGET,
+    Cutoff,
+)
+from stillframe.reuse.kernels.active_set import find_active, live, share_all, take_share
+from stillframe.reuse.kernels.calls import call_operator, call_prepare
+from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.pointers import (
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    get_i32,
+    get_i64,
+    nanoseconds,
+    set_i64,
+    yield_processor,
+)
+
+NEVER = int(Cutoff.NEVER)
+
+SPINS = 4000  # turns around a barrier before it lets other threads run: about 10 µs
+
+
+@kernel
+def meet(barrier, workers):
+    """Wait until every worker is here. barrier: address of two int64: arrivals, and the round."""
+    if workers == 1:
+        return
+    current = atomic_load(barrier + 64)
+    if atomic_add(barrier, 1) == workers - 1:
+        atomic_store(barrier, 0)
+        atomic_add(barrier + 64, 1)
+        return
+    turns = 0
+    while atomic_load(barrier + 64) == current:
+        turns += 1
+        if turns > SPINS:
+            yield_processor()
+
+
+@kernel
+def any_live(ins, tensors, workers):
+    for index in range(ins[SOURCE_COUNT]):
+        source = ins[SOURCES] + index * SOURCE_COLUMNS * 8
+        if live(tensors, get_i64(source, SOURCE_TENSOR), workers) > 0:
+            return True
+    return False
+
+
+@kernel
+def band(height, workers, worker):
+    return height * worker // workers, height * (worker + 1) // workers
+
+
+@kernel
+def first_from(spans, count, y):
+    # of spans in order, the first one in row y or below
+    index = 0
+    while index < count and get_i32(spans, index * SPAN_INTS + SPAN_Y) < y:
+        index += 1
+    return index
+
+
+@kernel
+def walk(
+    instructions, floats, tensors, work, records, barrier, bands, first, end, workers, worker, dense
+):
+    """Run instructions [first, end) as one of `workers`.
+
+    instructions (n, INSTRUCTION_COLUMNS) int64 · floats (n, FLOAT_COLUMNS) float32 ·
+    tensors (t, TENSOR_COLUMNS) int64 · work (workers, WORKER_COLUMNS) int64 ·
+    records (n, RECORD_COLUMNS) int64, written by worker 0 · barrier: an address.
+    bands (n, 2) int64: the rows, first and behind the last, in which nothing is cut off.
+    dense: compute every position, compare nothing, write no masks.
+    """
+    for index in range(first, end):
+        began = nanoseconds() if worker == 0 else 0
+        ins = instructions[index]
+        here = instructions.ctypes.data + index * instructions.strides[0]
+        target = ins[TARGET]
+        if (dense and ins[KERNEL] == 0) or not (dense or any_live(ins, tensors, workers)):
+            # every worker sees the same counts, so all pass by; a count of 0 is already there
+            if worker == 0:
+                records[index, ACTIVE] = 0
+                records[index, CHANGED] = 0
+                records[index, NANOSECONDS] = nanoseconds() - began
+            continue
+        if ins[PREPARE] != 0:
+            top, bottom = band(tensors[ins[INPUT], HEIGHT], workers, worker)
+            call_prepare(ins[PREPARE], here, tensors.ctypes.data, top, bottom, dense)
+        if not dense:
+            find_active(
+                tensors,
+                target,
+                ins[SOURCES],
+                ins[SOURCE_COUNT],
+                workers,
+                band(tensors[target, HEIGHT], workers, worker),
+                work[worker],
+            )
+        if ins[PREPARE] != 0 or not dense:
+            meet(barrier, workers)
+        if dense:
+            count, total = share_all(tensors, target, work, workers, worker)
+        else:
+            count, total = take_share(work, workers, worker)
+        changed = 0
+        if ins[KERNEL] == 0:
+            changed = work[worker, FOUND_ACTIVE]
+        elif count > 0:
+            spans = work[worker, SHARE]
+            done = 0
+            if not dense and bands[index, 1] > bands[index, 0]:
+                top = first_from(spans, count, bands[index, 0])
+                bottom = first_from(spans, count, bands[index, 1])
+            else:
+                top, bottom = (0, count) if dense else (count, count)
+            for part in range(3):  # above the band, in it, below it
+                until = top if part == 0 else bottom if part == 1 else count
+                if until > done:
+                    changed += call_operator(
+                        ins[KERNEL],
+                        here,
+                        floats.ctypes.data + index * floats.strides[0],
+                        tensors.ctypes.data,
+                        spans + done * SPAN_INTS * 4,
+                        until - done,
+                        work.ctypes.data + worker * work.strides[0],
+                        NEVER if part == 1 else ins[CUTOFF],
+                    )
+                    done = until
+        set_i64(tensors[target, LIVE], worker, changed)
+        meet(barrier, workers)
+        if worker == 0:
+            records[index, ACTIVE] = total
+            records[index, CHANGED] = live(tensors, target, workers)
+            records[index, NANOSECONDS] = nanoseconds() - began

@@ -1,0 +1,138 @@
+"""Storing a result: it is kept and marked as changed, or neither. These two never part.
+
+So at every moment the stored value of every position is within the layer's tolerance of what the
+stored inputs give, however many frames have passed.
+
+Within the tolerance a position that changes together with its neighbours in the row has changed
+too, from a third of the tolerance on. What changes alone is mostly noise, and the rim that windows
+grow around every change; what changes together is an object. As the gate does with pixels, and as
+Canny's edges do with two thresholds (IEEE PAMI 8(6), 1986). docs/tolerance.md has what it saves.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from stillframe.reuse.kernels.abi import Cutoff
+from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.microkernel import F32, I64, LANES, Loop, load_vector, multiply_add
+from stillframe.reuse.kernels.pointers import get_f32, get_i32, get_i64, set_f32, set_i64, set_u8
+
+NEVER, EQUAL = int(Cutoff.NEVER), int(Cutoff.EQUAL)
+TOGETHER = np.float32(1 / 9)  # of the squared tolerance
+
+
+@intrinsic
+def squared_distance(typingctx, a, b, blocks):
+    """Sum of (a - b)² over `blocks` vectors of floats, always added in the same order."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first, second, blocks = args
+        kind = ir.VectorType(F32, LANES)
+        zero = ir.Constant(kind, [0.0] * LANES)
+        loop = Loop(builder, blocks, [zero])
+        offset = builder.mul(loop.index, I64(4 * LANES))
+        left = load_vector(builder, builder.add(first, offset), kind)
+        right = load_vector(builder, builder.add(second, offset), kind)
+        gap = builder.fsub(left, right)
+        (total,) = loop.end([multiply_add(builder, gap, gap, loop.carried[0], LANES)])
+        size = LANES
+        while size > 1:  # fold the upper half onto the lower
+            size //= 2
+            folded = ir.VectorType(F32, size)
+            halves = [
+                builder.shuffle_vector(
+                    total,
+                    ir.Constant(total.type, ir.Undefined),
+                    ir.Constant(
+                        ir.VectorType(ir.IntType(32), size), list(range(start, start + size))
+                    ),
+                )
+                for start in (0, size)
+            ]
+            assert halves[0].type == folded
+            total = builder.fadd(*halves)
+        return builder.extract_element(total, ir.IntType(32)(0))
+
+    return types.float32(types.int64, types.int64, types.int64), codegen
+
+
+@kernel
+def distance(a, b, count):
+    blocks = count // LANES
+    total = squared_distance(a, b, blocks)
+    for i in range(blocks * LANES, count):
+        gap = get_f32(a, i) - get_f32(b, i)
+        total += gap * gap
+    return total
+
+
+@kernel
+def copy(source, target, count):
+    for i in range(count):
+        set_f32(target, i, get_f32(source, i))
+
+
+@kernel
+def commit(result, stored, channels, cutoff, threshold, mask):
+    """result (channels,) -> stored (channels,) unless it counts as unchanged; -> 1 if stored."""
+    if cutoff != NEVER:
+        if cutoff == EQUAL:
+            difference = np.int32(0)
+            for i in range(channels):
+                difference |= get_i32(result, i) ^ get_i32(stored, i)
+            same = difference == 0
+        else:  # written so that NaN counts as changed
+            same = distance(result, stored, channels) <= threshold
+        if same:
+            set_u8(mask, 0, np.uint8(0))
+            return 0
+    copy(result, stored, channels)
+    return 1
+
+
+@kernel
+def has_changed(joined, gaps, slot, count, threshold):
+    """Of slots up to `count`. joined: int64 a slot, 1 where it continues the row of the slot before
+    it. gaps: squared distances, that of slot i at i + 1."""
+    gap = get_f32(gaps, slot + 1)
+    if not gap <= threshold:  # written so that NaN counts as changed
+        return True
+    least = threshold * TOGETHER
+    return (
+        gap > least
+        and slot < count
+        and get_i64(joined, slot) == 1
+        and get_f32(gaps, slot) > least
+        and get_i64(joined, slot + 1) == 1
+        and get_f32(gaps, slot + 2) > least
+    )
+
+
+@kernel
+def settle(results, step, stored, masks, joined, gaps, channels, threshold, held, count, last):
+    """Store results 1 .. count, and result 0 where one is held; -> positions stored as changed.
+
+    results: rows of `step` bytes, one a slot. stored, masks: int64 addresses, one a slot.
+    gaps (slots + 1,) float32: filled in here. last: unless it is, result `count` is not settled but
+    moved to slot 0, to be held until it is known what comes to the right of it.
+    """
+    for slot in range(1, count + 1):
+        set_f32(gaps, slot + 1, distance(results + slot * step, get_i64(stored, slot), channels))
+    changed = 0
+    for slot in range(0 if held else 1, count + 1 if last else count):
+        if has_changed(joined, gaps, slot, count, threshold):
+            copy(results + slot * step, get_i64(stored, slot), channels)
+            changed += 1
+        else:
+            set_u8(get_i64(masks, slot), 0, np.uint8(0))
+    if not last:
+        copy(results + count * step, results, channels)
+        for each in (stored, masks, joined):
+            set_i64(each, 0, get_i64(each, count))
+        set_f32(gaps, 0, get_f32(gaps, count))
+        set_f32(gaps, 1, get_f32(gaps, count + 1))
+    return changed

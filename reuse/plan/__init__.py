@@ -1,0 +1,1 @@
+"""From a graph and its memory plan to the tables that the kernels read."""

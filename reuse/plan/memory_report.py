@@ -1,0 +1,34 @@
+"""What a plan keeps in memory, beside what the obvious ways of keeping it would take."""
+
+from dataclasses import dataclass
+
+from stillframe.reuse.plan.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """Bytes.
+
+    persistent: activations that the next frame reads. transient: the arena that the others share;
+    lower_bound: the least that any arena for them needs. weights: packed weights and tables.
+    every_activation: what keeping the output of every layer would take. total: all of ours.
+    """
+
+    persistent: int
+    transient: int
+    lower_bound: int
+    weights: int
+    every_activation: int
+    total: int
+
+
+def report(plan: Plan) -> MemoryReport:
+    placement = plan.placement
+    return MemoryReport(
+        persistent=placement.persistent,
+        transient=placement.transient,
+        lower_bound=placement.lower_bound,
+        weights=plan.weights_bytes,
+        every_activation=placement.every_activation,
+        total=placement.persistent + placement.transient + plan.weights_bytes + plan.masks.nbytes,
+    )

@@ -1,0 +1,101 @@
+"""Rolling refresh: stripes of the picture are renewed at every layer, a few rows in each step.
+
+A cut-off leaves what is near as it is, so a value may rest on old frames for as long as nothing
+much changes. When a stripe of the input is marked as changed, the layers above compute what reads
+it anyway; all that must be said is in which rows nothing is cut off. A layer's row is due in the
+step in which the last input row that it reads is renewed: then all that it reads was renewed in
+this sweep, and once the sweep has reached the bottom every value is what computing everything would
+have given, of a picture that stands still.
+
+What lies behind an island is not renewed but compared, bit by bit, as ever.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.plan.plan import Plan
+
+Integers = NDArray[np.int64]
+
+
+class Renewal:
+    """When each row of each comparing layer is due. height: of the first picture, in rows."""
+
+    def __init__(self, plan: Plan) -> None:
+        picture = next((port.name for port in plan.graph.inputs if port.layout != "raw"), None)
+        self.height = 0 if picture is None else plan.graph.shapes[picture][0]
+        self._bands = np.zeros((len(plan.instructions), 2), np.int64)
+        self._due: dict[int, Integers] = {}
+        if picture is None:
+            return
+        roots = _roots(plan)
+        known: dict[int, Integers] = {}
+        for port in plan.graph.inputs:
+            if port.layout != "raw":
+                root = int(roots[plan.index[port.name]])
+                rows = np.arange(1, int(plan.tensors[root, t.HEIGHT]) + 1)
+                known[root] = -(-rows * self.height // len(rows))
+        compared = set(plan.cutoffs.values())
+        for at, instruction in enumerate(plan.instructions):
+            target = int(instruction[t.TARGET])
+            due = self._of(plan, instruction, int(plan.tensors[target, t.HEIGHT]), roots, known)
+            if at in compared:
+                self._due[at] = due
+            root = int(roots[target])
+            earlier = known.get(root)
+            if earlier is None or len(earlier) != len(due):
+                known[root] = due
+            else:
+                known[root] = np.maximum(earlier, due)
+
+    def bands(self, low: int, high: int) -> Integers:
+        """(instructions, 2): the rows, first and behind the last, that are due as input rows
+        [low, high) are renewed. The array is the same one in each call."""
+        self._bands[...] = 0
+        for at, due in self._due.items():
+            self._bands[at] = np.searchsorted(due, (low, high), side="right")
+        return self._bands
+
+    def _of(
+        self,
+        plan: Plan,
+        instruction: Integers,
+        height: int,
+        roots: Integers,
+        known: dict[int, Integers],
+    ) -> Integers:
+        """The step of each output row: when the last row that it reads of any source is due."""
+        due = np.zeros(height, np.int64)
+        count = int(instruction[t.SOURCE_COUNT])
+        if not count:
+            return due + self.height
+        sources = _array(int(instruction[t.SOURCES]), ctypes.c_int64, count * t.SOURCE_COLUMNS)
+        for source in sources.reshape(count, t.SOURCE_COLUMNS):
+            tensor = int(source[t.SOURCE_TENSOR])
+            last = _array(int(source[t.ROW_HIGH]), ctypes.c_int32, height).astype(np.int64) - 1
+            root = int(roots[tensor])
+            above, here = plan.tensors[root], plan.tensors[tensor]
+            if root not in known:  # an island wrote it
+                due[:] = self.height
+                continue
+            start = (int(here[t.MASK]) - int(above[t.MASK])) // max(int(above[t.MASK_ROW]), 1)
+            step = max(int(here[t.MASK_ROW]) // max(int(above[t.MASK_ROW]), 1), 1)
+            rows = np.clip(start + np.maximum(last, 0) * step, 0, len(known[root]) - 1)
+            due = np.maximum(due, known[root][rows])
+        return np.maximum.accumulate(due)
+
+
+def _roots(plan: Plan) -> Integers:
+    """Of each tensor the one whose mask it is a view of, itself for most."""
+    counts = plan.tensors[:, t.LIVE] - plan.live.ctypes.data
+    return np.asarray(counts // plan.live.strides[0], np.int64)
+
+
+def _array(address: int, kind: type, count: int) -> NDArray[np.generic]:
+    """Numbers of a plan's tables, where they lie."""
+    pointer: Any = ctypes.cast(address, ctypes.POINTER(kind))
+    return np.asarray(np.ctypeslib.as_array(pointer, (count,)))

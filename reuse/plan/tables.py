@@ -1,0 +1,294 @@
+"""The tables of a plan while they grow: memory, tensors, masks and instructions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.reuse.ir.graph import Graph
+from stillframe.reuse.ir.windows import Span, Window
+from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels.pages import zeroed
+from stillframe.reuse.kernels.zero_pad import clear_ring
+from stillframe.reuse.memory.buffers import Storage, View
+from stillframe.reuse.memory.required_regions import Demand
+from stillframe.reuse.plan.lowering import Lowered
+from stillframe.reuse.plan.packing import aligned
+
+Integers = NDArray[np.int64]
+
+SLACK = 1024  # bytes behind the arena: vector loads of the last position may reach past it
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What an instruction is, in words and figures; `Plan.layers` has one each."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    multiply_adds: int
+    node: int  # index into the graph; -1 for a border
+
+
+class Builder:
+    """The tables while they grow. Lowering rules call `add`, `constant`, `tensor`."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        storage: Storage,
+        demand: Demand,
+        offsets: Mapping[str, int],
+        size: int,
+        workers: int,
+        tiles: Mapping[str, int],
+    ) -> None:
+        self.graph = graph
+        self.storage = storage
+        self.demand = demand
+        self.tiles = tiles  # output of a convolution -> which of the micro-kernels
+        self.workers = workers
+        self.kept: list[Any] = [np.zeros(0, np.uint8)]
+        self.arena = zeroed(size + SLACK)
+        self._arena_start = self.arena.ctypes.data
+        self._offsets = offsets
+        self.rows: list[list[int]] = []
+        self.index: dict[str, int] = {}
+        self.shapes: dict[str, tuple[int, ...]] = dict(graph.shapes)
+        self.views: dict[str, View] = dict(storage.views)
+        self.instructions: list[list[int]] = []
+        self.floats: list[list[float]] = []
+        self.layers: list[Layer] = []
+        self.weights_bytes = 0
+        self._mask_bytes = 0
+        self._mask_rows: list[tuple[int, int, int]] = []  # tensor row, mask offset, flags offset
+        self._aliases: list[tuple[int, int, tuple[int, int], tuple[int, int]]] = []
+        self.largest_spans = 1
+        self.longest_line = 64
+        self.widest_result = 64
+
+    # --- memory ---------------------------------------------------------------------------------
+    def constant(self, values: NDArray[Any]) -> int:
+        """Keep a copy of the values for the life of the plan; its address."""
+        copy = aligned(np.ascontiguousarray(values))
+        self.kept.append(copy)
+        self.weights_bytes += copy.nbytes
+        return int(copy.ctypes.data)
+
+    def geometry(self, name: str) -> tuple[int, int, int]:
+        """(address of element (0, 0, 0), row stride, pixel stride) in bytes."""
+        view = self.views.get(name)
+        if view is not None:
+            address, row, pixel = self.geometry(view.parent)
+            y, x, c = view.start
+            return address + y * row + x * pixel + c * 4, row * view.step[0], pixel * view.step[1]
+        _, width, channels = self.shapes[name]
+        top, left, _, right = self.storage.ring(name)
+        pixel = channels * 4
+        row = (left + width + right) * pixel
+        return self._arena_start + self._offsets[name] + top * row + left * pixel, row, pixel
+
+    # --- tensors --------------------------------------------------------------------------------
+    def _row(self, shape: Sequence[int], address: int, row: int, pixel: int) -> int:
+        self.rows.append([0] * t.TENSOR_COLUMNS)
+        entry = self.rows[-1]
+        entry[t.DATA], entry[t.ROW], entry[t.PIXEL] = address, row, pixel
+        entry[t.HEIGHT], entry[t.WIDTH], entry[t.CHANNELS] = shape
+        return len(self.rows) - 1
+
+    def _own_mask(self, tensor: int, height: int, width: int) -> None:
+        self._mask_rows.append((tensor, self._mask_bytes, self._mask_bytes + height * width))
+        self._mask_bytes += height * width + height
+        self.largest_spans = max(self.largest_spans, height * (width // 2 + 1))
+        self.longest_line = max(self.longest_line, width)
+
+    def tensor(self, name: str) -> int:
+        """The table row of a region tensor or constant; made at the first call."""
+        if name in self.index:
+            return self.index[name]
+        if name in self.graph.constants:
+            return self.constant_tensor(name)
+        shape = self.shapes[name]
+        view = self.views.get(name)
+        parent = -1
+        if view is not None and not view.own_mask:
+            parent = self.tensor(view.parent)
+        tensor = self._row(shape, *self.geometry(name))
+        self.index[name] = tensor
+        if parent >= 0 and view is not None:
+            self._aliases.append((tensor, parent, (view.start[0], view.start[1]), view.step))
+        else:
+            self._own_mask(tensor, shape[0], shape[1])
+        return tensor
+
+    def part(
+        self, name: str, parent: str, start: tuple[int, int, int], shape: tuple[int, ...]
+    ) -> int:
+        """A row for a part of `parent` that a copy fills, with a mask of its own."""
+        self.views[name] = View(parent, start, (1, 1), True)
+        self.shapes[name] = shape
+        return self.tensor(name)
+
+    def channels_of(self, name: str, start: int, count: int) -> int:
+        """A row for some channels of a tensor, sharing its mask."""
+        tensor = self.tensor(name)
+        address, row, pixel = self.geometry(name)
+        height, width, _ = self.shapes[name]
+        alias = self._row((height, width, count), address + start * 4, row, pixel)
+        self._aliases.append((alias, tensor, (0, 0), (1, 1)))
+        return alias
+
+    def port(self, height: int, width: int) -> int:
+        """A row with a mask and no data: the target of an EXPORT."""
+        tensor = self._row((height, width, 0), 0, 0, 0)
+        self._own_mask(tensor, height, width)
+        return tensor
+
+    def constant_tensor(self, name: str) -> int:
+        values = np.asarray(self.graph.constants[name], np.float32)
+        height, width, channels = values.shape
+        tensor = self._row(values.shape, self.constant(values), width * channels * 4, channels * 4)
+        self.index[name] = tensor
+        self._own_mask(tensor, height, width)
+        return tensor
+
+    def broadcast(self, name: str, shape: Sequence[int]) -> int:
+        """A row to read a tensor by where it is stretched over `shape`: strides of 0."""
+        tensor = self.tensor(name)
+        own = self.shapes[name]
+        stretched = [own[axis] == 1 and shape[axis] != 1 for axis in (0, 1)]
+        if not any(stretched):
+            return tensor
+        _, row, pixel = entry = tuple(self.rows[tensor][: t.PIXEL + 1])
+        return self._row(
+            (shape[0], shape[1], own[2]),
+            entry[0],
+            0 if stretched[0] else row,
+            0 if stretched[1] else pixel,
+        )
+
+    # --- masks ----------------------------------------------------------------------------------
+    def source(
+        self,
+        name: str,
+        window: Window | None,
+        out: Sequence[int],
+        regular: tuple[int, int, int] | None = None,
+    ) -> list[int]:
+        """A mask source: what the output reads of `name`; regular: its columns as (taps, stride,
+        pad)."""
+        height, width, _ = self.shapes[name]
+        if window is None:
+            everything = np.zeros(out[0], np.int32), np.full(out[0], height, np.int32)
+            columns = np.zeros(out[1], np.int32), np.full(out[1], width, np.int32)
+            window = Window(everything, columns)
+        taps, stride, pad = regular or regular_columns(window.cols, width) or (0, 1, 0)
+        self.longest_line = max(
+            self.longest_line, (out[1] - 1) * stride + taps, width + pad, out[1]
+        )
+        columns_at = [0, 0]
+        if taps == 0:
+            risen = rising(window.cols)
+            taps = t.ANY if risen is None else t.RISING
+            ends = window.cols if risen is None else risen
+            columns_at = [self.constant(np.asarray(half, np.int32)) for half in ends]
+        rows_at = [self.constant(np.asarray(half, np.int32)) for half in window.rows]
+        return [self.tensor(name), *rows_at, taps, stride, pad, *columns_at]
+
+    def sources(self, entries: Sequence[list[int]]) -> tuple[int, int]:
+        return self.constant(np.array(entries, np.int64)), len(entries)
+
+    # --- instructions ---------------------------------------------------------------------------
+    def add(self, lowered: Lowered, layer: Layer) -> int:
+        entry = [0] * t.INSTRUCTION_COLUMNS
+        for column, value in lowered.columns.items():
+            entry[column] = int(value)
+        self.instructions.append(entry)
+        floats = [0.0] * t.FLOAT_COLUMNS
+        for column, number in lowered.floats.items():
+            floats[column] = number
+        self.floats.append(floats)
+        self.layers.append(layer)
+        self.widest_result = max(self.widest_result, lowered.result_floats)
+        return len(self.instructions) - 1
+
+    def clear_ring(self, instruction: int, root: str) -> None:
+        """Have an instruction renew the zeros around what it writes, before it does."""
+        top, left, bottom, right = self.storage.ring(root)
+        if not (top or left or bottom or right):
+            return
+        start, row, pixel = self.geometry(root)
+        ring = [0] * t.RING_COLUMNS
+        ring[t.RING_START] = start - top * row - left * pixel
+        ring[t.RING_ROW], ring[t.RING_ROWS] = row, top + self.shapes[root][0] + bottom
+        ring[t.RING_TOP], ring[t.RING_BOTTOM] = top, bottom
+        ring[t.RING_LEFT], ring[t.RING_RIGHT] = left * pixel, right * pixel
+        entry = self.instructions[instruction]
+        assert entry[t.PREPARE] == 0, "a reduction has no ring"
+        entry[t.PREPARE] = clear_ring.address
+        entry[t.RING] = self.constant(np.array(ring, np.int64))
+
+    def finish_tensors(self) -> tuple[Integers, Integers]:
+        """Give every row its mask and counts; -> (tensors, live)."""
+        masks = np.zeros(self._mask_bytes + 64, np.uint8)
+        self.kept[0] = masks
+        base = masks.ctypes.data
+        rows = np.array(self.rows, np.int64).reshape(-1, t.TENSOR_COLUMNS)
+        live = np.zeros((len(rows), self.workers), np.int64)
+        rows[:, t.LIVE] = live.ctypes.data + np.arange(len(rows)) * live.strides[0]
+        for tensor, mask, flags in self._mask_rows:
+            rows[tensor, t.MASK] = base + mask
+            rows[tensor, t.MASK_ROW] = rows[tensor, t.WIDTH]
+            rows[tensor, t.MASK_PIXEL] = 1
+            rows[tensor, t.ROW_FLAGS] = base + flags
+            rows[tensor, t.ROW_FLAGS_STEP] = 1
+        for tensor, parent, (y, x), (step_y, step_x) in self._aliases:
+            above = rows[parent]
+            rows[tensor, t.MASK] = above[t.MASK] + y * above[t.MASK_ROW] + x * above[t.MASK_PIXEL]
+            rows[tensor, t.MASK_ROW] = above[t.MASK_ROW] * step_y
+            rows[tensor, t.MASK_PIXEL] = above[t.MASK_PIXEL] * step_x
+            rows[tensor, t.ROW_FLAGS] = above[t.ROW_FLAGS] + y * above[t.ROW_FLAGS_STEP]
+            rows[tensor, t.ROW_FLAGS_STEP] = above[t.ROW_FLAGS_STEP] * step_y
+            rows[tensor, t.LIVE] = above[t.LIVE]
+        return rows, live
+
+
+def rising(span: Span) -> Span | None:
+    """The same windows with ends that never fall, once those that read nothing before the first and
+    behind the last are put aside; None where others go back."""
+    low, high = (half.copy() for half in span)
+    reads = np.flatnonzero(high > low)
+    if len(reads):
+        first, last = reads[0], reads[-1]
+        low[:first] = high[:first] = low[first]
+        low[last + 1 :] = high[last + 1 :] = high[last]
+    falls = np.any(np.diff(low) < 0) or np.any(np.diff(high) < 0)
+    return None if falls else (low, high)
+
+
+def regular_columns(span: Span, width: int) -> tuple[int, int, int] | None:
+    """(taps, stride, pad) where column x reads x * stride - pad + [0, taps) as far as that lies
+    within 0 .. width - 1; None where no such numbers say it."""
+    low, high = (half.astype(np.int64) for half in span)
+    index = np.arange(len(low))
+    if len(low) == width and np.array_equal(low, index) and np.array_equal(high, index + 1):
+        return 1, 1, 0
+    whole = (low > 0) & (high < width)
+    at = np.flatnonzero(whole[1:] & whole[:-1])
+    if not len(at):
+        return None
+    x = int(at[0])
+    taps, stride = int(high[x] - low[x]), int(low[x + 1] - low[x])
+    pad = x * stride - int(low[x])
+    start = index * stride - pad
+    clipped = np.clip(start, 0, width), np.clip(start + taps, 0, width)
+    plain = taps == 1 and stride == 1 and pad == 0  # which asks for equal widths
+    regular = stride > 0 and taps > 0 and pad >= 0 and not plain
+    return (
+        (taps, stride, pad)
+        if regular and np.array_equal(low, clipped[0]) and np.array_equal(high, clipped[1])
+        else None
+    )

@@ -1,0 +1,260 @@
+"""Running a plan: take the feeds in, walk the regions, rerun the islands whose inputs changed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
+
+from stillframe.errors import UsageError
+from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
+from stillframe.reuse.kernels.run_plan import walk
+from stillframe.reuse.plan.plan import IslandStep, Plan, Region
+from stillframe.reuse.plan.refresh_schedule import Renewal
+from stillframe.reuse.runtime.workers import Workers
+
+Array = NDArray[Any]
+
+CPU_ONLY = ("CPUExecutionProvider",)
+BREAK_EVEN = 0.85  # share of the multiply-adds above which finding them costs more than it saves
+MARGIN = 0.9  # a share of changed input that led there stands for all above this part of it
+RELAX = 1.005  # how the limit grows with each dense step, so that it is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one step did.
+
+    changed: share of the input positions that were new. dense: everything was computed.
+    work: multiply-adds done, as a share of a dense step. islands_run: of how many islands.
+    """
+
+    changed: float
+    dense: bool
+    work: float
+    islands_run: int
+
+
+class Engine:
+    """A plan with its state: the activations of the last step.
+
+    Not thread-safe: a session holds a lock around it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        workers: Workers,
+        break_even: float | None = None,
+        island_providers: Sequence[Any] = CPU_ONLY,
+    ) -> None:
+        self.plan = plan
+        self._workers = workers
+        self._break_even = BREAK_EVEN if break_even is None else break_even
+        self._limit = self._break_even  # share of changed input above which a step is dense
+        self._fresh = True  # nothing stored yet
+        self._inputs = [port for port in plan.graph.inputs if port.layout != "raw"]
+        self._raw_inputs = [port.name for port in plan.graph.inputs if port.layout == "raw"]
+        self._values: dict[str, Array] = {}
+        self._positions = np.array(
+            [
+                max(
+                    int(
+                        plan.tensors[row[t.TARGET], t.HEIGHT] * plan.tensors[row[t.TARGET], t.WIDTH]
+                    ),
+                    1,
+                )
+                for row in plan.instructions
+            ],
+            np.float64,
+        )
+        self._work = np.array([layer.multiply_adds for layer in plan.layers], np.float64)
+        self._total_work = max(float(self._work.sum()), 1.0)
+        self._renewal = Renewal(plan)
+        self._none = np.zeros((len(plan.instructions), 2), np.int64)
+        self._bands = self._none
+        self._islands = {
+            id(step): _island_session(step, workers.count, island_providers)
+            for step in plan.steps
+            if isinstance(step, IslandStep)
+        }
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing is stored, so that the next step is dense."""
+        return self._fresh
+
+    def reset(self) -> None:
+        """Forget everything: the next step computes all of it."""
+        self._fresh = True
+        self._limit = self._break_even
+        self._values.clear()
+
+    def step(
+        self,
+        feeds: Mapping[str, Array],
+        changed: Mapping[str, Array] | None = None,
+        dense: bool = False,
+        renewed: tuple[int, int] = (0, 0),
+    ) -> StepStats:
+        """Take feeds in and bring every output up to date.
+
+        feeds: arrays of the ports' shapes and dtypes. changed: (H, W) uint8 maps of the positions
+        that may differ, by input; an input without one is compared. renewed: rows of the first
+        picture, first and behind the last, all marked in its map, to be renewed at every layer.
+        After an exception, which islands may raise, the next step is dense.
+        """
+        plan = self.plan
+        self._bands = self._renewal.bands(*renewed) if renewed[1] > renewed[0] else self._none
+        plan.live[...] = 0
+        everything = dense or self._fresh
+        self._fresh = True  # until this step is through: what is stored belongs to no frame
+        marked, positions = 0, 0
+        for port in self._inputs:
+            row = plan.index[port.name]
+            height, width = (int(plan.tensors[row, c]) for c in (t.HEIGHT, t.WIDTH))
+            listed = None if changed is None else changed.get(port.name)
+            marked += self._take_in(row, feeds[port.name], port.layout, listed, everything)
+            positions += height * width
+        share = 1.0 if everything else marked / max(positions, 1)
+        dense = everything or share > self._limit
+        raw_changed = {name: self._keep_raw(name, feeds[name]) for name in self._raw_inputs}
+        if not (dense or marked or any(raw_changed.values())):
+            plan.records[...] = 0
+            self._fresh = False
+            return StepStats(0.0, False, 0.0, 0)
+        islands_run = 0
+        for step in plan.steps:
+            if isinstance(step, Region):
+                self._walk(step, dense)
+            elif dense or self._island_is_due(step, raw_changed):
+                raw_changed |= self._run_island(step, dense)
+                islands_run += 1
+        self._fresh = False
+        done = self._share_of_work(dense)
+        self._learn(share, done, dense)
+        return StepStats(share, dense, done, islands_run)
+
+    def output(self, name: str) -> Array:
+        """The current value of an output as (1, C, H, W) or its own shape; overwritten by steps."""
+        if name in self.plan.exports:
+            return self.plan.exports[name]
+        if name in self._values:
+            return self._values[name]
+        return np.asarray(self.plan.graph.constants[name])
+
+    def _learn(self, share: float, done: float, dense: bool) -> None:
+        """Move the limit: how much of the input may change before most of the network does."""
+        if dense:
+            self._limit = min(self._limit * RELAX, self._break_even)
+        elif done > self._break_even:
+            self._limit = share * MARGIN
+
+    def _share_of_work(self, dense: bool) -> float:
+        if dense:
+            return 1.0
+        share = self.plan.records[:, t.ACTIVE] / self._positions
+        return float(share @ self._work) / self._total_work
+
+    def _take_in(
+        self, row: int, feed: Array, layout: str, listed: Array | None, everything: bool
+    ) -> int:
+        height, width, channels = (
+            int(self.plan.tensors[row, column]) for column in (t.HEIGHT, t.WIDTH, t.CHANNELS)
+        )
+        if layout == "NCHW":
+            array = feed.reshape(channels, height, width).transpose(1, 2, 0)
+        else:
+            array = feed.reshape(height, width, channels)
+        strides = np.array([step // 4 for step in array.strides], np.int64)
+        known = EVERYTHING if everything else COMPARE if listed is None else LISTED
+        address = 0 if listed is None else listed.ctypes.data
+        return int(
+            take_in(
+                known,
+                array.ctypes.data,
+                strides,
+                address,
+                self.plan.tensors,
+                row,
+                self._workers.count,
+            )
+        )
+
+    def _keep_raw(self, name: str, value: Array) -> bool:
+        before = self._values.get(name)
+        same = (
+            before is not None
+            and before.shape == value.shape
+            and bool(np.array_equal(before, value, equal_nan=value.dtype.kind == "f"))
+        )
+        if not same:
+            self._values[name] = np.array(value)
+        return not same
+
+    def _walk(self, region: Region, dense: bool) -> None:
+        plan, count, bands = self.plan, self._workers.count, self._bands
+
+        def work(worker: int) -> None:
+            walk(
+                plan.instructions,
+                plan.floats,
+                plan.tensors,
+                plan.work,
+                plan.records,
+                plan.barrier,
+                bands,
+                region.first,
+                region.end,
+                count,
+                worker,
+                dense,
+            )
+
+        self._workers.run(work)
+
+    def _island_is_due(self, step: IslandStep, raw_changed: Mapping[str, bool]) -> bool:
+        for name in step.node.inputs:
+            if name in self.plan.index:
+                if self.plan.left_active(name):
+                    return True
+            elif raw_changed.get(name, False):
+                return True
+        return False
+
+    def _run_island(self, step: IslandStep, dense: bool) -> dict[str, bool]:
+        feeds = {}
+        for port in step.node.attrs["reads"]:
+            value = self.output(port.name)
+            value = value if port.layout == "raw" else value.reshape(port.shape)
+            feeds[port.name] = value.astype(port.dtype, copy=False)
+        outputs = self._islands[id(step)].run(list(step.node.outputs), feeds)
+        changed: dict[str, bool] = {}
+        for port, value in zip(step.node.attrs["writes"], outputs, strict=True):
+            if port.layout == "raw":
+                changed[port.name] = self._keep_raw(port.name, value) or dense
+            else:
+                self._take_in(self.plan.index[port.name], value, port.layout, None, dense)
+        return changed
+
+
+def _island_session(step: IslandStep, threads: int, providers: Sequence[Any]) -> InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return InferenceSession(step.node.attrs["model"], options, providers=list(providers))
+
+
+def checked(providers: Sequence[Any]) -> Sequence[Any]:
+    """The providers, in ONNX Runtime's form. Raises UsageError for one that it does not have."""
+    here = ort.get_available_providers()
+    for each in providers:
+        name = each if isinstance(each, str) else each[0]
+        if name not in here:
+            raise UsageError(f"island provider {name}: not here; there is {', '.join(here)}")
+    return providers
