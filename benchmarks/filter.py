@@ -43,13 +43,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe import sample_videos
-from stillframe.pipeline.effects import HIDINGS
-from stillframe.pipeline.filter import Filter
-from stillframe.pipeline.filter_sink import FORMATS, Pipe
-from stillframe.pipeline.filter_source import open_planes
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.hold import overlap
-from stillframe.pipeline.step import Step
+from stillframe.pipeline.filter.box_hold import overlap
+from stillframe.pipeline.filter.filter import Filter
+from stillframe.pipeline.filter.obscure import HIDINGS
+from stillframe.pipeline.filter.sink import FORMATS, Pipe
+from stillframe.pipeline.filter.source import open_planes
+from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.media.frame import Frame
 
 CLIP = "sample:desk?size=1280x720&seconds=4"
 FILTER = [sys.executable, "-m", "stillframe", "filter"]

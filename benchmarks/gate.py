@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from stillframe.errors import StillframeError
 from stillframe.models import zoo
 from stillframe.models.results import Result
-from stillframe.pipeline.engine import OnnxRuntimeEngine
-from stillframe.pipeline.quality import agreement_with
-from stillframe.pipeline.source import open_source
+from stillframe.pipeline.inference.backends import OnnxRuntimeEngine
+from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.quality.agreement import agreement_with
 from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
 from stillframe.reuse.kernels.change_gate import PATCH_SHARE, SIDE
 

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from stillframe.models import zoo
 from stillframe.models.model import Form, View
 from stillframe.models.results import Detections, Tensors
-from stillframe.pipeline.engine import ReuseEngine
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.quality import BoxAgreement, agreement_with
-from stillframe.pipeline.quality_boxes import soft_loss
-from stillframe.pipeline.runner import Runner, Settings
-from stillframe.pipeline.source import open_source
-from stillframe.reuse.profile import Profile
+from stillframe.pipeline.inference.backends import ReuseEngine
+from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.quality.agreement import BoxAgreement, agreement_with
+from stillframe.pipeline.quality.detection import soft_loss
 
 LIGHT_S = 300.0  # about so long is a cycle
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from stillframe.models import zoo
-from stillframe.pipeline.engine import ReuseEngine
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.runner import Runner
-from stillframe.pipeline.settings import TOLERANCE, Settings
-from stillframe.pipeline.source import open_source
-from stillframe.pipeline.sweep_players import DensePlayer
+from stillframe.pipeline.inference.backends import ReuseEngine
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import TOLERANCE, Settings
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.studies.sweep.variants import DensePlayer
 
 WARM_UP = 2
 DENSE_EVERY = 4  # frames: it takes long and varies little

@@ -23,12 +23,12 @@ import psutil
 
 from stillframe.models import zoo
 from stillframe.pipeline.cli.bench_placement import plots
-from stillframe.pipeline.overlay import compose
-from stillframe.pipeline.pipeline import Pipeline
-from stillframe.pipeline.settings import Settings
-from stillframe.pipeline.source import open_source
-from stillframe.pipeline.stages import Analysis, drawing, encoding
-from stillframe.pipeline.video_sink import VideoSink
+from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.stages import Analysis, drawing, encoding
+from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.sinks.overlay import compose
+from stillframe.pipeline.sinks.video import VideoSink
 from stillframe.sample_videos import resolve
 
 CLIP = "sample:plaza?size=1280x720&seconds=20"

@@ -9,12 +9,12 @@ from stillframe.errors import UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Result
-from stillframe.pipeline.ahead import Ahead
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.runner import TOLERANCE, Reuse, Runner, Settings
-from stillframe.pipeline.source import Source, open_source
-from stillframe.reuse.cadence import Between
-from stillframe.reuse.profile import Profile
+from stillframe.pipeline.inference.frame_skipping import Between
+from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.runner import TOLERANCE, Reuse, Runner, Settings
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.open_source import Source, open_source
+from stillframe.pipeline.media.prefetch import Ahead
 
 Spec = str | os.PathLike[str]
 FRAMES_AHEAD = 2

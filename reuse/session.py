@@ -20,6 +20,7 @@ from onnxruntime import InferenceSession  # bound now: callers may put ours in i
 
 from stillframe.closing import Closing
 from stillframe.errors import UsageError
+from stillframe.pipeline.inference.profile import Profile
 from stillframe.reuse.disk_cache import Notebook
 from stillframe.reuse.frontend.onnx_loader import compile_graph, fingerprint
 from stillframe.reuse.frontend.signature import OpenPort, SourceModel, read_source
@@ -27,7 +28,6 @@ from stillframe.reuse.ir.graph import Graph, Port
 from stillframe.reuse.plan.memory_report import MemoryReport, report
 from stillframe.reuse.plan.plan import Plan, compile_plan
 from stillframe.reuse.plan.tolerance import Tolerance, measure
-from stillframe.reuse.profile import Profile
 from stillframe.reuse.runtime.autotune import tune
 from stillframe.reuse.runtime.engine import CPU_ONLY, Engine, StepStats, checked
 from stillframe.reuse.runtime.workers import Workers

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stillframe.pipeline.planes import LAYOUTS, Colours, Planes
+from stillframe.pipeline.filter.planes import LAYOUTS, Colours, Planes
 
 CHROMA_OF = {"yuv420p": "420mpeg2", "yuv422p": "422", "yuv444p": "444", "gray": "mono"}
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from stillframe import sample_videos
 from stillframe.errors import SourceError
-from stillframe.pipeline import camera
-from stillframe.pipeline.address import SCHEMES, parse
-from stillframe.pipeline.redaction import display, redact
-from stillframe.pipeline.source import frames, open_source
+from stillframe.pipeline.media import camera
+from stillframe.pipeline.media.address import SCHEMES, parse
+from stillframe.pipeline.media.open_source import frames, open_source
+from stillframe.pipeline.media.redaction import display, redact
 from tests.hostile import media
 from tests.hostile.media import numbers
 

@@ -15,14 +15,14 @@ from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Picture, Tensors
-from stillframe.pipeline.audit import LEAST, MOST, UNDER_WAY, Audit, Steering
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.engine import ReuseEngine
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.quality import BoxAgreement, TensorAgreement, agreement_with
-from stillframe.pipeline.runner import Runner, Settings
-from stillframe.pipeline.stages import without_pixels
-from stillframe.pipeline.step import Step
+from stillframe.pipeline.inference.backends import ReuseEngine
+from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.inference.stages import without_pixels
+from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.quality.agreement import BoxAgreement, TensorAgreement, agreement_with
+from stillframe.pipeline.quality.audit import LEAST, MOST, UNDER_WAY, Audit, Steering
 from stillframe.reuse.plan.tolerance import Tolerance
 from tests.test_session import net
 

@@ -15,12 +15,16 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError, QualityError, SourceError, UsageError
-from stillframe.pipeline import bench, bench_row, footprint
-from stillframe.pipeline.bench_case import Case, Conditions, Crop, decoded
-from stillframe.pipeline.bench_row import measure
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.cli.bench import MOVING, PAIRS, gate_settings
-from stillframe.pipeline.contenders import (
+from stillframe.pipeline.inference.backends import Feed
+from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.quality.agreement import FLOORS
+from stillframe.pipeline.studies.bench import peak_memory, race
+from stillframe.pipeline.studies.bench import row as bench_row
+from stillframe.pipeline.studies.bench.case import Case, Conditions, Crop, decoded
+from stillframe.pipeline.studies.bench.contenders import (
     CONTENDERS,
     Contender,
     ContenderRow,
@@ -31,12 +35,9 @@ from stillframe.pipeline.contenders import (
     UnavailableError,
     contender,
 )
-from stillframe.pipeline.engine import Feed
-from stillframe.pipeline.quality import FLOORS
-from stillframe.reuse.cadence import Cadence
+from stillframe.pipeline.studies.bench.row import measure
 from stillframe.reuse.frontend.onnx_loader import fingerprint
 from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
-from stillframe.reuse.profile import Profile
 from tests.answers import painting
 from tests.hostile import media
 
@@ -196,7 +197,7 @@ def test_reuse_does_less_and_agrees_more_than_skipping(row: dict[str, Any]) -> N
 
 
 def test_memory_is_that_of_the_session_at_tolerance(row: dict[str, Any], case: Case) -> None:
-    with bench.prepare(case, CONDITIONS) as ready:
+    with race.prepare(case, CONDITIONS) as ready:
         runner = ready.entrants["reuse"].contender
         assert isinstance(runner, Reuse)
         memory = runner.memory
@@ -270,16 +271,16 @@ def test_all_get_the_same_file_and_threads(case: Case) -> None:
         return lambda setting: settings.append(setting) or make(setting)  # type: ignore[func-returns-value]
 
     rows = [replace(each, make=noting(each.make)) for each in CONTENDERS]
-    with bench.prepare(case, replace(CONDITIONS, threads=2), rows) as ready:
+    with race.prepare(case, replace(CONDITIONS, threads=2), rows) as ready:
         assert len(settings) == len(CONTENDERS)
         assert all(each is ready.setting for each in settings)
         assert (ready.setting.path, ready.setting.threads) == (ready.model.path, 2)
 
 
 def test_everyone_is_first_as_often_and_follows_more_than_one_other(case: Case) -> None:
-    with bench.prepare(case, CONDITIONS, [r for r in CONTENDERS if r.name != "openvino"]) as ready:
+    with race.prepare(case, CONDITIONS, [r for r in CONTENDERS if r.name != "openvino"]) as ready:
         entrants = list(ready.entrants.values())
-    orders = [[e.row.name for e in bench.order(entrants, index)] for index in range(8)]
+    orders = [[e.row.name for e in race.order(entrants, index)] for index in range(8)]
     names = sorted(orders[0])
     assert all(sorted(each) == names for each in orders)
     assert sorted(each[0] for each in orders) == sorted(names * 2)
@@ -321,9 +322,9 @@ def test_gate_settings_are_read() -> None:
 
 def test_peak_memory_is_of_a_process_of_its_own(network: Path, tmp_path: Path) -> None:
     feed = {"images": np.zeros((1, 3, HEIGHT, WIDTH), np.float32)}
-    assert 20 < footprint.peak_mb("ort", Setting(network), feed) < 2000
+    assert 20 < peak_memory.peak_mb("ort", Setting(network), feed) < 2000
     with pytest.raises(ModelError, match=r"ort failed in a process of its own: .*cannot load it"):
-        footprint.peak_mb("ort", Setting(tmp_path / "none.onnx"), feed)
+        peak_memory.peak_mb("ort", Setting(tmp_path / "none.onnx"), feed)
 
 
 # --- the command line ---------------------------------------------------------------------------

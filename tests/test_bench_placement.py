@@ -11,10 +11,16 @@ import pytest
 
 from stillframe.errors import SourceError
 from stillframe.pipeline import cli
-from stillframe.pipeline.bench_placement import Condition, Looped, figures
-from stillframe.pipeline.bench_planner import planner
-from stillframe.pipeline.bench_rivals import children, is_there, playback, played, rivals
-from stillframe.pipeline.granularity import Granularity
+from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.studies.bench.background_load import (
+    children,
+    is_there,
+    playback,
+    played,
+    rivals,
+)
+from stillframe.pipeline.studies.bench.placement import Condition, Looped, figures
+from stillframe.pipeline.studies.bench.planner_check import planner
 from tests.hostile import media
 
 

@@ -17,15 +17,15 @@ from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.cli.filter import _settings as filter_settings
-from stillframe.pipeline.follow import Follower, Lens, follow, moved
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.hold import Hold, overlap
-from stillframe.pipeline.look import Cuts, Look
-from stillframe.pipeline.runner import Runner, Settings, Step
-from stillframe.pipeline.stages import Analysis
-from stillframe.reuse.cadence import Cadence
+from stillframe.pipeline.filter.box_hold import Hold, overlap
+from stillframe.pipeline.inference.box_flow import Follower, Lens, follow, moved
+from stillframe.pipeline.inference.frame_policy import Cuts, Look
+from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.runner import Runner, Settings, Step
+from stillframe.pipeline.inference.stages import Analysis
+from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import GateSettings
-from stillframe.reuse.profile import Profile
 from tests import networks
 from tests.hostile import media
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.channel import Channel, ClosedError, Window
+from stillframe.pipeline.executor.channel import Channel, ClosedError, Window
 
 WAIT_S = 5.0
 

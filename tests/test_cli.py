@@ -17,8 +17,8 @@ from stillframe import errors
 from stillframe.pipeline import cli
 from stillframe.pipeline.cli import options
 from stillframe.pipeline.cli.signals import Interrupted, Stopping, at_once
-from stillframe.pipeline.filter import Filter
-from stillframe.pipeline.settings import Settings
+from stillframe.pipeline.filter.filter import Filter
+from stillframe.pipeline.inference.settings import Settings
 
 COMMAND = [sys.executable, "-m", "stillframe"]
 HELP_S = 0.5

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline import cli, config
-from stillframe.pipeline.config import RunConfig
+from stillframe.pipeline import cli
+from stillframe.pipeline.cli import config_file
+from stillframe.pipeline.cli.config_file import RunConfig
 from tests import networks
 from tests.hostile import media
 
@@ -113,7 +114,7 @@ def test_what_is_wrong_is_one_line_with_its_place(text: str, says: str, tmp_path
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=says) as caught:
-        config.read(path)
+        config_file.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -128,7 +129,7 @@ def test_what_is_wrong_is_one_line_with_its_place(text: str, says: str, tmp_path
 )
 def test_functions_that_are_not_there_are_told(call: str, says: str, folder: Path) -> None:
     with pytest.raises(UsageError, match=says):
-        config.function(call, folder)
+        config_file.function(call, folder)
 
 
 def test_a_file_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str]) -> None:

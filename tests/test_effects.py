@@ -9,10 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.models.results import Detections, Mask
-from stillframe.pipeline.conversion import Converter
-from stillframe.pipeline.effects import HIDINGS, Area, Shape, Style, area, covered
-from stillframe.pipeline.marks import mark
-from stillframe.pipeline.planes import (
+from stillframe.pipeline.filter.obscure import HIDINGS, Area, Shape, Style, area, covered
+from stillframe.pipeline.filter.overlay_yuv import mark
+from stillframe.pipeline.filter.planes import (
     FULL,
     LAYOUTS,
     LIMITED,
@@ -25,6 +24,7 @@ from stillframe.pipeline.planes import (
     likely_matrix,
     views,
 )
+from stillframe.pipeline.media.to_rgb import Converter
 from tests import streams
 
 EVERY = [*LAYOUTS, "rgb24"]

@@ -17,11 +17,11 @@ from stillframe.errors import ModelError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.pipeline import cli
-from stillframe.pipeline import explain as part
-from stillframe.pipeline.explain import Explanation, Row, Totals, explain
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.heatmap import HeatMeter, draw
-from stillframe.pipeline.verdict import judge
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.studies.explain import layers as part
+from stillframe.pipeline.studies.explain.heatmap import HeatMeter, draw
+from stillframe.pipeline.studies.explain.layers import Explanation, Row, Totals, explain
+from stillframe.pipeline.studies.explain.verdict import judge
 from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.session import ReuseSession
 

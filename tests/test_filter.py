@@ -12,13 +12,13 @@ import stillframe
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.results import Detections, Evidence, Mask
-from stillframe.pipeline.filter import Filter
-from stillframe.pipeline.filter_source import Shot
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.planes import Planes
-from stillframe.pipeline.settings import Settings
-from stillframe.pipeline.step import Kind, Step
-from stillframe.pipeline.treatment import EFFECTS, Treatment
+from stillframe.pipeline.filter.effects import EFFECTS, Treatment
+from stillframe.pipeline.filter.filter import Filter
+from stillframe.pipeline.filter.planes import Planes
+from stillframe.pipeline.filter.source import Shot
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.types import Kind, Step
+from stillframe.pipeline.media.frame import Frame
 from tests import networks, streams
 from tests.networks import BOX
 

@@ -28,12 +28,12 @@ from stillframe.models import zoo
 from stillframe.models.results import Detections
 from stillframe.pipeline import cli
 from stillframe.pipeline.cli.filter import filter_
-from stillframe.pipeline.filter import Filter
-from stillframe.pipeline.filter_sink import FORMATS, Pipe
-from stillframe.pipeline.filter_source import PlaneSource, Shot, open_planes
-from stillframe.pipeline.planes import LAYOUTS, MATRICES, Planes
-from stillframe.pipeline.record_sinks import FilterSink
-from stillframe.pipeline.treatment import EFFECTS
+from stillframe.pipeline.filter.effects import EFFECTS
+from stillframe.pipeline.filter.filter import Filter
+from stillframe.pipeline.filter.planes import LAYOUTS, MATRICES, Planes
+from stillframe.pipeline.filter.sink import FORMATS, Pipe
+from stillframe.pipeline.filter.source import PlaneSource, Shot, open_planes
+from stillframe.pipeline.sinks.records import FilterSink
 from tests import networks, streams
 from tests.hostile import media
 
@@ -218,11 +218,11 @@ def test_a_turned_clip_leaves_upright(turn: int, tmp_path: Path) -> None:
         first = next(frames)
         upright = SIZE if turn == 180 else SIZE[::-1]
         assert frames.info.size == upright
-    from stillframe.pipeline.planes import ToRgb
+    from stillframe.pipeline.filter.planes import ToRgb
 
     picture = first.picture
     image = ToRgb(picture.layout, picture.colours, upright)(picture)
-    from stillframe.pipeline.source import frames as rgb_frames
+    from stillframe.pipeline.media.open_source import frames as rgb_frames
 
     other = next(iter(rgb_frames(path))).image
     assert np.abs(image.astype(int) - other).mean() < 1.5

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from stillframe.pipeline.hold import MOST_DRIFT, Boxes, Hold, drifted, grown, matched, overlap
+from stillframe.pipeline.filter.box_hold import (
+    MOST_DRIFT,
+    Boxes,
+    Hold,
+    drifted,
+    grown,
+    matched,
+    overlap,
+)
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> Boxes:

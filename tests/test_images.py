@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillframe.pipeline.images import natural_key
-from stillframe.pipeline.source import frames, open_source
+from stillframe.pipeline.media.image_sequence import natural_key
+from stillframe.pipeline.media.open_source import frames, open_source
 from tests.hostile import media
 from tests.hostile.media import numbers
 

@@ -66,7 +66,7 @@ def test_imports_run_one_way(path: Path) -> None:
 def test_the_rule_sees_every_way_of_importing(tmp_path: Path) -> None:
     source = tmp_path / "module.py"
     source.write_text(
-        "import stillframe.pipeline.frame\n"
+        "import stillframe.pipeline.media.frame\n"
         "from stillframe import models\n"
         "def later():\n"
         "    from stillframe.models import zoo, weights\n"
@@ -99,10 +99,10 @@ def test_the_folder_links_are_links(folder: str) -> None:
 def test_a_module_imports_the_same_from_any_folder(tmp_path: Path) -> None:
     """One copy of each class, whatever the working directory is."""
     told = subprocess.run(
-        [sys.executable, "-c", "import stillframe.pipeline.frame as f; print(f.__name__)"],
+        [sys.executable, "-c", "import stillframe.pipeline.media.frame as f; print(f.__name__)"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == "stillframe.pipeline.frame"
+    assert told.stdout.strip() == "stillframe.pipeline.media.frame"

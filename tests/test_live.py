@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
-from stillframe.pipeline import live
-from stillframe.pipeline.decoder import Picture, ReadError
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.frozen import FrozenWatch
-from stillframe.pipeline.live import LivePolicy, Opened, ThreadedSource
-from stillframe.pipeline.reconnect import Backoff
-from stillframe.pipeline.source import SourceState, open_source
-from stillframe.pipeline.source_info import SourceInfo
+from stillframe.pipeline.media import live
+from stillframe.pipeline.media.decoder import Picture, ReadError
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.freeze_detector import FrozenWatch
+from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
+from stillframe.pipeline.media.open_source import SourceState, open_source
+from stillframe.pipeline.media.reconnect import Backoff
+from stillframe.pipeline.media.source import SourceInfo
 from tests.hostile import media, servers
 from tests.hostile.media import number_of
 from tests.hostile.servers import Server, free_port, readers, taken
@@ -396,7 +396,7 @@ def test_close_frees_a_waiting_consumer_at_once() -> None:
 
 
 LEAVE = """
-from stillframe.pipeline.source import open_source
+from stillframe.pipeline.media.open_source import open_source
 source = open_source("tcp://127.0.0.1:{port}", timeout_s=30)
 next(source)
 print("left", flush=True)

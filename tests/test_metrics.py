@@ -16,12 +16,12 @@ from stillframe.errors import UsageError
 from stillframe.pipeline import cli
 from stillframe.pipeline.cli import report
 from stillframe.pipeline.cli.report import Report, stage_table
-from stillframe.pipeline.meter import Meter
-from stillframe.pipeline.metrics import Tally
-from stillframe.pipeline.pipeline import Pipeline
-from stillframe.pipeline.stage import Stage
-from stillframe.pipeline.step import PARTS
-from stillframe.pipeline.telemetry import ProcessorShare, Served, Telemetry
+from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.executor.stage import Stage
+from stillframe.pipeline.executor.stage_meter import Meter
+from stillframe.pipeline.inference.types import PARTS
+from stillframe.pipeline.telemetry.exporter import ProcessorShare, Served, Telemetry
+from stillframe.pipeline.telemetry.run_stats import Tally
 from tests import networks
 from tests.hostile import media
 

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.source import SourceState, open_source
+from stillframe.pipeline.media.open_source import SourceState, open_source
 from tests.hostile import media, servers
 from tests.hostile.media import number_of
 from tests.hostile.servers import Server, free_port, readers, taken

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import View
 from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
-from stillframe.pipeline import overlay
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.overlay import Overlay
-from stillframe.pipeline.runner import KINDS, Kind, Step
+from stillframe.pipeline.inference.runner import KINDS, Kind, Step
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.sinks import overlay
+from stillframe.pipeline.sinks.overlay import Overlay
 
 Image = NDArray[np.uint8]
 GREY = 120

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.competition import Competition
-from stillframe.pipeline.pacing import Pacer, share_of
+from stillframe.pipeline.executor.hardware.contention import Competition
+from stillframe.pipeline.placement.cpu_budget import Pacer, share_of
 
 # --- pace ----------------------------------------------------------------------------------------
 

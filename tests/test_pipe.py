@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.pipe import PipeReader
-from stillframe.pipeline.source import SourceState, open_source
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.open_source import SourceState, open_source
+from stillframe.pipeline.media.pipe import PipeReader
 from tests.hostile import media
 from tests.hostile.media import number_of, numbers
 
@@ -120,7 +120,9 @@ def test_pipes_and_files_give_their_descriptors_back(tmp_path: Path) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-STDIN = "from stillframe.pipeline.source import frames\nfor f in frames('-'): print(f.index)"
+STDIN = (
+    "from stillframe.pipeline.media.open_source import frames\nfor f in frames('-'): print(f.index)"
+)
 
 
 @pytest.mark.parametrize("as_file", [False, True])

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 import stillframe
 from stillframe.models import zoo
 from stillframe.models.results import Detections, Picture
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.overlay import compose
-from stillframe.pipeline.pipeline import Pipeline
-from stillframe.pipeline.pool import Pool
-from stillframe.pipeline.runner import Runner
-from stillframe.pipeline.settings import MODES, Reuse, Settings
-from stillframe.pipeline.stages import Analysis, Drawn, drawing, encoding, without_pixels
-from stillframe.pipeline.step import Step
+from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.inference.buffer_pool import Pool
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import MODES, Reuse, Settings
+from stillframe.pipeline.inference.stages import Analysis, Drawn, drawing, encoding, without_pixels
+from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.sinks.overlay import compose
 from tests import networks
 from tests.hostile import media
 

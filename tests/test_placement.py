@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline import cli, placement
-from stillframe.pipeline.planner import (
+from stillframe.pipeline import cli
+from stillframe.pipeline.placement import controller
+from stillframe.pipeline.placement.cost_model import (
     Hysteresis,
     Prediction,
 )
-from stillframe.pipeline.staged import Placing, parse_place
+from stillframe.pipeline.placement.planned_run import Placing, parse_place
 from tests import networks
 from tests.hostile import media
 
@@ -97,7 +98,8 @@ def test_latency_goes_without_a_stage_for_a_second_segment(
 def test_a_share_is_planned_and_paced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     lowered: list[int] = []  # not really: this process has more to do
     monkeypatch.setattr(
-        "stillframe.pipeline.staged.lower_priority", lambda nice: lowered.append(nice) or ""
+        "stillframe.pipeline.placement.planned_run.lower_priority",
+        lambda nice: lowered.append(nice) or "",
     )
     code, told, metrics = run("--cpu-share", "60%", "--reuse", "frame")
     assert code == 0, told
@@ -107,7 +109,8 @@ def test_a_share_is_planned_and_paced(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 def test_priority_is_really_lowered() -> None:
     code = (
-        "import os, threading; from stillframe.pipeline.staged import lower_priority\n"
+        "import os, threading\n"
+        "from stillframe.pipeline.placement.planned_run import lower_priority\n"
         "thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.start()\n"
         "assert not lower_priority(7)\n"
         "for each in (threading.get_native_id(), thread.native_id):\n"
@@ -194,8 +197,8 @@ def test_plans_change_in_the_middle_of_a_run_without_a_frame_lost(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every review wants another way to run; results stay those of a plain run."""
-    monkeypatch.setattr(placement, "REVIEW_S", 0.0)
-    monkeypatch.setattr(placement, "FEWEST_FRAMES", 2)
+    monkeypatch.setattr(controller, "REVIEW_S", 0.0)
+    monkeypatch.setattr(controller, "FEWEST_FRAMES", 2)
     monkeypatch.setattr(Hysteresis, "agrees", lambda self, now, chosen, now_s: True)
     turn = iter(range(1000))
 
@@ -203,7 +206,7 @@ def test_plans_change_in_the_middle_of_a_run_without_a_frame_lost(
         ranked = sorted(found, key=lambda p: str(p.candidate))
         return ranked[next(turn) * 7 % len(ranked)]
 
-    monkeypatch.setattr(placement, "choose", another)
+    monkeypatch.setattr(controller, "choose", another)
     code, told, metrics = run("--aim", "throughput", "--reuse", "layer", "--tolerance", "0")
     assert code == 0, told
     assert metrics["frames"] == FRAMES

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.competition import Competition
-from stillframe.pipeline.placement import Placer, Wish, plan
-from stillframe.pipeline.planner import (
+from stillframe.pipeline.executor.hardware.contention import Competition
+from stillframe.pipeline.placement.controller import Placer, Wish, plan
+from stillframe.pipeline.placement.cost_model import (
     Prediction,
     Profile,
     predict,

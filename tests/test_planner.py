@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillframe.pipeline.granularity import Granularity
-from stillframe.pipeline.placement import Wish, plan
-from stillframe.pipeline.planner import (
+from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.placement.controller import Wish, plan
+from stillframe.pipeline.placement.cost_model import (
     Candidate,
     Cost,
     Hysteresis,

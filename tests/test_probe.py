@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.cli.probe import probe
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.probe import _examined, examine
-from stillframe.pipeline.source_info import Source, SourceInfo, SourceState
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.probe import _examined, examine
+from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
 from tests.hostile import media
 
 

@@ -9,10 +9,16 @@ import pytest
 
 from stillframe.errors import UsageError
 from stillframe.pipeline import cli
-from stillframe.pipeline.capability import measure
-from stillframe.pipeline.cores import allowed_cores, listed, numbers, quota, read_cores
-from stillframe.pipeline.pinning import cores_of, pin, pinned
-from stillframe.pipeline.processors import AUTO, Machine, Processor
+from stillframe.pipeline.executor.hardware.affinity import cores_of, pin, pinned
+from stillframe.pipeline.executor.hardware.microbenchmark import measure
+from stillframe.pipeline.executor.hardware.processors import AUTO, Machine, Processor
+from stillframe.pipeline.executor.hardware.topology import (
+    allowed_cores,
+    listed,
+    numbers,
+    quota,
+    read_cores,
+)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

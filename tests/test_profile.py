@@ -10,13 +10,13 @@ from onnx import numpy_helper
 
 from stillframe.errors import UsageError
 from stillframe.models import zoo
-from stillframe.pipeline.engine import ReuseEngine
-from stillframe.pipeline.runner import Runner, Settings
+from stillframe.pipeline.inference.backends import ReuseEngine
+from stillframe.pipeline.inference.profile import RULE, Part, Profile
+from stillframe.pipeline.inference.runner import Runner, Settings
 from stillframe.reuse.frontend.onnx_loader import fingerprint
 from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.plan.tolerance import Tolerance, measure
-from stillframe.reuse.profile import RULE, Part, Profile
 from stillframe.reuse.session import ReuseSession
 from tests.test_session import frame, net
 

@@ -8,7 +8,7 @@ import pytest
 
 from stillframe.errors import QualityError
 from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
-from stillframe.pipeline.quality import (
+from stillframe.pipeline.quality.agreement import (
     FLOORS,
     JUDGES,
     MOST_PSNR,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from stillframe.errors import QualityError
 from stillframe.models.results import Detections, Mask, Picture, Tensors
-from stillframe.pipeline.quality_boxes import PrecisionMeter, likeness, soft_loss
-from stillframe.pipeline.quality_clip import ClipJudge, as_share
-from stillframe.pipeline.quality_pictures import BorderMeter, border, structural_similarity
+from stillframe.pipeline.quality.clip import ClipJudge, as_share
+from stillframe.pipeline.quality.detection import PrecisionMeter, likeness, soft_loss
+from stillframe.pipeline.quality.image import BorderMeter, border, structural_similarity
 
 LABELS = ("cat", "dog", "eel")
 

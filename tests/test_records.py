@@ -14,7 +14,7 @@ import pytest
 
 from stillframe.errors import SinkError
 from stillframe.models.results import Detections, Mask
-from stillframe.pipeline.record_sinks import CsvSink, JsonlSink, LineSink, MotSink
+from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, LineSink, MotSink
 from tests.hostile.media import boxes, frame_of
 
 
@@ -117,7 +117,7 @@ def test_tables_of_detections_refuse_other_results(kind: type[LineSink], tmp_pat
 TO_STDOUT = """
 import sys
 from tests.hostile.media import boxes, frame_of
-from stillframe.pipeline.record_sinks import JsonlSink
+from stillframe.pipeline.sinks.records import JsonlSink
 print("first")
 with JsonlSink("-") as sink:
     try:

@@ -10,10 +10,10 @@ import pytest
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Tensors
-from stillframe.pipeline.engine import ReuseEngine
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.refresh import Refresh
-from stillframe.pipeline.runner import Runner, Settings
+from stillframe.pipeline.inference.backends import ReuseEngine
+from stillframe.pipeline.inference.rolling_refresh import Refresh
+from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
 from tests.test_session import net
 

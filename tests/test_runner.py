@@ -14,9 +14,8 @@ from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Picture, Tensors
-from stillframe.pipeline.engine import Engine, OnnxRuntimeEngine
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.runner import (
+from stillframe.pipeline.inference.backends import Engine, OnnxRuntimeEngine
+from stillframe.pipeline.inference.runner import (
     KINDS,
     MODES,
     Reuse,
@@ -25,6 +24,7 @@ from stillframe.pipeline.runner import (
     Step,
     surely_new,
 )
+from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
 from tests import networks
 
@@ -67,7 +67,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Counting]:
         made.append(Counting(path, threads))
         return made[-1]
 
-    monkeypatch.setattr("stillframe.pipeline.settings.OnnxRuntimeEngine", make)
+    monkeypatch.setattr("stillframe.pipeline.inference.settings.OnnxRuntimeEngine", make)
     return made
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from stillframe.pipeline.engine import OnnxRuntimeEngine
-from stillframe.pipeline.granularity import choices
-from stillframe.pipeline.segments import SplitEngine, UncuttableError, best_cut, cuts
-from stillframe.pipeline.settings import Settings
+from stillframe.pipeline.inference.backends import OnnxRuntimeEngine
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.split_backend import SplitEngine, UncuttableError, best_cut, cuts
+from stillframe.pipeline.placement.backend_choice import choices
 from tests import networks
 
 

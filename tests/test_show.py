@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stillframe.errors import SinkError
-from stillframe.pipeline.show import LONGEST_SIDE, Show
+from stillframe.pipeline.sinks.mjpeg_server import LONGEST_SIDE, Show
 
 PICTURE = np.full((90, 160, 3), 200, np.uint8)
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from stillframe.errors import SinkError
-from stillframe.pipeline.record_sinks import CsvSink, JsonlSink, MotSink
-from stillframe.pipeline.sink import Sink
-from stillframe.pipeline.source import frames, open_source
-from stillframe.pipeline.video_sink import CONTAINERS, VideoSink
+from stillframe.pipeline.media.open_source import frames, open_source
+from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, MotSink
+from stillframe.pipeline.sinks.sink import Sink
+from stillframe.pipeline.sinks.video import CONTAINERS, VideoSink
 from tests.hostile import media
 from tests.hostile.media import INFO, boxes, frame_of, number_of
 
@@ -231,7 +231,7 @@ def test_a_source_that_cannot_be_read_twice_gives_no_sound(tmp_path: Path) -> No
 WRITER = """
 import sys, time
 from tests.hostile.media import INFO, frame_of
-from stillframe.pipeline.video_sink import VideoSink
+from stillframe.pipeline.sinks.video import VideoSink
 sink = VideoSink(sys.argv[1], info=INFO, audio_from=sys.argv[2] if len(sys.argv) > 2 else None)
 for number in range(10_000):
     sink.write(frame_of(number), None, None)
@@ -264,7 +264,7 @@ FULL = """
 import resource, sys
 from tests.hostile.media import INFO, frame_of
 from stillframe.errors import SinkError
-from stillframe.pipeline.video_sink import VideoSink
+from stillframe.pipeline.sinks.video import VideoSink
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 count = 0
 try:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.conversion import ORIENTATIONS
-from stillframe.pipeline.source import SourceState, frames, open_source
+from stillframe.pipeline.media.open_source import SourceState, frames, open_source
+from stillframe.pipeline.media.to_rgb import ORIENTATIONS
 from tests.hostile import media
 from tests.hostile.media import HOSTILE, Hostile, number_of, numbers
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stillframe.errors import SinkError, SourceError, StageError, UsageError
-from stillframe.pipeline.cores import allowed_cores
-from stillframe.pipeline.pinning import cores_of
-from stillframe.pipeline.pipeline import SKIP, Pipeline, Stage
+from stillframe.pipeline.executor.hardware.affinity import cores_of
+from stillframe.pipeline.executor.hardware.topology import allowed_cores
+from stillframe.pipeline.executor.pipeline import SKIP, Pipeline, Stage
 
 NAMES = ("preprocess", "infer", "postprocess", "draw", "encode")
 WAIT_S = 5.0

@@ -14,8 +14,8 @@ import pytest
 import stillframe
 from stillframe.errors import SourceError, StillframeError, UsageError
 from stillframe.models.results import Detections
-from stillframe.pipeline.ahead import Ahead
-from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.prefetch import Ahead
 from tests import networks
 from tests.hostile import media
 
@@ -172,7 +172,7 @@ def test_a_source_that_will_not_close_is_told() -> None:
 
     numbers = Stubborn(9, blocks_at=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stillframe.pipeline.ahead.CLOSE_TIMEOUT_S", 0.1)
+        patch.setattr("stillframe.pipeline.media.prefetch.CLOSE_TIMEOUT_S", 0.1)
         ahead = Ahead(numbers, 1)
         with pytest.raises(SourceError, match=r"did not stop reading within 0\.1 s"), ahead:
             pass

@@ -12,14 +12,14 @@ from stillframe.errors import SourceError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections
-from stillframe.pipeline import report_page
-from stillframe.pipeline import sweep as sweeping
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.report_frames import moments
-from stillframe.pipeline.settings import Settings
-from stillframe.pipeline.sweep import Sweep
-from stillframe.pipeline.sweep_players import chosen, options_of, players
-from stillframe.pipeline.sweep_truth import of_known, true_boxes
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
+from stillframe.pipeline.studies.sweep import report_page
+from stillframe.pipeline.studies.sweep import sweep as sweeping
+from stillframe.pipeline.studies.sweep.report_frames import moments
+from stillframe.pipeline.studies.sweep.sweep import Sweep
+from stillframe.pipeline.studies.sweep.variants import chosen, options_of, players
 from stillframe.reuse.gate.change_gate import GateSettings
 from tests.test_session import net
 

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from stillframe.pipeline.report_page import render
-from stillframe.pipeline.sweep import Sweep
-from stillframe.pipeline.sweep_equal import best_of, equal_compute, sentence, verdict
+from stillframe.pipeline.studies.sweep.equal_compute import (
+    best_of,
+    equal_compute,
+    sentence,
+    verdict,
+)
+from stillframe.pipeline.studies.sweep.report_page import render
+from stillframe.pipeline.studies.sweep.sweep import Sweep
 
 HEAD = {
     "key": [], "clip": "c", "spec": "c", "options": [], "model": "m", "task": "detection",

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillframe.pipeline.timeline import JoinedTimes, Timeline
+from stillframe.pipeline.media.timestamps import JoinedTimes, Timeline
 
 
 @given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=40, unique=True))

@@ -14,19 +14,11 @@ from stillframe.errors import QualityError, SourceError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections
-from stillframe.pipeline import tune as tuning
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.tune import tune
-from stillframe.pipeline.tune_clip import (
-    SHARES,
-    Outcome,
-    Setting,
-    TuneBench,
-    _Judge,
-    passages,
-    windows,
-)
-from stillframe.pipeline.tune_search import (
+from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.studies.tune import tune as tuning
+from stillframe.pipeline.studies.tune.search import (
     CLOSER,
     MOST,
     PACES,
@@ -38,9 +30,17 @@ from stillframe.pipeline.tune_search import (
     ladder,
     moved,
 )
-from stillframe.reuse.cadence import Cadence
+from stillframe.pipeline.studies.tune.trial import (
+    SHARES,
+    Outcome,
+    Setting,
+    TuneBench,
+    _Judge,
+    passages,
+    windows,
+)
+from stillframe.pipeline.studies.tune.tune import tune
 from stillframe.reuse.gate.change_gate import GateSettings
-from stillframe.reuse.profile import Profile
 from tests import networks
 from tests.test_session import net
 

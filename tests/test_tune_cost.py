@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stillframe.models import zoo
-from stillframe.pipeline.tune_cost import Costs, _middle, with_surroundings
-from stillframe.reuse.cadence import Cadence
+from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.studies.tune.cost import Costs, _middle, with_surroundings
 from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.session import ReuseSession
 from tests import networks

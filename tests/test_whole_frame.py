@@ -11,8 +11,8 @@ import pytest
 
 from stillframe import sample_videos
 from stillframe.models import zoo
-from stillframe.pipeline.runner import Runner, Settings, Step
-from stillframe.pipeline.source import open_source
+from stillframe.pipeline.inference.runner import Runner, Settings, Step
+from stillframe.pipeline.media.open_source import open_source
 from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.sample_videos import SceneFrame
 from tests import networks

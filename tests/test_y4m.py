@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
-from stillframe.pipeline import y4m
-from stillframe.pipeline.y4m import CHROMA, Header, Reader
+from stillframe.pipeline.filter import y4m
+from stillframe.pipeline.filter.y4m import CHROMA, Header, Reader
 from tests import streams
 from tests.streams import Trickle
 

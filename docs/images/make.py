@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models import zoo
-from stillframe.pipeline import overlay
-from stillframe.pipeline.runner import Runner, Settings
-from stillframe.pipeline.source import open_source
+from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.sinks import overlay
 
 TARGET = Path(__file__).with_name("changed.jpg")
 CLIPS = {"plaza": 95, "desk": 95}  # name -> the frame to show

@@ -28,7 +28,7 @@ from stillframe.pipeline.cli import options
 from stillframe.pipeline.cli.bench_table import in_short, print_tables
 
 if TYPE_CHECKING:  # engines take a while to import; asking for help must not
-    from stillframe.pipeline.bench_case import Case, Conditions
+    from stillframe.pipeline.studies.bench.case import Case, Conditions
     from stillframe.reuse.gate.change_gate import GateSettings
 
 QUICK_FRAMES = 8
@@ -118,9 +118,9 @@ def bench(
     Times are milliseconds a frame in the median; x is how many times faster than the faster of
     ONNX Runtime and OpenVINO, in the median frame and over the whole clip.
     """
-    from stillframe.pipeline.bench_case import Case, Conditions, Crop
-    from stillframe.pipeline.settings import Settings
-    from stillframe.reuse.profile import Profile
+    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.settings import Settings
+    from stillframe.pipeline.studies.bench.case import Case, Conditions, Crop
 
     tuned = None if profile is None else Profile.read(profile)
     reuse = Settings(reuse="layer", every=every, between=between, profile=tuned)
@@ -185,7 +185,7 @@ def _measure_all(
     A case of the table whose model or clip cannot be had is passed over and said so; one that was
     asked for by name is a fault. A wrong answer is always one, but the other cases still run.
     """
-    from stillframe.pipeline.bench_row import measure
+    from stillframe.pipeline.studies.bench.row import measure
 
     faults: list[StillframeError] = []
     for case in cases:

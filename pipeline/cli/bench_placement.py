@@ -46,8 +46,8 @@ def bench_placement(
     There are about 25 conditions, of 5 to 12 s more than --seconds each, and some 20 for each of
     --settings. The clip's first 90 frames are played over and over.
     """
-    from stillframe.pipeline.bench_placement import questions
-    from stillframe.pipeline.bench_rivals import is_there
+    from stillframe.pipeline.studies.bench.background_load import is_there
+    from stillframe.pipeline.studies.bench.placement import questions
 
     for path in (json_file, chart):
         if path is not None and path.exists() and not force:

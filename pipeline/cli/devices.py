@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from stillframe.pipeline.capability import Capability
-    from stillframe.pipeline.processors import Machine
+    from stillframe.pipeline.executor.hardware.microbenchmark import Capability
+    from stillframe.pipeline.executor.hardware.processors import Machine
 
 
 def devices(
@@ -19,8 +19,8 @@ def devices(
 ) -> None:
     """List cores, providers and devices, and what each was measured to do."""
     from stillframe.errors import UsageError
-    from stillframe.pipeline.capability import measure
-    from stillframe.pipeline.processors import PROVIDERS, Machine, Processor
+    from stillframe.pipeline.executor.hardware.microbenchmark import measure
+    from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine, Processor
 
     machine = Machine.here()
     chosen = [Processor.on(core) for core in machine.allowed]

@@ -12,8 +12,8 @@ from stillframe.errors import ModelError, SinkError, UsageError
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.models.model import Model
-    from stillframe.pipeline.explain import Explanation, Row
-    from stillframe.pipeline.verdict import Verdict
+    from stillframe.pipeline.studies.explain.layers import Explanation, Row
+    from stillframe.pipeline.studies.explain.verdict import Verdict
 
 WIDTH = 190  # of the table where it does not go to a terminal
 REMARK = 60  # characters of a reason in the table; --json has all of it
@@ -42,9 +42,9 @@ def explain(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the --heatmap file.")] = False,
 ) -> None:
     """Show what each layer costs and what a clip makes of it, and say whether reuse pays."""
-    from stillframe.pipeline.explain import explain as examine
-    from stillframe.pipeline.source import open_source
-    from stillframe.pipeline.verdict import judge
+    from stillframe.pipeline.media.open_source import open_source
+    from stillframe.pipeline.studies.explain.layers import explain as examine
+    from stillframe.pipeline.studies.explain.verdict import judge
 
     if heatmap is not None and clip is None:
         raise UsageError("--heatmap shows what a clip changes: give a CLIP too")
@@ -95,7 +95,7 @@ def _loaded(name: str) -> "Model":
 def _draw(path: Path, found: "Explanation", clip: str) -> None:
     import cv2
 
-    from stillframe.pipeline.heatmap import draw
+    from stillframe.pipeline.studies.explain.heatmap import draw
 
     if found.heat is None:
         raise UsageError(f"{clip}: no frames to draw")

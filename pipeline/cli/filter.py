@@ -12,11 +12,11 @@ from stillframe.errors import UsageError
 from stillframe.pipeline.cli import options, signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
-    from stillframe.pipeline.filter_sink import FrameSink
-    from stillframe.pipeline.filter_source import Shot
-    from stillframe.pipeline.settings import Reuse, Settings
-    from stillframe.pipeline.treatment import Treatment
-    from stillframe.reuse.cadence import Between
+    from stillframe.pipeline.filter.effects import Treatment
+    from stillframe.pipeline.filter.sink import FrameSink
+    from stillframe.pipeline.filter.source import Shot
+    from stillframe.pipeline.inference.frame_skipping import Between
+    from stillframe.pipeline.inference.settings import Reuse, Settings
 
 STDOUT, DESCRIPTOR = "-", "fd:"
 
@@ -128,9 +128,9 @@ def filter_(
 
     ffmpeg -i IN -f yuv4mpegpipe - | stillframe filter --effect blur | ffmpeg -i - OUT
     """
-    from stillframe.pipeline.filter_sink import FORMATS, Pipe
-    from stillframe.pipeline.filter_source import open_planes
-    from stillframe.pipeline.treatment import EFFECTS, Treatment
+    from stillframe.pipeline.filter.effects import EFFECTS, Treatment
+    from stillframe.pipeline.filter.sink import FORMATS, Pipe
+    from stillframe.pipeline.filter.source import open_planes
 
     wanted = tuple(filter(None, (name.strip() for name in (classes or "").split(","))))
     treatment = Treatment(effect, grow, shape, wanted, hold, cells, _rgb(colour))
@@ -164,9 +164,9 @@ def _settings(
     gate: list[str] | None,
 ) -> "Settings":
     from stillframe.pipeline.cli.bench import gate_settings
-    from stillframe.pipeline.engine import available_threads
-    from stillframe.pipeline.settings import Settings
-    from stillframe.reuse.profile import Profile
+    from stillframe.pipeline.inference.backends import available_threads
+    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.settings import Settings
 
     threads = threads or max(1, available_threads() - 1)
     return Settings(
@@ -223,9 +223,9 @@ def _treating(
 
     from stillframe.models import zoo
     from stillframe.pipeline.cli.report import Report, preparing, summary
-    from stillframe.pipeline.filter import Filter
-    from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.record_sinks import FilterSink
+    from stillframe.pipeline.filter.filter import Filter
+    from stillframe.pipeline.sinks.records import FilterSink
+    from stillframe.pipeline.telemetry.run_stats import Tally
 
     # no bar: the terminal is shared with the programs on both ends of the pipe
     console = Console(stderr=True, quiet=quiet, force_terminal=False)

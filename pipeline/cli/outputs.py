@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
-from stillframe.pipeline.overlay import Overlay, compose
-from stillframe.pipeline.record_sinks import STDOUT, CsvSink, JsonlSink, LineSink, MotSink
-from stillframe.pipeline.show import Show
-from stillframe.pipeline.sink import Sink
-from stillframe.pipeline.source_info import SourceInfo
-from stillframe.pipeline.stage import Stage
-from stillframe.pipeline.stages import Drawn, drawing, encoding
-from stillframe.pipeline.step import Step
-from stillframe.pipeline.video_sink import VideoSink
+from stillframe.pipeline.executor.stage import Stage
+from stillframe.pipeline.inference.stages import Drawn, drawing, encoding
+from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.media.source import SourceInfo
+from stillframe.pipeline.sinks.mjpeg_server import Show
+from stillframe.pipeline.sinks.overlay import Overlay, compose
+from stillframe.pipeline.sinks.records import STDOUT, CsvSink, JsonlSink, LineSink, MotSink
+from stillframe.pipeline.sinks.sink import Sink
+from stillframe.pipeline.sinks.video import VideoSink
 
 # Option -> the sink that writes it, a line or row at a time.
 TEXTS: dict[str, type[LineSink]] = {"--jsonl": JsonlSink, "--csv": CsvSink, "--mot": MotSink}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:  # FFmpeg takes a while to load; asking for help must not
-    from stillframe.pipeline.probe import Probe
+    from stillframe.pipeline.media.probe import Probe
 
 PLAIN_WIDTH = 200  # columns of a table that goes to a file or a pipe
 
@@ -30,7 +30,7 @@ def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show what a source holds, and what decoding its first frames showed."""
-    from stillframe.pipeline.probe import examine
+    from stillframe.pipeline.media.probe import examine
 
     found = examine(source, frames, rate=fps, timeout_s=timeout)
     if as_json:

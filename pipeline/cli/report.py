@@ -22,9 +22,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stillframe.pipeline.cores import listed
-from stillframe.pipeline.metrics import Tally
-from stillframe.pipeline.telemetry import Telemetry
+from stillframe.pipeline.executor.hardware.topology import listed
+from stillframe.pipeline.telemetry.exporter import Telemetry
+from stillframe.pipeline.telemetry.run_stats import Tally
 
 LINE_EVERY_S = 10.0
 STARTING = "starting; the first run also compiles kernels for this machine"

@@ -15,9 +15,9 @@ from stillframe.errors import SinkError, UsageError
 from stillframe.pipeline.cli import options, signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
-    from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.source_info import Source
-    from stillframe.pipeline.stages import Analysis
+    from stillframe.pipeline.inference.stages import Analysis
+    from stillframe.pipeline.media.source import Source
+    from stillframe.pipeline.telemetry.run_stats import Tally
 
 SAMPLE = "sample:"
 SOURCE = f"{SAMPLE}sports2d_demo"
@@ -31,9 +31,9 @@ LIVE: dict[str, bool | None] = {"auto": None, "block": False, "newest": True}
 def from_file(context: typer.Context, path: str | None) -> str | None:
     """Options of a configuration become the defaults of those that were not given."""
     if path is not None:
-        from stillframe.pipeline import config
+        from stillframe.pipeline.cli import config_file
 
-        context.default_map = config.read(Path(path)).options
+        context.default_map = config_file.read(Path(path)).options
     return path
 
 
@@ -166,7 +166,7 @@ def run(
             "--explain-placement", help="A line for each decision.", rich_help_panel=WHERE
         ),
     ] = False,
-    config: Annotated[
+    config_file: Annotated[
         str | None,
         typer.Option(
             metavar="FILE.yaml",
@@ -192,18 +192,18 @@ def run(
 
     from stillframe import sample_videos
     from stillframe.models import zoo
-    from stillframe.pipeline.audit import Audit, steer
     from stillframe.pipeline.cli.bench import gate_settings
+    from stillframe.pipeline.cli.config_file import read as read_config
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, stage_table, summary
-    from stillframe.pipeline.config import read as read_config
-    from stillframe.pipeline.metrics import Tally
-    from stillframe.pipeline.pacing import share_of
-    from stillframe.pipeline.settings import Settings
-    from stillframe.pipeline.source import open_source
-    from stillframe.pipeline.staged import Placing, Staged, parse_place
-    from stillframe.pipeline.telemetry import Served, Telemetry
-    from stillframe.reuse.profile import Profile
+    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.settings import Settings
+    from stillframe.pipeline.media.open_source import open_source
+    from stillframe.pipeline.placement.cpu_budget import share_of
+    from stillframe.pipeline.placement.planned_run import Placing, Staged, parse_place
+    from stillframe.pipeline.quality.audit import Audit, steer
+    from stillframe.pipeline.telemetry.exporter import Served, Telemetry
+    from stillframe.pipeline.telemetry.run_stats import Tally
 
     tuned = None if profile is None else Profile.read(profile)
     settings = Settings(
@@ -230,7 +230,9 @@ def run(
     )
     console = Console(stderr=True, quiet=quiet)
 
-    own = [] if config is None else read_config(Path(config)).own(Path(config).parent)
+    own = (
+        [] if config_file is None else read_config(Path(config_file)).own(Path(config_file).parent)
+    )
 
     def explain(line: str) -> None:
         if explain_placement:
@@ -331,7 +333,7 @@ def _figures(
 
 
 def _write_json(path: Path, figures: dict[str, Any], force: bool) -> None:
-    from stillframe.pipeline.sink import claim, told
+    from stillframe.pipeline.sinks.sink import claim, told
 
     try:
         with open(claim(path, force), "w", encoding="utf-8") as file:

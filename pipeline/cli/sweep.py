@@ -12,7 +12,7 @@ from stillframe.pipeline.cli import signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stillframe.pipeline.sweep import Row, Sweep
+    from stillframe.pipeline.studies.sweep.sweep import Row, Sweep
 
 SAMPLE = "sample:"
 PLAIN_WIDTH = 160  # columns of a table that goes to a file or a pipe
@@ -105,15 +105,15 @@ def sweep(
 
     from stillframe import sample_videos
     from stillframe.models import zoo
-    from stillframe.pipeline import sweep as sweeping
     from stillframe.pipeline.cli.report import preparing
     from stillframe.pipeline.cli.sweep_table import Progress, print_table
-    from stillframe.pipeline.sweep_players import chosen, players
+    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.studies.sweep import sweep as sweeping
+    from stillframe.pipeline.studies.sweep.variants import chosen, players
     from stillframe.reuse.frontend.onnx_loader import fingerprint
-    from stillframe.reuse.profile import Profile
 
     if png is not None or report is not None:
-        from stillframe.pipeline import report_page  # says at once what is not installed
+        from stillframe.pipeline.studies.sweep import report_page
 
         report_page.needed()
     console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -176,7 +176,7 @@ def answer(
     console: "Console", found: "Sweep", min_quality: float | None, share: float | None
 ) -> None:
     """Print the settings asked for to standard output. Raises QualityError where there is none."""
-    from stillframe.pipeline import sweep as sweeping
+    from stillframe.pipeline.studies.sweep import sweep as sweeping
 
     wanted: list[tuple[str, Row | None]] = []
     if min_quality is not None:

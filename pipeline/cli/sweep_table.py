@@ -8,8 +8,8 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
-from stillframe.pipeline.sweep import Row, Sweep, front
-from stillframe.pipeline.sweep_equal import sentence
+from stillframe.pipeline.studies.sweep.equal_compute import sentence
+from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front
 
 LINE_EVERY_S = 10.0
 

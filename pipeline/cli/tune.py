@@ -59,9 +59,9 @@ def tune(
 
     from stillframe import sample_videos
     from stillframe.models import zoo
-    from stillframe.pipeline import tune as tuning
     from stillframe.pipeline.cli.report import preparing
     from stillframe.pipeline.cli.tune_table import Tries, print_parts
+    from stillframe.pipeline.studies.tune import tune as tuning
 
     console = Console(stderr=True, quiet=quiet, highlight=False)
     if not console.is_terminal:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stillframe.errors import SinkError
-from stillframe.pipeline.tune import Tuned
-from stillframe.pipeline.tune_search import Try
+from stillframe.pipeline.studies.tune.search import Try
+from stillframe.pipeline.studies.tune.tune import Tuned
 
 LINE_EVERY_S = 10.0
 THREE = ("time", "work", "agreement")  # time and multiply-adds as shares of computing everything

@@ -16,35 +16,35 @@ __version__ = "0.1.0"
 
 # Public name -> the module that has it.
 _HOMES = {
-    "CsvSink": "stillframe.pipeline.record_sinks",
+    "CsvSink": "stillframe.pipeline.sinks.records",
     "Detections": "stillframe.models.results",
     "Evidence": "stillframe.models.results",
-    "Filter": "stillframe.pipeline.filter",
-    "Frame": "stillframe.pipeline.frame",
-    "JsonlSink": "stillframe.pipeline.record_sinks",
+    "Filter": "stillframe.pipeline.filter.filter",
+    "Frame": "stillframe.pipeline.media.frame",
+    "JsonlSink": "stillframe.pipeline.sinks.records",
     "Mask": "stillframe.models.results",
     "Model": "stillframe.models.model",
     "ModelError": "stillframe.errors",
-    "MotSink": "stillframe.pipeline.record_sinks",
+    "MotSink": "stillframe.pipeline.sinks.records",
     "Picture": "stillframe.models.results",
-    "Pipeline": "stillframe.pipeline.pipeline",
+    "Pipeline": "stillframe.pipeline.executor.pipeline",
     "QualityError": "stillframe.errors",
     "Result": "stillframe.models.results",
     "ReuseSession": "stillframe.reuse.session",
-    "SKIP": "stillframe.pipeline.stage",
+    "SKIP": "stillframe.pipeline.executor.stage",
     "SinkError": "stillframe.errors",
-    "Source": "stillframe.pipeline.source_info",
+    "Source": "stillframe.pipeline.media.source",
     "SourceError": "stillframe.errors",
-    "SourceInfo": "stillframe.pipeline.source_info",
-    "Stage": "stillframe.pipeline.stage",
+    "SourceInfo": "stillframe.pipeline.media.source",
+    "Stage": "stillframe.pipeline.executor.stage",
     "StageError": "stillframe.errors",
     "StillframeError": "stillframe.errors",
     "Tensors": "stillframe.models.results",
     "UsageError": "stillframe.errors",
-    "VideoSink": "stillframe.pipeline.video_sink",
-    "frames": "stillframe.pipeline.source",
+    "VideoSink": "stillframe.pipeline.sinks.video",
+    "frames": "stillframe.pipeline.media.open_source",
     "load": "stillframe.models.zoo",
-    "open_source": "stillframe.pipeline.source",
+    "open_source": "stillframe.pipeline.media.open_source",
     "stream": "stillframe.pipeline.stream",
 }
 
@@ -61,15 +61,15 @@ if TYPE_CHECKING:
     from stillframe.models.model import Model
     from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
     from stillframe.models.zoo import load
-    from stillframe.pipeline.filter import Filter
-    from stillframe.pipeline.frame import Frame
-    from stillframe.pipeline.pipeline import Pipeline
-    from stillframe.pipeline.record_sinks import CsvSink, JsonlSink, MotSink
-    from stillframe.pipeline.source import frames, open_source
-    from stillframe.pipeline.source_info import Source, SourceInfo
-    from stillframe.pipeline.stage import SKIP, Stage
+    from stillframe.pipeline.executor.pipeline import Pipeline
+    from stillframe.pipeline.executor.stage import SKIP, Stage
+    from stillframe.pipeline.filter.filter import Filter
+    from stillframe.pipeline.media.frame import Frame
+    from stillframe.pipeline.media.open_source import frames, open_source
+    from stillframe.pipeline.media.source import Source, SourceInfo
+    from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, MotSink
+    from stillframe.pipeline.sinks.video import VideoSink
     from stillframe.pipeline.stream import stream
-    from stillframe.pipeline.video_sink import VideoSink
     from stillframe.reuse.session import ReuseSession
 
 __all__ = [

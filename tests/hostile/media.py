@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.results import Detections, Evidence
-from stillframe.pipeline.frame import Frame
-from stillframe.pipeline.source_info import SourceInfo
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.source import SourceInfo
 
 Pixels = NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from stillframe.pipeline.frame import Frame
+from stillframe.pipeline.media.frame import Frame
 from tests.hostile import media
 
 # what a server does with its n-th connection: it returns when it wants to hang up

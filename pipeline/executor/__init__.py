@@ -1,0 +1,1 @@
+"""Threads, queues and the cores they run on; knows no model and no video."""

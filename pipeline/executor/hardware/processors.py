@@ -1,0 +1,130 @@
+"""Processors by name: what there is to run on, and what a text like `cpu:0-3` means here.
+
+cpu:0 · cpu:0-3 · cpu:0,2     cores        auto       whatever the planner or the system finds
+openvino:CPU · openvino:GPU   a device of OpenVINO, for the network only
+cuda:0 · tensorrt:0 · …       a provider of ONNX Runtime, for the network only
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from stillframe.errors import UsageError
+from stillframe.pipeline.executor.hardware.topology import Core, listed, numbers, quota, read_cores
+
+# Kind -> ONNX Runtime's name of the provider.
+PROVIDERS: dict[str, str] = {
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+_CORES = re.compile(r"cpu:(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)")
+_DEVICE = re.compile(r"([a-z]+):([A-Za-z0-9.]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """A set of cores (kind "cpu"), a device for the network, or "auto". device: its name there."""
+
+    kind: str = "auto"
+    cores: frozenset[int] = frozenset()
+    device: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "cpu":
+            return f"cpu:{listed(self.cores)}"
+        return f"{self.kind}:{self.device}" if self.device else self.kind
+
+    @classmethod
+    def on(cls, *cores: int) -> "Processor":
+        return cls("cpu", frozenset(cores))
+
+
+AUTO = Processor()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is. cores: all online ones. quota: cores' worth of time granted, None: all.
+
+    providers: of ONNX Runtime, by its own names. openvino: OpenVINO's devices; empty without it.
+    """
+
+    cores: tuple[Core, ...]
+    quota: float | None = None
+    providers: tuple[str, ...] = ()
+    openvino: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """This machine, now."""
+        return cls(read_cores(), quota(), _providers(), tuple(openvino_devices()))
+
+    @property
+    def allowed(self) -> tuple[int, ...]:
+        """The cores that this process may use."""
+        return tuple(core.number for core in self.cores if core.allowed)
+
+    @property
+    def capacity(self) -> float:
+        """How many cores' worth of time this process may use."""
+        most = float(len(self.allowed))
+        return most if self.quota is None else min(most, self.quota)
+
+    @property
+    def names(self) -> list[str]:
+        """Everything that `parse` takes here."""
+        found = [f"cpu:{listed(self.allowed)}"]
+        found += [f"openvino:{device}" for device in self.openvino]
+        return [*found, *self.devices, "auto"]
+
+    @property
+    def devices(self) -> list[str]:
+        """The first of each kind of device that ONNX Runtime can use here."""
+        return [f"{kind}:0" for kind, name in PROVIDERS.items() if name in self.providers]
+
+    def parse(self, text: str) -> Processor:
+        """The processor that a text names. Raises UsageError, naming what there is."""
+        if text == "auto":
+            return AUTO
+        if match := _CORES.fullmatch(text):
+            try:
+                cores = numbers(match[1])
+            except ValueError as error:
+                raise UsageError(f"processor {text!r}: {error}") from None
+            missing = cores - set(self.allowed)
+            if missing:
+                raise UsageError(
+                    f"processor {text!r}: core {listed(missing)} is not there or not allowed to"
+                    f" this process; there is {self._told}"
+                )
+            return Processor("cpu", cores)
+        match = _DEVICE.fullmatch(text)
+        if match and match[1] == "openvino" and match[2] in self.openvino:
+            return Processor("openvino", device=match[2])
+        if match and match[2].isdecimal() and PROVIDERS.get(match[1]) in self.providers:
+            return Processor(match[1], device=match[2])
+        raise UsageError(f"processor {text!r}: not here; there is {self._told}")
+
+    @property
+    def _told(self) -> str:
+        return ", ".join(self.names)
+
+
+def openvino_devices() -> list[str]:
+    """OpenVINO's devices; none where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        return []
+    core: Any = openvino.Core()
+    return list(core.available_devices)
+
+
+def _providers() -> tuple[str, ...]:
+    import onnxruntime
+
+    return tuple(onnxruntime.get_available_providers())

@@ -1,0 +1,1 @@
+"""The stream filter: pictures in, the same pictures with an effect out."""

@@ -1,0 +1,307 @@
+"""Pictures in, pictures out: a model finds things, and an effect hides, marks or replaces them.
+
+    Shot ─to RGB─► Runner ─► Result ─► where ─► effect in the stream's own planes ─► Shot
+
+What no effect touches stays bit for bit as it came. What an effect needs is a row of
+`treatment.EFFECTS`.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.closing import Closing
+from stillframe.errors import ModelError, UsageError
+from stillframe.models.model import Model
+from stillframe.models.results import Detections, Mask, Picture, Result
+from stillframe.pipeline.filter.box_hold import Boxes, Hold, grown
+from stillframe.pipeline.filter.effects import (
+    EFFECTS,
+    GROW,
+    HIDING_CONFIDENCE,
+    HOLD_S,
+    Effect,
+    EffectRow,
+    Treatment,
+)
+from stillframe.pipeline.filter.obscure import (
+    BLACK,
+    CELLS,
+    HIDINGS,
+    Area,
+    Shape,
+    Style,
+    area,
+    covered,
+)
+from stillframe.pipeline.filter.overlay_yuv import mark
+from stillframe.pipeline.filter.planes import RGB, Colour, Colours, FromRgb, Planes, Samples, ToRgb
+from stillframe.pipeline.filter.source import Shot
+from stillframe.pipeline.inference.frame_skipping import Between
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import TOLERANCE, Reuse, Settings
+from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.stream import loaded
+
+WIDEN_MASK = 0.01  # of the picture's shorter side: what a mask grows by at the default `grow`
+STALE_MASK = 10.0  # times as much a second while it was not looked at
+
+
+@dataclass(slots=True)
+class _Made:
+    """What depends on the pictures' layout and size, made again when those change."""
+
+    key: tuple[object, ...] = ()
+    to_rgb: ToRgb | None = None
+    from_rgb: FromRgb | None = None
+    painted: tuple[NDArray[np.uint8], Planes] | None = None
+
+
+class Filter(Closing):
+    """Applies one effect to the pictures of one stream, in their order.
+
+        with stillframe.Filter(model="centerface", effect="blur") as f:
+            out = f(image)
+
+    model: a name, a path to an .onnx file or a Model; None: what suits the effect. grow, shape,
+    classes, hold_s, cells and colour are those of `Treatment`; reuse, max_age_s, every, between,
+    threads and tolerance those of `Settings`. confidence: for effects that hide 0.2 unless given.
+    rate: frames a second, for pictures that come without a time.
+
+    After each picture `result` is what the model says about it, and `hidden` the boxes that were
+    hidden. Raises UsageError for settings that make no sense, ModelError when the model cannot be
+    had, run or used for the effect. A picture that could not be analysed is never given back.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Model | None = None,
+        effect: Effect = "boxes",
+        *,
+        grow: float = GROW,
+        shape: Shape = "oval",
+        classes: Sequence[str] = (),
+        hold_s: float = HOLD_S,
+        cells: int = CELLS,
+        colour: Colour = BLACK,
+        task: str | None = None,
+        confidence: float | None = None,
+        reuse: Reuse = "frame",
+        max_age_s: float | None = None,
+        every: int | None = None,
+        between: Between | None = None,
+        threads: int = 0,
+        tolerance: float = TOLERANCE,
+        rate: Fraction | float = 25,
+    ) -> None:
+        treatment = Treatment(effect, grow, shape, tuple(classes), hold_s, cells, colour)
+        settings = Settings(reuse, max_age_s, every, threads, tolerance, between=between)
+        chosen = EFFECTS[effect].model if model is None else model
+        network = None if chosen is None else loaded(chosen, task, None)
+        self._begin(network, treatment, settings, confidence, rate)
+
+    @classmethod
+    def of(
+        cls,
+        model: Model | None,
+        treatment: Treatment,
+        settings: Settings,
+        confidence: float | None = None,
+        rate: Fraction | float = 25,
+    ) -> Self:
+        """The same from settings that were checked before. model: None for the effect none."""
+        made = cls.__new__(cls)
+        made._begin(model, treatment, settings, confidence, rate)
+        return made
+
+    def _begin(
+        self,
+        model: Model | None,
+        treatment: Treatment,
+        settings: Settings,
+        confidence: float | None,
+        rate: Fraction | float,
+    ) -> None:
+        if not rate > 0:
+            raise UsageError(f"rate: expected more than 0 pictures a second, got {rate}")
+        row = EFFECTS[treatment.effect]
+        self.treatment = treatment
+        self.step: Step | None = None
+        self.hidden: Boxes = np.empty((0, 4), np.float32)
+        self._runner: Runner | None = None
+        self._style = Style(treatment.cells, treatment.colour)
+        self._hold = Hold(treatment.hold_s if row.hides else 0.0)
+        self._made = _Made()
+        self._frame_s = 1 / float(rate)
+        self._count = 0
+        self._damaged = False
+        if model is None:
+            return
+        _check(model, row, treatment)
+        if confidence is None and row.hides:
+            confidence = HIDING_CONFIDENCE
+        if confidence is not None:
+            model = model.with_confidence(confidence)
+        self._runner = Runner(model, settings)
+
+    def __call__(self, image: NDArray[np.uint8] | Frame, time_s: float | None = None) -> Samples:
+        """(H, W, 3) uint8 RGB, or a Frame -> the picture with the effect, a copy.
+
+        time_s: when it is shown; by default pictures follow each other at `rate`.
+        """
+        if isinstance(image, Frame):
+            frame = image
+        else:
+            image = np.asarray(image)
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise UsageError(
+                    f"expected a picture (h, w, 3) uint8, got {image.shape} {image.dtype}"
+                )
+            time_s = self._count * self._frame_s if time_s is None else time_s
+            frame = Frame(image, self._count, time_s, self._count, Fraction(1, 25))
+        copy = np.array(frame.image, np.uint8, order="C")
+        height, width = copy.shape[:2]
+        picture: Planes = Planes.over(copy.reshape(-1), RGB, Colours(), (height, width))
+        out = self._applied(picture, frame)
+        return out.parts[0]
+
+    def shot(self, shot: Shot) -> Planes:
+        """The picture of a shot with the effect, in its own layout; changed where it lies, unless
+        the effect makes a new one."""
+        picture = shot.picture
+        image = self._converted(picture) if self._runner else np.empty((1, 1, 3), np.uint8)
+        frame = Frame(
+            image=image,
+            index=shot.index,
+            time_s=shot.time_s,
+            pts=shot.pts,
+            time_base=shot.time_base,
+            corrupt=shot.corrupt,
+            discontinuity=shot.discontinuity,
+        )
+        return self._applied(picture, frame)
+
+    @property
+    def result(self) -> Result | None:
+        """What the model says about the last picture."""
+        return self.step.result if self.step else None
+
+    def close(self) -> None:
+        """Give back the network's memory and threads. Calling it again does nothing."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def __repr__(self) -> str:
+        return f"<Filter {self.treatment.effect}, {self._runner!r}>"
+
+    def _applied(self, picture: Planes, frame: Frame) -> Planes:
+        self._count += 1
+        if self._runner is None:
+            return picture
+        if EFFECTS[self.treatment.effect].hides:
+            frame = self._distrusted(frame)
+        self.step = step = self._runner.step(frame)
+        result = _chosen(step.result, self.treatment.classes)
+        if self.treatment.effect == "upscale":
+            return self._painted(result, picture)
+        if self.treatment.effect == "boxes":
+            mark(picture, result)
+        elif self.treatment.effect != "none":
+            for where in self._areas(picture, result, step):
+                HIDINGS[self.treatment.effect].hide(picture, where, self._style)
+        return picture
+
+    def _distrusted(self, frame: Frame) -> Frame:
+        """A damaged picture may hide anything, so it is looked at itself, afresh; and the one after
+        it does not rest on it."""
+        after, self._damaged = self._damaged, frame.corrupt
+        if not (after or frame.corrupt):
+            return frame
+        return replace(frame, corrupt=False, discontinuity=True)
+
+    def _areas(self, picture: Planes, result: Result, step: Step) -> list[Area]:
+        """What to hide in this frame."""
+        treatment = self.treatment
+        fresh = step.kind in ("computed", "unchanged")
+        if isinstance(result, Mask):
+            age_s = 0.0 if fresh else result.evidence.age_s
+            share = (treatment.grow / GROW + age_s * STALE_MASK) * WIDEN_MASK
+            where = covered(picture, hidden_in(result), share)
+            return [] if where is None else [where]
+        assert isinstance(result, Detections)  # _check lets no other task through
+        boxes = self._hold.step(result.xyxy, step.frame.time_s, fresh=fresh)
+        self.hidden = grown(boxes, treatment.grow)
+        soft = HIDINGS[treatment.effect].soft
+        areas = (
+            area(picture, tuple(box), treatment.shape, soft=soft) for box in self.hidden.tolist()
+        )
+        return [where for where in areas if where is not None]
+
+    def _painted(self, result: Result, picture: Planes) -> Planes:
+        """The model's own picture in the stream's layout; made once for frames that share it."""
+        if not isinstance(result, Picture):  # _check lets no other task through
+            raise ModelError(f"expected a picture, got {type(result).__name__}")
+        made = self._made
+        if made.painted is None or made.painted[0] is not result.image:
+            if made.from_rgb is None:
+                made.from_rgb = FromRgb(picture.layout, picture.colours)
+            made.painted = result.image, made.from_rgb(result.image)
+        return made.painted[1]
+
+    def _converted(self, picture: Planes) -> Samples:
+        key = picture.layout, picture.colours, picture.height, picture.width
+        if self._made.key != key:
+            to_rgb = ToRgb(picture.layout, picture.colours, (picture.height, picture.width))
+            self._made = _Made(key, to_rgb)
+        assert self._made.to_rgb is not None
+        return self._made.to_rgb(picture)
+
+
+def _check(model: Model, row: EffectRow, treatment: Treatment) -> None:
+    """Raises UsageError where a model's results are of no use for an effect."""
+    if row.tasks and model.task not in row.tasks:
+        raise UsageError(
+            f"effect {treatment.effect}: expected a model for {' or '.join(row.tasks)}, got "
+            f"{model.name}, which is for {model.task}; see `stillframe models list`"
+        )
+    unknown = [name for name in treatment.classes if name not in model.labels]
+    if unknown:
+        known = ", ".join(model.labels[:80]) or "none"
+        raise UsageError(f"classes: {model.name} knows {known}; got {', '.join(unknown)}")
+
+
+def hidden_in(result: Mask) -> NDArray[np.bool_]:
+    """(H, W): what belongs to any class but the first, which is the background; of a probability,
+    what is at least as likely as not."""
+    if result.is_probability:
+        return np.asarray(result.values >= 0.5)
+    return np.asarray(result.values != 0)
+
+
+def _chosen(result: Result, classes: tuple[str, ...]) -> Result:
+    """The result without what is of other classes."""
+    if not classes:
+        return result
+    if isinstance(result, Detections):
+        wanted = [number for number, label in enumerate(result.labels) if label in classes]
+        keep = np.isin(result.class_id, wanted)
+        return replace(
+            result,
+            xyxy=result.xyxy[keep],
+            confidence=result.confidence[keep],
+            class_id=result.class_id[keep],
+            landmarks=None if result.landmarks is None else result.landmarks[keep],
+            masks=None if result.masks is None else result.masks[keep],
+        )
+    if isinstance(result, Mask) and not result.is_probability:
+        table = np.array(
+            [n if label in classes else 0 for n, label in enumerate(result.labels)], np.uint8
+        )
+        return replace(result, values=table[result.values])
+    return result

@@ -1,0 +1,262 @@
+"""Filtered frames on standard output: y4m, bare samples, or a container with times and colours.
+
+Every frame is on its way to its reader when `write` returns.
+"""
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, Self
+
+import av
+import numpy as np
+
+from stillframe.errors import SinkError
+from stillframe.pipeline.filter import y4m
+from stillframe.pipeline.filter.interlace import FIRST_FIELD, FieldMarker
+from stillframe.pipeline.filter.planes import Planes, views
+from stillframe.pipeline.filter.source import DEFAULT_RATE, Shot, StreamInfo
+from stillframe.pipeline.media.pipe import lengthen
+from stillframe.pipeline.sinks.sink import told
+
+Format = Literal["y4m", "rawvideo", "nut", "mpegts"]
+OFF_BEAT = Fraction(1, 2)  # of a frame: how far a time may be from the beat that y4m implies
+RATE_ERROR = Fraction(1, 1000)  # how far a container's stated rate may be from its true one
+
+
+class Pipe:
+    """A descriptor that takes bytes whole. Raises SinkError, and BrokenPipeError when nobody reads
+    any more."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.name = name
+        self._descriptor = descriptor
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError:
+            raise SinkError(f"{name}: closed; pipe it into a program or a file") from None
+        if os.isatty(descriptor):
+            raise SinkError(f"{name}: a terminal; pipe it into a program or a file")
+        if stat.S_ISFIFO(mode):
+            lengthen(descriptor)
+
+    def write(self, *parts: Any) -> int:
+        """Hand over all of the bytes. Returns how many."""
+        rest = [memoryview(part).cast("B") for part in parts]
+        size = sum(map(len, rest))
+        try:
+            while rest:
+                done = os.writev(self._descriptor, rest)
+                while rest and done >= len(rest[0]):
+                    done -= len(rest.pop(0))
+                if rest:
+                    rest[0] = rest[0][done:]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SinkError(f"{self.name}: writing failed: {told(error)}") from None
+        return size
+
+
+class FrameSink(ABC):
+    """Takes the frames of one stream. info: of the stream that they were made from."""
+
+    def __init__(self, pipe: Pipe, info: StreamInfo) -> None:
+        self._pipe, self._info = pipe, info
+
+    @abstractmethod
+    def write(self, shot: Shot, picture: Planes) -> None:
+        """Hand over a picture. shot: whose time is the picture's."""
+
+    def close(self) -> None:
+        """Finish the stream. Calling it again does nothing."""
+        return
+
+    def finish(self) -> None:
+        """What a stream that came to its end needs beside `close`, if it had no frame at all."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.finish()
+            self.close()
+        except (SinkError, BrokenPipeError):
+            if error is None:  # else the first error is the one that matters
+                raise
+
+
+class Y4mSink(FrameSink):
+    """YUV4MPEG2: the header as it came, but for the picture's size. Holds a constant rate."""
+
+    def __init__(self, pipe: Pipe, info: StreamInfo) -> None:
+        super().__init__(pipe, info)
+        self._begun = False
+        self._frames = 0
+        self._beat = Beat(info)
+
+    def write(self, shot: Shot, picture: Planes) -> None:
+        self._beat.check(shot, self._frames)
+        header = b""
+        if not self._begun:
+            self._begun = True
+            header = self._info.header.resized(picture.height, picture.width).to_bytes()
+        self._pipe.write(header, y4m.FRAME, picture.data)
+        self._frames += 1
+
+    def finish(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._pipe.write(self._info.header.to_bytes())
+
+
+class RawSink(FrameSink):
+    """Samples and nothing else."""
+
+    def write(self, shot: Shot, picture: Planes) -> None:
+        self._pipe.write(picture.data)
+
+
+class Beat:
+    """Tells frames that y4m cannot hold: it has no times, its frames follow each other evenly."""
+
+    def __init__(self, info: StreamInfo) -> None:
+        self._rate = info.rate or DEFAULT_RATE
+        self._name = info.name
+        self._first: Fraction | None = None
+
+    def check(self, shot: Shot, number: int) -> None:
+        """Raises SinkError for frame `number` of a stream, from 0, if its time is off the beat."""
+        time = shot.pts * shot.time_base
+        if self._first is None:
+            self._first = time
+        elapsed = time - self._first
+        due = number / self._rate
+        if abs(elapsed - due) > OFF_BEAT / self._rate + elapsed * RATE_ERROR:
+            raise SinkError(
+                f"{self._name}: frame {shot.index} is at {float(elapsed):.3f} s, and y4m holds "
+                f"{float(self._rate):.5g} frames a second, due at {float(due):.3f} s; write "
+                "--format nut, or even it out before: ffmpeg -i IN -vsync cfr -f yuv4mpegpipe -"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How a container's frames are coded. format: FFmpeg's. options: of libx264."""
+
+    format: str
+    options: Mapping[str, str]
+
+
+_AT_ONCE = {"tune": "zerolatency", "bf": "0", "threads": "1"}
+CODINGS: Mapping[str, Coding] = MappingProxyType(
+    {
+        # lossless; NUT's own fields, or those of FFV1, would not hold range and matrix
+        "nut": Coding("nut", MappingProxyType({"preset": "ultrafast", "qp": "0", **_AT_ONCE})),
+        "mpegts": Coding(
+            "mpegts", MappingProxyType({"preset": "veryfast", "crf": "18", **_AT_ONCE})
+        ),
+    }
+)
+
+
+class MuxSink(FrameSink):
+    """H.264 in a container: times, range, matrix, pixel aspect and field order go with it."""
+
+    def __init__(self, pipe: Pipe, info: StreamInfo, coding: Coding) -> None:
+        super().__init__(pipe, info)
+        self._coding = coding
+        self._output: Any = None
+        self._stream: Any = None
+        self._fields: FieldMarker | None = None
+        self._closed = False
+
+    def write(self, shot: Shot, picture: Planes) -> None:
+        try:
+            if self._stream is None:
+                self._begin(picture)
+            frame = av.VideoFrame(picture.width, picture.height, picture.layout.name)
+            for into, part in zip(views(frame, picture.layout), picture.parts, strict=True):
+                np.copyto(into, part)
+            frame.pts, frame.time_base = shot.pts, shot.time_base
+            if self._fields is not None:
+                frame = self._fields(frame)
+            self._output.mux(self._stream.encode(frame))
+        except av.FFmpegError as error:
+            raise self._failed(error) from None
+
+    def close(self) -> None:
+        if self._closed or self._stream is None:
+            return
+        self._closed = True
+        try:
+            self._output.mux(self._stream.encode(None))
+            self._output.close()
+        except av.FFmpegError as error:
+            raise self._failed(error) from None
+
+    def _begin(self, picture: Planes) -> None:
+        info = self._info
+        size = {"width": picture.width, "height": picture.height}
+        if picture.width % picture.layout.cell[0] or picture.height % picture.layout.cell[1]:
+            raise SinkError(
+                f"{self._pipe.name}: expected even sides for H.264 in {picture.layout.name}, got "
+                f"{picture.width}x{picture.height}; write --format y4m or rawvideo"
+            )
+        self._output = av.open(
+            self._pipe,
+            mode="w",
+            format=self._coding.format,
+            container_options={"flush_packets": "1"},
+        )
+        options = dict(self._coding.options)
+        if info.header.interlace in FIRST_FIELD:
+            first = FIRST_FIELD[info.header.interlace]
+            options |= {"flags": "+ildct+ilme", "x264-params": f"{first}=1"}
+            self._fields = FieldMarker(first)
+        stream: Any = self._output.add_stream(
+            "libx264", rate=info.rate or DEFAULT_RATE, options=options
+        )
+        context = stream.codec_context
+        context.width, context.height = size["width"], size["height"]
+        context.pix_fmt = picture.layout.name
+        context.time_base = stream.time_base = info.time_base
+        (
+            context.color_range,
+            context.colorspace,
+            context.color_primaries,
+            context.color_trc,
+        ) = info.tags
+        if info.aspect is not None:
+            context.sample_aspect_ratio = info.aspect
+        self._stream = stream
+
+    def _failed(self, error: av.FFmpegError) -> Exception:
+        self._closed = True
+        if isinstance(error, BrokenPipeError):
+            return error
+        return SinkError(f"{self._pipe.name}: writing failed: {told(error)}")
+
+
+Opener = Callable[[Pipe, StreamInfo], FrameSink]
+
+
+def _muxed(name: str) -> Opener:
+    return lambda pipe, info: MuxSink(pipe, info, CODINGS[name])
+
+
+FORMATS: Mapping[Format, Opener] = MappingProxyType(
+    {"y4m": Y4mSink, "rawvideo": RawSink, "nut": _muxed("nut"), "mpegts": _muxed("mpegts")}
+)

@@ -1,0 +1,1 @@
+"""One frame to one result: what to compute, with which backend, and what stands meanwhile."""

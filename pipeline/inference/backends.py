@@ -1,0 +1,224 @@
+"""What runs the network: an engine takes a feed and gives the model's outputs.
+
+`OnnxRuntimeEngine` computes every call from scratch. An incremental engine keeps its layers' values
+between calls and recomputes what `change` reaches; it is then fed the gate's reference, the picture
+that those values stand for, and not the frame itself.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from stillframe.closing import Closing
+from stillframe.errors import ModelError
+from stillframe.reuse.gate.change_gate import ChangeMap
+
+if TYPE_CHECKING:
+    from stillframe.pipeline.inference.profile import Profile
+
+Feed = Mapping[str, NDArray[Any]]
+Device = tuple[str, str]  # ONNX Runtime's name of a provider, and the number of its device
+
+
+class Engine(Protocol):
+    """Runs one compiled model. Not safe to call from two threads at once."""
+
+    incremental: bool
+    """Whether values are kept between calls, so that `change` matters."""
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """The model's outputs in its own order. None: all of it is new.
+
+        An incremental engine's next call overwrites them; decoders give results their own arrays.
+        """
+        ...
+
+    @property
+    def cache_bytes(self) -> int:
+        """What is kept from call to call."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and threads. Calling it again does nothing."""
+        ...
+
+
+def available_threads() -> int:
+    """How many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+class OnnxRuntimeEngine(Closing):
+    """ONNX Runtime: `threads` workers (0: one a CPU) that sleep while they wait.
+
+    provider: where it runs instead of the CPU, by ONNX Runtime's name, with its options.
+
+    Without spinning the workers cost nothing between frames; a spinning pool slows down decoding
+    and drawing in the same process. Raises ModelError when the file cannot be loaded or run.
+    """
+
+    incremental = False
+    cache_bytes = 0
+
+    def __init__(
+        self, path: Path, threads: int = 0, provider: tuple[str, dict[str, str]] | None = None
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_threads()
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        self.path, self.session_options = path, options
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=[provider or "CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
+        self._inputs = {each.name: each for each in self._session.get_inputs()}
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{each.name} {each.shape}" for each in self._inputs.values())
+        return f"<OnnxRuntimeEngine {self.path.name}: {inputs}>"
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """Every layer, whatever changed. The arrays are new ones."""
+        if self._session is None:
+            raise ModelError(f"{self.path}: the engine was closed before this call")
+        try:
+            outputs = self._session.run(None, dict(feed))
+        except Exception as error:
+            given = ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in feed.items())
+            wanted = ", ".join(f"{i.name} {i.type} {i.shape}" for i in self._inputs.values())
+            raise ModelError(
+                f"{self.path}: ONNX Runtime stopped: {_reason(error)};"
+                f" the model wants {wanted}; it was given {given}"
+            ) from error
+        return [np.asarray(output) for output in outputs]
+
+    def close(self) -> None:
+        self._session = None
+
+
+class OpenvinoEngine:
+    """OpenVINO, for least latency, computing in float32 like all others.
+
+    threads: 0: one a CPU. Raises ModelError where it is not installed or cannot compile the file.
+    """
+
+    incremental = False
+    cache_bytes = 0
+
+    def __init__(self, path: Path, threads: int = 0, device: str = "CPU") -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise ModelError(
+                "OpenVINO is not installed: pip install 'stillframe[bench]'"
+            ) from error
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if device == "CPU":
+            config["INFERENCE_NUM_THREADS"] = threads or available_threads()
+            config["INFERENCE_PRECISION_HINT"] = "f32"
+        self.path = path
+        try:
+            self._model: Any = openvino.Core().compile_model(str(path), device, config)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{path}: OpenVINO cannot compile it for {device}: {reason}"
+            ) from error
+        self._request: Any = self._model.create_infer_request()
+
+    def __repr__(self) -> str:
+        return f"<OpenvinoEngine {self.path.name}>"
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """Every layer, whatever changed. The arrays are new ones."""
+        results = self._request.infer(dict(feed), share_inputs=True)
+        return [np.asarray(value) for value in results.to_tuple()]
+
+    def close(self) -> None:
+        self._request = self._model = None
+
+
+class ReuseEngine:
+    """The reuse engine: recomputes what the changed pixels reach. Arrays are views until the next
+    call. Raises ModelError when the file cannot be compiled.
+
+    tolerance, profile: see `ReuseSession`; 0 is exact. threads: 0: one a CPU. islands: where what
+    our engine leaves to ONNX Runtime is to run; None: on the CPU.
+    """
+
+    incremental = True
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 0,
+        tolerance: float = 0.0,
+        profile: "Profile | None" = None,
+        islands: Device | None = None,
+    ) -> None:
+        from stillframe.reuse.session import ReuseSession  # the compiler: slow to import
+
+        self.path = path
+        tolerance = 0.0 if profile is not None else tolerance
+        self.session = ReuseSession(
+            path,
+            threads=threads or None,
+            tolerance=tolerance,
+            profile=profile,
+            island_providers=island_providers(islands),
+        )
+        self._tolerance = self.session.tolerance
+        # An input that an island reads is no picture to the engine: it is compared whole.
+        self._sees_pixels = self.session.plan.graph.inputs[0].layout != "raw"
+
+    def __repr__(self) -> str:
+        return f"<ReuseEngine {self.path.name}>"
+
+    def steer(self, factor: float, lowered: bool) -> None:
+        """From the next frame on the tolerance is what it was at first, times the factor. lowered:
+        than it is now: what is stored is computed anew, since it may be further off. What is
+        exact stays so. From any thread."""
+        if self._tolerance.exact:
+            return
+        self.session.tolerance = self._tolerance.scaled(factor)
+        if lowered:
+            self.session.reset()
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """What `change` reaches; everything where it is None."""
+        whole = change is None or change.kind == "all"
+        mask = change.mask if change is not None and not whole and self._sees_pixels else None
+        renewed = change.renewed if change is not None and mask is not None else (0, 0)
+        outputs, _ = self.session.step(feed, mask, dense=whole, renewed=renewed)
+        return outputs
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.session.memory.persistent
+
+    def close(self) -> None:
+        self.session.close()
+
+
+def island_providers(device: Device | None) -> list[Any] | None:
+    """What `ReuseSession` takes: the device, and the CPU for what the device cannot do."""
+    if device is None:
+        return None
+    return [(device[0], {"device_id": device[1]}), "CPUExecutionProvider"]
+
+
+def _reason(error: Exception) -> str:
+    """ONNX Runtime's message on one line, without its own code in front."""
+    text = " ".join(str(error).split())
+    return text.split(" : ", 2)[-1] if text.startswith("[ONNXRuntimeError]") else text

@@ -1,0 +1,158 @@
+"""A network cut in two, so that two processors work on consecutive frames.
+
+    frame 2: ─head─┐ on one processor        frame 1: ┌─tail─ on another
+                   └────── boundary tensors ──────────┘
+
+The cut is where the halves' multiply-adds are closest, among the places that few bytes cross.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.utils
+from numpy.typing import NDArray
+from onnx import shape_inference
+
+from stillframe.pipeline.inference.backends import Device, Feed, island_providers
+from stillframe.reuse.gate.change_gate import ChangeMap
+
+MOST_BOUNDARY = 6  # tensors that cross
+UNEVEN = 0.2  # how far from a half the head's share of the work may be
+FLOAT = onnx.TensorProto.FLOAT
+
+
+class UncuttableError(Exception):
+    """A network that no cut divides well; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """names: the tensors that cross. share: of the multiply-adds, before the cut. size: bytes."""
+
+    names: tuple[str, ...]
+    share: float
+    size: int
+
+
+def best_cut(model: onnx.ModelProto) -> Cut:
+    """Where to cut. Raises UncuttableError."""
+    found = [cut for cut in cuts(model) if abs(cut.share - 0.5) <= UNEVEN]
+    if not found:
+        raise UncuttableError("no place divides its work well with few tensors crossing")
+    largest = max(cut.size for cut in found)
+    return min(found, key=lambda cut: abs(cut.share - 0.5) + 0.2 * cut.size / largest)
+
+
+def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
+    """Every place between two nodes where only whole float tensors of known shape cross."""
+    graph = model.graph
+    shapes = _shapes(graph)
+    weights = {each.name for each in graph.initializer}
+    inputs = {each.name for each in graph.input} - weights
+    wanted = {each.name for each in graph.output}
+    last_read: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        last_read.update({name: index for name in node.input if name and name not in weights})
+    total = sum(_work(node, shapes, graph) for node in graph.node) or 1.0
+    done, alive = 0.0, set(inputs)
+    for index, node in enumerate(graph.node):
+        done += _work(node, shapes, graph)
+        alive |= {name for name in node.output if last_read.get(name, -1) > index}
+        alive = {name for name in alive if last_read.get(name, -1) > index}
+        if wanted & set(node.output):
+            return  # what the head gives could not come out of the tail
+        if not alive or alive & inputs or len(alive) > MOST_BOUNDARY:
+            continue
+        if all(len(shapes.get(name, ())) == 4 for name in alive):
+            size = sum(4 * int(np.prod(shapes[name])) for name in alive)
+            yield Cut(tuple(sorted(alive)), done / total, size)
+
+
+def halves(path: Path) -> tuple[bytes, bytes, Cut]:
+    """The head's and the tail's model, and where they were cut. Raises UncuttableError."""
+    model = shape_inference.infer_shapes(onnx.load(str(path)))
+    cut = best_cut(model)
+    extractor: Any = onnx.utils.Extractor(model)
+    names = list(cut.names)
+    weights = {each.name for each in model.graph.initializer}
+    inputs = [each.name for each in model.graph.input if each.name not in weights]
+    head = extractor.extract_model(inputs, names)
+    tail = extractor.extract_model(names, [each.name for each in model.graph.output])
+    return head.SerializeToString(), tail.SerializeToString(), cut
+
+
+class SplitEngine:
+    """Two sessions over the halves. `head` and `tail` may be called from two threads at once.
+
+    Arrays are views until the next call of the same half. tolerance, threads, islands: as of
+    `ReuseEngine`, threads of each half. Raises UncuttableError.
+    """
+
+    incremental = True
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 1,
+        tolerance: float = 0.0,
+        islands: Device | None = None,
+    ) -> None:
+        from stillframe.reuse.session import ReuseSession
+
+        head, tail, self.cut = halves(path)
+        providers = island_providers(islands)
+        self._head, self._tail = (
+            ReuseSession(half, threads=threads, tolerance=tolerance, island_providers=providers)
+            for half in (head, tail)
+        )
+        self._sees_pixels = self._head.plan.graph.inputs[0].layout != "raw"
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._head.memory.persistent + self._tail.memory.persistent
+
+    def head(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """The boundary tensors, in the order of `cut.names`."""
+        whole = change is None or change.kind == "all"
+        mask = change.mask if change is not None and not whole and self._sees_pixels else None
+        return self._head.step(feed, mask, dense=whole)[0]
+
+    def tail(self, boundary: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs: what differs from the last boundary is found by comparing."""
+        return self._tail.step(dict(zip(self.cut.names, boundary, strict=True)))[0]
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """Both halves, one after the other."""
+        return self.tail(self.head(feed, change))
+
+    def close(self) -> None:
+        self._head.close()
+        self._tail.close()
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Fixed shapes of float tensors by name."""
+    found = {}
+    for each in (*graph.value_info, *graph.input, *graph.output):
+        kind = each.type.tensor_type
+        sizes = tuple(dim.dim_value for dim in kind.shape.dim)
+        if kind.elem_type == FLOAT and all(sizes):
+            found[each.name] = sizes
+    return found
+
+
+def _work(
+    node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], graph: onnx.GraphProto
+) -> float:
+    """Multiply-adds of a convolution; of anything else, the elements that it writes."""
+    out = float(np.prod(shapes.get(node.output[0], (0,))))
+    if node.op_type != "Conv":
+        return out
+    for weights in graph.initializer:
+        if weights.name == node.input[1]:
+            return out * float(np.prod(weights.dims[1:]))
+    return out

@@ -1,0 +1,179 @@
+"""The stages of an analysis: what `Runner` does one after the other, each part in its own thread.
+
+    decode ─Frame─► preprocess ─Task─► infer ─Inferred─► postprocess ─Step─► draw ─► encode
+
+Between threads nothing is handed on that its maker writes again: the gate's reference and mask, and
+an incremental engine's outputs, are copied into a pool's memory.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.models.model import Model
+from stillframe.pipeline.executor.stage import Stage
+from stillframe.pipeline.inference.backends import Engine
+from stillframe.pipeline.inference.buffer_pool import Pool
+from stillframe.pipeline.inference.frame_policy import Look
+from stillframe.pipeline.inference.runner import Answers, Network
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.split_backend import SplitEngine
+from stillframe.pipeline.inference.types import Step, Task
+from stillframe.pipeline.media.frame import Frame
+
+LIVE_WINDOW = 2  # frames of a live source under way: one in the network, one around it
+NO_PIXELS = np.zeros((1, 1, 1), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A task, and what the network made of it; None where an earlier result stands. rest: what is
+    still to be done with it, where these are only the tensors between two segments."""
+
+    task: Task
+    outputs: list[NDArray[Any]] | None
+    rest: SplitEngine | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A step and its picture; None where nothing is drawn. The frame has no pixels any more."""
+
+    step: Step
+    image: NDArray[np.uint8] | None
+
+
+def without_pixels(frame: Frame) -> Frame:
+    """The same frame, its picture a single zero that is shown everywhere: nobody reads it."""
+    return replace(frame, image=np.broadcast_to(NO_PIXELS, frame.image.shape))
+
+
+class Analysis:
+    """The parts of a `Runner` as functions for stages, one thread each.
+
+    keeps_pixels: something after the network reads the frame's picture; else it is let go as soon
+    as it has been fitted. in_two: the network has a second stage, for plans of two segments.
+    make: an engine for a model's file, instead of the settings' own.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        *,
+        keeps_pixels: bool = True,
+        in_two: bool = False,
+        make: Callable[[Path], Engine] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.pool = Pool()
+        self.look = Look(model, settings)
+        self.network = Network(make or settings.engine)
+        self._answers = Answers()
+        self._keeps_pixels = keeps_pixels
+        self._in_two = in_two
+
+    @property
+    def model(self) -> Model:
+        """At the size that suits the last frame."""
+        return self.look.model
+
+    @property
+    def cache_bytes(self) -> int:
+        """What is kept between frames: the engine's activations, and what is handed on."""
+        return self.network.cache_bytes + self.pool.held_bytes
+
+    def preprocess(self, frame: Frame) -> Task:
+        """Fit, compare, decide."""
+        task = self.look.at(frame)
+        if not self._keeps_pixels:
+            task = replace(task, frame=without_pixels(frame))
+        if task.kind != "computed" or not self.look.incremental:
+            return task
+        assert task.fitted is not None
+        change = task.change
+        if change is not None and change.kind == "partial":
+            change = replace(change, mask=self.pool.copy(change.mask))
+        return replace(task, fitted=self.pool.copy(task.fitted), change=change)
+
+    def infer(self, task: Task) -> Inferred:
+        """Run the network where it is to run."""
+        if task.kind != "computed":
+            return Inferred(task, None)
+        engine = self.network.engine_for(task)
+        rest = engine if self._in_two and isinstance(engine, SplitEngine) else None
+        outputs = self.network.timed(task, engine.run if rest is None else rest.head)
+        if engine.incremental:
+            outputs = [self.pool.copy(output) for output in outputs]
+        return Inferred(replace(task, fitted=None, engine=None), outputs, rest)
+
+    def infer_rest(self, done: Inferred) -> Inferred:
+        """The second segment, where the first stage ran only one."""
+        if done.rest is None or done.outputs is None:
+            return done
+        done.task.watch.start()
+        outputs = [self.pool.copy(output) for output in done.rest.tail(done.outputs)]
+        done.task.watch.lap("infer")
+        return Inferred(done.task, outputs)
+
+    def postprocess(self, done: Inferred) -> Step:
+        """The result."""
+        if done.outputs is None:
+            return self._answers.carried(done.task)
+        return self._answers.computed(done.task, done.outputs)
+
+    def stages(self) -> list[Stage]:
+        """preprocess, infer (and its second half) and postprocess, in order."""
+        second = [Stage("infer-2", self.infer_rest)] if self._in_two else []
+        return [
+            Stage("preprocess", self.preprocess, close=self.look.close),
+            Stage("infer", self.infer, close=self.network.close),
+            *second,
+            Stage("postprocess", self.postprocess, close=self._answers.forget),
+        ]
+
+
+def drawing(
+    compose: Callable[[Step], NDArray[np.uint8]] | None, *, keeps_pixels: bool = False
+) -> Stage:
+    """The stage that draws; the frame's own pixels end with it, unless somebody reads them later
+    (keeps_pixels)."""
+
+    def draw(step: Step) -> Drawn:
+        began = time.perf_counter()
+        image = compose(step) if compose is not None else None
+        step.spent_ms["draw"] = (time.perf_counter() - began) * 1e3
+        frame = step.frame if keeps_pixels else without_pixels(step.frame)
+        return Drawn(replace(step, frame=frame, changed=None), image)
+
+    return Stage("draw", draw)
+
+
+def encoding(write: Callable[[Drawn], None]) -> Stage:
+    """The stage that writes; the drawn picture ends with it."""
+
+    def encode(drawn: Drawn) -> Step:
+        began = time.perf_counter()
+        write(drawn)
+        drawn.step.spent_ms["write"] = (time.perf_counter() - began) * 1e3
+        return drawn.step
+
+    return Stage("encode", encode)
+
+
+def with_own(stages: Sequence[Stage], own: Iterable[tuple[str, Stage]]) -> list[Stage]:
+    """The stages with users' own in between: each after the stage that it names ("decode": first);
+    several after the same one keep their order."""
+    after: dict[str, list[Stage]] = {}
+    for name, stage in own:
+        after.setdefault(name, []).append(stage)
+    chain = after.pop("decode", [])
+    for stage in stages:
+        chain += [stage, *after.pop(stage.name, [])]
+    assert not after  # names were checked where they were read
+    return chain

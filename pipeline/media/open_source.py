@@ -1,0 +1,179 @@
+"""The front door of frames: whatever a source's text names, as one iterator of frames."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from types import MappingProxyType
+
+from av.container import InputContainer
+
+from stillframe.errors import SourceError
+from stillframe.pipeline.media import camera
+from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse
+from stillframe.pipeline.media.container import (
+    LOW_LATENCY,
+    FileSource,
+    open_container,
+    open_decoder,
+)
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.image_sequence import ImageSource
+from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
+from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_input
+from stillframe.pipeline.media.reconnect import Backoff
+from stillframe.pipeline.media.source import Source, SourceInfo, SourceKind, SourceState
+
+__all__ = ["Frame", "Source", "SourceInfo", "SourceKind", "SourceState", "frames", "open_source"]
+
+MOST_DECODE_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller asked for: the arguments of `open_source`, checked."""
+
+    address: Address
+    live: bool | None
+    timeout_s: float
+    rate: Fraction | None
+    threads: int
+    max_reconnects: int | None
+    frozen_after_s: float | None
+
+    @property
+    def live_policy(self) -> LivePolicy:
+        backoff = Backoff(attempts=self.max_reconnects)
+        return LivePolicy(self.timeout_s, backoff, self.frozen_after_s)
+
+
+def open_source(
+    spec: str | os.PathLike[str],
+    *,
+    live: bool | None = None,
+    timeout_s: float = 10.0,
+    rate: Fraction | float | None = None,
+    decode_threads: int | None = None,
+    max_reconnects: int | None = 10,
+    frozen_after_s: float | None = 10.0,
+) -> Source:
+    """Open what `spec` names and decode its first frame. Raises SourceError if there is none.
+
+    spec: `-` · `0` or `/dev/video0` · `rtsp:// rtsps:// http:// https:// udp:// tcp:// srt://` ·
+    `sample:NAME` · a file, a folder or pattern of pictures.
+    live: True delivers the newest frame and drops what nobody waited for, False delivers every
+    frame; None decides by the source: cameras and streams are live, files and pipes are not.
+    timeout_s: for cameras and networks, the longest wait for a frame, connecting included.
+    rate: frames per second of pictures (default 25), and what a camera is asked for.
+    decode_threads: default as many as this process may use, at most 4.
+    max_reconnects: attempts in a row to win a lost camera or stream back; None tries for ever.
+    frozen_after_s: seconds of bit-identical frames after which a live source counts as frozen.
+    """
+    address = parse(spec)
+    exact = None if rate is None else Fraction(rate).limit_denominator(1001)
+    if exact is not None and exact <= 0:
+        raise SourceError(f"{address.shown}: a rate of {rate} frames a second; give one above 0")
+    threads = decode_threads or min(MOST_DECODE_THREADS, len(os.sched_getaffinity(0)))
+    return OPENERS[address.kind](
+        Request(address, live, timeout_s, exact, threads, max_reconnects, frozen_after_s)
+    )
+
+
+def frames(spec: str | os.PathLike[str]) -> Iterator[Frame]:
+    """The frames of a source, which is closed when the iterator ends or is dropped."""
+    with open_source(spec) as source:
+        yield from source
+
+
+def _images(request: Request) -> Source:
+    return ImageSource(request.address, request.rate)
+
+
+def _file(request: Request) -> Source:
+    address = request.address
+    if not request.live:
+        return FileSource(address, address.target, request.threads)
+    open_it = partial(open_container, f"file:{address.target}", address, FILE_PROTOCOLS, {}, None)
+    return ThreadedSource(
+        lambda: _opened(request, open_it, live=True), LivePolicy(timeout_s=None), address.shown
+    )
+
+
+def _sample(request: Request) -> Source:
+    # imported here: the drawn clips bring in code that reading a file has no use for
+    from stillframe import sample_videos
+
+    path = os.fspath(sample_videos.resolve(request.address.target))
+    return _file(replace(request, address=replace(request.address, target=path)))
+
+
+def _pipe(request: Request) -> Source:
+    address = request.address
+    pipe = standard_input() if address.target == "-" else named_pipe(address.target)
+    if pipe is None:
+        return _file(replace(request, address=replace(address, target="/dev/stdin")))
+    return ThreadedSource(
+        lambda: _opened_pipe(request, pipe),
+        LivePolicy(timeout_s=None),
+        address.shown,
+        pipe.interrupt,
+        pipe.close,
+    )
+
+
+def _opened_pipe(request: Request, pipe: PipeReader) -> Opened:
+    open_it = partial(open_container, pipe, request.address, NO_PROTOCOL, LOW_LATENCY, None)
+    return _opened(request, open_it, live=bool(request.live))
+
+
+def _network(request: Request) -> Source:
+    address, scheme = request.address, request.address.scheme
+    assert scheme is not None  # parse gives every network address one
+    options = {**LOW_LATENCY, **scheme.options}
+    open_it = partial(
+        open_container, address.target, address, scheme.protocols, options, request.timeout_s
+    )
+
+    def connect() -> Opened:
+        live = scheme.live if request.live is None else request.live
+        return _opened(request, open_it, live)
+
+    return ThreadedSource(connect, request.live_policy, address.shown)
+
+
+def _camera(request: Request) -> Source:
+    address = request.address
+    name = camera.lasting_name(camera.device(address.target, address.shown))
+    options = {} if request.rate is None else {"framerate": str(request.rate)}
+    live = True if request.live is None else request.live
+
+    def connect() -> Opened:
+        path = camera.device(name, address.shown)
+        open_it = partial(
+            open_container, path, address, FILE_PROTOCOLS, options, request.timeout_s, "v4l2"
+        )
+        return _opened(request, open_it, live)
+
+    return ThreadedSource(connect, request.live_policy, address.shown)
+
+
+def _opened(request: Request, open_it: Callable[[], InputContainer], live: bool | None) -> Opened:
+    """A connection for low latency. live None: live if the container states no duration."""
+    address = request.address
+    decoder = open_decoder(open_it, address, threads=request.threads, low_latency=True)
+    if live is None:
+        live = decoder.info.duration_s is None
+    return Opened(decoder, replace(decoder.info, live=live))
+
+
+OPENERS: Mapping[SourceKind, Callable[[Request], Source]] = MappingProxyType(
+    {
+        "file": _file,
+        "images": _images,
+        "camera": _camera,
+        "network": _network,
+        "pipe": _pipe,
+        "sample": _sample,
+    }
+)

@@ -1,0 +1,64 @@
+"""How the network may run: whole on one of the engines, by so many threads, or in two segments."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from stillframe.pipeline.inference.backends import Engine, OnnxRuntimeEngine, OpenvinoEngine
+from stillframe.pipeline.inference.settings import MODES, Settings
+from stillframe.pipeline.inference.split_backend import SplitEngine
+
+Kind = Literal["reuse", "onnxruntime", "openvino", "segments"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Granularity:
+    """kind: a row of KINDS. threads: that share each layer; of "segments": of each segment."""
+
+    kind: Kind
+    threads: int = 1
+
+    def __str__(self) -> str:
+        if self.kind == "segments":
+            return "two segments"
+        return f"{self.kind} x{self.threads}"
+
+    @property
+    def incremental(self) -> bool:
+        return self.kind in ("reuse", "segments")
+
+    def make(self, path: Path, settings: Settings) -> Engine | SplitEngine:
+        """The engine for a model's file."""
+        return KINDS[self.kind](path, self.threads, settings)
+
+
+KINDS: dict[Kind, Callable[[Path, int, Settings], Engine | SplitEngine]] = {
+    "reuse": lambda path, threads, settings: settings.reuse_engine(path, threads),
+    "onnxruntime": lambda path, threads, settings: OnnxRuntimeEngine(path, threads),
+    "openvino": lambda path, threads, settings: OpenvinoEngine(path, threads),
+    "segments": lambda path, threads, settings: SplitEngine(
+        path, 1, settings.share, settings.islands
+    ),
+}
+
+
+def choices(settings: Settings, cores: int) -> list[Granularity]:
+    """What may run the network with these settings on so many cores.
+
+    Mode "exact" promises our own engine's bits, whole or in segments; a profile belongs to our
+    engine whole. The other modes may take whichever engine is fastest.
+    """
+    counts = sorted({1, max(1, cores // 2), cores} if not settings.threads else {settings.threads})
+    kinds: list[Kind] = []
+    if MODES[settings.reuse].incremental:
+        kinds.append("reuse")
+    if settings.reuse != "exact" and settings.profile is None:
+        kinds.append("onnxruntime")
+        if find_spec("openvino") is not None:
+            kinds.append("openvino")
+    found = [Granularity(kind, threads) for kind in kinds for threads in counts]
+    if MODES[settings.reuse].incremental and settings.profile is None and cores > 1:
+        found.append(Granularity("segments"))
+    return found

@@ -1,0 +1,1 @@
+"""How well results agree with those of computing everything, offline and during a run."""

@@ -1,0 +1,202 @@
+"""Results as lines of text: JSON, CSV, MOT. Every line is handed over as soon as it is written."""
+
+import csv
+import io
+import json
+import math
+import os
+import sys
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.errors import SinkError
+from stillframe.models.results import Detections, Result
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.sinks.sink import Sink, claim, told
+
+STDOUT = "-"
+DESCRIPTOR = "fd:"
+CSV_COLUMNS = (
+    "index",
+    "time_s",
+    "provenance",
+    "age_s",
+    "label",
+    "class_id",
+    "confidence",
+    "left",
+    "top",
+    "right",
+    "bottom",
+)
+TIME_DECIMALS = 6
+BOX_DECIMALS = 2
+
+
+class LineSink(Sink):
+    """Text lines to a file, to standard output for `-`, or to the open descriptor 3 for `fd:3`.
+
+    A line is on its way to its reader when `write` returns, so it survives whatever comes then.
+    source: what the frames come from; a file of that name is not overwritten, `force` or not.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], force: bool = False, source: str | None = None
+    ) -> None:
+        self._name = os.fspath(path)
+        self._closed = False
+        self._file: BinaryIO
+        if self._name == STDOUT:
+            self._file = _standard_output()
+        elif self._name.startswith(DESCRIPTOR):
+            self._file = _descriptor(self._name)
+        else:
+            self._file = os.fdopen(claim(Path(path), force, (source,)), "wb", buffering=0)
+
+    def write(self, frame: Frame, result: Result | None, image: NDArray[np.uint8] | None) -> None:
+        text = "".join(f"{line}\n" for line in self._lines(frame, result))
+        self._put(text.encode())
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._name != STDOUT:
+            self._file.close()
+
+    @abstractmethod
+    def _lines(self, frame: Frame, result: Result | None) -> list[str]:
+        """The lines of one frame, without their ends."""
+
+    def _put(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:  # a nearly full disk takes a part first
+                rest = rest[self._file.write(rest) :]
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError) as error:
+            raise SinkError(f"{self._name}: writing failed: {told(error)}") from None
+
+
+class JsonlSink(LineSink):
+    """One JSON object a frame: index, time_s, provenance, age_s and what was found.
+
+    The JSON is strict: a number that is not finite becomes null.
+    """
+
+    def _lines(self, frame: Frame, result: Result | None) -> list[str]:
+        row: dict[str, Any] = {"index": frame.index, "time_s": round(frame.time_s, TIME_DECIMALS)}
+        if result is not None:
+            row |= result.to_dict()
+        return [_json(row)]
+
+
+class FilterSink(JsonlSink):
+    """As JsonlSink, and `hidden`: the boxes that an effect hid, in source px, also outside of the
+    picture and where nothing was found any more. Frames come as what is known of them."""
+
+    def add(
+        self, index: int, time_s: float, result: Result | None, hidden: NDArray[np.float32]
+    ) -> None:
+        row: dict[str, Any] = {"index": index, "time_s": round(time_s, TIME_DECIMALS)}
+        if result is not None:
+            row |= result.to_dict()
+        row["hidden"] = np.round(hidden.astype(np.float64), BOX_DECIMALS).tolist()
+        try:
+            self._put(f"{_json(row)}\n".encode())
+        except BrokenPipeError:  # an end of the frames' reader is a normal one, of these lines' not
+            raise SinkError(f"{self._name}: writing failed: its reader went away") from None
+
+
+class CsvSink(LineSink):
+    """A header, then one row a detection; a frame without any has no row. Boxes in source px."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], force: bool = False, source: str | None = None
+    ) -> None:
+        super().__init__(path, force, source)
+        self._put(_csv_line(CSV_COLUMNS).encode() + b"\n")
+
+    def _lines(self, frame: Frame, result: Result | None) -> list[str]:
+        lines = []
+        for label, class_id, confidence, box in _boxes(result, self._name):
+            assert result is not None  # there are boxes
+            told_by = result.evidence
+            time_s, age_s = round(frame.time_s, TIME_DECIMALS), round(told_by.age_s, TIME_DECIMALS)
+            about = (frame.index, time_s, told_by.provenance, age_s, label, class_id)
+            lines.append(_csv_line((*about, f"{confidence:.4f}", *(f"{v:.2f}" for v in box))))
+        return lines
+
+
+class MotSink(LineSink):
+    """MOT challenge text: frame (from 1), id -1, left, top, width, height, confidence, -1, -1, -1.
+
+    The frame number counts frames of the source, dropped ones too.
+    """
+
+    def _lines(self, frame: Frame, result: Result | None) -> list[str]:
+        return [
+            f"{frame.index + 1},-1,{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f},"
+            f"{confidence:.4f},-1,-1,-1"
+            for _, _, confidence, (left, top, right, bottom) in _boxes(result, self._name)
+        ]
+
+
+def _boxes(result: Result | None, name: str) -> list[tuple[str, int, float, list[float]]]:
+    """(label, class, confidence, [left, top, right, bottom]) of each detection."""
+    if result is None:
+        return []
+    if not isinstance(result, Detections):
+        raise SinkError(
+            f"{name}: holds detections, and this model gives {type(result).__name__.lower()}; "
+            "use --jsonl for its results"
+        )
+    columns = (result.names, result.class_id.tolist(), result.confidence.tolist())
+    return list(zip(*columns, result.xyxy.tolist(), strict=True))
+
+
+def _json(row: dict[str, Any]) -> str:
+    return json.dumps(_finite(row), allow_nan=False, ensure_ascii=False)
+
+
+def _csv_line(cells: tuple[object, ...]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _standard_output() -> BinaryIO:
+    """Standard output without a buffer, so that nothing is left to fail at the program's end."""
+    sys.stdout.flush()
+    try:
+        return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
+    except (OSError, ValueError):  # replaced by an object in memory, as tests do
+        return sys.stdout.buffer
+
+
+def _descriptor(name: str) -> BinaryIO:
+    """An open descriptor, named as `fd:3`, which stays open. Raises SinkError."""
+    number = name.removeprefix(DESCRIPTOR)
+    try:
+        return open(int(number), "wb", buffering=0, closefd=False)
+    except (OSError, ValueError, OverflowError):
+        raise SinkError(
+            f"{name}: expected the number of a descriptor that is open for writing, as "
+            "fd:3 is with 3>FILE"
+        ) from None

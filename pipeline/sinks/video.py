@@ -1,0 +1,309 @@
+"""Annotated video: every frame at its own time, a file's sound with it, playable whatever ends it.
+
+MP4 and MOV are written in fragments of a second and turned into ordinary files when they are
+closed; Matroska and MPEG-TS are made of such pieces anyway. So a file that was cut off by a kill or
+by a full disk plays up to its last second.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from numpy.typing import NDArray
+
+from stillframe.errors import SinkError, StillframeError
+from stillframe.models.results import Result
+from stillframe.pipeline.media.address import parse
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.source import SourceInfo
+from stillframe.pipeline.sinks.audio_remux import AudioCopy
+from stillframe.pipeline.sinks.sink import Sink, claim, told
+
+Pixels = NDArray[np.uint8]
+
+DEFAULT_RATE = Fraction(25)
+KEY_FRAME_EVERY_S = 2
+BT709, LIMITED = 1, 1  # of H.273: colour primaries, transfer and matrix; range
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A kind of file. constant_rate: it has no times, only numbered slots of equal length."""
+
+    format: str
+    codec: str
+    options: Mapping[str, str]
+    constant_rate: bool = False
+
+
+_FRAGMENTS = MappingProxyType(
+    {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+)
+_CLUSTERS = MappingProxyType({"cluster_time_limit": "1000"})
+_PLAIN: Mapping[str, str] = MappingProxyType({})
+
+CONTAINERS: Mapping[str, Container] = MappingProxyType(
+    {
+        ".mp4": Container("mp4", "libx264", _FRAGMENTS),
+        ".m4v": Container("mp4", "libx264", _FRAGMENTS),
+        ".mov": Container("mov", "libx264", _FRAGMENTS),
+        ".mkv": Container("matroska", "libx264", _CLUSTERS),
+        ".webm": Container("webm", "libvpx-vp9", _CLUSTERS),
+        ".ts": Container("mpegts", "libx264", _PLAIN),
+        ".avi": Container("avi", "libx264", _PLAIN, constant_rate=True),
+    }
+)
+# what is written goes to the system at once, and sound that ends early does not hold up pictures
+COMMON_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {"flush_packets": "1", "max_interleave_delta": "1000000"}
+)
+CODEC_OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "libx264": MappingProxyType({"preset": "veryfast", "crf": "20"}),
+        "libx265": MappingProxyType({"preset": "veryfast", "crf": "22"}),
+        "libvpx-vp9": MappingProxyType(
+            {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "row-mt": "1"}
+        ),
+    }
+)
+
+
+class VideoSink(Sink):
+    """Writes pictures at the frames' own times into the kind of file that the suffix names.
+
+    audio_from: a file (or sample:NAME) whose audio packets are copied in step; other kinds of
+    source cannot be read twice and are left silent. Sound ends with the last picture, unless that
+    was the file's last too. codec: an encoder's name, by default H.264 (VP9 for .webm).
+
+    Colours are BT.709, limited range, 4:2:0, and say so. A side with an odd number of pixels gets
+    its last row or column twice. The file keeps the first picture's size: one of another size is
+    scaled to fit, with black bars. Matroska counts milliseconds, so it rounds times to those.
+
+    Raises SinkError: when made, for a suffix, codec or sound that cannot be written, and for a file
+    that exists, without `force`; from `write` and `close` when writing fails.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        info: SourceInfo,
+        audio_from: str | None = None,
+        force: bool = False,
+        codec: str | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._kind = _container(self._path, info)
+        self._codec = _encoder(codec or self._kind.codec, self._path, self._kind)
+        self._info = info
+        sound = _sound_file(audio_from)
+        self._reformatter = VideoReformatter()
+        self._output: OutputContainer | None = None
+        self._stream: Any = None
+        self._audio: AudioCopy | None = None
+        self._origin = Fraction(0)
+        self._time_base = Fraction(0)
+        self._last_pts = -1
+        self._last_index = -1
+        self._frame_s = 1 / (info.rate or DEFAULT_RATE)
+        self._closed = False
+        os.close(claim(self._path, force, (sound, info.spec)))
+        try:
+            self._output = self._opened()
+            if sound is not None:
+                self._audio = AudioCopy(sound, self._output, str(self._path))
+        except BaseException:
+            self._discard()
+            raise
+
+    def write(self, frame: Frame, result: Result | None, image: Pixels | None) -> None:
+        if self._closed or self._output is None:
+            raise SinkError(f"{self._path}: a frame after the file was closed")
+        picture = np.ascontiguousarray(frame.image if image is None else image)
+        try:
+            if self._stream is None:
+                self._begin(frame, picture)
+            pts = self._ticks(frame)
+            if pts <= self._last_pts:
+                raise SinkError(
+                    f"{self._path}: frame {frame.index} at {frame.time_s:.3f} s is not after the "
+                    "one before it; a file holds times that rise"
+                )
+            self._encode(picture, pts)
+            if self._audio is not None:
+                self._audio.copy_until(pts * self._time_base)
+        except (av.FFmpegError, OSError) as error:
+            raise self._failed(error) from None
+        if self._last_pts >= 0:
+            self._frame_s = (pts - self._last_pts) * self._time_base
+        self._last_pts, self._last_index = pts, frame.index
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._stream is None:  # no picture came: leave no empty file behind
+            self._discard()
+            return
+        assert self._output is not None
+        try:
+            self._output.mux(self._stream.encode(None))
+            if self._audio is not None:
+                self._audio.copy_until(self._end_of_sound())
+            self._output.close()
+        except (av.FFmpegError, OSError) as error:
+            raise self._failed(error) from None
+        finally:
+            self._release()
+
+    def _opened(self) -> OutputContainer:
+        # with its scheme named, no colon or % in a path means anything to FFmpeg
+        return av.open(
+            f"file:{self._path}",
+            mode="w",
+            format=self._kind.format,
+            container_options={**COMMON_OPTIONS, **self._kind.options},
+        )
+
+    def _begin(self, frame: Frame, picture: Pixels) -> None:
+        """Add the video stream, now that the first picture shows its size and time base."""
+        assert self._output is not None
+        rate = self._info.rate or DEFAULT_RATE
+        constant = self._kind.constant_rate
+        self._time_base = 1 / rate if constant else frame.time_base
+        height, width = picture.shape[:2]
+        options = dict(CODEC_OPTIONS.get(self._codec, {}))
+        options["g"] = str(max(1, round(rate * KEY_FRAME_EVERY_S)))
+        if self._codec != "libvpx-vp9":
+            # in the order of show: otherwise a constant rate's slots shift, and FFmpeg drops the
+            # last pictures of an MP4 that is little longer than one fragment
+            options["bf"] = "0"
+        stream: Any = self._output.add_stream(self._codec, rate=rate, options=options)
+        context = stream.codec_context
+        context.width, context.height = width + width % 2, height + height % 2
+        context.pix_fmt = "yuv420p"
+        context.time_base = stream.time_base = self._time_base
+        context.color_range = LIMITED
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.sample_aspect_ratio = self._info.pixel_aspect
+        self._stream = stream
+        self._origin = frame.pts * frame.time_base
+        if self._audio is not None:
+            self._origin = self._audio.begin(self._origin, from_start=frame.index == 0)
+
+    def _ticks(self, frame: Frame) -> int:
+        return round((frame.pts * frame.time_base - self._origin) / self._time_base)
+
+    def _encode(self, picture: Pixels, pts: int) -> None:
+        assert self._output is not None
+        context = self._stream.codec_context
+        fitted = self._fitted(picture, context.width, context.height)
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_numpy_buffer(fitted, "rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        frame.pts, frame.time_base = pts, self._time_base
+        self._output.mux(self._stream.encode(frame))
+
+    def _fitted(self, picture: Pixels, width: int, height: int) -> Pixels:
+        """The picture at the file's size."""
+        have_height, have_width = picture.shape[:2]
+        if (have_width, have_height) == (width, height):
+            return picture
+        if (have_width + have_width % 2, have_height + have_height % 2) == (width, height):
+            spare = ((0, height - have_height), (0, width - have_width), (0, 0))
+            return np.pad(picture, spare, mode="edge")
+        scale = min(width / have_width, height / have_height)
+        size = {"width": round(have_width * scale), "height": round(have_height * scale)}
+        whole = av.VideoFrame.from_numpy_buffer(picture, "rgb24").reformat(**size).to_ndarray()
+        canvas = np.zeros((height, width, 3), np.uint8)
+        top, left = (height - size["height"]) // 2, (width - size["width"]) // 2
+        canvas[top : top + size["height"], left : left + size["width"]] = whole
+        return canvas
+
+    def _end_of_sound(self) -> Fraction | None:
+        """Where the last picture ends; None after the source's last: all sound is wanted."""
+        if self._info.frame_count is not None and self._last_index + 1 >= self._info.frame_count:
+            return None
+        return self._last_pts * self._time_base + self._frame_s
+
+    def _failed(self, error: av.FFmpegError | OSError) -> SinkError:
+        """Stop for good. What FFmpeg has handed over so far stays in the file and plays."""
+        self._closed = True
+        self._release()
+        return SinkError(
+            f"{self._path}: writing failed: {told(error)}; it plays up to where it broke off"
+        )
+
+    def _release(self) -> None:
+        if self._audio is not None:
+            self._audio.close()
+        if self._output is not None:
+            # after a fault FFmpeg writes nothing more, but gives the file back
+            with contextlib.suppress(av.FFmpegError, OSError):
+                self._output.close()
+        self._output = None
+
+    def _discard(self) -> None:
+        self._closed = True
+        self._release()
+        if self._path.is_file() and self._path.stat().st_size == 0:
+            self._path.unlink()
+
+
+def _container(path: Path, info: SourceInfo) -> Container:
+    kind = CONTAINERS.get(path.suffix.lower())
+    if kind is None:
+        raise SinkError(
+            f"{path}: no kind of video is known by the suffix {path.suffix or 'of nothing'!r}; "
+            f"use one of {' '.join(CONTAINERS)}"
+        )
+    if kind.constant_rate and info.variable_rate:
+        raise SinkError(
+            f"{path}: {path.suffix} holds a constant frame rate and {info.spec} has none; "
+            "write .mp4 or .mkv"
+        )
+    return kind
+
+
+def _encoder(name: str, path: Path, kind: Container) -> str:
+    """The encoder's name, once it is known to be one whose video this kind of file can hold."""
+    try:
+        is_video = av.Codec(name, "w").type == "video"
+    except ValueError:
+        is_video = False
+    if not is_video:
+        raise SinkError(f"{path}: {name!r} is no video encoder here; libx264 and mpeg4 are")
+    try:
+        with av.open(os.devnull, mode="w", format=kind.format) as trial:  # never started
+            trial.add_stream(name)
+    except ValueError:
+        raise SinkError(f"{path}: this kind of file cannot hold video by {name}") from None
+    return name
+
+
+def _sound_file(spec: str | None) -> str | None:
+    """The path of a source that can be read a second time for its sound."""
+    if spec is None:
+        return None
+    try:
+        address = parse(spec)
+    except StillframeError as error:
+        raise SinkError(f"no sound to copy: {error}") from None
+    if address.kind == "sample":
+        from stillframe import sample_videos
+
+        return os.fspath(sample_videos.resolve(address.target))
+    return address.target if address.kind == "file" else None

@@ -1,0 +1,1 @@
+"""Measurements on the user's own clips: bench, sweep, tune and explain."""

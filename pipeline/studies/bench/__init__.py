@@ -1,0 +1,1 @@
+"""Contenders on the same frames, side by side, answers checked first."""

@@ -1,0 +1,115 @@
+"""What a benchmark measures: a model on the first frames of a clip, under some conditions."""
+
+import re
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe import sample_videos
+from stillframe.errors import SourceError, UsageError
+from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.media.open_source import open_source
+from stillframe.reuse.gate.change_gate import GateSettings
+
+Image = NDArray[np.uint8]
+
+SAMPLE = "sample:"
+DEFAULT_RATE = 25  # frames a second, of what names none
+WARM_UP = 3  # frames that run first and are not timed
+MOST_BYTES = 1 << 30  # of decoded frames
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of every frame, pixels."""
+
+    width: int
+    height: int
+    left: int = 0
+    top: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`640x360+100+50`: width, height, and where its left upper corner lies (default 0, 0)."""
+        found = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?", text)
+        sides = [int(each or 0) for each in found.groups()] if found else []
+        if not sides or min(sides[:2]) < 1:
+            raise UsageError(f"crop: expected WxH+X+Y, for example 640x360+100+50, got {text!r}")
+        return cls(*sides)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}+{self.left}+{self.top}"
+
+    def of(self, image: Image) -> Image:
+        height, width = image.shape[:2]
+        if self.left + self.width > width or self.top + self.height > height:
+            raise UsageError(f"crop: expected a part of {width}x{height} pixels, got {self}")
+        part = image[self.top : self.top + self.height, self.left : self.left + self.width]
+        return np.ascontiguousarray(part)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One model on one clip. frames: how many are timed at most. size: (H, W) of the model's input,
+    None: what suits the clip. Only timed frames count; warming up takes the first ones."""
+
+    model: str
+    clip: str
+    frames: int = 100
+    crop: Crop | None = None
+    size: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.clip}" + (f" [{self.crop}]" if self.crop else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What holds for every case. allow_sdist: source distributions may be fetched.
+    confidence: least score of detections; None: the model's own. profile: of reuse, instead of
+    tolerance and gate. cadence: of reuse; which frames it does not compute."""
+
+    threads: int = 1
+    tolerance: float = 0.1
+    gate: GateSettings = field(default_factory=GateSettings)
+    warm_up: int = WARM_UP
+    allow_sdist: bool = False
+    confidence: float | None = None
+    profile: Profile | None = None
+    cadence: Cadence = field(default_factory=Cadence)
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError(f"threads: expected 1 or more, got {self.threads}")
+        if not 0 <= self.tolerance < 100:
+            raise UsageError(f"tolerance: expected 0 .. 100, got {self.tolerance}")
+
+
+def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> tuple[list[Image], float]:
+    """The first frames of the clip, cut to the crop, all of one size, at most MOST_BYTES of them;
+    and seconds from one to the next.
+
+    Raises SourceError when not even one is left to be timed.
+    """
+    if case.clip.startswith(SAMPLE):  # fetched here, where a source package may be allowed
+        sample_videos.resolve(case.clip.removeprefix(SAMPLE), allow_sdist=allow_sdist)
+    images: list[Image] = []
+    held = 0
+    with open_source(case.clip, live=False) as source:
+        frame_s = float(1 / (source.info.rate or DEFAULT_RATE))
+        for frame in islice(source, case.frames + warm_up):
+            image = case.crop.of(frame.image) if case.crop else frame.image
+            held += image.nbytes
+            if held > MOST_BYTES or (images and image.shape != images[0].shape):
+                break
+            images.append(image)
+    if len(images) <= warm_up:
+        raise SourceError(
+            f"{case.clip}: expected more than the {warm_up} frames for warming up, "
+            f"got {len(images)}"
+        )
+    return images, frame_s

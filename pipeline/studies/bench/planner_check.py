@@ -1,0 +1,63 @@
+"""The planner's choice beside the best of all candidates, found by measuring every one of them."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.placement.cost_model import Aim
+
+WINDOWS = (1, 2, 8)  # frames under way
+DUELS = 2
+SETTINGS: tuple[tuple[Aim, int], ...] = tuple(
+    (aim, others) for others in range(5) for aim in ("throughput", "latency")
+)
+MEASURES: dict[Aim, str] = {"throughput": "frame_ms", "latency": "latency_p50_ms"}
+
+Ask = Callable[..., dict[str, Any]]
+
+
+def planner(
+    ask: Ask, told: Callable[[str], None], settings: int, ways: Sequence[Granularity]
+) -> list[dict[str, Any]]:
+    """In the first so many of SETTINGS: what was asked for, and so many others beside.
+
+    ask: measures a condition, by its name and fields. ways: in which the network can run.
+    """
+    return [_setting(ask, told, aim, others, ways) for aim, others in SETTINGS[:settings]]
+
+
+def _setting(
+    ask: Ask, told: Callable[[str], None], aim: Aim, others: int, ways: Sequence[Granularity]
+) -> dict[str, Any]:
+    setting, measure = f"{aim}, {others} others", MEASURES[aim]
+
+    def chosen(turn: int) -> dict[str, Any]:
+        return ask(f"{setting}, the planner ({turn})", aim=aim, rivals=others)
+
+    def fixed(way: Granularity, window: int, turn: int = 0) -> dict[str, Any]:
+        name = f"{setting}, {way}, {window} under way" + f" ({turn})" * bool(turn)
+        return ask(name, granularity=str(way), window=window, rivals=others)
+
+    measured = {
+        (way, window): float(fixed(way, window)[measure])
+        for way in ways
+        for window in WINDOWS
+        if window > 1 or way.kind != "segments"
+    }
+    best = min(measured, key=lambda each: measured[each])
+    # the least of many noisy figures is too small: both once more, in turn
+    duels = [(chosen(turn), fixed(*best, turn)) for turn in range(1, DUELS + 1)]
+    ours = statistics.median(row[measure] for row, _ in duels)
+    theirs = statistics.median(row[measure] for _, row in duels)
+    told(f"{setting}: what the planner chose takes {ours / theirs:.2f} of the best")
+    return {
+        "aim": aim,
+        "others": others,
+        "plans": [row["plan"] for row, _ in duels],
+        "chosen": ours,
+        "best": f"{best[0]}, {best[1]}",
+        "best_measured": theirs,
+        "ratio": ours / theirs,
+        "measured": {f"{way}, {window}": value for (way, window), value in measured.items()},
+    }

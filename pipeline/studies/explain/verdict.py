@@ -1,0 +1,178 @@
+"""Whether reuse pays for a network on a clip, in plain words, and what stands in its way.
+
+One function a judgement; each returns None where it has nothing to say.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from stillframe.pipeline.studies.explain.layers import GLOBAL, Explanation, Row
+from stillframe.reuse.ir.graph import ISLAND
+
+PAYS = 1.1  # times faster, below which the gain is not worth having
+MOVING = 0.5  # share of the picture that is new
+SPREAD = 0.5  # share of the multiply-adds done though little of the picture is new
+REDONE = 0.25  # by how much more layers behind a global operator are active than those before
+BEHIND = 0.2  # share of multiply-adds behind global operators that matters
+ISLANDS = 0.3  # share of the dense time
+OVERHEAD = 0.3  # of the dense time
+TINY_MS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """kind: the judgement's name. figures: what the words rest on, by name."""
+
+    kind: str
+    words: str
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def judge(found: Explanation) -> tuple[Verdict, ...]:
+    """The headline first, then every obstacle."""
+    return tuple(verdict for rule in RULES if (verdict := rule(found)) is not None)
+
+
+def headline(found: Explanation) -> Verdict | None:
+    total = found.totals
+    if total.reuse_mean_ms is None or total.gate_ms is None or total.work is None:
+        return Verdict(
+            "open",
+            f"Computing everything takes {total.dense_ms:.1f} ms a frame. Whether reuse pays "
+            "depends on the video: give a clip to see the active share and the time of each "
+            "layer, how far changes spread, and how often islands and global operators run again.",
+            {"dense_ms": total.dense_ms},
+        )
+    spent = total.reuse_mean_ms + total.gate_ms
+    gain = total.dense_ms / max(spent, 1e-6)
+    kind = "pays" if gain >= PAYS else "does not pay"
+    words = (
+        f"Reuse {'pays' if gain >= PAYS else 'will not pay'} here: {total.dense_ms:.1f} ms to "
+        f"compute everything, {spent:.1f} ms with reuse (finding the change {total.gate_ms:.1f} ms "
+        f"of it), {gain:.1f} times as fast, with {total.work:.0%} of the multiply-adds; mean over "
+        f"{total.frames} frames."
+    )
+    figures = {"gain": gain, "dense_ms": total.dense_ms, "reuse_ms": spent, "work": total.work}
+    return Verdict(kind, words, figures)
+
+
+def moving(found: Explanation) -> Verdict | None:
+    total = found.totals
+    if total.input is None or total.input < MOVING:
+        return None
+    return Verdict(
+        "moving picture",
+        f"{total.input:.0%} of the picture is new in the mean frame, and {total.dense} of "
+        f"{total.frames} frames were computed whole: the camera moves, the light flickers or most "
+        "of the scene does. Nothing inside the network can win that back.",
+        {"input": total.input, "dense_share": total.dense / max(total.frames, 1)},
+    )
+
+
+def redone(found: Explanation) -> Verdict | None:
+    """Squeeze-and-excite, instance norm: a value from the whole picture goes to every position."""
+    everything = sum(row.multiply_adds for row in found.rows)
+    after = [row for row in found.rows if row.behind]
+    share = sum(row.multiply_adds for row in after) / max(everything, 1)
+    if not after or share < BEHIND:
+        return None
+    sources = [row for row in found.rows if row.operator in GLOBAL]
+    named = f"{len(sources)} global operators ({', '.join(sorted({r.operator for r in sources}))})"
+    figures = {"operators": float(len(sources)), "work_behind": share}
+    if found.totals.work is None:
+        words = (
+            f"{named} hand a value to every position, and {share:.0%} of the multiply-adds lie "
+            "behind them: whenever such a value moves, the layer that takes it is redone whole."
+        )
+        return Verdict("global operators", words, figures)
+    behind, before = _active(after), _active(row for row in found.rows if not row.behind)
+    moved = sum(row.changed or 0.0 for row in sources) / max(len(sources), 1)
+    if behind - before < REDONE:
+        return None
+    figures |= {"active_behind": behind, "active_before": before, "moved": moved}
+    return Verdict(
+        "global operators",
+        f"{named} hand a value to every position; it moved in {moved:.0%} of the frames and had "
+        f"the layers behind them redone: {behind:.0%} active against {before:.0%} before them, and "
+        f"{share:.0%} of the multiply-adds lie behind. A larger --tolerance lets such values rest.",
+        figures,
+    )
+
+
+def spreading(found: Explanation) -> Verdict | None:
+    total = found.totals
+    if total.input is None or total.work is None or redone(found) is not None:
+        return None
+    if total.input >= MOVING or total.work < SPREAD:
+        return None
+    return Verdict(
+        "spreading",
+        f"{total.input:.0%} of the picture is new, yet {total.work:.0%} of the multiply-adds are "
+        "done: changes are scattered and each layer's window widens them. A larger --tolerance "
+        f"(now {found.tolerance:g}) stops them earlier.",
+        {"input": total.input, "work": total.work, "tolerance": found.tolerance},
+    )
+
+
+def islands(found: Explanation) -> Verdict | None:
+    held = [row for row in found.rows if row.operator == ISLAND]
+    spent = sum(row.dense_ms for row in held)
+    share = spent / max(found.totals.dense_ms, 1e-6)
+    if not held or share < ISLANDS:
+        return None
+    again = ""
+    figures = {"islands": float(len(held)), "islands_ms": spent, "share": share}
+    if found.totals.frames:
+        runs = sum((row.active or 0.0) * row.dense_ms for row in held) / max(spent, 1e-9)
+        again = f", and run again in {runs:.0%} of the frames"
+        figures["active"] = runs
+    worst = max(held, key=lambda row: row.dense_ms)
+    return Verdict(
+        "islands",
+        f"{len(held)} islands, which ONNX Runtime runs whole, hold {min(share, 1):.0%} of the work "
+        f"({spent:.1f} of {found.totals.dense_ms:.1f} ms){again}. The largest: {worst.reason}.",
+        figures,
+    )
+
+
+def overhead(found: Explanation) -> Verdict | None:
+    total = found.totals
+    if total.reuse_mean_ms is None or total.gate_ms is None:
+        if total.dense_ms >= TINY_MS:
+            return None
+        return Verdict(
+            "tiny network",
+            f"All of it takes {total.dense_ms:.2f} ms: finding what changed may cost as much as "
+            "computing it.",
+            {"dense_ms": total.dense_ms},
+        )
+    needed = sum(row.dense_ms * (row.active or 0.0) for row in found.rows)
+    fixed = max(total.reuse_mean_ms + total.gate_ms - needed, 0.0)
+    share = fixed / max(total.dense_ms, 1e-6)
+    if share < OVERHEAD:
+        return None
+    tiny = total.dense_ms < TINY_MS
+    cause = "the network is tiny" if tiny else "many small or scattered pieces cost more than whole"
+    return Verdict(
+        "tiny network" if tiny else "overhead",
+        f"{fixed:.2f} ms of a frame go into finding, marking and handing over, {share:.0%} of the "
+        f"{total.dense_ms:.2f} ms that computing everything takes: {cause}.",
+        {"overhead_ms": fixed, "share": share, "dense_ms": total.dense_ms},
+    )
+
+
+def _active(rows: Iterable[Row]) -> float:
+    """Mean active share, weighted by multiply-adds."""
+    held = [row for row in rows if row.multiply_adds]
+    work = sum(row.multiply_adds for row in held)
+    return sum((row.active or 0.0) * row.multiply_adds for row in held) / max(work, 1)
+
+
+RULES: tuple[Callable[[Explanation], Verdict | None], ...] = (
+    headline,
+    moving,
+    redone,
+    spreading,
+    islands,
+    overhead,
+)

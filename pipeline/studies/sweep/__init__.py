@@ -1,0 +1,1 @@
+"""Frame rate against quality on one clip, as a table and a report."""

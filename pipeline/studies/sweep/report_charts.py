@@ -1,0 +1,179 @@
+"""The charts of a sweep's report, drawn by Matplotlib: SVG in the reader's own ink, or a PNG."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillframe.errors import SinkError, UsageError
+from stillframe.pipeline.quality.clip import as_share
+from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front, runnable
+
+INK = "#010203"  # becomes currentColor in the page
+COLOURS = {
+    "dense": "#8a8f98",
+    "exact": "#0072b2",
+    "reuse": "#e8590c",
+    "gate": "#f2a65a",
+    "profile": "#d6336c",
+    "both": "#c2557f",
+    "frame": "#56b4e9",
+    "every": "#7b61ff",
+    "tracked": "#2b9a66",
+}
+MARKS = dict(zip(COLOURS, ("s", "D", "o", "P", "*", "p", "v", "X", "^"), strict=True))
+NAMES = {
+    "dense": "everything",
+    "exact": "reuse, exact",
+    "reuse": "reuse at a tolerance",
+    "gate": "other gates",
+    "profile": "tuned profile",
+    "both": "reuse in every Nth frame",
+    "frame": "whole frames only",
+    "every": "every Nth frame",
+    "tracked": "every Nth, tracked",
+}
+
+
+def needed() -> None:
+    """Raises UsageError where the packages for reports are not installed."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"reports and charts need the package {error.name}: pip install 'stillframe[report]'"
+        ) from None
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams |= {
+        "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none",
+        "svg.hashsalt": "stillframe", "text.color": INK, "axes.edgecolor": INK,
+        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    }  # fmt: skip
+    return pyplot.subplots(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    """Inline SVG without a background, whose ink is the page's."""
+    from matplotlib import pyplot
+
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+    found = text.getvalue()
+    found = found[found.index("<svg") :]
+    found = re.sub(r'(<svg [^>]*?)width="[^"]*pt" height="[^"]*pt"|<svg height="[^"]*pt"',
+                   lambda m: m.group(1) or "<svg", found, count=1)  # fmt: skip
+    return found.replace(INK, "currentColor")
+
+
+def quality_label(sweep: Sweep) -> str:
+    kinds = {"f1": "F1", "miou": "mean IoU", "psnr": "PSNR, dB", "closeness": "closeness"}
+    found = [row["kind"] for row in sweep.rows if row["kind"]]
+    return f"agreement with dense ({kinds[found[0]]})" if found else "agreement with dense"
+
+
+def pareto(sweep: Sweep) -> Any:
+    """Frame rate against quality, a mark a player, a line through the front."""
+    figure, axes = _figure(8.4, 4.6)
+    for family, colour in COLOURS.items():
+        rows = [row for row in sweep.rows if row["family"] == family]
+        if rows:
+            axes.scatter(
+                [row["fps"] for row in rows], [row["quality"] for row in rows], s=64, c=colour,
+                marker=MARKS[family], label=NAMES[family], zorder=3, linewidths=0,
+            )  # fmt: skip
+    best = front(sweep.rows)
+    axes.plot([row["fps"] for row in best], [row["quality"] for row in best],
+              color=INK, linewidth=0.9, alpha=0.5, zorder=2)  # fmt: skip
+    for number, row in enumerate(best):
+        axes.annotate(row["title"], (row["fps"], row["quality"]), fontsize=8,
+                      xytext=(6, 5 if number % 2 else -11), textcoords="offset points")  # fmt: skip
+    axes.set_xlabel("frames per second")
+    axes.set_ylabel(quality_label(sweep))
+    axes.set_xlim(left=0)
+    axes.margins(x=0.16, y=0.08)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.18, color=INK)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
+    return figure
+
+
+def timeline(sweep: Sweep, names: list[str]) -> Any:
+    """Quality frame by frame, and below it the work: where and when quality was lost."""
+    figure, whole = _figure(8.4, 3.6)
+    whole.remove()
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    for row in (row for name in names if (row := sweep.row(name))):
+        colour = COLOURS[row["family"]]
+        shares = [as_share(each, row["kind"]) for each in row["frame_quality"]]
+        above.plot(shares, color=colour, linewidth=1.1, alpha=0.9, label=row["title"])
+        below.plot(row["frame_work"], color=colour, linewidth=0.9, alpha=0.9)
+    above.set_ylabel("agreement")
+    below.set_ylabel("work")
+    below.set_xlabel("frame")
+    above.set_ylim(-0.03, 1.03)
+    below.set_ylim(-0.03, 1.03)
+    above.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    for each in (above, below):
+        each.grid(alpha=0.18, color=INK)
+    return figure
+
+
+def layers(rows: list[Row]) -> Any:
+    """Share of each layer's positions that is computed in a frame, a line a player."""
+    figure, axes = _figure(8.4, 2.8)
+    names = list(rows[0]["layers"])
+    tints = np.linspace(0.35, 1.0, len(rows))
+    for row, tint in zip(rows, tints, strict=True):
+        values = [row["layers"].get(name, np.nan) for name in names]
+        axes.step(range(len(names)), values, where="mid", linewidth=1.2, alpha=float(tint),
+                  color=COLOURS[row["family"]], label=row["title"])  # fmt: skip
+    axes.set_xlabel(f"layer, from {names[0]} to {names[-1]}")
+    axes.set_ylabel("active share")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.18, color=INK)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
+    return figure
+
+
+def shown_in_time(sweep: Sweep) -> list[str]:
+    """At most four players: the front's runnable ones that are not dense, and the best skipping."""
+    best = [row for row in front(runnable(sweep)) if row["family"] not in ("dense", "every")]
+    best = sorted(best, key=lambda row: -row["quality"])[:3]
+    skipping = [row for row in sweep.rows if row["family"] in ("every", "tracked")]
+    quick = [row for row in skipping if row["gain"] and row["gain"] > 2]
+    best += sorted(quick, key=lambda row: -row["quality"])[:1]
+    return [row["name"] for row in best]
+
+
+def charts(sweep: Sweep) -> dict[str, str]:
+    """Name -> SVG."""
+    found = {"pareto": _svg(pareto(sweep))}
+    names = shown_in_time(sweep)
+    if names:
+        found["timeline"] = _svg(timeline(sweep, names))
+    rows = [row for row in sweep.rows if row.get("layers")]
+    if rows:
+        found["layers"] = _svg(layers(sorted(rows, key=lambda row: -row["work"])[:6]))
+    return found
+
+
+def write_png(sweep: Sweep, path: Path) -> None:
+    """The chart of frame rate against quality. Raises SinkError."""
+    figure = pareto(sweep)
+    figure.suptitle(f"{sweep.head['model']} on {sweep.head['clip']}", fontsize=10)
+    try:
+        figure.savefig(path, format="png", dpi=150, facecolor="white")
+    except OSError as error:
+        raise SinkError(f"{path}: the chart cannot be written ({error.strerror})") from error

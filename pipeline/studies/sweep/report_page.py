@@ -1,0 +1,219 @@
+"""The report of a sweep: one HTML file that needs nothing else, light or dark as the reader has it.
+
+write_html(sweep, spec, model, rows, path)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stillframe.errors import SinkError
+from stillframe.models.model import Model
+from stillframe.pipeline.studies.sweep import sweep as sweeping
+from stillframe.pipeline.studies.sweep.equal_compute import equal_compute, sentence
+from stillframe.pipeline.studies.sweep.report_charts import charts, needed, quality_label, write_png
+from stillframe.pipeline.studies.sweep.report_frames import Shown, frames
+from stillframe.pipeline.studies.sweep.sweep import Row, Sweep
+from stillframe.pipeline.studies.sweep.variants import PlayerRow
+
+__all__ = ["needed", "render", "write_html", "write_png"]
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ head.model }} on {{ head.clip }}: frame rate against quality</title>
+<style>
+:root { --paper: #fff; --ink: #1c2127; --dim: #5c6570; --line: #d9dde2; --good: #e8590c1a; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #14171b; --ink: #e6e9ed; --dim: #9aa4b0; --line: #333a42; --good: #e8590c33; }
+}
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 2rem 1.2rem 4rem; max-width: 68rem; background: var(--paper);
+  color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.5rem; margin: 0 0 .2rem } h2 { font-size: 1.1rem; margin: 2.4rem 0 .4rem }
+p { margin: .3rem 0; max-width: 48rem } .dim, figcaption { color: var(--dim) }
+code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere }
+.answer { border: 1px solid var(--line); border-left: 4px solid #e8590c; padding: .7rem 1rem;
+  margin: 1rem 0; border-radius: 4px }
+svg { width: 100%; height: auto; color: var(--ink) }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { padding: .22rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
+  white-space: nowrap }
+th { font-weight: 600; color: var(--dim) } td:first-child, th:first-child { text-align: left }
+tr.best, td.best { background: var(--good) }
+.frames { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; margin: .4rem 0 1.2rem }
+.frames figure { margin: 0 } .frames img { width: 100%; display: block; border-radius: 3px }
+figcaption { font-size: 13px }
+@media (max-width: 46rem) { .frames { grid-template-columns: repeat(2, 1fr) } }
+</style></head><body>
+<h1>{{ head.model }} on {{ head.clip }}</h1>
+<p class="dim">{{ frames }} frames of {{ head.source_size[1] }}×{{ head.source_size[0] }}
+{%- if head.rate %} at {{ "%.3g"|format(head.rate) }} per second{% endif %}, network input
+{{ head.size[1] }}×{{ head.size[0] }}, {{ head.threads }} thread(s) each, {{ head.machine }},
+{{ head.date }}.{% if not complete %} <b>The sweep was ended early.</b>{% endif %}</p>
+<div class="answer">
+{% if best %}<p><b>{{ "%.1f"|format(best.gain) }}× everything dense</b>
+({{ "%.1f"|format(best.fps) }} fps) at agreement {{ quality(best) }}: {{ best.title }}.</p>
+<p><code>{{ command }}</code></p>
+{% else %}<p>No setting of <code>stillframe run</code> agrees well enough ({{ floor }} or more).</p>
+{% endif %}</div>
+<h2>Frame rate against quality</h2>
+<p class="dim">Right and up is better. The line joins the players that no other one beats in both.
+Quality is {{ label }}: what the same model says when everything is computed.</p>
+{{ charts.pareto|safe }}
+<div class="wide"><table>
+<tr><th>player</th>{% for name, _ in columns %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr{% if row.name in front %} class="best"{% endif %}>
+<td title="{{ row.options or 'not an option of stillframe run' }}">{{ row.title }}</td>
+{%- for _, cell in columns %}<td>{{ cell(row) }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+{% if nothing %}<p>Nothing was ever detected by the dense network, so boxes can only be ghosts:
+agreement is 1 where there are none, and average precision is not defined.</p>{% endif %}
+{% if equal %}<h2>Reuse against skipping, at equal compute</h2>
+<p>{{ verdict }}</p>
+<p class="dim">What each skipping player agrees, and what reuse agrees where it costs the same: its
+settings that no cheaper one beats, joined by straight lines. Reuse that costs less at its best
+counts with that; – where its cheapest setting costs more.</p>
+<div class="wide"><table>
+<tr><th></th><th></th><th></th>{% for _, name in figures %}<th colspan="3">{{ name }}</th>
+{%- endfor %}</tr>
+<tr><th>player</th><th>CPU ms</th><th>work</th>{% for _ in figures %}<th>skipping</th>
+<th>reuse, same CPU</th><th>same work</th>{% endfor %}</tr>
+{% for row in equal %}<tr><td>{{ row.title }}</td><td>{{ "%.1f"|format(row.cpu_s * 1e3) }}</td>
+<td>{{ "%.3f"|format(row.work) }}</td>
+{%- for figure, _ in figures %}<td>{{ told(row, figure) }}</td>
+{%- for cost in ("cpu_s", "work") %}{% set at = "reuse_" ~ figure ~ "_at_" ~ cost %}
+<td{% if row.get(at) is not none and row.get(at) >= row.get(figure) %} class="best"{% endif %}>
+{{- told(row, at) }}</td>{% endfor %}{% endfor %}</tr>
+{% endfor %}</table></div>
+{% endif %}{% if charts.timeline %}<h2>Where and when quality was lost</h2>
+<p class="dim">Agreement in each frame, and the multiply-adds it took as a share of all.
+{%- if decibels %} Decibels are drawn from 20, at 0, to 60, at 1.{% endif %}</p>
+{{ charts.timeline|safe }}
+{% endif %}{% for each in shown %}
+<p><b>Frame {{ each.index }}</b>, {{ each.why }}: agreement {{ "%.3f"|format(each.quality) }}, work
+{{ "%.3f"|format(each.work) }}, {{ best_title }}</p>
+<div class="frames">{% for name, address in each.pictures %}<figure><img src="{{ address }}"
+alt="frame {{ each.index }}, {{ name }}"><figcaption>{{ name }}</figcaption></figure>{% endfor %}
+</div>{% endfor %}
+{% if shown %}<p class="dim">Recomputed: tinted where pixels were treated as new. Difference: boxes
+that were missed in red, ghosts in yellow; masks where labels differ; pictures eight times
+louder.</p>
+{% endif %}{% if charts.layers %}<h2>What each layer computes</h2>
+<p class="dim">Share of a layer's positions that is computed in a frame, mean over the clip.</p>
+{{ charts.layers|safe }}{% endif %}
+<p class="dim">stillframe {{ head.versions.stillframe }}, ONNX Runtime
+{{ head.versions.onnxruntime }}. Players take turns frame by frame, a few at a time beside the dense
+one, so that all meet the same disturbances. fps is the way from decoded picture to result.
+CPU ms is processor time of a frame, over all threads. Stale is by how much results trail.</p>
+</body></html>
+"""
+
+
+def _number(name: str, form: str, times: float = 1.0) -> Any:
+    def cell(row: Row) -> str:
+        value = row.get(name)
+        return "–" if value is None else form.format(value * times)
+
+    return cell
+
+
+def quality_text(row: Row) -> str:
+    return f"{row['quality']:.1f} dB" if row["kind"] == "psnr" else f"{row['quality']:.4f}"
+
+
+COLUMNS: tuple[tuple[str, Any], ...] = (
+    ("fps", _number("fps", "{:.1f}")),
+    ("× dense", _number("gain", "{:.2f}")),
+    ("CPU ms", _number("cpu_s", "{:.1f}", 1e3)),
+    ("work", _number("work", "{:.3f}")),
+    ("quality", quality_text),
+    ("AP50", _number("ap50", "{:.3f}")),
+    ("by box", _number("ap50_by_box", "{:.3f}")),
+    ("AP", _number("ap", "{:.3f}")),
+    ("score shift", _number("score_shift", "{:.4f}")),
+    ("missed/min", _number("missed_per_minute", "{:.1f}")),
+    ("ghosts/min", _number("ghosts_per_minute", "{:.1f}")),
+    ("SSIM", _number("ssim", "{:.4f}")),
+    ("border F", _number("border_f", "{:.4f}")),
+    ("top 1", _number("top1", "{:.3f}")),
+    ("rel. error", _number("relative_error", "{:.4f}")),
+    ("stale s", _number("stale_s", "{:.3f}")),
+    ("truth F1", _number("truth_f1", "{:.3f}")),
+    ("truth AP50", _number("truth_ap50", "{:.3f}")),
+)
+
+
+# Of the table of equal compute, with titles.
+FIGURES = (("quality", "quality"), ("ap50_by_box", "AP50, classes weighed by their boxes"))
+
+
+def pick(sweep: Sweep) -> Row | None:
+    """The fastest runnable player that agrees well enough."""
+    return sweeping.fastest(sweep, sweeping.floor(sweep))
+
+
+def illustrated(sweep: Sweep) -> Row | None:
+    """Whose frames are shown: the picked one, else the best that reuses."""
+    picked = pick(sweep)
+    if picked is not None and picked["family"] not in ("dense", "every"):
+        return picked
+    reusing = [row for row in sweep.rows if row["family"] in ("profile", "reuse", "gate")]
+    return max(reusing, key=lambda row: row["quality"], default=None)
+
+
+def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
+    """The page as text."""
+    import jinja2
+
+    best, pictured = pick(sweep), illustrated(sweep)
+    columns = [
+        (name, cell)
+        for name, cell in COLUMNS
+        if any(cell(row) != "–" for row in sweep.rows)
+    ]  # fmt: skip
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
+    equal = equal_compute(sweep.rows)
+    decibels = any(row["kind"] == "psnr" for row in sweep.rows)
+
+    def told(row: Row, name: str) -> str:
+        form = "{:.1f} dB" if decibels else "{:.4f}" if "quality" in name else "{:.3f}"
+        return _number(name, form)(row)  # type: ignore[no-any-return]
+
+    return page.render(
+        equal=equal,
+        verdict=sentence(sweep.rows),
+        figures=[(name, title) for name, title in FIGURES if any(name in row for row in equal)],
+        told=told,
+        head=sweep.head,
+        frames=max(row["frames"] for row in sweep.rows),
+        complete=all(row["complete"] for row in sweep.rows),
+        best=best,
+        best_title=pictured["title"] if pictured else "",
+        command=sweeping.command(sweep, best) if best else "",
+        floor=sweeping.floor(sweep),
+        label=quality_label(sweep),
+        charts={"timeline": "", "layers": ""} | charts(sweep),
+        columns=columns,
+        rows=sorted(sweep.rows, key=lambda row: -(row["gain"] or 0)),
+        front={row["name"] for row in sweeping.front(sweep.rows)},
+        quality=quality_text,
+        nothing=any(row.get("boxes") == 0 for row in sweep.rows),
+        decibels=decibels,
+        shown=shown,
+    )
+
+
+def write_html(
+    sweep: Sweep, spec: str, model: Model, rows: Sequence[PlayerRow], path: Path
+) -> None:
+    """The report, with frames of the clip played once more. Raises SinkError."""
+    row = illustrated(sweep)
+    players = {each.name: each for each in rows}
+    shown = frames(sweep, spec, model, row, players[row["name"]]) if row else []
+    try:
+        path.write_text(render(sweep, shown), encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{path}: the report cannot be written ({error.strerror})") from error

@@ -1,0 +1,236 @@
+"""PLAYERS: what a sweep lets play on a clip, one row each, all with the same number of threads.
+
+Most rows are a `Settings`, so they are exactly what `stillframe run` does with the options named.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.models.model import Model
+from stillframe.models.results import Result
+from stillframe.pipeline.inference.backends import ReuseEngine
+from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.runner import Runner, Settings, Step
+from stillframe.pipeline.media.frame import Frame
+from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.kernels import abi as t
+
+Family = Literal["dense", "exact", "reuse", "gate", "profile", "both", "frame", "every", "tracked"]
+
+TOLERANCES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8)
+GATES: dict[str, GateSettings] = {
+    "pixel=2": GateSettings(pixel=2.0),
+    "pixel=6": GateSettings(pixel=6.0),
+    "margin=2": GateSettings(margin=2),
+    "margin=8": GateSettings(margin=8),
+}
+SKIPS = (2, 4, 8)
+# Tolerance, None: whole frames; and which of the frames that change the network computes.
+BOTH = ((0.05, 2), (0.1, 2), (0.4, 2), (0.1, 4), (0.4, 4), (None, 2), (None, 4))
+# Tolerance, and which frames, behind a gate that lets almost all change through.
+FINE = ((0.02, 1), (0.02, 2), (0.05, 2), (0.02, 4), (0.05, 4))
+FINE_GATE = GateSettings(pixel=2.0, least_noise=1.0)
+FOLLOWED = ((0.05, 2), (0.1, 2), (0.1, 4), (None, 2))  # of these, with boxes that are followed too
+BOXES = ("detection",)  # the task of which something can be followed
+_ORDINALS = {2: "every 2nd", 4: "every 4th", 8: "every 8th"}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One frame's result. work: multiply-adds done, as a share of all. active: share of the picture
+    that was treated as new. layers: share of each layer's positions computed, None: not known."""
+
+    result: Result
+    work: float
+    active: float
+    layers: NDArray[np.float64] | None = None
+
+
+class Player(Protocol):
+    """Analyses the frames of one clip in order."""
+
+    def play(self, frame: Frame) -> Played: ...
+
+    def layers(self) -> tuple[str, ...]:
+        """The names of what `Played.layers` counts, known after the first frame."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class RunnerPlayer:
+    """What `stillframe run` does with these settings."""
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self._runner = Runner(model, settings)
+        self.last: Step | None = None  # what the last frame gave, for pictures
+
+    def play(self, frame: Frame) -> Played:
+        self.last = step = self._runner.step(frame)
+        if step.kind != "computed":
+            return Played(step.result, 0.0, 0.0)
+        engine = self._runner.engine
+        if not isinstance(engine, ReuseEngine):
+            return Played(step.result, 1.0, step.active)
+        stats = engine.session.last_stats
+        assert stats is not None
+        return Played(step.result, stats.work, step.active, layer_shares(engine))
+
+    def layers(self) -> tuple[str, ...]:
+        engine = self._runner.engine
+        return layer_names(engine) if isinstance(engine, ReuseEngine) else ()
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+class DensePlayer:
+    """Our own engine, computing everything in every frame: what quality is measured against."""
+
+    def __init__(self, model: Model, threads: int) -> None:
+        self._model, self._threads = model, threads
+        self._engine: ReuseEngine | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def play(self, frame: Frame) -> Played:
+        if self._engine is None or frame.image.shape != self._shape:
+            self.close()
+            self._shape = frame.image.shape
+            self._model = self._model.for_source(*frame.image.shape[:2])
+            self._engine = ReuseEngine(self._model.path, self._threads)
+        fitted, view = self._model.fit(frame.image)
+        outputs = self._engine.run(self._model.feed(fitted), None)
+        return Played(self._model.decode(outputs, view), 1.0, 1.0)
+
+    def layers(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+
+def layer_names(engine: ReuseEngine) -> tuple[str, ...]:
+    """The engine's layers that multiply, in order."""
+    return tuple(layer.name for layer in engine.session.plan.layers if layer.multiply_adds)
+
+
+def layer_shares(engine: ReuseEngine) -> NDArray[np.float64]:
+    """Share of the positions that the last step computed, of each of `layer_names`."""
+    plan, stats = engine.session.plan, engine.session.last_stats
+    keep = np.array([layer.multiply_adds > 0 for layer in plan.layers])
+    if stats is None or stats.dense:
+        return np.ones(int(keep.sum()))
+    written = plan.tensors[plan.instructions[:, t.TARGET]]
+    positions = np.maximum(written[:, t.HEIGHT] * written[:, t.WIDTH], 1)
+    return np.asarray((plan.records[:, t.ACTIVE] / positions)[keep], np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerRow:
+    """name: unique. options: what to give `stillframe run` for the same; None: it has no such.
+    tasks: those it is for, empty: all."""
+
+    name: str
+    title: str
+    family: Family
+    make: Callable[[Model], Player]
+    options: str | None = None
+    tasks: tuple[str, ...] = ()
+
+
+ANCHOR = "dense"
+
+
+def anchor(threads: int) -> PlayerRow:
+    """What quality is measured against, and plays along in every heat."""
+    return PlayerRow(
+        ANCHOR, "everything, own engine", "dense", lambda model: DensePlayer(model, threads)
+    )
+
+
+def players(
+    threads: int, profile: Profile | None = None, profile_path: Path | None = None
+) -> tuple[PlayerRow, ...]:
+    """All rows but the anchor."""
+
+    def runs(name: str, title: str, family: Family, settings: Settings) -> PlayerRow:
+        options = options_of(settings, profile_path)
+        return PlayerRow(name, title, family, lambda m: RunnerPlayer(m, settings), options)
+
+    off, frame, layer, exact = (
+        Settings(reuse=reuse, threads=threads) for reuse in ("off", "frame", "layer", "exact")
+    )
+    rows = [runs("off", "everything, ONNX Runtime", "dense", off)]
+    if profile is not None:
+        tuned = replace(layer, profile=profile)
+        rows.append(runs("profile", f"profile {profile_path}", "profile", tuned))
+    for share in TOLERANCES:
+        at = replace(layer, tolerance=share)
+        rows.append(runs(f"reuse-{share:g}", f"tolerance {share:g}", "reuse", at))
+    rows.append(runs("exact", "exact", "exact", exact))
+    rows.append(runs("frame", "whole frames only", "frame", frame))
+    for name, gate in GATES.items():
+        title = f"tolerance {layer.tolerance:g}, gate {name}"
+        rows.append(runs(f"gate-{name}", title, "gate", replace(layer, gating=gate)))
+    alone = replace(layer, tolerance=0.0)
+    rows.append(runs("gate-alone", "gate alone, no tolerance", "gate", alone))
+    for part, every in BOTH:
+        mode, name, title = frame, "frame", "whole frames"
+        if part is not None:
+            mode = replace(layer, tolerance=part)
+            name, title = f"reuse-{part:g}", f"tolerance {part:g}"
+        title = f"{title}, {_ORDINALS[every]} frame"
+        keeps = replace(mode, every=every)
+        rows.append(runs(f"{name}-every-{every}", title, "both", keeps))
+        if (part, every) in FOLLOWED:
+            follows = replace(keeps, between="follow")
+            row = runs(f"{name}-follow-{every}", f"{title}, followed", "both", follows)
+            rows.append(replace(row, tasks=BOXES))
+    for part, every in FINE:
+        fine = replace(layer, tolerance=part, gating=FINE_GATE)
+        title = f"tolerance {part:g}, fine gate"
+        if every == 1:
+            rows.append(runs(f"fine-{part:g}", title, "gate", fine))
+            continue
+        title, fine = f"{title}, {_ORDINALS[every]} frame", replace(fine, every=every)
+        rows.append(runs(f"fine-{part:g}-every-{every}", title, "both", fine))
+    skips = [replace(off, every=every) for every in SKIPS]
+    for every, keeps in zip(SKIPS, skips, strict=True):
+        rows.append(runs(f"every-{every}", f"{_ORDINALS[every]} frame", "every", keeps))
+    for every, keeps in zip(SKIPS, skips, strict=True):
+        title, follows = f"{_ORDINALS[every]} frame, tracked", replace(keeps, between="follow")
+        rows.append(replace(runs(f"tracked-{every}", title, "tracked", follows), tasks=BOXES))
+    return tuple(rows)
+
+
+def options_of(settings: Settings, profile_path: Path | None = None) -> str:
+    """What to give `stillframe run` for these settings, threads left out."""
+    parts = [f"--reuse {settings.reuse}"]
+    if settings.profile is not None:
+        parts.append(f"--profile {profile_path}")
+    elif settings.reuse == "layer":
+        parts.append(f"--tolerance {settings.tolerance:g}")
+    if settings.gating is not None:
+        usual = GateSettings()
+        parts += [
+            f"--gate {each.name}={getattr(settings.gating, each.name):g}"
+            for each in fields(GateSettings)
+            if getattr(settings.gating, each.name) != getattr(usual, each.name)
+        ]
+    if settings.every is not None and settings.every > 1:
+        parts.append(f"--every {settings.every}")
+    if settings.between is not None:
+        parts.append(f"--between {settings.between}")
+    return " ".join(parts)
+
+
+def chosen(rows: Sequence[PlayerRow], names: Sequence[str]) -> tuple[PlayerRow, ...]:
+    """The rows whose name or family is listed, in their own order; all where nothing is listed."""
+    return tuple(row for row in rows if not names or row.name in names or row.family in names)

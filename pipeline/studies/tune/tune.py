@@ -1,0 +1,201 @@
+"""From clips to a profile: search on one part of the frames, say what came of it on the other.
+
+tuned = tune("centerface", ["yard.mp4"], wanted=0.98)
+tuned.profile.write("centerface.json")
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import stillframe
+from stillframe.errors import QualityError, UsageError
+from stillframe.models.model import Model
+from stillframe.pipeline.inference.frame_skipping import Between, Cadence
+from stillframe.pipeline.inference.profile import Part, Profile
+from stillframe.pipeline.quality.agreement import MOST_PSNR
+from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Try, ladder
+from stillframe.pipeline.studies.tune.trial import (
+    SHARES,
+    Outcome,
+    Passage,
+    Role,
+    Setting,
+    TuneBench,
+    passages,
+)
+from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.gate.change_gate import GateSettings
+
+FRAMES = 160
+STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames to check on
+STEP = 0.9
+JITTER = 0.1  # of a frame's time
+TUNING: dict[Role, float] = {"search": 0.65, "check": 0.35}
+JUDGING: dict[Role, float] = {"held out": 1.0}
+DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """profile: what was found. ended: by the user, before the search was over. tries: how many.
+    uniform: whether a single tolerance for all layers agrees well enough too."""
+
+    profile: Profile
+    ended: bool
+    tries: int
+    uniform: bool
+
+    @property
+    def held_out(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.profile.parts if part.role == "held out")
+
+    @property
+    def gain(self) -> float | None:
+        """What the best single tolerance costs over what the profile does, on what was held out."""
+        ratios = [p.uniform_cost / max(p.cost, 1e-9) for p in self.held_out if p.uniform_cost]
+        return sum(ratios) / len(ratios) if ratios else None
+
+
+def tune(
+    model: Model,
+    clips: Sequence[str],
+    *,
+    wanted: float | None = None,
+    held_out: Sequence[str] = (),
+    frames: int = FRAMES,
+    threads: int = 1,
+    told: Callable[[Try], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Tuned:
+    """Search for the least cost at an agreement of at least `wanted` (None: what counts as the same
+    for the task).
+
+    held_out: clips to judge on; without any, the last part of each clip is. What the search
+    finds is scaled down until it holds on frames that it did not see. stop: asked before each
+    try; what was found until then is used. Raises QualityError where no setting agrees well enough,
+    SourceError for clips that are too short, UsageError for a model without layers to tune.
+    """
+    if not clips:
+        raise UsageError("expected a clip to tune on, got none")
+    parts = [
+        part
+        for clip in clips
+        for part in passages(clip, model, frames, TUNING if held_out else SHARES)
+    ]
+    for clip in held_out:
+        parts += passages(clip, model, frames, JUDGING)
+    searching = [part for part in parts if part.role == "search"]
+    checking = [part for part in parts if part.role == "check"]
+    bench = TuneBench(model, parts, threads)
+    try:
+        least = bench.floor if wanted is None else wanted
+        top = MOST_PSNR if bench.kind == "psnr" else 1.0
+        if least > top:
+            raise UsageError(f"quality: expected at most {top:g} ({bench.kind}), got {least:g}")
+
+        def evaluate(setting: Setting) -> Outcome:
+            if stop():
+                raise Stopped
+            return bench.outcome(setting, searching)
+
+        closer = CLOSER if bench.kind == "f1" else 0.0  # the others do not jump
+        between: tuple[Between, ...] = ("follow", "keep") if bench.kind == "f1" else ("keep",)
+        search = Search(evaluate, least, top, closer, between, told)
+        search.run(bench.spreads(searching[0]), bench.layers)
+        nothing = Setting(dict.fromkeys(bench.layers, 0.0))
+        none = bench.outcome(nothing, checking)
+        seen = [*searching, *checking]
+
+        def held(found: Try | None, most_loss: float = math.inf) -> Setting | None:
+            """Scaled down until it agrees on the frames to check on too, and loses no more on all;
+            if need be with the gate that it began with."""
+            if found is None:
+                return None
+            for gate in (found.setting.gate, GateSettings()):
+                setting = replace(found.setting, gate=gate)
+                for _ in range(STEPS):
+                    if holds(setting, most_loss):
+                        return setting
+                    setting = setting.scaled(STEP)
+            return None
+
+        def holds(setting: Setting, most_loss: float) -> bool:
+            return search.holds(bench.outcome(setting, checking), none) and (
+                most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
+            )
+
+        uniform = held(search.uniform)
+        plain = None if uniform is None else bench.outcome(uniform, seen)
+        most_loss = search.fair_loss(bench.outcome(nothing, seen), plain)
+        # what seemed best may have been so by chance: the cheapest that holds on other frames too
+        rungs = (each.setting for each in ([] if stop() else ladder(search.good)))
+        climbed = next((each for each in rungs if holds(each, most_loss)), None)
+        found = held(search.found or search.best, most_loss)
+        good = [each for each in (climbed, found, uniform) if each is not None]
+        if not good:
+            raise QualityError(_refusal(model.name, least, search))
+        best = min(good, key=lambda each: bench.outcome(each, seen).cost)
+        shares = {name: _short(share) for name, share in best.shares.items()}
+        best = replace(best, shares=shares, cadence=_timed(best.cadence, parts))
+        profile = Profile(
+            stillframe=stillframe.__version__,
+            model=model.name,
+            fingerprint=fingerprint(model.path),
+            share=_least(best),
+            layers=dict(best.shares),
+            gate=best.gate,
+            cadence=best.cadence,
+            wanted=least,
+            parts=tuple(_part(bench, each, best, uniform) for each in parts),
+        )
+        return Tuned(profile, stop(), len(search.tries), uniform is not None)
+    finally:
+        bench.close()
+
+
+def _refusal(name: str, least: float, search: Search) -> str:
+    told = f"{name}: no tolerance agrees to {least:g}"
+    if search.best is not None:
+        told += ", on the frames to check on"
+    elif search.tries:
+        nearest = max(min(each.outcome.quality, each.outcome.steady) for each in search.tries)
+        told += f": the best of {len(search.tries)} settings agrees to {nearest:.4g}"
+    return f"{told}; use `--reuse exact`, give more frames, or ask for less"
+
+
+def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | None) -> Part:
+    outcome = bench.outcome(best, [passage])
+    plain = None if uniform is None else bench.outcome(uniform, [passage])
+    return Part(
+        clip=passage.clip,
+        first=passage.windows[0][0],
+        windows=len(passage.windows),
+        frames=len(passage.pictures),
+        role=passage.role,
+        kind=bench.kind,
+        quality=round(outcome.quality, DIGITS),
+        cost=round(outcome.cost, DIGITS),
+        work=round(outcome.work, DIGITS),
+        loss=round(outcome.loss, DIGITS),
+        uniform_cost=None if plain is None else round(plain.cost, DIGITS),
+        uniform_work=None if plain is None else round(plain.work, DIGITS),
+        uniform_quality=None if plain is None else round(plain.quality, DIGITS),
+    )
+
+
+def _least(setting: Setting) -> float:
+    """For layers that were not there in tuning, as a smaller memory budget may bring: the least."""
+    return min(setting.shares.values())
+
+
+def _timed(cadence: Cadence, parts: Sequence[Passage]) -> Cadence:
+    """With the longest time that frames passed for in tuning: another camera may be slower."""
+    if cadence.every == 1:
+        return Cadence()
+    within_s = (cadence.every - 1) * min(part.frame_s for part in parts) * (1 + JITTER)
+    return replace(cadence, within_s=float(f"{within_s:.3g}"))
+
+
+def _short(share: float) -> float:
+    return float(f"{share:.4g}")

@@ -1,0 +1,1 @@
+"""What a run took and saved, counted frame by frame and exported."""

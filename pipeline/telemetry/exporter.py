@@ -1,0 +1,233 @@
+"""A running pipeline in figures: for a file, for Prometheus and for people. Shows nothing itself.
+
+Prometheus reads them as text from this machine only; requests whose Host header names anything else
+are refused, as on the page of `--show`.
+"""
+
+import os
+import socketserver
+import threading
+import time
+import wsgiref.simple_server
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import psutil
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from stillframe.errors import UsageError
+from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.executor.stage_meter import percentiles
+from stillframe.pipeline.inference.backends import available_threads
+from stillframe.pipeline.telemetry.run_stats import Tally
+
+ADDRESS = "127.0.0.1"
+WINDOW_S = 2.0
+
+
+class ProcessorShare:
+    """How much of the machine this process takes: processor seconds against what there was."""
+
+    def __init__(self, cores: float | None = None) -> None:
+        self.cores = cores or float(available_threads())
+        self._began = self._now()
+        self._recent: deque[tuple[float, float]] = deque([self._began])
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        ended = os.times()[2:4]  # children belong to a run as well; counted in ticks of 10 ms
+        return time.perf_counter(), time.process_time() + sum(ended)
+
+    def restart(self) -> None:
+        """What was before does not count."""
+        self._began = self._now()
+        self._recent = deque([self._began])
+
+    @property
+    def spent_s(self) -> float:
+        """Processor seconds since the start."""
+        return self._now()[1] - self._began[1]
+
+    @property
+    def whole(self) -> float:
+        """Since the start, 0..1 of all cores."""
+        return self._between(self._began, self._now())
+
+    @property
+    def recent(self) -> float:
+        """Of about the last two seconds, 0..1 of all cores."""
+        now = self._now()
+        self._recent.append(now)
+        while len(self._recent) > 2 and now[0] - self._recent[1][0] > WINDOW_S:
+            self._recent.popleft()
+        return self._between(self._recent[0], now)
+
+    def _between(self, before: tuple[float, float], after: tuple[float, float]) -> float:
+        wall_s = (after[0] - before[0]) * self.cores
+        return (after[1] - before[1]) / wall_s if wall_s > 0 else 0.0
+
+
+class Placement(Protocol):
+    """What placed the stages, where something did."""
+
+    decisions: list[str]
+    replans: int
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class Telemetry:
+    """The figures of a pipeline. cache_bytes: what is kept between frames. dropped: frames that the
+    source replaced by newer ones."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        tally: Tally,
+        *,
+        cache_bytes: Callable[[], int],
+        dropped: Callable[[], int],
+        placement: Placement | None = None,
+    ) -> None:
+        self.pipeline, self.tally, self.placement = pipeline, tally, placement
+        self.share = ProcessorShare()
+        self._cache_bytes, self._dropped = cache_bytes, dropped
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        depths = self.pipeline.depths
+        placed = self.placement
+        return {
+            "frames": self.tally.frames,
+            "frames_per_s": round(self.tally.to_dict()["frames_per_s"], 3),
+            "active_share": round(self.tally.active_share, 4),
+            "reused_share": round(self.tally.reused_share, 4),
+            "stages": {
+                meter.name: {**meter.to_dict(), "queue": depths.get(meter.name, 0)}
+                for meter in self.pipeline.meters
+            },
+            "under_way": self.pipeline.window.inside,
+            "window": self.pipeline.window.limit,
+            "age_ms": {k: round(v, 3) for k, v in percentiles(self.pipeline.ages_ms).items()},
+            "dropped": self._dropped() + self.pipeline.dropped,
+            "cache_bytes": self._cache_bytes(),
+            "resident_bytes": psutil.Process().memory_info().rss,
+            "cpu_share": round(self.share.whole, 4),
+            "cpu_share_recent": round(self.share.recent, 4),
+            "replans": 0 if placed is None else placed.replans,
+            "placement": None if placed is None else placed.to_dict(),
+        }
+
+    def collect(self) -> Iterator[Metric]:
+        """The same for Prometheus."""
+        seen = self.to_dict()
+        yield CounterMetricFamily("stillframe_frames", "Frames done.", value=seen["frames"])
+        yield CounterMetricFamily(
+            "stillframe_dropped", "Frames that gave way to newer ones.", value=seen["dropped"]
+        )
+        yield CounterMetricFamily(
+            "stillframe_replans", "Changes of placement.", value=seen["replans"]
+        )
+        for name, words in GAUGES.items():
+            yield GaugeMetricFamily(f"stillframe_{name}", words, value=seen[name])
+        age = GaugeMetricFamily(
+            "stillframe_age_seconds", "Age of frames at the sink.", labels=["quantile"]
+        )
+        for name, value in seen["age_ms"].items():
+            age.add_metric([f"0.{name[1:]}"], value / 1e3)
+        yield age
+        times = SummaryMetricFamily(
+            "stillframe_stage_seconds", "What items took in a stage.", labels=["stage"]
+        )
+        quantiles = GaugeMetricFamily(
+            "stillframe_stage_time_seconds", "Of recent items.", labels=["stage", "quantile"]
+        )
+        queues = GaugeMetricFamily(
+            "stillframe_queue", "Items that wait before a stage.", labels=["stage"]
+        )
+        stolen = GaugeMetricFamily(
+            "stillframe_stolen", "Share of a stage's time without a processor.", labels=["stage"]
+        )
+        for meter in self.pipeline.meters:
+            row = seen["stages"][meter.name]
+            times.add_metric([meter.name], count_value=meter.items, sum_value=meter.wall_total_s)
+            queues.add_metric([meter.name], row["queue"])
+            stolen.add_metric([meter.name], row["stolen"])
+            for name in ("p50", "p95", "p99"):
+                quantiles.add_metric([meter.name, f"0.{name[1:]}"], row[name] / 1e3)
+        yield from (times, quantiles, queues, stolen)
+
+
+GAUGES = {
+    "frames_per_s": "Frames a second.",
+    "active_share": "Share of pixels that were treated as new.",
+    "reused_share": "Share of frames that the network did not touch.",
+    "under_way": "Frames under way.",
+    "window": "Frames that may be under way.",
+    "cache_bytes": "Bytes kept between frames.",
+    "resident_bytes": "Resident memory of the process.",
+    "cpu_share": "Share of all cores taken since the start.",
+    "cpu_share_recent": "Share of all cores taken in the last seconds.",
+}
+
+
+class Served:
+    """The figures on a port of this machine, as Prometheus reads them, until it is closed."""
+
+    def __init__(self, telemetry: Telemetry, port: int) -> None:
+        registry = CollectorRegistry()
+        registry.register(telemetry)
+        app: Any = make_wsgi_app(registry)
+
+        def guarded(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+            if environ.get("HTTP_HOST", "") not in self._hosts:
+                start("403 Forbidden", [("Content-Type", "text/plain")])
+                return [b"this answers to its own address only\n"]
+            found: Iterable[bytes] = app(environ, start)
+            return found
+
+        try:
+            self._server = wsgiref.simple_server.make_server(
+                ADDRESS, port, guarded, _Server, _Handler
+            )
+        except OSError as error:
+            raise UsageError(
+                f"--metrics-port: cannot serve on {ADDRESS} port {port}: {error.strerror}"
+            ) from error
+        self.port = self._server.server_address[1]
+        self._hosts = {f"{name}:{self.port}" for name in (ADDRESS, "localhost")}
+        self.url = f"http://{ADDRESS}:{self.port}/metrics"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.1},
+            name="stillframe-metrics",
+            daemon=True,
+        )
+
+    def __enter__(self) -> "Served":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server and its thread."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = False  # server_close waits for them
+
+
+class _Handler(wsgiref.simple_server.WSGIRequestHandler):
+    timeout = 5.0
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged."""

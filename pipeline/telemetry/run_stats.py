@@ -1,0 +1,79 @@
+"""What a run took and saved, counted frame by frame. Shows nothing itself."""
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stillframe.pipeline.inference.runner import KINDS, Step
+
+RECENT_FRAMES = 10_000
+RATE_WINDOW_S = 2.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run. `frame_ms` holds the whole time of each of the last 10 000 frames, from
+    asking for it to having written what came of it."""
+
+    frames: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    active: float = 0.0
+    spent_ms: Counter[str] = field(default_factory=Counter)
+    frame_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_FRAMES))
+    started: float = field(default_factory=time.perf_counter)
+    wall_s: float = 0.0
+    _recent: deque[float] = field(default_factory=deque)
+
+    def start(self) -> None:
+        """The clock runs from here."""
+        self.started = time.perf_counter()
+
+    def add(self, step: Step, whole_ms: float, more_ms: dict[str, float]) -> None:
+        """Count one frame. more_ms: what was spent on it outside of the step, by name."""
+        now = time.perf_counter()
+        self.frames += 1
+        self.kinds[step.kind] += 1
+        self.active += step.active
+        self.spent_ms.update(step.spent_ms)
+        self.spent_ms.update(more_ms)
+        self.frame_ms.append(whole_ms)
+        self.wall_s = now - self.started
+        self._recent.append(now)
+        while now - self._recent[0] > RATE_WINDOW_S:
+            self._recent.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Frames per second of the last two seconds."""
+        span = self._recent[-1] - self._recent[0] if self._recent else 0.0
+        return (len(self._recent) - 1) / span if span > 0 else 0.0
+
+    @property
+    def active_share(self) -> float:
+        """The part of all pixels that was treated as new, 0..1."""
+        return self.active / max(1, self.frames)
+
+    @property
+    def reused_share(self) -> float:
+        """The part of the frames that the network did not touch, 0..1."""
+        return 1 - self.kinds["computed"] / self.frames if self.frames else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values. `spent_ms` is the mean over all frames."""
+        times = np.array(self.frame_ms or [0.0])
+        half, most = np.percentile(times, (50, 95))
+        return {
+            "frames": self.frames,
+            **{kind: self.kinds[kind] for kind in KINDS},
+            "reused_share": round(self.reused_share, 4),
+            "active_share": round(self.active_share, 4),
+            "wall_s": round(self.wall_s, 3),
+            "frames_per_s": round(self.frames / self.wall_s, 2) if self.wall_s else 0.0,
+            "frame_ms": {"p50": round(float(half), 2), "p95": round(float(most), 2)},
+            "spent_ms": {
+                name: round(total / max(1, self.frames), 3) for name, total in self.spent_ms.items()
+            },
+        }
