@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models.cleaning import LARGEST_SIDE, clean, image_input
+from stillframe.models.formats.cleaning import LARGEST_SIDE, clean, image_input
 from stillframe.models.results import Result
 
 Task = Literal["detection", "segmentation", "image", "tensors"]

@@ -11,17 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillframe.errors import ModelError
-from stillframe.models import architectures, ncnn
-from stillframe.models.darknet import YOLOV3_TINY, convert
-from stillframe.models.detection import centerface, yolo_v3
-from stillframe.models.forms import recognise
-from stillframe.models.image import Painter
+from stillframe.models import architectures
+from stillframe.models.decoders.detection import centerface, yolo_v3
+from stillframe.models.decoders.image import Painter
+from stillframe.models.decoders.picodet import Focal, Level
+from stillframe.models.decoders.pnet import pnet, upright
+from stillframe.models.decoders.tensors import Named
+from stillframe.models.decoders.text import text_lines
+from stillframe.models.decoders.yolo import yolox
+from stillframe.models.formats import ncnn
+from stillframe.models.formats.darknet import YOLOV3_TINY, convert
+from stillframe.models.forms.forms import recognise
 from stillframe.models.labels import CDLA, COCO
 from stillframe.models.model import IMAGENET, Form, Model, Preprocessing, Sizing, Task
-from stillframe.models.picodet import Focal, Level
-from stillframe.models.pnet import pnet, upright
-from stillframe.models.tensors import Named
-from stillframe.models.text import text_lines
 from stillframe.models.weights import (
     Asset,
     Progress,
@@ -32,7 +34,6 @@ from stillframe.models.weights import (
     sealed,
     write_sealed,
 )
-from stillframe.models.yolo import yolox
 
 DEFAULT = "centerface"
 

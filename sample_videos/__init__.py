@@ -13,7 +13,7 @@ from stillframe.errors import SourceError, UsageError
 from stillframe.sample_videos.catalog import CLIPS, real
 from stillframe.sample_videos.encode import clip
 from stillframe.sample_videos.options import Options, options_from, parse_spec
-from stillframe.sample_videos.scenes import SCENES, draw
+from stillframe.sample_videos.scenes.scenes import SCENES, draw
 from stillframe.sample_videos.truth import SceneFrame
 
 __all__ = ["CLIPS", "NAMES", "SCENES", "Options", "SceneFrame", "parse_spec", "resolve", "truth"]

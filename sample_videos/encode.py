@@ -13,9 +13,9 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from stillframe.errors import SourceError
 from stillframe.models.weights import cache_folder
+from stillframe.sample_videos.drawing.texture import Picture
 from stillframe.sample_videos.options import Options
-from stillframe.sample_videos.scenes import DRAWING_VERSION, draw, noise_of, row
-from stillframe.sample_videos.texture import Picture
+from stillframe.sample_videos.scenes.scenes import DRAWING_VERSION, draw, noise_of, row
 
 Progress = Callable[[int, int], None]
 """Told the frames done and the frames in all."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.sample_videos.texture import Cover, Field, Picture
+from stillframe.sample_videos.drawing.texture import Cover, Field, Picture
 
 LABELS = ("person", "face", "car", "van", "bus", "house", "window", "text", "cursor", "lamp")
 

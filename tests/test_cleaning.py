@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from stillframe.errors import ModelError
-from stillframe.models.cleaning import clean, image_input, outline
+from stillframe.models.formats.cleaning import clean, image_input, outline
 from tests.hostile.models import CASES, Hostile, external, network
 
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models.darknet import LAYERS, YOLOV3_TINY, Section, convert, parse
+from stillframe.models.formats.darknet import LAYERS, YOLOV3_TINY, Section, convert, parse
 from tests.packages import unpacked
 
 Picture = NDArray[Any]

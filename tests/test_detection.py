@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
-from stillframe.models.detection import MOST_CANDIDATES, YOLO_ANCHORS, expect, suppress
+from stillframe.models.decoders.detection import MOST_CANDIDATES, YOLO_ANCHORS, expect, suppress
 from stillframe.models.model import Form, Model, View
 from stillframe.models.results import Detections
 from stillframe.models.weights import place

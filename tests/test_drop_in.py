@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stillframe.reuse.session import ReuseSession
 from stillframe.sample_videos import Options
-from stillframe.sample_videos.scenes import draw
+from stillframe.sample_videos.scenes.scenes import draw
 from tests.packages import unpacked
 
 pytestmark = pytest.mark.fetch

@@ -10,13 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models import yolo, zoo
-from stillframe.models.forms import ACCEPTED, FORMS, recognise
-from stillframe.models.image import Painter
+from stillframe.models import zoo
+from stillframe.models.decoders import yolo
+from stillframe.models.decoders.image import Painter
+from stillframe.models.decoders.segmentation import ClassMap
+from stillframe.models.forms.forms import ACCEPTED, FORMS, recognise
+from stillframe.models.forms.signature import Seen
 from stillframe.models.model import TASKS, Form, Model, View
 from stillframe.models.results import Detections, Mask, Picture, Tensors
-from stillframe.models.seen import Seen
-from stillframe.models.segmentation import ClassMap
 from tests.answers import Answers, Steps, answering, painting
 
 HIGH, WIDE = 64, 96

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
-from stillframe.models.image import SPANS, Painter
+from stillframe.models.decoders.image import SPANS, Painter
 from stillframe.models.model import Form, Model, Sizing, View
 from stillframe.models.results import Picture
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models import ncnn
+from stillframe.models.formats import ncnn
 from tests.packages import unpacked
 
 Picture = NDArray[Any]

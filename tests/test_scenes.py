@@ -15,17 +15,18 @@ import pytest
 
 from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
-from stillframe.sample_videos import SCENES, Options, encode, lettering
-from stillframe.sample_videos.camera import Camera
-from stillframe.sample_videos.canvas import Sprite, place
-from stillframe.sample_videos.drone import Drone
-from stillframe.sample_videos.head import Expression, Head, Look
-from stillframe.sample_videos.layers import Layer, stack
-from stillframe.sample_videos.lights import LEVELS, Light
-from stillframe.sample_videos.noise import SensorNoise
-from stillframe.sample_videos.routes import RAMP_S, Walk
-from stillframe.sample_videos.scenes import draw
-from stillframe.sample_videos.street import cast
+from stillframe.sample_videos import SCENES, Options, encode
+from stillframe.sample_videos.drawing import lettering
+from stillframe.sample_videos.drawing.camera import Camera
+from stillframe.sample_videos.drawing.canvas import Sprite, place
+from stillframe.sample_videos.drawing.drone import Drone
+from stillframe.sample_videos.drawing.head import Expression, Head, Look
+from stillframe.sample_videos.drawing.layers import Layer, stack
+from stillframe.sample_videos.drawing.lights import LEVELS, Light
+from stillframe.sample_videos.drawing.noise import SensorNoise
+from stillframe.sample_videos.drawing.routes import RAMP_S, Walk
+from stillframe.sample_videos.drawing.street import cast
+from stillframe.sample_videos.scenes.scenes import draw
 from stillframe.sample_videos.truth import LABELS, SceneFrame, Thing
 
 SMALL = Options(size=(192, 108), seconds=1, fps=10, noise=0)

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
+from stillframe.models.decoders.segmentation import ClassMap, Probability, numbered
 from stillframe.models.model import Decoder, Form, Sizing, View
 from stillframe.models.results import Mask
-from stillframe.models.segmentation import ClassMap, Probability, numbered
 
 Array = NDArray[Any]
 LABELS = ("ground", "person", "car")

@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models import boxes, yolo, zoo
+from stillframe.models import zoo
+from stillframe.models.decoders import boxes, yolo
 from stillframe.models.model import Form, Model, Sizing, View
 from stillframe.models.results import Detections
 from tests.packages import unpacked

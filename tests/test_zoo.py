@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import weights, zoo
-from stillframe.models.cleaning import image_input
+from stillframe.models.formats.cleaning import image_input
 from stillframe.models.labels import COCO
 from stillframe.models.model import TASKS, Form, Model, Outputs, Preprocessing, Sizing, View
 from stillframe.models.results import Result, Tensors

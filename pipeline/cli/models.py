@@ -170,7 +170,7 @@ def _row_details(row: "ModelRow") -> dict[str, Any]:
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
-    from stillframe.models.cleaning import outline
+    from stillframe.models.formats.cleaning import outline
 
     inside = outline(path)
     return {
@@ -183,7 +183,7 @@ def _file_facts(path: Path) -> dict[str, Any]:
 
 
 def _recognised(path: Path) -> dict[str, Any]:
-    from stillframe.models.forms import recognise
+    from stillframe.models.forms.forms import recognise
 
     try:
         form = recognise(path)

@@ -1,0 +1,90 @@
+"""From a map of how likely each pixel is text to lines of text: the decoder of DB networks.
+
+Differentiable Binarization (Liao and others, 2020) learns text regions shrunk towards their middle;
+decoding finds them, judges each by its mean probability, and grows it back by a distance that
+follows from its area and circumference.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.models.decoders.detection import expect
+from stillframe.models.model import Form, Outputs, View
+from stillframe.models.results import Detections
+
+PIXEL_THRESHOLD = 0.3
+GROWTH = 1.6
+"""Times area / circumference: the distance that a found region grows by."""
+LEAST_SIDE_PX = 3.0
+"""In model pixels before growing, and in source pixels after: anything smaller is a speck."""
+LEAST_GROWN_SIDE_PX = 5.0
+MOST_REGIONS = 1000
+
+
+def text_lines(outputs: Outputs, view: View, form: Form) -> Detections:
+    """(1, 1, H, W) probability of text -> lines, each with its upright box and four corners.
+
+    landmarks are the corners of the slanted rectangle around the line, clockwise from the top left.
+    """
+    expect(outputs[:1], ((1, 1, *view.size),), "text map")
+    chance = np.ascontiguousarray(outputs[0][0, 0], np.float32)
+    bits = cv2.dilate((chance > PIXEL_THRESHOLD).astype(np.uint8), np.ones((2, 2), np.uint8))
+    contours, _ = cv2.findContours(bits, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    quads, scores = [], []
+    for contour in contours[:MOST_REGIONS]:
+        middle, (width, height), angle = cv2.minAreaRect(contour)
+        if min(width, height) < LEAST_SIDE_PX:
+            continue
+        score = _mean_inside(chance, _corners((middle, (width, height), angle)))
+        if score < form.confidence:
+            continue
+        growth = 2 * GROWTH * width * height / (2 * (width + height))
+        if min(width, height) + growth < LEAST_GROWN_SIDE_PX:
+            continue
+        grown = (middle, (width + growth, height + growth), angle)
+        quad = _clockwise(view.points(_corners(grown)))
+        across, down = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
+        if min(across, down) > LEAST_SIDE_PX:
+            quads.append(quad)
+            scores.append(score)
+    if not quads:
+        return Detections.none(form.labels, points=4)
+    order = np.argsort(np.negative(scores), kind="stable")
+    limits = np.array(view.source[::-1], np.float32)
+    corners = np.clip(np.stack(quads)[order], np.float32(0), limits)
+    return Detections(
+        xyxy=np.concatenate((corners.min(1), corners.max(1)), 1),
+        confidence=np.clip(np.array(scores, np.float32)[order], 0, 1),
+        class_id=np.zeros(len(order), np.int64),
+        labels=form.labels,
+        landmarks=corners,
+    )
+
+
+Slanted = tuple[Sequence[float], Sequence[float], float]
+"""A rectangle as OpenCV has it: middle (x, y), (width, height), angle in degrees."""
+
+
+def _corners(rectangle: Slanted) -> NDArray[np.float32]:
+    return np.asarray(cv2.boxPoints(rectangle), np.float32)
+
+
+def _mean_inside(chance: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
+    """The mean of the (H, W) map over the pixels inside a (4, 2) polygon."""
+    last = np.array(chance.shape[::-1]) - 1
+    low = np.clip(np.floor(quad.min(0)), 0, last).astype(int)
+    high = np.clip(np.ceil(quad.max(0)), 0, last).astype(int)
+    inside = np.zeros((high[1] - low[1] + 1, high[0] - low[0] + 1), np.uint8)
+    cv2.fillPoly(inside, [(quad - low).astype(np.int32)], 1)
+    part = chance[low[1] : high[1] + 1, low[0] : high[0] + 1]
+    return float(cv2.mean(part, inside)[0])
+
+
+def _clockwise(quad: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(4, 2) corners in the order top left, top right, bottom right, bottom left."""
+    by_x = quad[np.argsort(quad[:, 0], kind="stable")]
+    left, right = (side[np.argsort(side[:, 1], kind="stable")] for side in (by_x[:2], by_x[2:]))
+    return np.stack((left[0], right[0], right[1], left[1]))

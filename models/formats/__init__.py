@@ -1,0 +1,1 @@
+"""Other formats into ONNX, and ONNX files cleaned for every backend."""

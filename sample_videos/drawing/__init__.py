@@ -1,0 +1,1 @@
+"""What the scenes are drawn with: surfaces, figures, letters, light and cameras."""
