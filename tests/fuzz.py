@@ -2,7 +2,7 @@
 
     python tests/fuzz.py --minutes 10 [--seed 0]
 
-What `tests/test_engine.py` does with a few seeds: between frames all transients are filled with
+What `tests/reuse/runtime/test_engine.py` does with a few seeds: between frames all transients are filled with
 NaN, and every output of every frame must be, bit for bit, what a dense step gives, and near to what
 plain NumPy gives. Each network comes twice, the second time with islands and more inputs, and once
 more with tensors dropped at random. Prints the seed of each failure; exit code 1 if there was one.
@@ -19,7 +19,7 @@ from stillframe.reuse.plan.plan import compile_plan
 from stillframe.reuse.runtime.engine import Engine
 from stillframe.reuse.runtime.workers import Workers
 from tests.random_graphs import random_graph
-from tests.test_engine import KEEP_ALL, bits, clip, drop_any, poison
+from tests.reuse.runtime.test_engine import KEEP_ALL, bits, clip, drop_any, poison
 
 BUDGETS = (None, 0, KEEP_ALL)
 FRAMES = 8

@@ -15,7 +15,7 @@ from stillframe.pipeline.inference.rolling_refresh import Refresh
 from stillframe.pipeline.inference.runner import Runner, Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
-from tests.test_session import net
+from tests.reuse.test_session import net
 
 RATE = 10
 

@@ -14,7 +14,7 @@ from stillframe.reuse.memory.mask_implication import reads
 from stillframe.reuse.memory.rematerialize import choose_transients
 from tests.frames import Video
 from tests.nets import Net, random_net
-from tests.test_lifetimes import copied_out, writable
+from tests.reuse.memory.test_liveness import copied_out, writable
 
 
 def pooled(net: Net) -> Graph:

@@ -13,7 +13,7 @@ from stillframe.pipeline.placement.cost_model import (
     Profile,
     predict,
 )
-from tests.test_planner import ONE, TWO, WINDOWS, profile
+from tests.pipeline.placement.test_cost_model import ONE, TWO, WINDOWS, profile
 
 
 class Quiet(Competition):

@@ -7,7 +7,7 @@ from stillframe.errors import UsageError
 from stillframe.reuse.plan.refresh_schedule import Renewal
 from stillframe.reuse.session import ReuseSession
 from tests.graph_cases import model
-from tests.test_session import Picture, frame, net, weights
+from tests.reuse.test_session import Picture, frame, net, weights
 
 HUGE = 1e3  # a tolerance that cuts everything off
 ALL = 1 << 40  # a memory budget that keeps every layer

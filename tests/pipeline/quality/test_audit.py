@@ -24,7 +24,7 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.quality.agreement import BoxAgreement, TensorAgreement, agreement_with
 from stillframe.pipeline.quality.audit import LEAST, MOST, UNDER_WAY, Audit, Steering
 from stillframe.reuse.plan.tolerance import Tolerance
-from tests.test_session import net
+from tests.reuse.test_session import net
 
 
 def boxes(true: int, missed: int = 0) -> BoxAgreement:

@@ -42,7 +42,7 @@ from stillframe.pipeline.studies.tune.trial import (
 from stillframe.pipeline.studies.tune.tune import tune
 from stillframe.reuse.gate.change_gate import GateSettings
 from tests import networks
-from tests.test_session import net
+from tests.reuse.test_session import net
 
 CLIP = "sample:plaza?size=128x96&seconds=2&fps=10"
 LAYERS = ("a", "b", "c", "d")

@@ -465,7 +465,7 @@ def test_lines_whose_reader_goes_away_are_a_fault(tmp_path: Path) -> None:
 
 
 def test_every_option_stands_in_the_document() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "filter.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "filter.md").read_text(encoding="utf-8")
     names = inspect.signature(filter_).parameters
     for name in names:
         option = "SOURCE" if name == "source" else "--" + name.rstrip("_").replace("_", "-")
@@ -584,7 +584,7 @@ def test_the_examples_make_a_video_with_the_sound_of_the_first(name: str, tmp_pa
     except ModelError as error:
         pytest.skip(str(error))
     clip = media.clip(tmp_path / "in.mp4", 4, audio_s=0.3)
-    script = Path(__file__).parents[1] / "examples" / f"{name}.sh"
+    script = Path(__file__).parents[3] / "examples" / f"{name}.sh"
     found = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     subprocess.run(
         [script, clip, tmp_path / "out.mp4", "--quiet"],

@@ -18,7 +18,7 @@ from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.kernels import abi as t
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.session import ReuseSession
-from tests.test_session import frame, net
+from tests.reuse.test_session import frame, net
 
 MODEL = net(heads=True, gate=True)
 
