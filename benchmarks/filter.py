@@ -48,7 +48,7 @@ from stillframe.pipeline.filter.filter import Filter
 from stillframe.pipeline.filter.obscure import HIDINGS
 from stillframe.pipeline.filter.sink import FORMATS, Pipe
 from stillframe.pipeline.filter.source import open_planes
-from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 
 CLIP = "sample:desk?size=1280x720&seconds=4"
@@ -85,10 +85,10 @@ def heading(title: str) -> None:
 class Known:
     """Stands in for the runner: the answers of a real one, given again."""
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, steps: list[StepResult]) -> None:
         self._steps = iter(steps)
 
-    def step(self, frame: Frame) -> Step:
+    def step(self, frame: Frame) -> StepResult:
         return next(self._steps)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ def overhead(clip: str, count: int) -> None:
             print(f"| {effect} | " + " | ".join(f"{1e3 * value:.2f}" for value in cells) + " |")
 
 
-def recorded(clip: str, path: Path, count: int) -> tuple[list[Step], tuple[int, int]]:
+def recorded(clip: str, path: Path, count: int) -> tuple[list[StepResult], tuple[int, int]]:
     """Write the clip as y4m; -> what the model says about each of its frames."""
     steps = []
     with (
@@ -146,7 +146,7 @@ def recorded(clip: str, path: Path, count: int) -> tuple[list[Step], tuple[int, 
         return steps, shots.info.size
 
 
-def timed(path: Path, effect: Any, steps: list[Step]) -> list[float]:
+def timed(path: Path, effect: Any, steps: list[StepResult]) -> list[float]:
     """[processor, read, effect, write, clock] seconds a frame, the medians."""
     rows = []
     with (

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from stillframe.errors import StillframeError
 from stillframe.models import zoo
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.backends import OnnxRuntimeEngine
+from stillframe.pipeline.inference.backends import OnnxRuntimeBackend
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.agreement import agreement_with
 from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
@@ -232,7 +232,7 @@ def agree(clip: str, spec: str, gates: list[str], count: int, every: int) -> lis
     with open_source(spec) as source:
         model = zoo.load(MODELS[clip]).for_source(source.info.height, source.info.width)
         frames = [model.fit(frame.image) for frame in islice(source, count)]
-    with OnnxRuntimeEngine(model.path) as engine:
+    with OnnxRuntimeBackend(model.path) as engine:
 
         def result(image: Bytes, index: int) -> Result:
             return model.decode(engine.run(model.feed(image), None), frames[index][1])

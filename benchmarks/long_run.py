@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from stillframe.models import zoo
 from stillframe.models.model import Form, View
 from stillframe.models.results import Detections, Tensors
-from stillframe.pipeline.inference.backends import ReuseEngine
-from stillframe.pipeline.inference.profile import Profile
-from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.inference.backends import ReuseBackend
+from stillframe.pipeline.inference.profile import TuningProfile
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.agreement import BoxAgreement, agreement_with
@@ -60,7 +61,7 @@ def main() -> None:
         images = [frame.image for frame in islice(source, chosen.frames)]
     model = model.for_source(*images[0].shape[:2])
     images = [np.array(model.fit(image)[0]) for image in images]
-    profile = Profile.read(chosen.profile) if chosen.profile else None
+    profile = TuningProfile.read(chosen.profile) if chosen.profile else None
     settings = Settings(
         reuse="layer", threads=1, tolerance=chosen.tolerance, max_age_s=chosen.max_age,
         profile=profile,
@@ -82,7 +83,7 @@ def main() -> None:
             for frame in islice(stream, cycle):
                 step = runner.step(frame)
                 engine = runner.engine
-                assert isinstance(engine, ReuseEngine)
+                assert isinstance(engine, ReuseBackend)
                 stats = engine.session.last_stats
                 works.append(stats.work if step.kind == "computed" and stats else 0.0)
                 oldest = max(oldest, step.result.evidence.age_s)

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from stillframe.models import zoo
-from stillframe.pipeline.inference.backends import ReuseEngine
+from stillframe.pipeline.inference.backends import ReuseBackend
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import TOLERANCE, Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
-from stillframe.pipeline.studies.sweep.variants import DensePlayer
+from stillframe.pipeline.studies.sweep.variants import DenseVariant
 
 WARM_UP = 2
 DENSE_EVERY = 4  # frames: it takes long and varies little
@@ -39,7 +39,7 @@ def timed(work: Callable[[Frame], Any], frame: Frame) -> float:
 def done(runner: Runner, before: int) -> float:
     """Multiply-adds of the frame just analysed, as a share of all; 0 where nothing was computed."""
     engine = runner.engine
-    assert isinstance(engine, ReuseEngine)
+    assert isinstance(engine, ReuseBackend)
     stats = engine.session.last_stats
     return stats.work if stats is not None and id(stats) != before else 0.0
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=TOLERANCE)
     chosen = parser.parse_args()
     model = zoo.load(chosen.model, confidence=chosen.confidence, allow_sdist=True)
-    dense = DensePlayer(model, 1)
+    dense = DenseVariant(model, 1)
     runners = {
         name: Runner(model, Settings("layer", max_age_s=age, threads=1, tolerance=chosen.tolerance))
         for name, age in (("with", None), ("without", math.inf))
@@ -69,7 +69,7 @@ def main() -> None:
             for name in list(runners)[:: 1 if number % 2 else -1]:
                 runner = runners[name]
                 before = 0
-                if isinstance(runner.engine, ReuseEngine):
+                if isinstance(runner.engine, ReuseBackend):
                     before = id(runner.engine.session.last_stats)
                 spent[name].append(timed(runner.step, frame))
                 work[name].append(done(runner, before))

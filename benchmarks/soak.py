@@ -25,7 +25,7 @@ from stillframe.models import zoo
 from stillframe.pipeline.cli.bench_placement import plots
 from stillframe.pipeline.executor.pipeline import Pipeline
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.stages import Analysis, drawing, encoding
+from stillframe.pipeline.inference.stages import InferenceStages, drawing, encoding
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.sinks.overlay import compose
 from stillframe.pipeline.sinks.video import VideoSink
@@ -66,7 +66,7 @@ def soak(clip: str, model: str, minutes: float, curve: Curve) -> None:
     """Write to the curve: seconds since the first frame, megabytes resident and held by the pool,
     frames done. What was seen stands there also when the run is broken off."""
     curve |= {"s": [], "resident_mb": [], "pool_mb": [], "frames": []}
-    analysis = Analysis(zoo.load(model), Settings(reuse="layer", max_age_s=float("inf")))
+    analysis = InferenceStages(zoo.load(model), Settings(reuse="layer", max_age_s=float("inf")))
     process = psutil.Process()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = Path(folder) / "long.mkv"

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections
-from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.media.open_source import open_source
 
 CLIPS = ("screen", "desk", "plaza", "night", "pan", "cuts", "sports2d_demo", "bikes")

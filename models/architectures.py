@@ -33,7 +33,7 @@ Size = tuple[int, int]
 
 
 @dataclass(slots=True)
-class Builder:
+class ArchitectureBuilder:
     """A graph being written from its input to its output, and the source of its weights."""
 
     seed: int
@@ -142,7 +142,7 @@ def resnet50(
     size: Size | None = None, *, width: float = 1.0, classes: int = 1000, seed: int = 50
 ) -> onnx.ModelProto:
     """(1, 3, H, W) normalised RGB -> (1, classes) scores. 4.1 GMAC at 224×224."""
-    b = Builder(seed)
+    b = ArchitectureBuilder(seed)
     x = b.conv("image", "stem", _wide(64, width), 7, stride=2, bias=False)
     x = b.relu(b.batchnorm(x, "stem.norm"))
     x = b.add("MaxPool", [x], "stem.pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
@@ -178,7 +178,7 @@ def vgg16(
     height, wide = size or (224, 224)
     if height % 32 or wide % 32 or min(height, wide) < 32:
         raise ModelError(f"vgg16: expected a size of multiples of 32, got {wide}x{height}")
-    b = Builder(seed)
+    b = ArchitectureBuilder(seed)
     x = "image"
     for stage, (count, convolutions) in enumerate(VGG16_STAGES, 1):
         for place in range(1, convolutions + 1):
@@ -205,7 +205,7 @@ def style(
     (Odena et al. 2016), or the fractionally strided convolution of the first version. 35.4 GMAC at
     640×360 with the former.
     """
-    b = Builder(seed)
+    b = ArchitectureBuilder(seed)
 
     def conv(source: str, name: str, channels: int, kernel: int, stride: int = 1) -> str:
         ring = b.constant(f"{name}.ring", np.array([0, 0, kernel // 2, kernel // 2] * 2, np.int64))

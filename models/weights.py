@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 """Told the bytes done and the bytes in all (0: not known) of the download under way."""
 
 
-class Readable(Protocol):
+class ReadableStream(Protocol):
     """A stream that can be read in parts."""
 
     def read(self, size: int = -1, /) -> bytes: ...
@@ -242,12 +242,12 @@ def _how_to_get(asset: Asset, faults: Sequence[str]) -> str:
     )
 
 
-def _keep(asset: Asset, opened: contextlib.AbstractContextManager[Readable]) -> None:
+def _keep(asset: Asset, opened: contextlib.AbstractContextManager[ReadableStream]) -> None:
     """Copy a stream to the asset's place if, and only if, it has the asset's hash."""
     path, digest = place(asset), hashlib.sha256()
     largest = asset.size_bytes or LARGEST_BYTES
 
-    def parts(stream: Readable) -> Iterator[bytes]:
+    def parts(stream: ReadableStream) -> Iterator[bytes]:
         size = 0
         while part := stream.read(CHUNK_BYTES):
             size += len(part)
@@ -317,7 +317,7 @@ def _reason(said: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _member(archive: Path, asset: Asset) -> Iterator[Readable]:
+def _member(archive: Path, asset: Asset) -> Iterator[ReadableStream]:
     """Read one member of a zip or tar without unpacking anything else or following links."""
     absent = ModelError(f"{asset.release} has no file {asset.member} in {archive.name}")
     try:
@@ -348,7 +348,7 @@ def _inside(name: str, kind: str) -> str:
 
 
 @contextlib.contextmanager
-def _remote(asset: Asset, progress: Progress | None) -> Iterator[Readable]:
+def _remote(asset: Asset, progress: Progress | None) -> Iterator[ReadableStream]:
     assert asset.url is not None
     if not asset.url.startswith("https://"):
         raise ModelError(f"{asset.url}: expected an https address")
@@ -363,7 +363,7 @@ def _remote(asset: Asset, progress: Progress | None) -> Iterator[Readable]:
 class _Counted:
     """A stream that tells how much of it was read."""
 
-    def __init__(self, stream: Readable, total: int, progress: Progress | None) -> None:
+    def __init__(self, stream: ReadableStream, total: int, progress: Progress | None) -> None:
         self._stream, self._total, self._progress, self._done = stream, total, progress, 0
 
     def read(self, size: int = -1) -> bytes:

@@ -14,7 +14,7 @@ from stillframe.errors import ModelError
 from stillframe.models import architectures
 from stillframe.models.decoders.detection import centerface, yolo_v3
 from stillframe.models.decoders.image import Painter
-from stillframe.models.decoders.picodet import Focal, Level
+from stillframe.models.decoders.picodet import Focal, PyramidLevel
 from stillframe.models.decoders.pnet import pnet, upright
 from stillframe.models.decoders.tensors import Named
 from stillframe.models.decoders.text import text_lines
@@ -235,7 +235,13 @@ ROWS: tuple[ModelRow, ...] = (
         form=Form(
             task="detection",
             decoder=Focal(
-                levels=(Level(8, 0, 4), Level(16, 1, 5), Level(32, 2, 6), Level(64, 3, 7)), bins=8
+                levels=(
+                    PyramidLevel(8, 0, 4),
+                    PyramidLevel(16, 1, 5),
+                    PyramidLevel(32, 2, 6),
+                    PyramidLevel(64, 3, 7),
+                ),
+                bins=8,
             ),
             sizing=Sizing(base=(800, 608)),
             preprocessing=IMAGENET,

@@ -10,19 +10,20 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Result
 from stillframe.pipeline.inference.frame_skipping import Between
-from stillframe.pipeline.inference.profile import Profile
-from stillframe.pipeline.inference.runner import TOLERANCE, Reuse, Runner, Settings
+from stillframe.pipeline.inference.profile import TuningProfile
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import TOLERANCE, Reuse, Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import Source, open_source
-from stillframe.pipeline.media.prefetch import Ahead
+from stillframe.pipeline.media.prefetch import Prefetcher
 
 Spec = str | os.PathLike[str]
 FRAMES_AHEAD = 2
 
 
-def read_ahead(source: Source) -> Ahead:
+def read_ahead(source: Source) -> Prefetcher:
     """A file is decoded while the network computes; of a live source we want the newest frame."""
-    return Ahead(source, 0 if source.info.live else FRAMES_AHEAD)
+    return Prefetcher(source, 0 if source.info.live else FRAMES_AHEAD)
 
 
 @overload
@@ -39,7 +40,7 @@ def stream(
     between: Between | None = ...,
     threads: int = ...,
     tolerance: float = ...,
-    profile: Spec | Profile | None = ...,
+    profile: Spec | TuningProfile | None = ...,
 ) -> Generator[Result, None, None]: ...
 
 
@@ -57,7 +58,7 @@ def stream(
     between: Between | None = ...,
     threads: int = ...,
     tolerance: float = ...,
-    profile: Spec | Profile | None = ...,
+    profile: Spec | TuningProfile | None = ...,
 ) -> Generator[tuple[Frame, Result], None, None]: ...
 
 
@@ -74,7 +75,7 @@ def stream(
     between: Between | None = None,
     threads: int = 0,
     tolerance: float = TOLERANCE,
-    profile: Spec | Profile | None = None,
+    profile: Spec | TuningProfile | None = None,
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
     """Run a model on a video: a result for each frame, in order.
 
@@ -87,8 +88,8 @@ def stream(
     back when it ends, is closed, or is dropped. Raises StillframeError: UsageError at once, the
     others when the first frame is asked for, or when something breaks later.
     """
-    if profile is not None and not isinstance(profile, Profile):
-        profile = Profile.read(profile)
+    if profile is not None and not isinstance(profile, TuningProfile):
+        profile = TuningProfile.read(profile)
     settings = Settings(
         reuse=reuse,
         max_age_s=max_age_s,

@@ -29,7 +29,7 @@ def host() -> str:
     return sha256(repr(told).encode()).hexdigest()[:12]
 
 
-class Notebook:
+class DiskCache:
     """Notes by name; safe to use from several threads and processes."""
 
     def __init__(self, folder: Path | None = None) -> None:

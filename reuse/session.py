@@ -20,8 +20,7 @@ from onnxruntime import InferenceSession  # bound now: callers may put ours in i
 
 from stillframe.closing import Closing
 from stillframe.errors import UsageError
-from stillframe.pipeline.inference.profile import Profile
-from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.frontend.onnx_loader import compile_graph, fingerprint
 from stillframe.reuse.frontend.signature import OpenPort, SourceModel, read_source
 from stillframe.reuse.ir.graph import Graph, Port
@@ -29,7 +28,7 @@ from stillframe.reuse.plan.memory_report import MemoryReport, report
 from stillframe.reuse.plan.plan import Plan, compile_plan
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.autotune import tune
-from stillframe.reuse.runtime.engine import CPU_ONLY, Engine, StepStats, checked
+from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, checked
 from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
@@ -49,7 +48,9 @@ class ReuseSession(Closing):
         a layer's position is never stored further from what computing it gives, as the root mean
         square over channels, than this share of the layer's own root mean square (0.1 .. 0.3);
         from a third of it on, what changes with both neighbours in the row is stored anew.
-    profile: a share for each layer instead, as `stillframe tune` found it: a file or a `Profile`.
+        A share for each layer comes from `Tolerance.read`, given a profile that
+        `stillframe tune` wrote.
+    profile: deprecated spelling of `tolerance=Tolerance.read(profile)`.
     threads: workers; None takes every core that the process may use.
     cpus: cores to pin them to, in turn; empty leaves that to the system.
     break_even: share of the multiply-adds above which a step computes everything; how much changed
@@ -75,8 +76,8 @@ class ReuseSession(Closing):
         providers: Sequence[Any] | None = None,
         provider_options: Sequence[Any] | None = None,
         *,
-        tolerance: float = 0.0,
-        profile: Profile | str | os.PathLike[str] | None = None,
+        tolerance: float | Tolerance = 0.0,
+        profile: Any = None,
         threads: int | None = None,
         cpus: Sequence[int] = (),
         break_even: float | None = None,
@@ -84,8 +85,8 @@ class ReuseSession(Closing):
         memory_budget: int | None = None,
         **_: Any,
     ) -> None:
-        if profile is not None and tolerance:
-            raise UsageError("expected a tolerance or a profile, which has its own; got both")
+        if profile is not None:
+            tolerance = _from_profile(profile, tolerance)
         if isinstance(path_or_bytes, bytes | bytearray | memoryview):
             self._source: Path | bytes = bytes(path_or_bytes)
         else:
@@ -97,12 +98,11 @@ class ReuseSession(Closing):
         if count < 1:
             raise UsageError(f"threads: expected a number >= 1, got {threads}")
         self._model: SourceModel = read_source(self._source)
-        if profile is not None and not isinstance(profile, Profile):
-            profile = Profile.read(profile)
-        if profile is not None:
-            profile.check(fingerprint(self._source))
-        self.profile = profile
-        self._tolerance = profile.shares if profile is not None else Tolerance(tolerance)
+        if not isinstance(tolerance, Tolerance):
+            tolerance = Tolerance(tolerance)
+        if tolerance.fingerprint:
+            tolerance.check(fingerprint(self._source))
+        self._tolerance = tolerance
         self._magnitudes: dict[str, float] = {}
         self._until_measured = 0  # dense steps before the magnitudes are measured again
         self._measured = 0  # how often they were
@@ -112,7 +112,7 @@ class ReuseSession(Closing):
         self._memory_budget = memory_budget
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
-        self._engine: Engine | None = None
+        self._engine: PlanRunner | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._graph: Graph | None = None
         self._reference: InferenceSession | None = None
@@ -300,7 +300,7 @@ class ReuseSession(Closing):
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         graph = compile_graph(self._source, shapes)
-        notebook = Notebook()
+        notebook = DiskCache()
         tuned = tune(graph, notebook)
         plan = compile_plan(
             graph,
@@ -311,7 +311,7 @@ class ReuseSession(Closing):
             notebook=notebook,
         )
         break_even = tuned.break_even if self._break_even is None else self._break_even
-        self._engine = Engine(plan, self._workers, break_even, self._islands_on)
+        self._engine = PlanRunner(plan, self._workers, break_even, self._islands_on)
         self._until_measured = self._measured = 0
         self._shapes = dict(shapes)
 
@@ -371,7 +371,7 @@ class ReuseSession(Closing):
         return found
 
     @staticmethod
-    def _view(engine: Engine, name: str) -> Array:
+    def _view(engine: PlanRunner, name: str) -> Array:
         port: Port = next(port for port in engine.plan.graph.outputs if port.name == name)
         value = engine.output(name)
         if port.layout != "raw":
@@ -394,3 +394,16 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _from_profile(profile: Any, tolerance: float | Tolerance) -> Tolerance:
+    """What the deprecated parameter `profile` means: a file, or an object with `shares`."""
+    if tolerance:
+        raise UsageError("expected a tolerance or a profile, which has its own; got both")
+    warnings.warn(
+        "ReuseSession(profile=PATH) is deprecated: use tolerance=Tolerance.read(PATH)",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    shares: Tolerance = getattr(profile, "shares", None) or Tolerance.read(profile)
+    return shares

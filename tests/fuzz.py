@@ -2,10 +2,11 @@
 
     python tests/fuzz.py --minutes 10 [--seed 0]
 
-What `tests/reuse/runtime/test_engine.py` does with a few seeds: between frames all transients are filled with
-NaN, and every output of every frame must be, bit for bit, what a dense step gives, and near to what
-plain NumPy gives. Each network comes twice, the second time with islands and more inputs, and once
-more with tensors dropped at random. Prints the seed of each failure; exit code 1 if there was one.
+What `tests/reuse/runtime/test_engine.py` does with a few seeds: between frames all transients are
+filled with NaN, and every output of every frame must be, bit for bit, what a dense step gives, and
+near to what plain NumPy gives. Each network comes twice, the second time with islands and more
+inputs, and once more with tensors dropped at random. Prints the seed of each failure; exit code 1
+if there was one.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.plan.plan import compile_plan
-from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from tests.random_graphs import random_graph
 from tests.reuse.runtime.test_engine import KEEP_ALL, bits, clip, drop_any, poison
@@ -29,11 +30,11 @@ def fault(seed: int, pools: list[Workers], wide: bool) -> str | None:
     """What is wrong with the network of this seed, None: nothing."""
     graph = random_graph(seed, wide=wide)
     workers = pools[seed % len(pools)]
-    dense = Engine(compile_plan(graph, 1, memory_budget=KEEP_ALL), pools[0])
+    dense = PlanRunner(compile_plan(graph, 1, memory_budget=KEEP_ALL), pools[0])
     plans = [compile_plan(graph, workers.count, memory_budget=budget) for budget in BUDGETS]
     dropping = drop_any(graph, seed)
     plans.append(compile_plan(graph, workers.count, memory_budget=KEEP_ALL, notebook=dropping))
-    engines = [Engine(plan, workers) for plan in plans]
+    engines = [PlanRunner(plan, workers) for plan in plans]
     for number, feeds in enumerate(clip(graph, seed, FRAMES)):
         dense.step(feeds, dense=True)
         # normalised vectors, which only wide ones have, leave nothing but rounding errors

@@ -73,7 +73,7 @@ def test_the_rule_sees_every_way_of_importing(tmp_path: Path) -> None:
     )
     names = imported(source)
     assert forbidden("reuse", names) == names
-    assert forbidden("sample_videos", names) == {"pipeline.frame", "models", "models.zoo"}
+    assert forbidden("sample_videos", names) == {"pipeline.media.frame", "models", "models.zoo"}
     assert forbidden("pipeline", names) == set()
 
 

@@ -14,7 +14,7 @@ import stillframe
 from stillframe.errors import ModelError, SourceError
 from stillframe.models import zoo
 from stillframe.pipeline import cli
-from stillframe.pipeline.inference.runner import MODES
+from stillframe.pipeline.inference.settings import MODES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models import zoo
-from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.sinks import overlay
 

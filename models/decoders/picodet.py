@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class PyramidLevel:
     """One level: its stride and the places of its two outputs."""
 
     stride: int
@@ -37,7 +37,7 @@ class Level:
 class Focal:
     """A decoder for outputs of that arrangement. bins: numbers of each side's distribution."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[PyramidLevel, ...]
     bins: int
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Detections:
@@ -98,7 +98,7 @@ def arrangement(shapes: list[Shape], size: tuple[int, int]) -> Focal | None:
                 break
             distances = fits[-1]  # where classes are as many, the published order has them first
             scores = places[0] if places[1] == distances else places[1]
-            levels.append(Level(strides[rows], scores, distances))
+            levels.append(PyramidLevel(strides[rows], scores, distances))
         else:
             if len({shapes[level.scores][2] for level in levels}) == 1:
                 return Focal(tuple(levels), bins)

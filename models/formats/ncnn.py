@@ -28,7 +28,7 @@ Option = float | tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class NcnnLayer:
     """One line of the text."""
 
     kind: str
@@ -55,7 +55,7 @@ class Layer:
 
 
 @dataclass(slots=True)
-class Network:
+class NcnnNetwork:
     """What has been built so far, and how far the weights have been read."""
 
     weights: bytes
@@ -64,7 +64,7 @@ class Network:
     constants: list[onnx.TensorProto] = field(default_factory=list)
     channels: dict[str, int] = field(default_factory=dict)  # of each blob, where known
 
-    def read(self, layer: Layer, count: int, kind: str) -> NDArray[np.generic]:
+    def read(self, layer: NcnnLayer, count: int, kind: str) -> NDArray[np.generic]:
         """The next count values, padded to whole words of four bytes."""
         size = count * np.dtype(kind).itemsize
         if self.at + size > len(self.weights):
@@ -76,11 +76,11 @@ class Network:
         self.at += -(-size // 4) * 4
         return values
 
-    def plain(self, layer: Layer, count: int) -> NDArray[np.float32]:
+    def plain(self, layer: NcnnLayer, count: int) -> NDArray[np.float32]:
         """Weights without a flag: biases, slopes."""
         return self.read(layer, count, "<f4").astype(np.float32)
 
-    def flagged(self, layer: Layer, count: int) -> NDArray[np.float32]:
+    def flagged(self, layer: NcnnLayer, count: int) -> NDArray[np.float32]:
         """Main weights: a flag, then float16 or float32."""
         flag = int(self.read(layer, 1, "<u4")[0])
         stored = {FLOAT16: "<f2", FLOAT32_RAW: "<f4", FLOAT32: "<f4"}.get(flag)
@@ -100,7 +100,7 @@ class Network:
 def convert(text: str, weights: bytes) -> onnx.ModelProto:
     """The network as ONNX: (1, C, H, W) float32 in and out, checked, all weights used up."""
     layers = parse(text)
-    network = Network(weights)
+    network = NcnnNetwork(weights)
     for layer in layers:
         row = LAYERS.get(layer.kind)
         if row is None:
@@ -138,7 +138,7 @@ def convert(text: str, weights: bytes) -> onnx.ModelProto:
     return model
 
 
-def parse(text: str) -> tuple[Layer, ...]:
+def parse(text: str) -> tuple[NcnnLayer, ...]:
     """The layers of a .param text, in the order of execution."""
     lines = text.splitlines()
     if not lines or lines[0].strip() != MAGIC:
@@ -158,7 +158,7 @@ def parse(text: str) -> tuple[Layer, ...]:
         except (IndexError, ValueError) as e:
             raise ModelError(f"ncnn .param line {number} cannot be read ({e}): {line!r}") from e
         layers.append(
-            Layer(words[0], words[1], tuple(names[:inputs]), tuple(names[inputs:]), options)
+            NcnnLayer(words[0], words[1], tuple(names[:inputs]), tuple(names[inputs:]), options)
         )
     return tuple(layers)
 
@@ -173,22 +173,22 @@ def _option(word: str) -> tuple[int, Option]:
     return -int(key) - 23300, tuple(float(item) for item in items)
 
 
-def _input(network: Network, layer: Layer) -> None:
+def _input(network: NcnnNetwork, layer: NcnnLayer) -> None:
     network.channels[layer.outputs[0]] = layer.whole(2, 3) or 3
 
 
-def _split(network: Network, layer: Layer) -> None:
+def _split(network: NcnnNetwork, layer: NcnnLayer) -> None:
     for output in layer.outputs:
         network.add("Identity", layer.inputs, output)
         _same_channels(network, layer, output)
 
 
-def _same_channels(network: Network, layer: Layer, output: str) -> None:
+def _same_channels(network: NcnnNetwork, layer: NcnnLayer, output: str) -> None:
     if layer.inputs[0] in network.channels:
         network.channels[output] = network.channels[layer.inputs[0]]
 
 
-def _activation(network: Network, layer: Layer, source: str, output: str) -> None:
+def _activation(network: NcnnNetwork, layer: NcnnLayer, source: str, output: str) -> None:
     """Option 9 of a convolution: what follows it, with the numbers of option 10."""
     which, numbers = layer.whole(9, 0), layer.numbers(10)
     if which == 1:
@@ -207,7 +207,7 @@ def _activation(network: Network, layer: Layer, source: str, output: str) -> Non
         raise layer.refuse(f"activation {which}")
 
 
-def _convolution(network: Network, layer: Layer) -> None:
+def _convolution(network: NcnnNetwork, layer: NcnnLayer) -> None:
     made, wide = layer.whole(0, 0), layer.whole(1, 0)
     tall = layer.whole(11, wide)
     group = layer.whole(7, 1) if layer.kind == "ConvolutionDepthWise" else 1
@@ -242,14 +242,14 @@ def _convolution(network: Network, layer: Layer) -> None:
     network.channels[output] = made
 
 
-def _prelu(network: Network, layer: Layer) -> None:
+def _prelu(network: NcnnNetwork, layer: NcnnLayer) -> None:
     slope = network.plain(layer, layer.whole(0, 0)).reshape(-1, 1, 1)
     name = network.constant(f"{layer.name}.slope", slope)
     network.add("PRelu", [*layer.inputs, name], layer.outputs[0])
     _same_channels(network, layer, layer.outputs[0])
 
 
-def _relu(network: Network, layer: Layer) -> None:
+def _relu(network: NcnnNetwork, layer: NcnnLayer) -> None:
     slope = layer.number(0, 0.0)
     if slope:
         network.add("LeakyRelu", layer.inputs, layer.outputs[0], alpha=slope)
@@ -258,19 +258,19 @@ def _relu(network: Network, layer: Layer) -> None:
     _same_channels(network, layer, layer.outputs[0])
 
 
-def _sigmoid(network: Network, layer: Layer) -> None:
+def _sigmoid(network: NcnnNetwork, layer: NcnnLayer) -> None:
     network.add("Sigmoid", layer.inputs, layer.outputs[0])
     _same_channels(network, layer, layer.outputs[0])
 
 
-def _pixel_shuffle(network: Network, layer: Layer) -> None:
+def _pixel_shuffle(network: NcnnNetwork, layer: NcnnLayer) -> None:
     block, mode = layer.whole(0, 1), ("CRD", "DCR")[layer.whole(1, 0)]
     network.add("DepthToSpace", layer.inputs, layer.outputs[0], blocksize=block, mode=mode)
     if layer.inputs[0] in network.channels:
         network.channels[layer.outputs[0]] = network.channels[layer.inputs[0]] // block**2
 
 
-def _binary(network: Network, layer: Layer) -> None:
+def _binary(network: NcnnNetwork, layer: NcnnLayer) -> None:
     ops = {0: "Add", 1: "Sub", 2: "Mul", 3: "Div", 4: "Max", 5: "Min"}
     if layer.whole(0, 0) not in ops:
         raise layer.refuse(f"operation {layer.whole(0, 0)}")
@@ -282,7 +282,7 @@ def _binary(network: Network, layer: Layer) -> None:
     _same_channels(network, layer, layer.outputs[0])
 
 
-def _eltwise(network: Network, layer: Layer) -> None:
+def _eltwise(network: NcnnNetwork, layer: NcnnLayer) -> None:
     """Product, weighted sum or maximum of several blobs."""
     which, factors, names = layer.whole(0, 0), layer.numbers(1), list(layer.inputs)
     if which not in (0, 1, 2):
@@ -302,14 +302,14 @@ def _eltwise(network: Network, layer: Layer) -> None:
     _same_channels(network, layer, layer.outputs[0])
 
 
-def _concat(network: Network, layer: Layer) -> None:
+def _concat(network: NcnnNetwork, layer: NcnnLayer) -> None:
     axis = layer.whole(0, 0)
     network.add("Concat", layer.inputs, layer.outputs[0], axis=axis + 1 if axis >= 0 else axis)
     if axis == 0 and all(name in network.channels for name in layer.inputs):
         network.channels[layer.outputs[0]] = sum(network.channels[n] for n in layer.inputs)
 
 
-def _interp(network: Network, layer: Layer) -> None:
+def _interp(network: NcnnNetwork, layer: NcnnLayer) -> None:
     """Resize by constant factors: nearest, linear or cubic (a = -0.75, edges repeated).
 
     Halving with the cubic is a 4×4 stride-2 filter of each channel: written as Pad and Conv, which
@@ -348,7 +348,7 @@ def _interp(network: Network, layer: Layer) -> None:
     network.add("Resize", [source, "", factors], output, **ways[which])
 
 
-LAYERS: dict[str, Callable[[Network, Layer], None]] = {
+LAYERS: dict[str, Callable[[NcnnNetwork, NcnnLayer], None]] = {
     "BinaryOp": _binary,
     "Concat": _concat,
     "Convolution": _convolution,

@@ -118,11 +118,11 @@ def bench(
     Times are milliseconds a frame in the median; x is how many times faster than the faster of
     ONNX Runtime and OpenVINO, in the median frame and over the whole clip.
     """
-    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.profile import TuningProfile
     from stillframe.pipeline.inference.settings import Settings
     from stillframe.pipeline.studies.bench.case import Case, Conditions, Crop
 
-    tuned = None if profile is None else Profile.read(profile)
+    tuned = None if profile is None else TuningProfile.read(profile)
     reuse = Settings(reuse="layer", every=every, between=between, profile=tuned)
     conditions = Conditions(
         threads,

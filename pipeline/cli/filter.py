@@ -12,9 +12,9 @@ from stillframe.errors import UsageError
 from stillframe.pipeline.cli import options, signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
-    from stillframe.pipeline.filter.effects import Treatment
+    from stillframe.pipeline.filter.effects import EffectSettings
     from stillframe.pipeline.filter.sink import FrameSink
-    from stillframe.pipeline.filter.source import Shot
+    from stillframe.pipeline.filter.source import PlaneFrame
     from stillframe.pipeline.inference.frame_skipping import Between
     from stillframe.pipeline.inference.settings import Reuse, Settings
 
@@ -128,16 +128,16 @@ def filter_(
 
     ffmpeg -i IN -f yuv4mpegpipe - | stillframe filter --effect blur | ffmpeg -i - OUT
     """
-    from stillframe.pipeline.filter.effects import EFFECTS, Treatment
+    from stillframe.pipeline.filter.effects import EFFECTS, EffectSettings
     from stillframe.pipeline.filter.sink import FORMATS, Pipe
     from stillframe.pipeline.filter.source import open_planes
 
     wanted = tuple(filter(None, (name.strip() for name in (classes or "").split(","))))
-    treatment = Treatment(effect, grow, shape, wanted, hold, cells, _rgb(colour))
+    treatment = EffectSettings(effect, grow, shape, wanted, hold, cells, _rgb(colour))
     if jsonl == STDOUT:
         raise UsageError("--jsonl -: standard output carries the frames; name a file, or fd:3")
     name = model or EFFECTS[effect].model or (MODEL if jsonl is not None else None)
-    write: Callable[[Shot, FrameSink], None] = _as_it_came
+    write: Callable[[PlaneFrame, FrameSink], None] = _as_it_came
     with signals.Stopping() as stopping, contextlib.ExitStack() as stack:
         pipe = Pipe(1, "standard output")
         if name is not None:
@@ -165,7 +165,7 @@ def _settings(
 ) -> "Settings":
     from stillframe.pipeline.cli.bench import gate_settings
     from stillframe.pipeline.inference.backends import available_threads
-    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.profile import TuningProfile
     from stillframe.pipeline.inference.settings import Settings
 
     threads = threads or max(1, available_threads() - 1)
@@ -176,7 +176,7 @@ def _settings(
         between=between,
         threads=threads,
         tolerance=tolerance,
-        profile=None if profile is None else Profile.read(profile),
+        profile=None if profile is None else TuningProfile.read(profile),
         gating=gate_settings(gate) if gate else None,
     )
 
@@ -206,18 +206,18 @@ class _Records:
             Outputs({"--jsonl": self.place}, force=self.force, inputs=self.inputs)
 
 
-def _as_it_came(shot: "Shot", sink: "FrameSink") -> None:
+def _as_it_came(shot: "PlaneFrame", sink: "FrameSink") -> None:
     sink.write(shot, shot.picture)
 
 
 @contextlib.contextmanager
 def _treating(
     network: _Network,
-    treatment: "Treatment",
+    treatment: "EffectSettings",
     settings: "Settings",
     records: _Records,
     quiet: bool,
-) -> "Iterator[Callable[[Shot, FrameSink], None]]":
+) -> "Iterator[Callable[[PlaneFrame, FrameSink], None]]":
     """What takes a frame from the source to the sink; tells people at the end how it went."""
     from rich.console import Console
 
@@ -248,7 +248,7 @@ def _treating(
         ended = time.perf_counter()
         tally.start()
 
-        def write(shot: "Shot", sink: "FrameSink") -> None:
+        def write(shot: "PlaneFrame", sink: "FrameSink") -> None:
             nonlocal ended
             read = time.perf_counter()
             picture = treat.shot(shot)

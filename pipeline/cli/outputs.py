@@ -13,8 +13,8 @@ from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
 from stillframe.pipeline.executor.stage import Stage
-from stillframe.pipeline.inference.stages import Drawn, drawing, encoding
-from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.inference.stages import DrawnFrame, drawing, encoding
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.source import SourceInfo
 from stillframe.pipeline.sinks.mjpeg_server import Show
 from stillframe.pipeline.sinks.overlay import Overlay, compose
@@ -72,7 +72,7 @@ class Outputs:
         return VIDEO in self.paths or self.show
 
     @property
-    def draw(self) -> Callable[[Step], NDArray[np.uint8]] | None:
+    def draw(self) -> Callable[[StepResult], NDArray[np.uint8]] | None:
         """What draws a step; None where nothing is shown."""
         return partial(compose, overlay=self.overlay) if self.are_drawn else None
 
@@ -93,7 +93,7 @@ class Outputs:
             if page is not None:
                 console.print(f"showing at {page.url}", highlight=False)
 
-            def write(drawn: Drawn) -> None:
+            def write(drawn: DrawnFrame) -> None:
                 step = drawn.step
                 for sink in sinks:
                     sink.write(step.frame, step.result, drawn.image)

@@ -15,7 +15,7 @@ from stillframe.errors import SinkError, UsageError
 from stillframe.pipeline.cli import options, signals
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
-    from stillframe.pipeline.inference.stages import Analysis
+    from stillframe.pipeline.inference.stages import InferenceStages
     from stillframe.pipeline.media.source import Source
     from stillframe.pipeline.telemetry.run_stats import Tally
 
@@ -166,7 +166,7 @@ def run(
             "--explain-placement", help="A line for each decision.", rich_help_panel=WHERE
         ),
     ] = False,
-    config_file: Annotated[
+    config: Annotated[
         str | None,
         typer.Option(
             metavar="FILE.yaml",
@@ -196,16 +196,16 @@ def run(
     from stillframe.pipeline.cli.config_file import read as read_config
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.cli.report import Report, preparing, stage_table, summary
-    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.profile import TuningProfile
     from stillframe.pipeline.inference.settings import Settings
     from stillframe.pipeline.media.open_source import open_source
     from stillframe.pipeline.placement.cpu_budget import share_of
-    from stillframe.pipeline.placement.planned_run import Placing, Staged, parse_place
+    from stillframe.pipeline.placement.planned_run import PlacementRequest, PlannedRun, parse_place
     from stillframe.pipeline.quality.audit import Audit, steer
     from stillframe.pipeline.telemetry.exporter import Served, Telemetry
     from stillframe.pipeline.telemetry.run_stats import Tally
 
-    tuned = None if profile is None else Profile.read(profile)
+    tuned = None if profile is None else TuningProfile.read(profile)
     settings = Settings(
         reuse="layer" if tuned is not None and reuse == "frame" else reuse,
         max_age_s=max_age,
@@ -223,16 +223,14 @@ def run(
     outputs = Outputs(
         {k: v for k, v in asked.items() if v is not None}, overlay, show, force, (source, model)
     )
-    placing = Placing(
+    placing = PlacementRequest(
         aim=aim or ("share" if cpu_share else None),
         share=share_of(cpu_share) if cpu_share else 0.0,
         place=parse_place(place) if place else {},
     )
     console = Console(stderr=True, quiet=quiet)
 
-    own = (
-        [] if config_file is None else read_config(Path(config_file)).own(Path(config_file).parent)
-    )
+    own = [] if config is None else read_config(Path(config)).own(Path(config).parent)
 
     def explain(line: str) -> None:
         if explain_placement:
@@ -255,7 +253,7 @@ def run(
                 outputs.opened(frames.info, source, console, keeps_pixels=audited)
             )
             total = min(filter(None, (frames.info.frame_count, max_frames)), default=None)
-            staged = Staged(
+            staged = PlannedRun(
                 frames,
                 network,
                 settings,
@@ -305,7 +303,7 @@ def run(
 
 
 def _figures(
-    analysis: "Analysis", source: "Source", tally: "Tally", signum: int | None
+    analysis: "InferenceStages", source: "Source", tally: "Tally", signum: int | None
 ) -> dict[str, Any]:
     """What --summary-json holds: enough to tell two runs apart and to compare them."""
     import onnxruntime

@@ -107,9 +107,9 @@ def sweep(
     from stillframe.models import zoo
     from stillframe.pipeline.cli.report import preparing
     from stillframe.pipeline.cli.sweep_table import Progress, print_table
-    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.profile import TuningProfile
     from stillframe.pipeline.studies.sweep import sweep as sweeping
-    from stillframe.pipeline.studies.sweep.variants import chosen, players
+    from stillframe.pipeline.studies.sweep.variants import chosen, variants
     from stillframe.reuse.frontend.onnx_loader import fingerprint
 
     if png is not None or report is not None:
@@ -119,7 +119,7 @@ def sweep(
     console = Console(stderr=True, quiet=quiet, highlight=False)
     if not console.is_terminal:
         console = Console(stderr=True, quiet=quiet, highlight=False, width=PLAIN_WIDTH)
-    tuned = None if profile is None else Profile.read(profile)
+    tuned = None if profile is None else TuningProfile.read(profile)
     if clip.startswith(SAMPLE):
         with preparing(console, clip) as told:
             name = clip.removeprefix(SAMPLE)
@@ -131,8 +131,8 @@ def sweep(
     if tuned is not None:
         tuned.check(fingerprint(network.path))
     names = list(only or ()) or (list(QUICK) if quick else [])
-    rows = chosen(players(threads, tuned, profile), [*names, *(["profile"] if names else [])])
-    known = {each for row in players(threads, tuned, profile) for each in (row.name, row.family)}
+    rows = chosen(variants(threads, tuned, profile), [*names, *(["profile"] if names else [])])
+    known = {each for row in variants(threads, tuned, profile) for each in (row.name, row.family)}
     wrong = [name for name in names if name not in known]
     if wrong:
         raise UsageError(f"--only: expected one of {', '.join(sorted(known))}, got {wrong[0]!r}")
@@ -166,7 +166,7 @@ def sweep(
             report_page.write_png(found, png)
         if report is not None:
             console.print("drawing the report")
-            report_page.write_html(found, clip, network, players(threads, tuned, profile), report)
+            report_page.write_html(found, clip, network, variants(threads, tuned, profile), report)
         for path in asked.values():
             console.print(f"wrote {path}", markup=False, soft_wrap=True)
     answer(console, found, min_quality, share)

@@ -88,7 +88,7 @@ class Channel(Generic[Item]):
         return self._closed or self._ended or bool(self._items)
 
 
-class Window:
+class InFlightLimit:
     """How many items may be under way at once; the limit may change while they are.
 
     At 1 they go through one after the other; at more they overlap.

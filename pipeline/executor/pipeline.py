@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stillframe.errors import SourceError, StageError, UsageError
-from stillframe.pipeline.executor.channel import Channel, ClosedError, Window
+from stillframe.pipeline.executor.channel import Channel, ClosedError, InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import Pin, pin
 from stillframe.pipeline.executor.hardware.processors import Machine
 from stillframe.pipeline.executor.hardware.topology import quota, read_cores
@@ -67,7 +67,7 @@ class Pipeline:
         self._source: Iterable[Any] = source
         self._source_cores = cores.get(SOURCE, frozenset())
         self._nice, self._pace, self._limit = nice, pace, limit
-        self.window = Window(len(chain) + 2 if window is None else window)
+        self.window = InFlightLimit(len(chain) + 2 if window is None else window)
         channels: list[Channel[Parcel]] = [Channel(each.room, each.policy) for each in chain]
         channels.append(Channel(2))
         self.channels = channels

@@ -18,7 +18,7 @@ DRIFT_PER_S = 2.0  # of a box's longer side, on each side
 MOST_DRIFT = 0.5
 
 
-class Hold:
+class BoxHold:
     """The memory of one stream. seconds: how long a lost box still counts; 0: not at all."""
 
     def __init__(self, seconds: float) -> None:

@@ -43,7 +43,7 @@ EFFECTS: dict[Effect, EffectRow] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Treatment:
+class EffectSettings:
     """How an effect is done.
 
     grow: the share of a box's width and height added on each of its sides. shape: of what is

@@ -19,7 +19,7 @@ from stillframe.closing import Closing
 from stillframe.errors import ModelError, UsageError
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask, Picture, Result
-from stillframe.pipeline.filter.box_hold import Boxes, Hold, grown
+from stillframe.pipeline.filter.box_hold import Boxes, BoxHold, grown
 from stillframe.pipeline.filter.effects import (
     EFFECTS,
     GROW,
@@ -27,7 +27,7 @@ from stillframe.pipeline.filter.effects import (
     HOLD_S,
     Effect,
     EffectRow,
-    Treatment,
+    EffectSettings,
 )
 from stillframe.pipeline.filter.obscure import (
     BLACK,
@@ -41,11 +41,11 @@ from stillframe.pipeline.filter.obscure import (
 )
 from stillframe.pipeline.filter.overlay_yuv import mark
 from stillframe.pipeline.filter.planes import RGB, Colour, Colours, FromRgb, Planes, Samples, ToRgb
-from stillframe.pipeline.filter.source import Shot
+from stillframe.pipeline.filter.source import PlaneFrame
 from stillframe.pipeline.inference.frame_skipping import Between
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import TOLERANCE, Reuse, Settings
-from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.stream import loaded
 
@@ -70,9 +70,9 @@ class Filter(Closing):
             out = f(image)
 
     model: a name, a path to an .onnx file or a Model; None: what suits the effect. grow, shape,
-    classes, hold_s, cells and colour are those of `Treatment`; reuse, max_age_s, every, between,
-    threads and tolerance those of `Settings`. confidence: for effects that hide 0.2 unless given.
-    rate: frames a second, for pictures that come without a time.
+    classes, hold_s, cells and colour are those of `EffectSettings`; reuse, max_age_s, every,
+    between, threads and tolerance those of `Settings`. confidence: for effects that
+    hide 0.2 unless given. rate: frames a second, for pictures that come without a time.
 
     After each picture `result` is what the model says about it, and `hidden` the boxes that were
     hidden. Raises UsageError for settings that make no sense, ModelError when the model cannot be
@@ -100,7 +100,7 @@ class Filter(Closing):
         tolerance: float = TOLERANCE,
         rate: Fraction | float = 25,
     ) -> None:
-        treatment = Treatment(effect, grow, shape, tuple(classes), hold_s, cells, colour)
+        treatment = EffectSettings(effect, grow, shape, tuple(classes), hold_s, cells, colour)
         settings = Settings(reuse, max_age_s, every, threads, tolerance, between=between)
         chosen = EFFECTS[effect].model if model is None else model
         network = None if chosen is None else loaded(chosen, task, None)
@@ -110,7 +110,7 @@ class Filter(Closing):
     def of(
         cls,
         model: Model | None,
-        treatment: Treatment,
+        treatment: EffectSettings,
         settings: Settings,
         confidence: float | None = None,
         rate: Fraction | float = 25,
@@ -123,7 +123,7 @@ class Filter(Closing):
     def _begin(
         self,
         model: Model | None,
-        treatment: Treatment,
+        treatment: EffectSettings,
         settings: Settings,
         confidence: float | None,
         rate: Fraction | float,
@@ -132,11 +132,11 @@ class Filter(Closing):
             raise UsageError(f"rate: expected more than 0 pictures a second, got {rate}")
         row = EFFECTS[treatment.effect]
         self.treatment = treatment
-        self.step: Step | None = None
+        self.step: StepResult | None = None
         self.hidden: Boxes = np.empty((0, 4), np.float32)
         self._runner: Runner | None = None
         self._style = Style(treatment.cells, treatment.colour)
-        self._hold = Hold(treatment.hold_s if row.hides else 0.0)
+        self._hold = BoxHold(treatment.hold_s if row.hides else 0.0)
         self._made = _Made()
         self._frame_s = 1 / float(rate)
         self._count = 0
@@ -171,7 +171,7 @@ class Filter(Closing):
         out = self._applied(picture, frame)
         return out.parts[0]
 
-    def shot(self, shot: Shot) -> Planes:
+    def shot(self, shot: PlaneFrame) -> Planes:
         """The picture of a shot with the effect, in its own layout; changed where it lies, unless
         the effect makes a new one."""
         picture = shot.picture
@@ -225,7 +225,7 @@ class Filter(Closing):
             return frame
         return replace(frame, corrupt=False, discontinuity=True)
 
-    def _areas(self, picture: Planes, result: Result, step: Step) -> list[Area]:
+    def _areas(self, picture: Planes, result: Result, step: StepResult) -> list[Area]:
         """What to hide in this frame."""
         treatment = self.treatment
         fresh = step.kind in ("computed", "unchanged")
@@ -263,7 +263,7 @@ class Filter(Closing):
         return self._made.to_rgb(picture)
 
 
-def _check(model: Model, row: EffectRow, treatment: Treatment) -> None:
+def _check(model: Model, row: EffectRow, treatment: EffectSettings) -> None:
     """Raises UsageError where a model's results are of no use for an effect."""
     if row.tasks and model.task not in row.tasks:
         raise UsageError(

@@ -19,7 +19,7 @@ from stillframe.errors import SinkError
 from stillframe.pipeline.filter import y4m
 from stillframe.pipeline.filter.interlace import FIRST_FIELD, FieldMarker
 from stillframe.pipeline.filter.planes import Planes, views
-from stillframe.pipeline.filter.source import DEFAULT_RATE, Shot, StreamInfo
+from stillframe.pipeline.filter.source import DEFAULT_RATE, PlaneFrame, StreamInfo
 from stillframe.pipeline.media.pipe import lengthen
 from stillframe.pipeline.sinks.sink import told
 
@@ -69,7 +69,7 @@ class FrameSink(ABC):
         self._pipe, self._info = pipe, info
 
     @abstractmethod
-    def write(self, shot: Shot, picture: Planes) -> None:
+    def write(self, shot: PlaneFrame, picture: Planes) -> None:
         """Hand over a picture. shot: whose time is the picture's."""
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Y4mSink(FrameSink):
         self._frames = 0
         self._beat = Beat(info)
 
-    def write(self, shot: Shot, picture: Planes) -> None:
+    def write(self, shot: PlaneFrame, picture: Planes) -> None:
         self._beat.check(shot, self._frames)
         header = b""
         if not self._begun:
@@ -125,7 +125,7 @@ class Y4mSink(FrameSink):
 class RawSink(FrameSink):
     """Samples and nothing else."""
 
-    def write(self, shot: Shot, picture: Planes) -> None:
+    def write(self, shot: PlaneFrame, picture: Planes) -> None:
         self._pipe.write(picture.data)
 
 
@@ -137,7 +137,7 @@ class Beat:
         self._name = info.name
         self._first: Fraction | None = None
 
-    def check(self, shot: Shot, number: int) -> None:
+    def check(self, shot: PlaneFrame, number: int) -> None:
         """Raises SinkError for frame `number` of a stream, from 0, if its time is off the beat."""
         time = shot.pts * shot.time_base
         if self._first is None:
@@ -183,7 +183,7 @@ class MuxSink(FrameSink):
         self._fields: FieldMarker | None = None
         self._closed = False
 
-    def write(self, shot: Shot, picture: Planes) -> None:
+    def write(self, shot: PlaneFrame, picture: Planes) -> None:
         try:
             if self._stream is None:
                 self._begin(picture)

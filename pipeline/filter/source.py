@@ -33,7 +33,7 @@ from stillframe.pipeline.filter.planes import (
 )
 from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse
 from stillframe.pipeline.media.container import LOW_LATENCY, open_container, open_decoder
-from stillframe.pipeline.media.decoder import Picture, ReadError
+from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_input
 from stillframe.pipeline.media.to_rgb import Orientation, orientation
 
@@ -68,7 +68,7 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class PlaneFrame:
     """One picture with its time, as in `Frame`. Its planes are valid until the next is asked for,
     and may be written to."""
 
@@ -88,12 +88,12 @@ class PlaneSource(Closing):
     info: StreamInfo
 
     @abstractmethod
-    def __next__(self) -> Shot: ...
+    def __next__(self) -> PlaneFrame: ...
 
     @abstractmethod
     def stop(self) -> None: ...
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[PlaneFrame]:
         return self
 
 
@@ -179,7 +179,7 @@ class Y4mSource(PlaneSource):
             header=header,
         )
 
-    def __next__(self) -> Shot:
+    def __next__(self) -> PlaneFrame:
         index = self._reader.frames
         try:
             data = self._reader.read()
@@ -191,7 +191,7 @@ class Y4mSource(PlaneSource):
             raise StopIteration
         info = self.info
         picture = Planes.over(data[len(y4m.FRAME) :], info.layout, info.colours, info.size)
-        return Shot(picture, index, float(index * info.time_base), index, info.time_base)
+        return PlaneFrame(picture, index, float(index * info.time_base), index, info.time_base)
 
     def stop(self) -> None:
         self._pipe.interrupt()
@@ -226,11 +226,11 @@ class ContainerSource(PlaneSource):
         self._pictures = iter(pictures)
         self._space: Planes = Planes.empty(self.info.layout, self.info.colours, self.info.size)
 
-    def __next__(self) -> Shot:
+    def __next__(self) -> PlaneFrame:
         picture = self._next()
         self._take(picture.image)
         index, self._index = self._index, self._index + 1
-        return Shot(
+        return PlaneFrame(
             picture=self._space,
             index=index,
             time_s=float(picture.pts * picture.time_base - self._decoder.start),
@@ -251,7 +251,7 @@ class ContainerSource(PlaneSource):
         if self._pipe is not None:
             self._pipe.close()
 
-    def _next(self) -> Picture:
+    def _next(self) -> DecodedPicture:
         while not self._stopped:
             for picture in self._pictures:
                 return picture
@@ -295,7 +295,7 @@ class ContainerSource(PlaneSource):
             is_full = int(image.color_range) != LIMITED
         return LAYOUTS[plain], is_full or plain != name
 
-    def _described(self, first: Picture, matrix: str | None) -> StreamInfo:
+    def _described(self, first: DecodedPicture, matrix: str | None) -> StreamInfo:
         image, about = first.image, self._decoder.info
         layout, full = self._layout(image)
         turn = orientation(image)

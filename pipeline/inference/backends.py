@@ -1,8 +1,8 @@
-"""What runs the network: an engine takes a feed and gives the model's outputs.
+"""What runs the network: a backend takes a feed and returns the model's outputs.
 
-`OnnxRuntimeEngine` computes every call from scratch. An incremental engine keeps its layers' values
-between calls and recomputes what `change` reaches; it is then fed the gate's reference, the picture
-that those values stand for, and not the frame itself.
+`OnnxRuntimeBackend` computes every call from scratch. An incremental backend keeps the values of
+its layers between calls and recomputes what `change` reaches; it is then fed the gate's reference,
+the picture that those values stand for, and not the frame itself.
 """
 
 import os
@@ -19,13 +19,13 @@ from stillframe.errors import ModelError
 from stillframe.reuse.gate.change_gate import ChangeMap
 
 if TYPE_CHECKING:
-    from stillframe.pipeline.inference.profile import Profile
+    from stillframe.pipeline.inference.profile import TuningProfile
 
 Feed = Mapping[str, NDArray[Any]]
 Device = tuple[str, str]  # ONNX Runtime's name of a provider, and the number of its device
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Runs one compiled model. Not safe to call from two threads at once."""
 
     incremental: bool
@@ -53,7 +53,7 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class OnnxRuntimeEngine(Closing):
+class OnnxRuntimeBackend(Closing):
     """ONNX Runtime: `threads` workers (0: one a CPU) that sleep while they wait.
 
     provider: where it runs instead of the CPU, by ONNX Runtime's name, with its options.
@@ -107,7 +107,7 @@ class OnnxRuntimeEngine(Closing):
         self._session = None
 
 
-class OpenvinoEngine:
+class OpenvinoBackend:
     """OpenVINO, for least latency, computing in float32 like all others.
 
     threads: 0: one a CPU. Raises ModelError where it is not installed or cannot compile the file.
@@ -149,7 +149,7 @@ class OpenvinoEngine:
         self._request = self._model = None
 
 
-class ReuseEngine:
+class ReuseBackend:
     """The reuse engine: recomputes what the changed pixels reach. Arrays are views until the next
     call. Raises ModelError when the file cannot be compiled.
 
@@ -164,18 +164,16 @@ class ReuseEngine:
         path: Path,
         threads: int = 0,
         tolerance: float = 0.0,
-        profile: "Profile | None" = None,
+        profile: "TuningProfile | None" = None,
         islands: Device | None = None,
     ) -> None:
         from stillframe.reuse.session import ReuseSession  # the compiler: slow to import
 
         self.path = path
-        tolerance = 0.0 if profile is not None else tolerance
         self.session = ReuseSession(
             path,
             threads=threads or None,
-            tolerance=tolerance,
-            profile=profile,
+            tolerance=tolerance if profile is None else profile.shares,
             island_providers=island_providers(islands),
         )
         self._tolerance = self.session.tolerance

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.results import Detections, Result
-from stillframe.pipeline.inference.buffer_pool import Pool
+from stillframe.pipeline.inference.buffer_pool import BufferPool
 
 Grey = NDArray[np.uint8]
 Numbers = NDArray[np.floating[Any]]
@@ -35,7 +35,7 @@ class Lens:
     Not safe to use from two threads."""
 
     def __init__(self) -> None:
-        self._pool = Pool()
+        self._pool = BufferPool()
         self._whole: Grey = np.empty((0, 0), np.uint8)
 
     @property
@@ -56,7 +56,7 @@ class Lens:
         return taken
 
 
-class Follower:
+class BoxFollower:
     """Carries the boxes of one stream from frame to frame. Not safe to use from two threads."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 MOST_SPARE = 8  # of one size; more than that go back to the system
 
 
-class Pool:
+class BufferPool:
     """Arrays whose memory comes back by itself when nothing refers to them, nor to a view of them.
 
     After the first frames of a steady stream nothing is allocated any more. Safe to use from
@@ -54,7 +54,7 @@ class _Lease:
     """What every view of a pooled array keeps alive: NumPy's chain of bases ends here, and not at
     the buffer, because this is no array."""
 
-    def __init__(self, pool: Pool, memory: NDArray[np.uint8]) -> None:
+    def __init__(self, pool: BufferPool, memory: NDArray[np.uint8]) -> None:
         self._pool, self._memory = pool, memory
         self.__array_interface__ = memory.__array_interface__
 

@@ -10,17 +10,17 @@ After a frame without change none passes until one is computed: there is nothing
 """
 
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.box_flow import Follower, Grey
-from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.box_flow import BoxFollower, Grey
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 
 
 class Cadenced:
     """The state of one stream. Pictures are `Lens.grey`'s, None where nothing is followed. frame_s:
     from one frame to the next."""
 
-    def __init__(self, cadence: Cadence, frame_s: float) -> None:
+    def __init__(self, cadence: FrameSkipping, frame_s: float) -> None:
         self._cadence, self._frame_s = cadence, frame_s
-        self._follower = Follower()
+        self._follower = BoxFollower()
         self._result: Result | None = None
         self._count = 0
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.model import Model
-from stillframe.pipeline.inference.backends import Engine
+from stillframe.pipeline.inference.backends import Backend
 from stillframe.pipeline.inference.box_flow import Grey, Lens
-from stillframe.pipeline.inference.rolling_refresh import Refresh
+from stillframe.pipeline.inference.rolling_refresh import RollingRefresh
 from stillframe.pipeline.inference.settings import MODES, Settings
-from stillframe.pipeline.inference.types import Kind, Task, Watch
+from stillframe.pipeline.inference.types import Kind, StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.frontend.onnx_loader import fingerprint
 from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
@@ -37,7 +37,7 @@ def surely_new(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
     return int(np.count_nonzero(apart > levels)) > SURE_SHARE * apart.size
 
 
-class Cuts:
+class SceneCutDetector:
     """Finds the first frame of another scene in a stream, by a few of its pixels: where many have
     changed since the frame before, and several times as many as there. A dark scene that follows a
     dark one passes."""
@@ -58,7 +58,7 @@ class Cuts:
         return self._share > max(CUT_SHARE, CUT_FACTOR * last)
 
 
-class Look:
+class FramePolicy:
     """Looks at the frames of one source in order. Not safe to use from two threads.
 
     The model is fixed at the size that suits the frames, again whenever their size changes. A frame
@@ -74,16 +74,16 @@ class Look:
         self.model = model
         self.settings = settings
         self.incremental = MODES[settings.reuse].incremental
-        self._engine: Engine | None = None
-        self._wanted: Engine | None = None
+        self._engine: Backend | None = None
+        self._wanted: Backend | None = None
         self._gate: ChangeGate | None = None
-        self._refresh = Refresh(1, settings.age_limit_s)
+        self._refresh = RollingRefresh(1, settings.age_limit_s)
         self._shape: tuple[int, ...] = ()
         self._since_s: float | None = None  # the oldest frame behind what may stand for later ones
         self._passed = 0  # frames since the last one that was computed
         self._computed_s = 0.0
         self._cadence = settings.cadence
-        self._cuts = Cuts()
+        self._cuts = SceneCutDetector()
         self._lens = Lens() if self._cadence.follows else None
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Look:
         if self._gate is not None:
             self._gate.reset()
 
-    def use(self, engine: Engine) -> None:
+    def use(self, engine: Backend) -> None:
         """From the next frame on, frames of this size are for this engine. From any thread."""
         self._wanted = engine
 
@@ -108,7 +108,7 @@ class Look:
             if self._engine is not None:
                 self.incremental = self._engine.incremental
             self.forget()
-        watch = Watch()
+        watch = StopWatch()
         if frame.discontinuity:
             self.forget()
         since_s = self._since_s
@@ -194,7 +194,7 @@ class Look:
         gate = self.settings.gate
         if gate is not None:
             self._gate = ChangeGate(*self.model.size, gate)
-        self._refresh = Refresh(self.model.size[0], self.settings.age_limit_s)
+        self._refresh = RollingRefresh(self.model.size[0], self.settings.age_limit_s)
         if self._lens is not None:
             self._lens = Lens()
         self._shape = frame.image.shape

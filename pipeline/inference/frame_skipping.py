@@ -10,7 +10,7 @@ Between = Literal["keep", "follow"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cadence:
+class FrameSkipping:
     """every: after a frame that the network computed, as many less one pass it by; 1: none does.
     between: what they are told: "keep" the last result, or "follow": boxes move with the picture
     beneath them. within_s: most seconds for which they pass; None: however long they take.

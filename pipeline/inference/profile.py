@@ -1,12 +1,11 @@
 """A profile: how much each layer of one model may change, found by `stillframe tune`, as JSON.
 
     profile = Profile.read("centerface.json")
-    session = ReuseSession("centerface.onnx", profile=profile)
+    session = ReuseSession("centerface.onnx", tolerance=profile.shares)
 
 It names the model by its weights, so it holds at every input size, and serves no other one.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +13,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.reuse.gate.change_gate import GateSettings
-from stillframe.reuse.plan.tolerance import Tolerance
-
-RULE = 2
-"""Counts up whenever the same shares would mean something else; older profiles are then refused."""
+from stillframe.reuse.plan.tolerance import RULE, Tolerance, read_profile
 
 Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 
@@ -53,7 +49,7 @@ class Part(BaseModel):
     uniform_quality: float | None = None
 
 
-class Profile(BaseModel):
+class TuningProfile(BaseModel):
     """Shares, gate settings, a cadence, and where they come from.
 
     rule: see RULE. stillframe: the version that tuned. model: its name. fingerprint: see
@@ -70,32 +66,19 @@ class Profile(BaseModel):
     share: Share
     layers: dict[str, Share] = Field(default_factory=dict)
     gate: GateSettings = GateSettings()
-    cadence: Cadence = Cadence()
+    cadence: FrameSkipping = FrameSkipping()
     wanted: float
     parts: tuple[Part, ...] = ()
 
     @property
     def shares(self) -> Tolerance:
-        return Tolerance(self.share, self.layers)
+        return Tolerance(self.share, self.layers, self.model, self.fingerprint)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> "Profile":
+    def read(cls, path: str | os.PathLike[str]) -> "TuningProfile":
         """Raises UsageError for what cannot be read, is no profile, or is one of another rule."""
         name = Path(path)
-        try:
-            values = json.loads(name.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(
-                f"{name}: expected a profile, cannot read it ({error.strerror})"
-            ) from None
-        except ValueError as error:
-            raise UsageError(f"{name}: expected a profile in JSON, got {error}") from None
-        rule = values.get("rule") if isinstance(values, dict) else None
-        if isinstance(rule, int) and rule != RULE:
-            raise UsageError(
-                f"{name}: expected a profile of rule {RULE}, got one of rule {rule}, made by "
-                f"stillframe {values.get('stillframe', '?')}: tune again"
-            )
+        values = read_profile(name)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -115,8 +98,4 @@ class Profile(BaseModel):
 
     def check(self, fingerprint: str) -> None:
         """Raises UsageError unless it was made for the model with that fingerprint."""
-        if fingerprint != self.fingerprint:
-            raise UsageError(
-                f"the profile was made for {self.model}, weights {self.fingerprint[:12]}; "
-                f"this model's are {fingerprint[:12]}: tune a profile for it"
-            )
+        self.shares.check(fingerprint)

@@ -17,7 +17,7 @@ LEAST_IN_SMALL, SMALL = 8, 16  # so many rows, or this part of the height, where
 
 
 @dataclass(slots=True)
-class Refresh:
+class RollingRefresh:
     """The stripes of one stream. height: rows. max_age_s: infinity: nothing is renewed for its age.
 
     Times are those of frames, so that a slow stream is renewed as quickly as a fast one.

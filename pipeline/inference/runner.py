@@ -3,8 +3,8 @@
     Frame ─fit─► picture at model size ─gate─► changed? ─yes─► feed ─engine─► decode ─► Result
                                                   └─no──► the previous result, with its age
 
-Three parts, each of which a stage of its own can run: `Look` decides, `Network` computes, `Answers`
-makes results of it. `Runner` calls them one after the other.
+Three parts, each of which a stage of its own can run: `FramePolicy` decides, `Network` computes,
+`ResultHolder` makes results of it. `Runner` calls them one after the other.
 """
 
 from collections.abc import Callable
@@ -16,32 +16,13 @@ from numpy.typing import NDArray
 from stillframe.closing import Closing
 from stillframe.models.model import Model
 from stillframe.models.results import Evidence, Result
-from stillframe.pipeline.inference.backends import Engine, Feed
-from stillframe.pipeline.inference.box_flow import Follower
-from stillframe.pipeline.inference.frame_policy import Look, surely_new
-from stillframe.pipeline.inference.settings import MODES, TOLERANCE, Mode, Reuse, Settings
-from stillframe.pipeline.inference.types import KINDS, PARTS, Kind, Step, Task, Watch
+from stillframe.pipeline.inference.backends import Backend, Feed
+from stillframe.pipeline.inference.box_flow import BoxFollower
+from stillframe.pipeline.inference.frame_policy import FramePolicy
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.types import StepResult, Task
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import ChangeMap
-
-__all__ = [
-    "KINDS",
-    "MODES",
-    "PARTS",
-    "TOLERANCE",
-    "Answers",
-    "Kind",
-    "Mode",
-    "Network",
-    "Reuse",
-    "Runner",
-    "Settings",
-    "Step",
-    "Task",
-    "Watch",
-    "surely_new",
-]
-
 
 Run = Callable[[Feed, ChangeMap | None], list[NDArray[Any]]]
 
@@ -52,9 +33,9 @@ class Network:
     make: an engine for a model's file. Not safe to use from two threads.
     """
 
-    def __init__(self, make: Callable[[Path], Engine]) -> None:
+    def __init__(self, make: Callable[[Path], Backend]) -> None:
         self._make = make
-        self._engine: Engine | None = None
+        self._engine: Backend | None = None
         self._shape: tuple[int, ...] = ()
         self._given = False
 
@@ -69,10 +50,10 @@ class Network:
         return 0 if self._engine is None else self._engine.cache_bytes
 
     @property
-    def engine(self) -> Engine | None:
+    def engine(self) -> Backend | None:
         return self._engine
 
-    def engine_for(self, task: Task) -> Engine:
+    def engine_for(self, task: Task) -> Backend:
         """What runs the task: what it names, else one made for pictures of its size."""
         shape = task.frame.image.shape
         if task.engine is not None:
@@ -106,15 +87,15 @@ class Network:
         self._engine, self._shape = None, ()
 
 
-class Answers:
+class ResultHolder:
     """Makes a step of each task: of the network's outputs, or of the result that still stands."""
 
     def __init__(self) -> None:
         self._held: Result | None = None  # the network's last
         self._told: Result | None = None  # what it has become since, by following
-        self._follower = Follower()
+        self._follower = BoxFollower()
 
-    def computed(self, task: Task, outputs: list[NDArray[Any]]) -> Step:
+    def computed(self, task: Task, outputs: list[NDArray[Any]]) -> StepResult:
         """The step of a task that the network ran."""
         assert task.view is not None
         task.watch.start()
@@ -124,7 +105,7 @@ class Answers:
             result = result.with_evidence(Evidence("partial", task.age_s))
         self._hold(result if task.keeps else None, task)
         change = task.change
-        return Step(
+        return StepResult(
             frame=task.frame,
             result=result,
             kind="computed",
@@ -134,7 +115,7 @@ class Answers:
             spent_ms=task.watch.spent_ms,
         )
 
-    def carried(self, task: Task) -> Step:
+    def carried(self, task: Task) -> StepResult:
         """The held result for another frame: for a skipped one, as far as it was followed."""
         assert self._held is not None
         assert self._told is not None
@@ -145,7 +126,7 @@ class Answers:
             self._told = self._follower.carry(task.grey, task.frame.image.shape)
             task.watch.lap("follow")
         result: Any = self._told.with_evidence(Evidence("reused", task.age_s))
-        return Step(task.frame, result, task.kind, 0.0, None, None, task.watch.spent_ms)
+        return StepResult(task.frame, result, task.kind, 0.0, None, None, task.watch.spent_ms)
 
     def forget(self) -> None:
         self._hold(None)
@@ -159,13 +140,13 @@ class Answers:
 
 
 class Runner(Closing):
-    """Analyses the frames of one source in order, see `Look`. Not safe to use from two threads."""
+    """Analyses the frames of one source in order, see `FramePolicy`. Not thread-safe."""
 
     def __init__(self, model: Model, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self._look = Look(model, self.settings)
+        self._look = FramePolicy(model, self.settings)
         self._network = Network(self.settings.engine)
-        self._answers = Answers()
+        self._answers = ResultHolder()
 
     @property
     def model(self) -> Model:
@@ -173,7 +154,7 @@ class Runner(Closing):
         return self._look.model
 
     @property
-    def engine(self) -> Engine | None:
+    def engine(self) -> Backend | None:
         """What runs the network, once a frame has been there; for its counters."""
         return self._network.engine
 
@@ -187,7 +168,7 @@ class Runner(Closing):
         self._look.close()
         self._answers.forget()
 
-    def step(self, frame: Frame) -> Step:
+    def step(self, frame: Frame) -> StepResult:
         """The frame's result. Raises ModelError when the model cannot be run on it."""
         task = self._look.at(frame)
         if task.kind != "computed":

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.inference.backends import Device, Engine, OnnxRuntimeEngine, ReuseEngine
-from stillframe.pipeline.inference.frame_skipping import Between, Cadence
-from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.backends import Backend, Device, OnnxRuntimeBackend, ReuseBackend
+from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
+from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.reuse.gate.change_gate import GateSettings
 
 Reuse = Literal["off", "frame", "layer", "exact"]
@@ -45,12 +45,12 @@ class Settings:
     reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
     its age alone; None: the mode's own). In mode "layer" stripes are renewed all the time instead,
     so that nothing becomes so old. every, between: which frames the network leaves out, and what
-    they are told, see `Cadence`; None: what the profile says, or none. threads: of the network, 0:
-    one a CPU. tolerance: of mode "layer": the share of a layer's own root mean square by which its
-    values may stand still, see `ReuseSession`. profile: of mode "layer": a share for each layer,
-    the gate's settings and the cadence, instead of the tolerance. islands: of modes "layer" and
-    "exact": where what our engine leaves to ONNX Runtime is to run. gating: how change is found,
-    instead of the mode's or the profile's own; not of modes "off" and "exact".
+    they are told, see `FrameSkipping`; None: what the profile says, or none. threads: of the
+    network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own root mean square
+    by which its values may stand still, see `ReuseSession`. profile: of mode "layer": a share for
+    each layer, the gate's settings and the cadence, instead of the tolerance. islands: of modes
+    "layer" and "exact": where what our engine leaves to ONNX Runtime is to run. gating: how change
+    is found, instead of the mode's or the profile's own; not of modes "off" and "exact".
     """
 
     reuse: Reuse = "frame"
@@ -58,7 +58,7 @@ class Settings:
     every: int | None = None
     threads: int = 0
     tolerance: float = TOLERANCE
-    profile: Profile | None = None
+    profile: TuningProfile | None = None
     gating: GateSettings | None = None
     islands: Device | None = None
     between: Between | None = None
@@ -98,19 +98,19 @@ class Settings:
         return self.profile.gate if self.profile is not None else MODES[self.reuse].gate
 
     @property
-    def cadence(self) -> Cadence:
+    def cadence(self) -> FrameSkipping:
         """Which frames the network leaves out. Raises UsageError for one that makes no sense."""
-        found = self.profile.cadence if self.profile is not None else Cadence()
+        found = self.profile.cadence if self.profile is not None else FrameSkipping()
         if self.every is not None:  # the user's word; how long it takes is theirs too
             found = replace(found, every=self.every, within_s=None)
         return found if self.between is None else replace(found, between=self.between)
 
-    def engine(self, path: Path) -> Engine:
+    def engine(self, path: Path) -> Backend:
         """What runs the network in that file."""
         if not MODES[self.reuse].incremental:
-            return OnnxRuntimeEngine(path, self.threads)
+            return OnnxRuntimeBackend(path, self.threads)
         return self.reuse_engine(path, self.threads)
 
-    def reuse_engine(self, path: Path, threads: int) -> ReuseEngine:
+    def reuse_engine(self, path: Path, threads: int) -> ReuseBackend:
         """Our engine, with another number of threads."""
-        return ReuseEngine(path, threads, self.share, self.profile, self.islands)
+        return ReuseBackend(path, threads, self.share, self.profile, self.islands)

@@ -85,7 +85,7 @@ def halves(path: Path) -> tuple[bytes, bytes, Cut]:
     return head.SerializeToString(), tail.SerializeToString(), cut
 
 
-class SplitEngine:
+class SplitBackend:
     """Two sessions over the halves. `head` and `tail` may be called from two threads at once.
 
     Arrays are views until the next call of the same half. tolerance, threads, islands: as of

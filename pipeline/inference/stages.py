@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.pipeline.executor.stage import Stage
-from stillframe.pipeline.inference.backends import Engine
-from stillframe.pipeline.inference.buffer_pool import Pool
-from stillframe.pipeline.inference.frame_policy import Look
-from stillframe.pipeline.inference.runner import Answers, Network
+from stillframe.pipeline.inference.backends import Backend
+from stillframe.pipeline.inference.buffer_pool import BufferPool
+from stillframe.pipeline.inference.frame_policy import FramePolicy
+from stillframe.pipeline.inference.runner import Network, ResultHolder
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.split_backend import SplitEngine
-from stillframe.pipeline.inference.types import Step, Task
+from stillframe.pipeline.inference.split_backend import SplitBackend
+from stillframe.pipeline.inference.types import StepResult, Task
 from stillframe.pipeline.media.frame import Frame
 
 LIVE_WINDOW = 2  # frames of a live source under way: one in the network, one around it
@@ -37,14 +37,14 @@ class Inferred:
 
     task: Task
     outputs: list[NDArray[Any]] | None
-    rest: SplitEngine | None = None
+    rest: SplitBackend | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnFrame:
     """A step and its picture; None where nothing is drawn. The frame has no pixels any more."""
 
-    step: Step
+    step: StepResult
     image: NDArray[np.uint8] | None
 
 
@@ -53,7 +53,7 @@ def without_pixels(frame: Frame) -> Frame:
     return replace(frame, image=np.broadcast_to(NO_PIXELS, frame.image.shape))
 
 
-class Analysis:
+class InferenceStages:
     """The parts of a `Runner` as functions for stages, one thread each.
 
     keeps_pixels: something after the network reads the frame's picture; else it is let go as soon
@@ -68,13 +68,13 @@ class Analysis:
         *,
         keeps_pixels: bool = True,
         in_two: bool = False,
-        make: Callable[[Path], Engine] | None = None,
+        make: Callable[[Path], Backend] | None = None,
     ) -> None:
         self.settings = settings
-        self.pool = Pool()
-        self.look = Look(model, settings)
+        self.pool = BufferPool()
+        self.look = FramePolicy(model, settings)
         self.network = Network(make or settings.engine)
-        self._answers = Answers()
+        self._answers = ResultHolder()
         self._keeps_pixels = keeps_pixels
         self._in_two = in_two
 
@@ -106,7 +106,7 @@ class Analysis:
         if task.kind != "computed":
             return Inferred(task, None)
         engine = self.network.engine_for(task)
-        rest = engine if self._in_two and isinstance(engine, SplitEngine) else None
+        rest = engine if self._in_two and isinstance(engine, SplitBackend) else None
         outputs = self.network.timed(task, engine.run if rest is None else rest.head)
         if engine.incremental:
             outputs = [self.pool.copy(output) for output in outputs]
@@ -121,7 +121,7 @@ class Analysis:
         done.task.watch.lap("infer")
         return Inferred(done.task, outputs)
 
-    def postprocess(self, done: Inferred) -> Step:
+    def postprocess(self, done: Inferred) -> StepResult:
         """The result."""
         if done.outputs is None:
             return self._answers.carried(done.task)
@@ -139,25 +139,25 @@ class Analysis:
 
 
 def drawing(
-    compose: Callable[[Step], NDArray[np.uint8]] | None, *, keeps_pixels: bool = False
+    compose: Callable[[StepResult], NDArray[np.uint8]] | None, *, keeps_pixels: bool = False
 ) -> Stage:
     """The stage that draws; the frame's own pixels end with it, unless somebody reads them later
     (keeps_pixels)."""
 
-    def draw(step: Step) -> Drawn:
+    def draw(step: StepResult) -> DrawnFrame:
         began = time.perf_counter()
         image = compose(step) if compose is not None else None
         step.spent_ms["draw"] = (time.perf_counter() - began) * 1e3
         frame = step.frame if keeps_pixels else without_pixels(step.frame)
-        return Drawn(replace(step, frame=frame, changed=None), image)
+        return DrawnFrame(replace(step, frame=frame, changed=None), image)
 
     return Stage("draw", draw)
 
 
-def encoding(write: Callable[[Drawn], None]) -> Stage:
+def encoding(write: Callable[[DrawnFrame], None]) -> Stage:
     """The stage that writes; the drawn picture ends with it."""
 
-    def encode(drawn: Drawn) -> Step:
+    def encode(drawn: DrawnFrame) -> StepResult:
         began = time.perf_counter()
         write(drawn)
         drawn.step.spent_ms["write"] = (time.perf_counter() - began) * 1e3

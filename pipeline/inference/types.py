@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.backends import Engine
+from stillframe.pipeline.inference.backends import Backend
 from stillframe.pipeline.inference.box_flow import Grey
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import ChangeMap
@@ -20,7 +20,7 @@ PARTS = ("fit", "gate", "infer", "decode", "follow")
 
 
 @dataclass(slots=True)
-class Watch:
+class StopWatch:
     """Milliseconds between calls, by what happened in between."""
 
     spent_ms: dict[str, float] = field(default_factory=dict)
@@ -51,19 +51,19 @@ class Task:
     frame: Frame
     kind: Kind
     model: Model
-    watch: Watch
+    watch: StopWatch
     age_s: float = 0.0
     fitted: NDArray[np.uint8] | None = None
     change: ChangeMap | None = None
     view: View | None = None
     partial: bool = False
     keeps: bool = True
-    engine: Engine | None = None
+    engine: Backend | None = None
     grey: Grey | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepResult:
     """One frame's result and what it took.
 
     kind: "computed" by the network; else the previous result, because the frame is "unchanged",

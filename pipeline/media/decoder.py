@@ -34,7 +34,7 @@ class ReadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedPicture:
     """One decoded picture, not yet converted. pts counts ticks of time_base and always rises."""
 
     image: av.VideoFrame
@@ -84,13 +84,13 @@ class Decoder:
         # pts of packets that arrived marked as damaged, as long as they may be in the decoder
         self._suspects: deque[int] = deque(maxlen=MOST_IN_DECODER)
         self._shape: tuple[int, int] | None = None
-        self._waiting: list[Picture] = []
+        self._waiting: list[DecodedPicture] = []
         self._waiting = self._first(kind)
         first = self._waiting[0]
         self.start = _start(container, first.pts * first.time_base, self._rate)
         self.info = _info(container, self._stream, first.image, self._rate, spec, kind)
 
-    def step(self) -> list[Picture] | None:
+    def step(self) -> list[DecodedPicture] | None:
         """The pictures that the next packet completes, often none; None at the end.
 
         Raises ReadError when reading fails for good.
@@ -110,7 +110,7 @@ class Decoder:
         self._packets = iter(())
         self._container.close()
 
-    def _first(self, kind: SourceKind) -> list[Picture]:
+    def _first(self, kind: SourceKind) -> list[DecodedPicture]:
         remedy = PIPE_REMEDY if kind == "pipe" else ""
         try:
             while (pictures := self.step()) is not None:
@@ -161,7 +161,7 @@ class Decoder:
             self._damaged = True
             return []
 
-    def _placed(self, image: av.VideoFrame) -> Picture:
+    def _placed(self, image: av.VideoFrame) -> DecodedPicture:
         raw = image.pts
         if self._began_s is None:
             pts, jumped = self._timeline.place(raw, image.duration)
@@ -171,7 +171,7 @@ class Decoder:
         shape = (image.width, image.height)
         resized = self._shape is not None and shape != self._shape
         self._shape = shape
-        return Picture(
+        return DecodedPicture(
             image=image,
             pts=pts,
             time_base=self._time_base,

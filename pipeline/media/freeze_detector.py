@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 SAMPLE_STEP = 16  # rows between those that are compared first
 
 
-class FrozenWatch:
+class FreezeDetector:
     """Watches for pictures that stay equal in every bit for `after_s` seconds.
 
     A sensor's noise changes some bits of a still scene with every picture; a camera or a server

@@ -14,9 +14,9 @@ from fractions import Fraction
 from typing import Protocol
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.media.decoder import Picture, ReadError
+from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.media.freeze_detector import FrozenWatch
+from stillframe.pipeline.media.freeze_detector import FreezeDetector
 from stillframe.pipeline.media.reconnect import Backoff
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
 from stillframe.pipeline.media.timestamps import JoinedTimes
@@ -39,7 +39,7 @@ class Connection(Protocol):
     skipped: int
     start: Fraction
 
-    def step(self) -> list[Picture] | None: ...
+    def step(self) -> list[DecodedPicture] | None: ...
     def close(self) -> None: ...
 
 
@@ -102,7 +102,7 @@ class ThreadedSource(Source):
         self._interrupt = interrupt
         self._finished = finished
         self._changed = threading.Condition()
-        self._queue: deque[tuple[Picture, int, float]] = deque()
+        self._queue: deque[tuple[DecodedPicture, int, float]] = deque()
         self._converter = Converter()
         self._chance = random.Random()
         self._times = JoinedTimes()
@@ -244,7 +244,7 @@ class ThreadedSource(Source):
         return None
 
     def _deliver(
-        self, me: _Reader, picture: Picture, opened: Opened, first: bool, frozen: bool
+        self, me: _Reader, picture: DecodedPicture, opened: Opened, first: bool, frozen: bool
     ) -> bool:
         """Queue a picture. False when this reader is no longer wanted."""
         live, now_s = opened.info.live, time.monotonic()
@@ -276,9 +276,9 @@ class ThreadedSource(Source):
             self._changed.notify_all()
             return True
 
-    def _new_watch(self, info: SourceInfo) -> FrozenWatch | None:
+    def _new_watch(self, info: SourceInfo) -> FreezeDetector | None:
         after_s = self._policy.frozen_after_s
-        return FrozenWatch(after_s) if info.live and after_s is not None else None
+        return FreezeDetector(after_s) if info.live and after_s is not None else None
 
     def _pause(self, me: _Reader, wait_s: float) -> bool:
         """Wait out a back-off. False when this reader is no longer wanted."""

@@ -31,7 +31,7 @@ MOST_DECODE_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SourceRequest:
     """What a caller asked for: the arguments of `open_source`, checked."""
 
     address: Address
@@ -76,7 +76,7 @@ def open_source(
         raise SourceError(f"{address.shown}: a rate of {rate} frames a second; give one above 0")
     threads = decode_threads or min(MOST_DECODE_THREADS, len(os.sched_getaffinity(0)))
     return OPENERS[address.kind](
-        Request(address, live, timeout_s, exact, threads, max_reconnects, frozen_after_s)
+        SourceRequest(address, live, timeout_s, exact, threads, max_reconnects, frozen_after_s)
     )
 
 
@@ -86,11 +86,11 @@ def frames(spec: str | os.PathLike[str]) -> Iterator[Frame]:
         yield from source
 
 
-def _images(request: Request) -> Source:
+def _images(request: SourceRequest) -> Source:
     return ImageSource(request.address, request.rate)
 
 
-def _file(request: Request) -> Source:
+def _file(request: SourceRequest) -> Source:
     address = request.address
     if not request.live:
         return FileSource(address, address.target, request.threads)
@@ -100,7 +100,7 @@ def _file(request: Request) -> Source:
     )
 
 
-def _sample(request: Request) -> Source:
+def _sample(request: SourceRequest) -> Source:
     # imported here: the drawn clips bring in code that reading a file has no use for
     from stillframe import sample_videos
 
@@ -108,7 +108,7 @@ def _sample(request: Request) -> Source:
     return _file(replace(request, address=replace(request.address, target=path)))
 
 
-def _pipe(request: Request) -> Source:
+def _pipe(request: SourceRequest) -> Source:
     address = request.address
     pipe = standard_input() if address.target == "-" else named_pipe(address.target)
     if pipe is None:
@@ -122,12 +122,12 @@ def _pipe(request: Request) -> Source:
     )
 
 
-def _opened_pipe(request: Request, pipe: PipeReader) -> Opened:
+def _opened_pipe(request: SourceRequest, pipe: PipeReader) -> Opened:
     open_it = partial(open_container, pipe, request.address, NO_PROTOCOL, LOW_LATENCY, None)
     return _opened(request, open_it, live=bool(request.live))
 
 
-def _network(request: Request) -> Source:
+def _network(request: SourceRequest) -> Source:
     address, scheme = request.address, request.address.scheme
     assert scheme is not None  # parse gives every network address one
     options = {**LOW_LATENCY, **scheme.options}
@@ -142,7 +142,7 @@ def _network(request: Request) -> Source:
     return ThreadedSource(connect, request.live_policy, address.shown)
 
 
-def _camera(request: Request) -> Source:
+def _camera(request: SourceRequest) -> Source:
     address = request.address
     name = camera.lasting_name(camera.device(address.target, address.shown))
     options = {} if request.rate is None else {"framerate": str(request.rate)}
@@ -158,7 +158,9 @@ def _camera(request: Request) -> Source:
     return ThreadedSource(connect, request.live_policy, address.shown)
 
 
-def _opened(request: Request, open_it: Callable[[], InputContainer], live: bool | None) -> Opened:
+def _opened(
+    request: SourceRequest, open_it: Callable[[], InputContainer], live: bool | None
+) -> Opened:
     """A connection for low latency. live None: live if the container states no duration."""
     address = request.address
     decoder = open_decoder(open_it, address, threads=request.threads, low_latency=True)
@@ -167,7 +169,7 @@ def _opened(request: Request, open_it: Callable[[], InputContainer], live: bool 
     return Opened(decoder, replace(decoder.info, live=live))
 
 
-OPENERS: Mapping[SourceKind, Callable[[Request], Source]] = MappingProxyType(
+OPENERS: Mapping[SourceKind, Callable[[SourceRequest], Source]] = MappingProxyType(
     {
         "file": _file,
         "images": _images,

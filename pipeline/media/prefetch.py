@@ -21,7 +21,7 @@ class Frames(Protocol):
     def close(self) -> None: ...
 
 
-class Ahead(Closing):
+class Prefetcher(Closing):
     """Iterates over a source that a thread of its own reads, `depth` frames ahead of the asking.
 
     At depth 0 a frame is read when it is asked for, as a live source wants it: what it has then is

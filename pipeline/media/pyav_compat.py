@@ -13,7 +13,7 @@ _ANY_TAGS: dict[str, Any] = (
 )
 
 
-class Readable(Protocol):
+class ReadableFile(Protocol):
     """What FFmpeg can read besides a name."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -30,7 +30,7 @@ class Ratio(Protocol):
 
 
 def open_input(
-    file: str | Readable | BinaryIO,
+    file: str | ReadableFile | BinaryIO,
     protocols: str,
     options: Mapping[str, str] | None = None,
     timeout_s: float | None = None,

@@ -6,15 +6,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from stillframe.pipeline.inference.backends import Engine, OnnxRuntimeEngine, OpenvinoEngine
+from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, OpenvinoBackend
 from stillframe.pipeline.inference.settings import MODES, Settings
-from stillframe.pipeline.inference.split_backend import SplitEngine
+from stillframe.pipeline.inference.split_backend import SplitBackend
 
 Kind = Literal["reuse", "onnxruntime", "openvino", "segments"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Granularity:
+class BackendChoice:
     """kind: a row of KINDS. threads: that share each layer; of "segments": of each segment."""
 
     kind: Kind
@@ -29,22 +29,22 @@ class Granularity:
     def incremental(self) -> bool:
         return self.kind in ("reuse", "segments")
 
-    def make(self, path: Path, settings: Settings) -> Engine | SplitEngine:
+    def make(self, path: Path, settings: Settings) -> Backend | SplitBackend:
         """The engine for a model's file."""
         return KINDS[self.kind](path, self.threads, settings)
 
 
-KINDS: dict[Kind, Callable[[Path, int, Settings], Engine | SplitEngine]] = {
+KINDS: dict[Kind, Callable[[Path, int, Settings], Backend | SplitBackend]] = {
     "reuse": lambda path, threads, settings: settings.reuse_engine(path, threads),
-    "onnxruntime": lambda path, threads, settings: OnnxRuntimeEngine(path, threads),
-    "openvino": lambda path, threads, settings: OpenvinoEngine(path, threads),
-    "segments": lambda path, threads, settings: SplitEngine(
+    "onnxruntime": lambda path, threads, settings: OnnxRuntimeBackend(path, threads),
+    "openvino": lambda path, threads, settings: OpenvinoBackend(path, threads),
+    "segments": lambda path, threads, settings: SplitBackend(
         path, 1, settings.share, settings.islands
     ),
 }
 
 
-def choices(settings: Settings, cores: int) -> list[Granularity]:
+def choices(settings: Settings, cores: int) -> list[BackendChoice]:
     """What may run the network with these settings on so many cores.
 
     Mode "exact" promises our own engine's bits, whole or in segments; a profile belongs to our
@@ -58,7 +58,7 @@ def choices(settings: Settings, cores: int) -> list[Granularity]:
         kinds.append("onnxruntime")
         if find_spec("openvino") is not None:
             kinds.append("openvino")
-    found = [Granularity(kind, threads) for kind in kinds for threads in counts]
+    found = [BackendChoice(kind, threads) for kind in kinds for threads in counts]
     if MODES[settings.reuse].incremental and settings.profile is None and cores > 1:
-        found.append(Granularity("segments"))
+        found.append(BackendChoice("segments"))
     return found

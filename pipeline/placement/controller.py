@@ -16,8 +16,8 @@ from stillframe.pipeline.executor.hardware.contention import Competition
 from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
 from stillframe.pipeline.executor.pipeline import Pipeline
 from stillframe.pipeline.executor.stage_meter import Meter
-from stillframe.pipeline.inference.stages import Analysis
-from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.inference.stages import InferenceStages
+from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.placement.cost_model import (
     INFER,
     SECOND,
@@ -27,7 +27,7 @@ from stillframe.pipeline.placement.cost_model import (
     Cost,
     Hysteresis,
     Prediction,
-    Profile,
+    StageCosts,
     candidates,
     choose,
     predict,
@@ -44,7 +44,7 @@ HELPED = ("decode", "encode")  # stages that FFmpeg's own threads work for
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Goal:
     """What the user asked for. budget: cores' worth of time for --aim share. hand: stage -> cores.
     replans: False keeps the first plan whatever happens. floor_ms: between frames of a source."""
 
@@ -55,7 +55,7 @@ class Wish:
     floor_ms: float = 0.0
 
 
-def plan(profile: Profile, wish: Wish, windows: tuple[int, ...]) -> list[Prediction]:
+def plan(profile: StageCosts, wish: Goal, windows: tuple[int, ...]) -> list[Prediction]:
     """Every way to run with its prediction, the choice first, the others by what the aim wants.
 
     Raises UsageError where nothing can run the network.
@@ -68,7 +68,7 @@ def plan(profile: Profile, wish: Wish, windows: tuple[int, ...]) -> list[Predict
     return [best, *sorted(rest, key=lambda p: worth(p, wish.aim, wish.budget, wish.floor_ms))]
 
 
-class Placer:
+class PlacementController:
     """Applies a plan to a pipeline and reviews it. One thread calls `tick` after each frame.
 
     told: is given each decision as it is made.
@@ -76,8 +76,8 @@ class Placer:
 
     def __init__(
         self,
-        profile: Profile,
-        wish: Wish,
+        profile: StageCosts,
+        wish: Goal,
         windows: tuple[int, ...],
         competition: Competition,
         told: Callable[[str], None] = lambda line: None,
@@ -87,7 +87,7 @@ class Placer:
         self.replans = 0
         self._told = told
         self._probed = dict(profile.infer)
-        self._corrections: dict[tuple[Granularity, bool], float] = {}
+        self._corrections: dict[tuple[BackendChoice, bool], float] = {}
         self._hysteresis = Hysteresis()
         self._competition = competition
         self._builder: threading.Thread | None = None
@@ -104,7 +104,7 @@ class Placer:
 
     # --- setting up ------------------------------------------------------------------------------
 
-    def engine(self, analysis: Analysis) -> None:
+    def engine(self, analysis: InferenceStages) -> None:
         """Make the plan's engine and use it from the next frame on."""
         candidate = self.now.candidate
         engine = made(
@@ -112,7 +112,7 @@ class Placer:
         )
         self._give(analysis, engine)
 
-    def start(self, pipeline: Pipeline, analysis: Analysis) -> None:
+    def start(self, pipeline: Pipeline, analysis: InferenceStages) -> None:
         """The pipeline runs: put its threads where the plan wants them."""
         self._pipeline, self._analysis = pipeline, analysis
         self._pin()
@@ -259,7 +259,7 @@ class Placer:
             engine.close()
         self._built.clear()
 
-    def _give(self, analysis: Analysis, engine: Any) -> None:
+    def _give(self, analysis: InferenceStages, engine: Any) -> None:
         """From the next frame on. Frames under way may be for the one before."""
         self._given.add(engine)
         analysis.look.use(engine)
@@ -295,7 +295,7 @@ class Placer:
             self.profile, stages=stages, infer=infer, others=self._competition.others
         )
 
-    def _ratio(self, meters: Mapping[str, Meter], current: Granularity) -> float:
+    def _ratio(self, meters: Mapping[str, Meter], current: BackendChoice) -> float:
         """How much more the network does now than when it was probed: by its own thread's
         processor time, which waiting for others does not touch."""
         now = meters[INFER].cpu_ms + (meters[SECOND].cpu_ms if SECOND in meters else 0.0)
@@ -341,6 +341,6 @@ class Placer:
         self._told(line)
 
 
-def _way(candidate: Candidate) -> tuple[Granularity, bool]:
+def _way(candidate: Candidate) -> tuple[BackendChoice, bool]:
     """What ways to run have in common of which a prediction proved false together."""
     return candidate.infer, candidate.window == 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from stillframe.pipeline.executor.hardware.topology import listed
-from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.placement.backend_choice import BackendChoice
 
 Aim = Literal["throughput", "latency", "share"]
 AIMS: tuple[Aim, ...] = get_args(Aim)
@@ -43,14 +43,14 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class StageCosts:
     """What was measured. stages: all but the network's, in order. infer: of each granularity, a
     cost for each of its stages. cores: that may be used; speed: of each, the fastest is 1.
     others: threads of other processes that want to run. capacity: cores' worth granted.
     """
 
     stages: Mapping[str, Cost]
-    infer: Mapping[Granularity, tuple[Cost, ...]]
+    infer: Mapping[BackendChoice, tuple[Cost, ...]]
     cores: tuple[int, ...]
     speed: Mapping[int, float] = field(default_factory=dict)
     others: float = 0.0
@@ -67,7 +67,7 @@ class Candidate:
     """A way to run. window: frames under way, 1: one after the other. pins: stage -> cores; a stage
     that is not named goes where the system puts it."""
 
-    infer: Granularity
+    infer: BackendChoice
     window: int
     pins: tuple[tuple[str, Cores], ...] = ()
 
@@ -98,7 +98,7 @@ class Prediction:
 
 
 def candidates(
-    profile: Profile, hand: Mapping[str, Cores], windows: Iterable[int]
+    profile: StageCosts, hand: Mapping[str, Cores], windows: Iterable[int]
 ) -> Iterator[Candidate]:
     """Every way to run. hand: stages that were pinned by hand, and stay so."""
     names = list(profile.stages)
@@ -116,7 +116,7 @@ def candidates(
 
 
 def _apart(
-    profile: Profile, names: list[str], granularity: Granularity, segments: int
+    profile: StageCosts, names: list[str], granularity: BackendChoice, segments: int
 ) -> tuple[tuple[str, Cores], ...]:
     """The network on the fastest cores, everything else on the others; empty: too few cores."""
     by_speed = sorted(profile.cores, key=lambda core: (-profile.speed.get(core, 1.0), core))
@@ -133,7 +133,7 @@ def _apart(
     return (*own, *((name, rest) for name in names if rest))
 
 
-def predict(profile: Profile, candidate: Candidate) -> Prediction:
+def predict(profile: StageCosts, candidate: Candidate) -> Prediction:
     """What a candidate would take."""
     parts = profile.infer[candidate.infer]
     costs = [*profile.stages.values(), *parts]
@@ -165,7 +165,7 @@ def predict(profile: Profile, candidate: Candidate) -> Prediction:
 
 
 def _core_bounds(
-    profile: Profile, candidate: Candidate, costs: Mapping[str, Cost], share: float
+    profile: StageCosts, candidate: Candidate, costs: Mapping[str, Cost], share: float
 ) -> Iterator[float]:
     """What stages that are pinned to the same cores take of them together."""
     sets: dict[Cores, float] = {}

@@ -16,12 +16,12 @@ from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine,
 from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
 from stillframe.pipeline.executor.pipeline import SOURCE, Pipeline
 from stillframe.pipeline.executor.stage import Stage
-from stillframe.pipeline.inference.backends import Engine, OnnxRuntimeEngine, OpenvinoEngine
+from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, OpenvinoBackend
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.stages import LIVE_WINDOW, Analysis, with_own
+from stillframe.pipeline.inference.stages import LIVE_WINDOW, InferenceStages, with_own
 from stillframe.pipeline.media.source import Source
 from stillframe.pipeline.placement.backend_choice import choices
-from stillframe.pipeline.placement.controller import LIVE_WINDOWS, Placer, Wish
+from stillframe.pipeline.placement.controller import LIVE_WINDOWS, Goal, PlacementController
 from stillframe.pipeline.placement.cost_model import (
     AIMS,
     INFER,
@@ -29,7 +29,7 @@ from stillframe.pipeline.placement.cost_model import (
     Aim,
     Candidate,
     Cost,
-    Profile,
+    StageCosts,
 )
 from stillframe.pipeline.placement.cpu_budget import Pacer
 from stillframe.pipeline.placement.profiling import (
@@ -48,9 +48,9 @@ NICE = 10  # with a CPU share, what runs beside us goes first
 
 
 @dataclass(frozen=True, slots=True)
-class Placing:
+class PlacementRequest:
     """Where stages are to run. aim: what the planner is for; None: it does not run. share: of all
-    cores' time, 0..1, for aim "share". place: stage -> a processor's text. replans: see `Wish`.
+    cores' time, 0..1, for aim "share". place: stage -> a processor's text. replans: see `Goal`.
     candidate: run exactly so, without a planner."""
 
     aim: Aim | None = None
@@ -79,7 +79,7 @@ def parse_place(text: str) -> dict[str, str]:
     return found
 
 
-class Staged:
+class PlannedRun:
     """A pipeline of an analysis, ready to run; a context manager, also of the placement.
 
     ends: the stages after postprocess. draw: what draws, to be measured beforehand. own: users'
@@ -91,7 +91,7 @@ class Staged:
         source: Source,
         model: Model,
         settings: Settings,
-        placing: Placing,
+        placing: PlacementRequest,
         *,
         ends: Sequence[Stage] = (),
         own: Sequence[tuple[str, Stage]] = (),
@@ -120,12 +120,12 @@ class Staged:
             make = _fixed(fixed, settings)
         if make is not None and placing.aim is not None:
             raise UsageError(f"place: with the network on {network} there is nothing left to plan")
-        self.analysis = Analysis(
+        self.analysis = InferenceStages(
             model, settings, keeps_pixels=keeps_pixels or bool(own), in_two=in_two, make=make
         )
         if make is not None:
             self.analysis.look.incremental = fixed is not None and fixed.infer.incremental
-        self.placer: Placer | None = None
+        self.placer: PlacementController | None = None
         window: int | None = LIVE_WINDOW if source.info.live else None
         window = window if fixed is None else fixed.window
         taken: Any = source
@@ -180,7 +180,7 @@ class Staged:
         left = len(cores) / (len(cores) + before)
         stages = {name: cost.alone(left, False) for name, cost in costs.stages.items()}
         unseen = dict.fromkeys(others, Cost(0, 0))
-        profile = Profile(
+        profile = StageCosts(
             stages={SOURCE: decode.alone(left, True), **unseen, **stages},
             infer={
                 granularity: tuple(cost.alone(left, granularity.threads > 1) for cost in parts)
@@ -192,7 +192,7 @@ class Staged:
             capacity=quota() or 0.0,
         )
         rate = source.info.rate
-        wish = Wish(
+        wish = Goal(
             aim=placing.aim,
             budget=placing.share * profile.usable,
             hand=hand,
@@ -200,7 +200,7 @@ class Staged:
             floor_ms=float(1000 / rate) if live and rate else 0.0,
         )
         windows = LIVE_WINDOWS if live else (1, 2, 3, 4, 8)
-        self.placer = Placer(profile, wish, windows, competition, self._say)
+        self.placer = PlacementController(profile, wish, windows, competition, self._say)
         look = self.analysis.look
         look.model = model.for_source(*first[0].image.shape[:2])
         self.placer.engine(self.analysis)
@@ -319,18 +319,18 @@ def _with_islands(processors: Mapping[str, Processor], settings: Settings) -> Se
     return replace(settings, islands=(PROVIDERS[islands.kind], islands.device))
 
 
-def _fixed(candidate: Candidate, settings: Settings) -> Callable[[Path], Engine]:
+def _fixed(candidate: Candidate, settings: Settings) -> Callable[[Path], Backend]:
     """What makes the engine of a way to run that was given."""
     return lambda path: made(candidate.infer, path, settings, candidate.cores(INFER))
 
 
-def _on_device(processor: Processor, settings: Settings) -> Callable[[Path], Engine] | None:
+def _on_device(processor: Processor, settings: Settings) -> Callable[[Path], Backend] | None:
     """What makes an engine on a device; None where the network runs on cores."""
     if not processor.device:
         return None
     if settings.reuse == "exact":
         raise UsageError(f"place: reuse exact is our own engine's, on cores, not on {processor}")
     if processor.kind == "openvino":
-        return lambda path: OpenvinoEngine(path, settings.threads, processor.device)
+        return lambda path: OpenvinoBackend(path, settings.threads, processor.device)
     provider = PROVIDERS[processor.kind], {"device_id": processor.device}
-    return lambda path: OnnxRuntimeEngine(path, settings.threads or os.cpu_count() or 1, provider)
+    return lambda path: OnnxRuntimeBackend(path, settings.threads or os.cpu_count() or 1, provider)

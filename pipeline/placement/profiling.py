@@ -15,22 +15,22 @@ from stillframe.pipeline.executor.hardware.affinity import pinned
 from stillframe.pipeline.executor.hardware.microbenchmark import measure
 from stillframe.pipeline.executor.hardware.processors import Processor
 from stillframe.pipeline.executor.hardware.topology import Core
-from stillframe.pipeline.inference.backends import Engine
-from stillframe.pipeline.inference.frame_policy import Look
-from stillframe.pipeline.inference.runner import Answers
+from stillframe.pipeline.inference.backends import Backend
+from stillframe.pipeline.inference.frame_policy import FramePolicy
+from stillframe.pipeline.inference.runner import ResultHolder
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.split_backend import SplitEngine, UncuttableError
-from stillframe.pipeline.inference.types import Step, Task
+from stillframe.pipeline.inference.split_backend import SplitBackend, UncuttableError
+from stillframe.pipeline.inference.types import StepResult, Task
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.source import Source
-from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.placement.cost_model import Cost
 
 FRAMES = 6
 LONGEST_S = 20.0
 SPEED_S = 0.02
 
-Draw = Callable[[Step], NDArray[np.uint8]] | None
+Draw = Callable[[StepResult], NDArray[np.uint8]] | None
 
 
 class Replayed:
@@ -49,12 +49,12 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class MeasuredCosts:
     """stages: of each but the network. infer: of each granularity, a cost for each of its stages;
     those that could not run are missing, and `notes` says why."""
 
     stages: dict[str, Cost]
-    infer: dict[Granularity, tuple[Cost, ...]]
+    infer: dict[BackendChoice, tuple[Cost, ...]]
     notes: tuple[str, ...]
 
 
@@ -90,11 +90,11 @@ def read(source: Source, frames: int = FRAMES) -> tuple[list[Frame], Cost]:
 
 
 def probe(
-    model: Model, settings: Settings, frames: list[Frame], choices: list[Granularity], draw: Draw
-) -> Costs:
+    model: Model, settings: Settings, frames: list[Frame], choices: list[BackendChoice], draw: Draw
+) -> MeasuredCosts:
     """Run every part on the frames, each alone. Of the time a first frame takes nothing counts."""
     fit, answer, drawing = _Clock(), _Clock(), _Clock()
-    costs: dict[Granularity, tuple[Cost, ...]] = {}
+    costs: dict[BackendChoice, tuple[Cost, ...]] = {}
     notes: list[str] = []
     end = time.monotonic() + LONGEST_S
     for choice in choices:
@@ -111,18 +111,18 @@ def probe(
     rest = max(1, len(frames) - 1)
     stages = {"preprocess": fit.cost(rest), "postprocess": answer.cost(rest)}
     stages["draw"] = drawing.cost(rest)
-    return Costs(stages, costs, tuple(notes))
+    return MeasuredCosts(stages, costs, tuple(notes))
 
 
 def _granularity(
     model: Model,
     settings: Settings,
     frames: list[Frame],
-    choice: Granularity,
+    choice: BackendChoice,
     around: tuple[_Clock, _Clock, _Clock] | None,
     draw: Draw,
 ) -> tuple[Cost, ...]:
-    look, answers = Look(model, settings), Answers()
+    look, answers = FramePolicy(model, settings), ResultHolder()
     look.incremental = choice.incremental
     look.at(frames[0])  # fixes the model's size
     look.forget()
@@ -136,21 +136,23 @@ def _granularity(
             clock = answer if warm else _Clock()
             if task.kind == "computed":
                 outputs = _run(engine, task, parts if warm else (_Clock(), _Clock()))
-                step: Step = clock.timed(answers.computed, replace(task, fitted=None), outputs)
+                step: StepResult = clock.timed(
+                    answers.computed, replace(task, fitted=None), outputs
+                )
             else:
                 step = clock.timed(answers.carried, task)
             if draw is not None and around is not None:
                 (drawing if warm else _Clock()).timed(draw, step)
     finally:
         engine.close()
-    used = parts if isinstance(engine, SplitEngine) else parts[:1]
+    used = parts if isinstance(engine, SplitBackend) else parts[:1]
     return tuple(clock.cost(len(frames) - 1) for clock in used)
 
 
 def _run(engine: Any, task: Task, clocks: tuple[_Clock, _Clock]) -> list[NDArray[Any]]:
     assert task.fitted is not None
     feed = task.model.feed(task.fitted)
-    if not isinstance(engine, SplitEngine):
+    if not isinstance(engine, SplitBackend):
         return list(clocks[0].timed(engine.run, feed, task.change))
     return list(clocks[1].timed(engine.tail, clocks[0].timed(engine.head, feed, task.change)))
 
@@ -167,7 +169,7 @@ def speeds(cores: tuple[Core, ...]) -> dict[int, float]:
     return {core.number: found[core.most_mhz, core.little] / top for core in usable}
 
 
-def made(choice: Granularity, path: Path, settings: Settings, cores: frozenset[int]) -> Engine:
+def made(choice: BackendChoice, path: Path, settings: Settings, cores: frozenset[int]) -> Backend:
     """The engine, made on these cores: the threads that it starts stay on them."""
     with pinned(cores):
         return choice.make(path, settings)

@@ -30,12 +30,12 @@ from stillframe.closing import Closing
 from stillframe.errors import UsageError
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.backends import Engine, OnnxRuntimeEngine, ReuseEngine
-from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, ReuseBackend
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import MOST_PSNR, Agreement, BoxAgreement, agreement_with
 
 if TYPE_CHECKING:
-    from stillframe.pipeline.inference.stages import Analysis
+    from stillframe.pipeline.inference.stages import InferenceStages
 
 EVERY_S = 1.0  # of the stream, between two audits at least
 SHARE = 0.1  # of one processor's time that audits take at most
@@ -169,13 +169,13 @@ class Audit(Closing):
         *,
         every_s: float = EVERY_S,
         in_line: bool = False,
-        make: Callable[[Path], Engine] = lambda path: OnnxRuntimeEngine(path, 1),
+        make: Callable[[Path], Backend] = lambda path: OnnxRuntimeBackend(path, 1),
     ) -> None:
         if not 0 < wanted <= MOST_PSNR:
             raise UsageError(f"quality: expected more than 0, for example 0.99, got {wanted:g}")
         self._steering = Steering(wanted)
         self._steer, self._every_s, self._make = steer, every_s, make
-        self._engine: Engine | None = None
+        self._engine: Backend | None = None
         self._path: Path | None = None
         self._model: Model | None = None
         self._last_s = -float("inf")
@@ -205,7 +205,7 @@ class Audit(Closing):
             self._engine.close()
             self._engine = None
 
-    def offer(self, step: Step, model: Model) -> bool:
+    def offer(self, step: StepResult, model: Model) -> bool:
         """Audit this step, unless the last one is too near or still being compared; -> whether."""
         frame = step.frame
         if frame.image.strides[0] == 0:
@@ -284,10 +284,10 @@ class Audit(Closing):
             self._pass_over = UNDER_WAY
 
 
-def steer(analysis: "Analysis", factor: float, lowered: bool) -> None:
+def steer(analysis: "InferenceStages", factor: float, lowered: bool) -> None:
     """What a run gives `Audit`: its engine's tolerance, where it has one."""
     engine = analysis.network.engine
-    if isinstance(engine, ReuseEngine):
+    if isinstance(engine, ReuseBackend):
         engine.steer(factor, lowered)
 
 

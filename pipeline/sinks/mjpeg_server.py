@@ -45,7 +45,7 @@ class Show(Closing):
         self._number = 0
         self._closed = False
         try:
-            self._server = _Server((ADDRESS, port), _Handler, self)
+            self._server = _PageServer((ADDRESS, port), _PageHandler, self)
         except OSError as error:
             raise SinkError(
                 f"--show: cannot serve a page on {ADDRESS} port {port}: {error.strerror}"
@@ -101,11 +101,11 @@ class Show(Closing):
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _PageServer(ThreadingHTTPServer):
     daemon_threads = False  # server_close waits for them
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], handler: type["_Handler"], show: Show) -> None:
+    def __init__(self, address: tuple[str, int], handler: type["_PageHandler"], show: Show) -> None:
         self.show = show
         self.watchers = 0
         self._connections: set[socket.socket] = set()
@@ -142,8 +142,8 @@ class _Server(ThreadingHTTPServer):
         """A reader that went away is nobody's error."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _PageHandler(BaseHTTPRequestHandler):
+    server: _PageServer
     server_version = "stillframe"
     sys_version = ""
     timeout = 10.0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import View
 from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
-from stillframe.pipeline.inference.runner import Kind, Step
+from stillframe.pipeline.inference.types import Kind, StepResult
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -62,7 +62,7 @@ class _Pen:
         return cls(max(1, round(side / 380)), letter, max(1, round(letter * 1.7)))
 
 
-def compose(step: Step, overlay: Overlay) -> Image:
+def compose(step: StepResult, overlay: Overlay) -> Image:
     """The picture to show for a step: with its result, and for "changed" what was new in it."""
     canvas = step.result.image if isinstance(step.result, Picture) else step.frame.image
     if overlay == "none":

@@ -71,7 +71,7 @@ class ProcessorShare:
         return (after[1] - before[1]) / wall_s if wall_s > 0 else 0.0
 
 
-class Placement(Protocol):
+class PlacementFigures(Protocol):
     """What placed the stages, where something did."""
 
     decisions: list[str]
@@ -91,7 +91,7 @@ class Telemetry:
         *,
         cache_bytes: Callable[[], int],
         dropped: Callable[[], int],
-        placement: Placement | None = None,
+        placement: PlacementFigures | None = None,
     ) -> None:
         self.pipeline, self.tally, self.placement = pipeline, tally, placement
         self.share = ProcessorShare()
@@ -192,7 +192,7 @@ class Served:
 
         try:
             self._server = wsgiref.simple_server.make_server(
-                ADDRESS, port, guarded, _Server, _Handler
+                ADDRESS, port, guarded, _MetricsServer, _MetricsHandler
             )
         except OSError as error:
             raise UsageError(
@@ -222,11 +222,11 @@ class Served:
         self._server.server_close()
 
 
-class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+class _MetricsServer(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     daemon_threads = False  # server_close waits for them
 
 
-class _Handler(wsgiref.simple_server.WSGIRequestHandler):
+class _MetricsHandler(wsgiref.simple_server.WSGIRequestHandler):
     timeout = 5.0
 
     def log_message(self, format: str, *args: Any) -> None:

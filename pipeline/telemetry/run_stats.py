@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stillframe.pipeline.inference.runner import KINDS, Step
+from stillframe.pipeline.inference.types import KINDS, StepResult
 
 RECENT_FRAMES = 10_000
 RATE_WINDOW_S = 2.0
@@ -31,7 +31,7 @@ class Tally:
         """The clock runs from here."""
         self.started = time.perf_counter()
 
-    def add(self, step: Step, whole_ms: float, more_ms: dict[str, float]) -> None:
+    def add(self, step: StepResult, whole_ms: float, more_ms: dict[str, float]) -> None:
         """Count one frame. more_ms: what was spent on it outside of the step, by name."""
         now = time.perf_counter()
         self.frames += 1

@@ -64,7 +64,7 @@ class WrongShapeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class OnnxNode:
     """One ONNX node with its attributes as plain Python values; absent inputs are ''."""
 
     index: int
@@ -93,7 +93,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class TensorLayout:
     layout: str
     shape: Shape
 
@@ -110,12 +110,12 @@ class Placed:
         height, width, depth = self.shape
         return depth == 1 or height * width == 1
 
-    def turned(self, layout: str) -> "Placed":
-        return Placed(layout, self.shape)
+    def turned(self, layout: str) -> "TensorLayout":
+        return TensorLayout(layout, self.shape)
 
 
 @dataclass(slots=True)
-class Placing:
+class ImportContext:
     """Everything the converters read and write.
 
     onnx_shapes, dtypes: of the ONNX tensors, where known. weights: the ONNX constants. feeds: what
@@ -128,8 +128,8 @@ class Placing:
     dtypes: dict[str, str]
     weights: Mapping[str, Array]
     feeds: Sequence[str]
-    readers: Mapping[str, Sequence[Call]]
-    placed: dict[str, Placed] = field(default_factory=dict)
+    readers: Mapping[str, Sequence[OnnxNode]]
+    placed: dict[str, TensorLayout] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class Placing:
             raise UnsupportedError(f"the shape of {name!r} is not known before a run")
         return shape
 
-    def place(self, name: str) -> Placed:
+    def place(self, name: str) -> TensorLayout:
         """How a tensor lies; decided here for what nothing has placed: inputs, islands' outputs."""
         if name in self.placed:
             return self.placed[name]
@@ -164,7 +164,7 @@ class Placing:
             raise UnsupportedError(f"{name!r} has batch {shape[0]}; the engine runs batch 1")
         layout = self.expected_layout(name)
         found = {axis: shape[at] for at, axis in AXES[layout].items()}
-        self.placed[name] = Placed(layout, (found[0], found[1], found[2]))
+        self.placed[name] = TensorLayout(layout, (found[0], found[1], found[2]))
         return self.placed[name]
 
     def expected_layout(self, name: str) -> str:
@@ -185,7 +185,7 @@ class Placing:
                         front.append(output)
         return "NCHW"
 
-    def picture(self, name: str, layout: str = "NCHW") -> Placed:
+    def picture(self, name: str, layout: str = "NCHW") -> TensorLayout:
         """A tensor that is plain in this layout, or UnsupportedError."""
         placed = self.place(name)
         turned = placed.turned(layout)
@@ -195,7 +195,7 @@ class Placing:
             raise UnsupportedError(f"{name!r} has shape {list(self.onnx_shapes[name])}, no picture")
         return turned
 
-    def any_picture(self, name: str) -> Placed:
+    def any_picture(self, name: str) -> TensorLayout:
         """A tensor that is plain in the layout that it has, or in the other if that is the same."""
         placed = self.place(name)
         for layout in (placed.layout, "NCHW", "NHWC"):
@@ -257,7 +257,7 @@ class Placing:
 
     def bind(self, output: str, layout: str, shape: Shape | None = None) -> None:
         """Declare how an ONNX output lies; shape (H, W, C) if no node of this call wrote it."""
-        placed = Placed(layout, self.shapes[output] if shape is None else shape)
+        placed = TensorLayout(layout, self.shapes[output] if shape is None else shape)
         known = self.onnx_shapes.get(output)
         if known is None or any(size < 0 for size in known):
             self.onnx_shapes[output] = placed.plain

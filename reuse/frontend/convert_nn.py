@@ -13,21 +13,21 @@ from stillframe.reuse.frontend import convert_transpose, resize_indices
 from stillframe.reuse.frontend.context import (
     INTEGER_INPUTS,
     POINT_CONV,
-    Call,
-    Placed,
-    Placing,
+    ImportContext,
+    OnnxNode,
+    TensorLayout,
     UnsupportedError,
     WrongShapeError,
 )
 from stillframe.reuse.frontend.convert_pointwise import POINTWISE_CONVERTERS
 from stillframe.reuse.frontend.convert_shape import SHAPE_CONVERTERS
 
-Converter = Callable[[Placing, Call], None]
+Converter = Callable[[ImportContext, OnnxNode], None]
 Pads = tuple[int, int, int, int]
 
 
 def geometry(
-    call: Call, shape: Sequence[int], kernel: tuple[int, int]
+    call: OnnxNode, shape: Sequence[int], kernel: tuple[int, int]
 ) -> dict[str, tuple[int, ...]]:
     """stride, dilation and pad (top, left, bottom, right), auto_pad worked out."""
     stride = pair(call, "strides")
@@ -51,14 +51,14 @@ def geometry(
     return {"stride": stride, "dilation": dilation, "pad": tuple(pads)}
 
 
-def pair(call: Call, name: str) -> tuple[int, int]:
+def pair(call: OnnxNode, name: str) -> tuple[int, int]:
     values = tuple(call.attrs.get(name) or (1, 1))
     if len(values) != 2:
         raise UnsupportedError(f"{len(values)}-D {call.op}")
     return values[0], values[1]
 
 
-def conv(placing: Placing, call: Call) -> None:
+def conv(placing: ImportContext, call: OnnxNode) -> None:
     weights = placing.constant(call.inputs[1], "the weight")
     if weights.ndim != 4:
         raise UnsupportedError(f"{weights.ndim - 2}-D convolution")
@@ -86,7 +86,7 @@ def conv(placing: Placing, call: Call) -> None:
     placing.bind(output, "NCHW")
 
 
-def conv_transpose(placing: Placing, call: Call) -> None:
+def conv_transpose(placing: ImportContext, call: OnnxNode) -> None:
     weights = placing.constant(call.inputs[1], "the weight")
     if weights.ndim != 4:
         raise UnsupportedError(f"{weights.ndim - 2}-D transposed convolution")
@@ -98,7 +98,7 @@ def conv_transpose(placing: Placing, call: Call) -> None:
     placing.bind(call.output, "NCHW")
 
 
-def pool(placing: Placing, call: Call) -> None:
+def pool(placing: ImportContext, call: OnnxNode) -> None:
     if len(call.outputs) > 1 and call.outputs[1]:
         raise UnsupportedError("its indices output")
     x = placing.picture(call.inputs[0])
@@ -111,20 +111,20 @@ def pool(placing: Placing, call: Call) -> None:
     if call.op == "AveragePool":
         attrs["count_include_pad"] = bool(call.attrs.get("count_include_pad", 0))
     shape = placing.emit(call.op, [call.inputs[0]], call.output, attrs)
-    plain = Placed("NCHW", shape).plain
+    plain = TensorLayout("NCHW", shape).plain
     if placing.onnx_shapes.get(call.output, plain) != plain:
         raise WrongShapeError(call.output, plain)
     placing.bind(call.output, "NCHW")
 
 
-def global_pool(placing: Placing, call: Call) -> None:
+def global_pool(placing: ImportContext, call: OnnxNode) -> None:
     placing.picture(call.inputs[0])
     kind = "max" if call.op == "GlobalMaxPool" else "mean"
     placing.emit("GlobalPool", [call.inputs[0]], call.output, {"kind": kind})
     placing.bind(call.output, "NCHW")
 
 
-def reduce_space(placing: Placing, call: Call) -> None:
+def reduce_space(placing: ImportContext, call: OnnxNode) -> None:
     """ReduceMean or ReduceMax over rows and columns; the mean over channels is a convolution."""
     name = call.inputs[0]
     axes = call.attrs.get("axes")
@@ -147,7 +147,7 @@ def reduce_space(placing: Placing, call: Call) -> None:
     placing.bind(call.output, placed.layout)
 
 
-def batch_normalization(placing: Placing, call: Call) -> None:
+def batch_normalization(placing: ImportContext, call: OnnxNode) -> None:
     if len([output for output in call.outputs if output]) > 1 or call.attrs.get("training_mode"):
         raise UnsupportedError("in training mode")
     placing.picture(call.inputs[0])
@@ -165,7 +165,7 @@ def batch_normalization(placing: Placing, call: Call) -> None:
     placing.bind(output, "NCHW")
 
 
-def instance_normalization(placing: Placing, call: Call) -> None:
+def instance_normalization(placing: ImportContext, call: OnnxNode) -> None:
     placing.picture(call.inputs[0])
     output = call.output
     names = [
@@ -179,7 +179,7 @@ def instance_normalization(placing: Placing, call: Call) -> None:
     placing.bind(output, "NCHW")
 
 
-def resize(placing: Placing, call: Call) -> None:
+def resize(placing: ImportContext, call: OnnxNode) -> None:
     name = call.inputs[0]
     placed, shape = placing.any_picture(name), placing.onnx_shape(name)
     old = call.op == "Upsample" or placing.opset < 11
@@ -222,14 +222,14 @@ def resize(placing: Placing, call: Call) -> None:
     placing.bind(call.output, placed.layout)
 
 
-def depth_and_space(placing: Placing, call: Call) -> None:
+def depth_and_space(placing: ImportContext, call: OnnxNode) -> None:
     placing.picture(call.inputs[0])
     attrs = {"block": call.attrs["blocksize"], "mode": call.attrs.get("mode", "DCR")}
     placing.emit(call.op, [call.inputs[0]], call.output, attrs)
     placing.bind(call.output, "NCHW")
 
 
-def matmul(placing: Placing, call: Call) -> None:
+def matmul(placing: ImportContext, call: OnnxNode) -> None:
     """A vector or channels-last picture times a constant matrix: a 1 × 1 convolution."""
     name, output = call.inputs[0], call.output
     matrix = placing.constant(call.inputs[1], "the matrix")
@@ -256,7 +256,7 @@ def matmul(placing: Placing, call: Call) -> None:
     placing.bind(output, "NHWC")
 
 
-def cast(placing: Placing, call: Call) -> None:
+def cast(placing: ImportContext, call: OnnxNode) -> None:
     """float32 to float32, or what callers feed as small integers."""
     name = call.inputs[0]
     if call.attrs["to"] != "float32":

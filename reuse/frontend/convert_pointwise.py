@@ -5,11 +5,16 @@ from math import inf
 
 import numpy as np
 
-from stillframe.reuse.frontend.context import Call, Placed, Placing, UnsupportedError
+from stillframe.reuse.frontend.context import (
+    ImportContext,
+    OnnxNode,
+    TensorLayout,
+    UnsupportedError,
+)
 from stillframe.reuse.ir.graph import Act, Array
 
 
-def number(placing: Placing, name: str, default: float) -> float:
+def number(placing: ImportContext, name: str, default: float) -> float:
     """A scalar input that must be constant; the default where it was left out."""
     if not name:
         return default
@@ -19,7 +24,7 @@ def number(placing: Placing, name: str, default: float) -> float:
     return float(value.reshape(()))
 
 
-def clip(placing: Placing, call: Call) -> Act:
+def clip(placing: ImportContext, call: OnnxNode) -> Act:
     low = call.attrs.get("min", -inf)
     high = call.attrs.get("max", inf)
     if placing.opset >= 11:
@@ -28,18 +33,18 @@ def clip(placing: Placing, call: Call) -> Act:
     return Act("relu") if (low, high) == (0, inf) else Act("clip", float(low), float(high))
 
 
-def gelu(placing: Placing, call: Call) -> Act:
+def gelu(placing: ImportContext, call: OnnxNode) -> Act:
     if call.input(1):
         raise UnsupportedError("with a bias")
     fast = call.op == "FastGelu" or call.attrs.get("approximate", "none") == "tanh"
     return Act("gelu_tanh" if fast else "gelu")
 
 
-def plain_act(kind: str) -> Callable[[Placing, Call], Act]:
+def plain_act(kind: str) -> Callable[[ImportContext, OnnxNode], Act]:
     return lambda placing, call: Act(kind)
 
 
-ACTS: dict[str, Callable[[Placing, Call], Act]] = {
+ACTS: dict[str, Callable[[ImportContext, OnnxNode], Act]] = {
     "Relu": plain_act("relu"),
     "Sigmoid": plain_act("sigmoid"),
     "Tanh": plain_act("tanh"),
@@ -63,14 +68,14 @@ ACTS: dict[str, Callable[[Placing, Call], Act]] = {
 }
 
 
-def unary(placing: Placing, call: Call) -> None:
+def unary(placing: ImportContext, call: OnnxNode) -> None:
     placed = placing.place(call.inputs[0])
     act = ACTS[call.operator](placing, call)
     placing.emit("Unary", [call.inputs[0]], call.output, {"act": act})
     placing.bind(call.output, placed.layout)
 
 
-def parametric_relu(placing: Placing, call: Call) -> None:
+def parametric_relu(placing: ImportContext, call: OnnxNode) -> None:
     placed = placing.place(call.inputs[0])
     slopes = placing.constant(call.inputs[1], "the slope")
     vector = operand(placing, placed, call.inputs[0], slopes)
@@ -82,7 +87,7 @@ def parametric_relu(placing: Placing, call: Call) -> None:
     placing.bind(call.output, placed.layout)
 
 
-def operand(placing: Placing, placed: Placed, name: str, value: Array) -> Array:
+def operand(placing: ImportContext, placed: TensorLayout, name: str, value: Array) -> Array:
     """A constant that broadcasts against tensor `name`, as (H or 1, W or 1, C or 1)."""
     if value.dtype != np.float32:
         raise UnsupportedError(f"a {value.dtype} operand")
@@ -119,7 +124,7 @@ BINARY = {
 }
 
 
-def binary(placing: Placing, call: Call) -> None:
+def binary(placing: ImportContext, call: OnnxNode) -> None:
     """Two operands, or a chain where ONNX allows many."""
     names = list(call.inputs)
     if len(names) == 1:
@@ -133,7 +138,7 @@ def binary(placing: Placing, call: Call) -> None:
         left = output
 
 
-def combine(placing: Placing, kind: str, left: str, right: str, output: str) -> None:
+def combine(placing: ImportContext, kind: str, left: str, right: str, output: str) -> None:
     tensors = [name for name in (left, right) if name not in placing.weights]
     if not tensors:
         raise UnsupportedError("both operands are constant")
@@ -150,7 +155,9 @@ def combine(placing: Placing, kind: str, left: str, right: str, output: str) -> 
     placing.bind(output, layout)
 
 
-def common_layout(placing: Placing, names: Sequence[str], placed: Sequence[Placed]) -> str:
+def common_layout(
+    placing: ImportContext, names: Sequence[str], placed: Sequence[TensorLayout]
+) -> str:
     """The layout in which both tensors broadcast as (H, W, C) arrays do, or UnsupportedError."""
     shapes = [placing.onnx_shape(name) for name in names]
     stiff = {each.layout for each in placed if not each.flexible}
@@ -163,7 +170,7 @@ def common_layout(placing: Placing, names: Sequence[str], placed: Sequence[Place
     raise UnsupportedError(f"operands of shapes {list(shapes[0])} and {list(shapes[1])}")
 
 
-def power(placing: Placing, call: Call) -> None:
+def power(placing: ImportContext, call: OnnxNode) -> None:
     exponent = placing.constant(call.inputs[1], "the exponent")
     placed = placing.place(call.inputs[0])
     value = float(exponent.reshape(())) if exponent.size == 1 else 0.0
@@ -180,7 +187,7 @@ def power(placing: Placing, call: Call) -> None:
     placing.bind(output, placed.layout)
 
 
-def reciprocal(placing: Placing, call: Call) -> None:
+def reciprocal(placing: ImportContext, call: OnnxNode) -> None:
     placed = placing.place(call.inputs[0])
     one = placing.hold(f"{call.output}~one", np.ones((1, 1, 1)))
     attrs = {"kind": "div", "act": None}
@@ -188,7 +195,7 @@ def reciprocal(placing: Placing, call: Call) -> None:
     placing.bind(call.output, placed.layout)
 
 
-def softmax(placing: Placing, call: Call) -> None:
+def softmax(placing: ImportContext, call: OnnxNode) -> None:
     name = call.inputs[0]
     placed, shape = placing.place(name), placing.onnx_shape(name)
     axis = call.attrs.get("axis", -1 if placing.opset >= 13 else 1)
@@ -200,7 +207,7 @@ def softmax(placing: Placing, call: Call) -> None:
     placing.bind(call.output, placed.layout)
 
 
-POINTWISE_CONVERTERS: dict[str, Callable[[Placing, Call], None]] = {
+POINTWISE_CONVERTERS: dict[str, Callable[[ImportContext, OnnxNode], None]] = {
     **dict.fromkeys(ACTS, unary),
     "PRelu": parametric_relu,
     **dict.fromkeys(BINARY, binary),

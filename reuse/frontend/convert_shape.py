@@ -6,16 +6,16 @@ import numpy as np
 
 from stillframe.reuse.frontend.context import (
     POINT_CONV,
-    Call,
-    Placed,
-    Placing,
+    ImportContext,
+    OnnxNode,
+    TensorLayout,
     UnsupportedError,
     whole,
 )
 from stillframe.reuse.ir.graph import Array
 
 
-def identity(placing: Placing, call: Call) -> None:
+def identity(placing: ImportContext, call: OnnxNode) -> None:
     """Also what has no effect when a model is only run: Dropout, Expand to the same shape."""
     if len([output for output in call.outputs if output]) > 1:
         raise UnsupportedError("its mask output")
@@ -24,7 +24,7 @@ def identity(placing: Placing, call: Call) -> None:
     placing.alias(call.inputs[0], call.output)
 
 
-def reshape(placing: Placing, call: Call) -> None:
+def reshape(placing: ImportContext, call: OnnxNode) -> None:
     """The same numbers in the same order under another shape."""
     name = call.inputs[0]
     placing.place(name)
@@ -32,7 +32,7 @@ def reshape(placing: Placing, call: Call) -> None:
     placing.alias(name, call.output)
 
 
-def transpose(placing: Placing, call: Call) -> None:
+def transpose(placing: ImportContext, call: OnnxNode) -> None:
     """Between the two orders, or of axes that hold one number."""
     name = call.inputs[0]
     placed, shape = placing.place(name), placing.onnx_shape(name)
@@ -47,7 +47,7 @@ def transpose(placing: Placing, call: Call) -> None:
     placing.alias(name, call.output, turned)
 
 
-def swaps(placed: Placed, shape: Sequence[int], perm: tuple[int, ...]) -> str | None:
+def swaps(placed: TensorLayout, shape: Sequence[int], perm: tuple[int, ...]) -> str | None:
     """The layout after a Transpose that brings channels last or first; None for any other."""
     depth = placed.shape[2]
     if placed.layout == "NCHW":
@@ -65,7 +65,7 @@ def swaps(placed: Placed, shape: Sequence[int], perm: tuple[int, ...]) -> str | 
     return None
 
 
-def concat(placing: Placing, call: Call) -> None:
+def concat(placing: ImportContext, call: OnnxNode) -> None:
     names = [name for name in call.inputs if name not in placing.weights]
     if len(names) != len(call.inputs):
         raise UnsupportedError("a constant among its inputs")
@@ -86,7 +86,7 @@ def concat(placing: Placing, call: Call) -> None:
 
 
 def take(
-    placing: Placing, name: str, output: str, axis: int, start: int, step: int, size: int
+    placing: ImportContext, name: str, output: str, axis: int, start: int, step: int, size: int
 ) -> None:
     """Write a Slice of one axis of (H, W, C)."""
     shape = placing.shape(name)
@@ -96,7 +96,7 @@ def take(
     placing.emit("Slice", [name], output, attrs)
 
 
-def split(placing: Placing, call: Call) -> None:
+def split(placing: ImportContext, call: OnnxNode) -> None:
     name = call.inputs[0]
     placed = placing.place(name)
     axis = placing.axis(name, call.attrs.get("axis", 0))
@@ -116,7 +116,7 @@ def split(placing: Placing, call: Call) -> None:
         start += size
 
 
-def cut(placing: Placing, call: Call) -> None:
+def cut(placing: ImportContext, call: OnnxNode) -> None:
     name = call.inputs[0]
     placed, shape = placing.place(name), placing.onnx_shape(name)
     if placing.opset < 10:
@@ -150,7 +150,7 @@ def cut(placing: Placing, call: Call) -> None:
     placing.bind(call.output, placed.layout)
 
 
-def gather(placing: Placing, call: Call) -> None:
+def gather(placing: ImportContext, call: OnnxNode) -> None:
     """Positions at equal distances along one axis, or any channels."""
     name = call.inputs[0]
     placed, shape = placing.place(name), placing.onnx_shape(name)
@@ -172,7 +172,7 @@ def gather(placing: Placing, call: Call) -> None:
     placing.bind(call.output, placed.layout)
 
 
-def select(placing: Placing, name: str, output: str, channels: Array) -> None:
+def select(placing: ImportContext, name: str, output: str, channels: Array) -> None:
     """Write a choice of channels as a 1 × 1 convolution; passes fold it into its neighbours."""
     depth = placing.shape(name)[2]
     weights = np.zeros((1, 1, depth, len(channels)))
@@ -185,7 +185,7 @@ def select(placing: Placing, name: str, output: str, channels: Array) -> None:
     placing.emit("Conv", names, output, POINT_CONV)
 
 
-def pad(placing: Placing, call: Call) -> None:
+def pad(placing: ImportContext, call: OnnxNode) -> None:
     name = call.inputs[0]
     placed = placing.any_picture(name)
     mode = call.attrs.get("mode", "constant")
@@ -239,9 +239,11 @@ REARRANGEMENTS: dict[tuple[int, ...], str] = {
 """Transpose between two Reshapes -> the operator that the three spell out."""
 
 
-def grouped(calls: Sequence[Call], placing: Placing, kept: Sequence[str]) -> list[list[Call]]:
+def grouped(
+    calls: Sequence[OnnxNode], placing: ImportContext, kept: Sequence[str]
+) -> list[list[OnnxNode]]:
     """Calls one by one, but Reshape-Transpose-Reshape together where that is one operator."""
-    found: dict[int, list[Call]] = {call.index: [call] for call in calls}
+    found: dict[int, list[OnnxNode]] = {call.index: [call] for call in calls}
     for first in calls:
         chain = [first]
         for op in ("Transpose", "Reshape"):
@@ -256,7 +258,7 @@ def grouped(calls: Sequence[Call], placing: Placing, kept: Sequence[str]) -> lis
     return list(found.values())
 
 
-def operator_of(placing: Placing, chain: Sequence[Call]) -> tuple[str, int] | None:
+def operator_of(placing: ImportContext, chain: Sequence[OnnxNode]) -> tuple[str, int] | None:
     """(row of REARRANGEMENTS, block or number of groups) of such a chain, None if it is none."""
     first, middle, last = chain
     shapes = [placing.onnx_shapes.get(name, ()) for name in (first.inputs[0], first.output)]
@@ -281,7 +283,7 @@ def operator_of(placing: Placing, chain: Sequence[Call]) -> tuple[str, int] | No
     return (name, block) if inner == expected and after == out else None
 
 
-def rearrange(placing: Placing, chain: Sequence[Call]) -> None:
+def rearrange(placing: ImportContext, chain: Sequence[OnnxNode]) -> None:
     """Write the operator that Reshape-Transpose-Reshape spells out.
 
     A shuffle of channels is a choice of channels.
@@ -302,7 +304,7 @@ def rearrange(placing: Placing, chain: Sequence[Call]) -> None:
     placing.bind(output, "NCHW")
 
 
-SHAPE_CONVERTERS: dict[str, Callable[[Placing, Call], None]] = {
+SHAPE_CONVERTERS: dict[str, Callable[[ImportContext, OnnxNode], None]] = {
     "Identity": identity,
     "Dropout": identity,
     "Expand": identity,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stillframe.reuse.frontend.context import POINT_CONV, Call, Placing, UnsupportedError
+from stillframe.reuse.frontend.context import POINT_CONV, ImportContext, OnnxNode, UnsupportedError
 from stillframe.reuse.ir.graph import Array
 
 SMALL_DEPTH = 32
@@ -54,7 +54,7 @@ class Axis:
         return length - 1 - self.first, self.first + self.blocks - self.size
 
 
-def axis(call: Call, index: int, size: int, kernel: int) -> Axis:
+def axis(call: OnnxNode, index: int, size: int, kernel: int) -> Axis:
     """Geometry of rows (index 0) or columns (1) by the ONNX rules."""
     stride = (call.attrs.get("strides") or (1, 1))[index]
     dilation = (call.attrs.get("dilations") or (1, 1))[index]
@@ -79,7 +79,7 @@ def axis(call: Call, index: int, size: int, kernel: int) -> Axis:
     return Axis(size, full - before - behind, stride, before, tuple(map(tuple, taps)))
 
 
-def write(placing: Placing, call: Call, weights: Array, bias: Array | None) -> None:
+def write(placing: ImportContext, call: OnnxNode, weights: Array, bias: Array | None) -> None:
     """weights (Cin, Cout / group, KH, KW) as in ONNX; writes the nodes up to call.output."""
     output = call.output
     group = call.attrs.get("group", 1)
@@ -147,7 +147,7 @@ def pad_front(part: Array, height: int, width: int) -> Array:
 
 
 def one_conv(
-    placing: Placing,
+    placing: ImportContext,
     source: str,
     output: str,
     kernel: Array,

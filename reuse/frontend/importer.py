@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stillframe.reuse.frontend.context import Call, Placing, UnsupportedError
+from stillframe.reuse.frontend.context import ImportContext, OnnxNode, UnsupportedError
 from stillframe.reuse.frontend.convert_nn import CONVERTERS
 from stillframe.reuse.frontend.convert_shape import grouped, rearrange
 from stillframe.reuse.frontend.partition import Piece, partition, work_us
 from stillframe.reuse.ir.graph import ISLAND, Array, Graph, Node, Port, Shape
 
-IslandModel = Callable[[Sequence[Call], Sequence[str], Sequence[str]], bytes]
+IslandModel = Callable[[Sequence[OnnxNode], Sequence[str], Sequence[str]], bytes]
 
 
 @dataclass
-class Importing:
+class Importer:
     """One model on its way into a graph.
 
     outputs: names in order. dtypes: of the model's ports, as callers see them. island_model: makes
@@ -23,8 +23,8 @@ class Importing:
     nodes that each call, or group of calls, became.
     """
 
-    placing: Placing
-    calls: Sequence[Call]
+    placing: ImportContext
+    calls: Sequence[OnnxNode]
     outputs: Sequence[str]
     dtypes: Mapping[str, str]
     island_model: IslandModel
@@ -64,7 +64,7 @@ class Importing:
             constants=constants,
         ).check()
 
-    def convert(self, group: Sequence[Call]) -> Piece:
+    def convert(self, group: Sequence[OnnxNode]) -> Piece:
         """Write the nodes of a call, or of calls that are one operator; else say why not."""
         placing, last = self.placing, group[-1]
         placing.nodes, placing.shapes, placing.constants = [], {}, {}
@@ -108,7 +108,7 @@ class Importing:
         port = self.port(name)
         return Port(name, port.shape, self.dtypes[name], port.layout)
 
-    def island(self, calls: Sequence[Call], reason: str) -> Node:
+    def island(self, calls: Sequence[OnnxNode], reason: str) -> Node:
         """One node that runs these calls as an ONNX model of their own."""
         inside = {name for call in calls for name in call.outputs}
         indices = {call.index for call in calls}

@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
 from stillframe.errors import ModelError
-from stillframe.reuse.frontend.context import Call, Placing, WrongShapeError
-from stillframe.reuse.frontend.importer import Importing
+from stillframe.reuse.frontend.context import ImportContext, OnnxNode, WrongShapeError
+from stillframe.reuse.frontend.importer import Importer
 from stillframe.reuse.ir.graph import Graph, Shape
 from stillframe.reuse.passes.optimize import optimize
 
@@ -238,7 +238,7 @@ def dtype_name(element: int) -> str:
         return "unknown"
 
 
-def call_of(index: int, node: onnx.NodeProto) -> Call:
+def call_of(index: int, node: onnx.NodeProto) -> OnnxNode:
     attrs: dict[str, Any] = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
@@ -246,7 +246,7 @@ def call_of(index: int, node: onnx.NodeProto) -> Call:
     if node.op_type == "Cast":
         attrs["to"] = dtype_name(attrs["to"])
     inputs = (*node.input, *captured(node))
-    return Call(
+    return OnnxNode(
         index, node.op_type, node.domain, node.name, tuple(inputs), tuple(node.output), attrs
     )
 
@@ -269,12 +269,12 @@ def graph_of(model: onnx.ModelProto, dtypes: Mapping[str, str], notes: tuple[str
     """The graph of a clean model; dtypes are those of its ports as callers see them."""
     values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
     calls = [call_of(index, node) for index, node in enumerate(model.graph.node)]
-    readers: dict[str, list[Call]] = {}
+    readers: dict[str, list[OnnxNode]] = {}
     for call in calls:
         for name in call.inputs:
             readers.setdefault(name, []).append(call)
     versions = {each.domain: each.version for each in model.opset_import}
-    placing = Placing(
+    placing = ImportContext(
         opset=versions.get("", versions.get("ai.onnx", 1)),
         onnx_shapes={v.name: s for v in values if (s := shape_of(v)) is not None},
         dtypes={v.name: dtype_name(v.type.tensor_type.elem_type) for v in values},
@@ -283,12 +283,12 @@ def graph_of(model: onnx.ModelProto, dtypes: Mapping[str, str], notes: tuple[str
         readers=readers,
     )
     outputs = tuple(value.name for value in model.graph.output)
-    importing = Importing(placing, calls, outputs, dtypes, partial(island_model, model))
+    importing = Importer(placing, calls, outputs, dtypes, partial(island_model, model))
     return replace(importing.graph(), notes=notes)
 
 
 def island_model(
-    model: onnx.ModelProto, calls: Sequence[Call], reads: Sequence[str], writes: Sequence[str]
+    model: onnx.ModelProto, calls: Sequence[OnnxNode], reads: Sequence[str], writes: Sequence[str]
 ) -> bytes:
     """Some nodes of a model as a model of their own, with the constants they read."""
     values = [*model.graph.input, *model.graph.value_info, *model.graph.output]

@@ -38,14 +38,14 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Partition:
     """Pieces that run one after the other: an island with its reason, or part of a region."""
 
     pieces: tuple[int, ...]
     reason: str | None
 
 
-def partition(pieces: Sequence[Piece], sizes: Mapping[str, int]) -> list[Step]:
+def partition(pieces: Sequence[Piece], sizes: Mapping[str, int]) -> list[Partition]:
     """Steps in execution order over all pieces, which come in execution order themselves.
 
     sizes: bytes of each tensor.
@@ -63,7 +63,7 @@ def partition(pieces: Sequence[Piece], sizes: Mapping[str, int]) -> list[Step]:
     for level in sorted(set(found)):
         step = tuple(index for index in range(len(kept)) if found[index] == level)
         island = kept[step[0]].reason is not None
-        steps.append(Step(step, joined(reasons[index] for index in step) if island else None))
+        steps.append(Partition(step, joined(reasons[index] for index in step) if island else None))
     return steps
 
 

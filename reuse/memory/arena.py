@@ -32,7 +32,7 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ArenaRequest:
     """A tensor of `size` bytes, alive from instruction `first` to `last`, both included."""
 
     name: str
@@ -42,7 +42,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ArenaLayout:
     """Byte offsets by name, the bytes of the whole arena, and the least that any arena needs."""
 
     offsets: dict[str, int]
@@ -51,8 +51,11 @@ class Placement:
 
 
 def place(
-    requests: Iterable[Request], *, alignment: int = ALIGNMENT, search_limit: int = SEARCH_LIMIT
-) -> Placement:
+    requests: Iterable[ArenaRequest],
+    *,
+    alignment: int = ALIGNMENT,
+    search_limit: int = SEARCH_LIMIT,
+) -> ArenaLayout:
     """An offset, a multiple of `alignment`, for every request.
 
     Each takes its size rounded up to the alignment. `search_limit` bounds the search, in steps of
@@ -70,10 +73,10 @@ def place(
         best = _improve(problem, best, search_limit)
     for request, at in zip(solid, best, strict=True):
         offsets[request.name] = at * alignment
-    return Placement(offsets, problem.top(best) * alignment, problem.bound * alignment)
+    return ArenaLayout(offsets, problem.top(best) * alignment, problem.bound * alignment)
 
 
-def lower_bound(requests: Iterable[Request], *, alignment: int = ALIGNMENT) -> int:
+def lower_bound(requests: Iterable[ArenaRequest], *, alignment: int = ALIGNMENT) -> int:
     """The largest sum of bytes alive at one instruction, as in a placement of these requests."""
     grows: dict[int, int] = {}
     for request in requests:
@@ -83,7 +86,7 @@ def lower_bound(requests: Iterable[Request], *, alignment: int = ALIGNMENT) -> i
     return max(accumulate(grows[instruction] for instruction in sorted(grows)), default=0)
 
 
-def _check(requests: Sequence[Request], alignment: int) -> None:
+def _check(requests: Sequence[ArenaRequest], alignment: int) -> None:
     if alignment < 1:
         raise ValueError(f"the alignment must be at least 1 byte, got {alignment}")
     seen = set[str]()
@@ -122,7 +125,7 @@ class _Problem:
         return sorted(range(len(self.sizes)), key=lambda item: (key(item), self.lives[item]))
 
 
-def _problem(requests: Sequence[Request], unit: int) -> _Problem:
+def _problem(requests: Sequence[ArenaRequest], unit: int) -> _Problem:
     lives = [(request.first, request.last) for request in requests]
     sizes = [-(-request.size // unit) for request in requests]
     items = range(len(requests))

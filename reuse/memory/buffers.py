@@ -15,7 +15,7 @@ NO_RING: Ring = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class BufferView:
     """A tensor inside another one's storage: element (y, x, c) is the parent's
     (start + (y, x, c) * step).
 
@@ -33,7 +33,7 @@ class View:
 class Storage:
     """views by tensor name; rings by root; every other region tensor is a root without a ring."""
 
-    views: Mapping[str, View]
+    views: Mapping[str, BufferView]
     rings: Mapping[str, Ring]
 
     def root(self, name: str) -> str:
@@ -86,7 +86,7 @@ def lay_out(graph: Graph) -> Storage:
             name = node.inputs[0]
             wanted[name] = widest([wanted.get(name, NO_RING), needed_ring(node, graph)])
     producer = {name: node for node in graph.nodes for name in node.outputs}
-    views: dict[str, View] = {}
+    views: dict[str, BufferView] = {}
     partial: set[str] = set()  # views of a part of a picture: around them lies more of it
     for node in graph.nodes:
         if node.op == "Slice":
@@ -131,7 +131,7 @@ def lay_out(graph: Graph) -> Storage:
                 )
             )
             if in_place:
-                views[name] = View(node.output, (start[0], start[1], start[2]), (1, 1), True)
+                views[name] = BufferView(node.output, (start[0], start[1], start[2]), (1, 1), True)
     storage = Storage(views, {})
     rings: dict[str, Ring] = {}
     for name, ring in wanted.items():
@@ -140,6 +140,6 @@ def lay_out(graph: Graph) -> Storage:
     return Storage(views, rings)
 
 
-def slice_view(node: Node, graph: Graph) -> View:
+def slice_view(node: Node, graph: Graph) -> BufferView:
     start, step = node.attrs["start"], node.attrs["step"]
-    return View(node.inputs[0], tuple(start), (step[0], step[1]), False)
+    return BufferView(node.inputs[0], tuple(start), (step[0], step[1]), False)

@@ -22,7 +22,7 @@ from math import prod
 
 from stillframe.reuse.ir.graph import ISLAND, Graph
 from stillframe.reuse.ir.windows import Window
-from stillframe.reuse.memory.arena import ALIGNMENT, Request
+from stillframe.reuse.memory.arena import ALIGNMENT, ArenaRequest
 from stillframe.reuse.memory.buffers import NO_RING, Storage, lay_out, region_tensors
 from stillframe.reuse.memory.mask_implication import Masks, meet, reads, single
 
@@ -52,7 +52,7 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class LiveRange:
     """One activation.
 
     root: the tensor in whose bytes it lies, itself if it is no view. bytes: of a root with its
@@ -79,7 +79,7 @@ class Lifetimes:
     relied_on: tensors that must not be cut off, else some transient would have to be kept.
     """
 
-    lives: Mapping[str, Life]
+    lives: Mapping[str, LiveRange]
     relied_on: frozenset[str]
 
     @property
@@ -93,14 +93,14 @@ class Lifetimes:
         sizes = (self.lives[name].bytes for name in self.persistent)
         return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
-    def requests(self) -> tuple[Request, ...]:
+    def requests(self) -> tuple[ArenaRequest, ...]:
         """What the arena must hold: transient roots, alive while any of their views is."""
         spans: dict[str, tuple[int, int]] = {}
         for life in self.lives.values():
             if not life.persistent:
                 first, last = spans.get(life.root, (life.first, life.last))
                 spans[life.root] = min(first, life.first), max(last, life.last)
-        return tuple(Request(n, self.lives[n].bytes, *span) for n, span in spans.items())
+        return tuple(ArenaRequest(n, self.lives[n].bytes, *span) for n, span in spans.items())
 
     def __str__(self) -> str:
         kept, shared = self.persistent, self.requests()
@@ -158,7 +158,7 @@ def settle(
         sharing.setdefault(roots[name], []).append(name)
     writers = {name: index for index, node in enumerate(graph.nodes) for name in node.outputs}
     readers = graph.readers()
-    lives: dict[str, Life] = {}
+    lives: dict[str, LiveRange] = {}
     for name in sorted(names, key=lambda name: writers.get(name, -1)):
         first = writers.get(name, -1)
         seen = [
@@ -167,7 +167,7 @@ def settle(
             if graph.nodes[index].op != ISLAND or name not in exports
         ]
         root = roots[name]
-        lives[name] = Life(
+        lives[name] = LiveRange(
             name,
             root,
             _bytes(graph, storage, name) if root == name else 0,

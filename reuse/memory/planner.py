@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import sha256
 
-from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.memory.buffers import Storage
 from stillframe.reuse.memory.liveness import Lifetimes, analyse, naive_bytes
@@ -23,7 +23,7 @@ BUDGET_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class MemoryPlan:
     """cutoffs: tensors that are compared with what they hold. recomputed: tensors that readers
     would have had kept."""
 
@@ -49,13 +49,13 @@ def choose_cutoffs(graph: Graph, storage: Storage, exports: AbstractSet[str]) ->
     return frozenset(found)
 
 
-def choose_kept(
+def plan_memory(
     graph: Graph,
     storage: Storage,
     exports: AbstractSet[str],
     budget_bytes: int | None = None,
-    notebook: Notebook | None = None,
-) -> Keeping:
+    notebook: DiskCache | None = None,
+) -> MemoryPlan:
     """Keep what saves most within so many bytes of activations, kept and shared together.
 
     None: BUDGET_SHARE of what keeping every activation takes. Where even the least is more than the
@@ -97,7 +97,7 @@ def kept(
     exports: AbstractSet[str],
     cutoffs: AbstractSet[str],
     recomputed: frozenset[str],
-) -> Keeping:
+) -> MemoryPlan:
     """What follows from dropping these. Raises UnforeseenError where that cannot be, ValueError for
     names that are no activations and for vectors, which `choose_transients` never drops."""
     for name in sorted(recomputed):
@@ -106,4 +106,4 @@ def kept(
     compared = frozenset(cutoffs - recomputed)
     lifetimes = analyse(graph, compared, storage=storage, exports=exports, recomputed=recomputed)
     wanted = demand(graph, storage, lifetimes.persistent, compared, recomputed, exports)
-    return Keeping(compared, recomputed, lifetimes, wanted)
+    return MemoryPlan(compared, recomputed, lifetimes, wanted)

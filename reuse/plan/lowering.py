@@ -9,8 +9,7 @@ import numpy as np
 from stillframe.reuse.ir.graph import Act, Node
 from stillframe.reuse.ir.ops import OPS
 from stillframe.reuse.ir.windows import Window, pad_source
-from stillframe.reuse.kernels import abi as t
-from stillframe.reuse.kernels import conv, layout, pointwise, pool, reduce
+from stillframe.reuse.kernels import abi, conv, layout, pointwise, pool, reduce
 from stillframe.reuse.kernels.activation import ACTIVATIONS
 from stillframe.reuse.kernels.microkernel import LANES
 from stillframe.reuse.memory.mask_implication import identity
@@ -18,7 +17,7 @@ from stillframe.reuse.memory.required_regions import turned
 from stillframe.reuse.plan.packing import choose_tile, pack_depthwise, pack_panels
 
 if TYPE_CHECKING:
-    from stillframe.reuse.plan.tables import Builder
+    from stillframe.reuse.plan.tables import TableBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +36,22 @@ class Lowered:
     compares: bool = False
 
 
-Rule = Callable[["Builder", Node], Sequence[Lowered]]
+Rule = Callable[["TableBuilder", Node], Sequence[Lowered]]
 
 
-def act_columns(builder: "Builder", node: Node) -> tuple[dict[int, int], dict[int, float]]:
+def act_columns(builder: "TableBuilder", node: Node) -> tuple[dict[int, int], dict[int, float]]:
     act: Act | None = node.attrs.get("act")
     if act is None:
         return {}, {}
-    columns = {t.ACTIVATE: ACTIVATIONS[act.kind].address}
+    columns = {abi.ACTIVATE: ACTIVATIONS[act.kind].address}
     if act.kind == "prelu":
         slopes = np.asarray(builder.graph.constants[node.inputs[-1]], np.float32).ravel()
-        columns[t.SLOPES] = builder.constant(slopes)
-    return columns, {t.ACT_A: act.a, t.ACT_B: act.b}
+        columns[abi.SLOPES] = builder.constant(slopes)
+    return columns, {abi.ACT_A: act.a, abi.ACT_B: act.b}
 
 
 def mask_columns(
-    builder: "Builder", node: Node, regular: tuple[int, int, int] | None = None
+    builder: "TableBuilder", node: Node, regular: tuple[int, int, int] | None = None
 ) -> dict[int, int]:
     """TARGET, SOURCES and SOURCE_COUNT from the operator's windows; constants never change."""
     wanted = builder.demand.sources.get(node.output)
@@ -68,10 +67,10 @@ def mask_columns(
         ]
     address, count = builder.sources(entries)
     return {
-        t.TARGET: builder.tensor(node.output),
-        t.INPUT: builder.tensor(node.inputs[0]),
-        t.SOURCES: address,
-        t.SOURCE_COUNT: count,
+        abi.TARGET: builder.tensor(node.output),
+        abi.INPUT: builder.tensor(node.inputs[0]),
+        abi.SOURCES: address,
+        abi.SOURCE_COUNT: count,
     }
 
 
@@ -105,7 +104,7 @@ def bend_and_bounds(node: Node) -> tuple[float, float, float] | None:
     return forms.get(act.kind)
 
 
-def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_conv(builder: "TableBuilder", node: Node) -> list[Lowered]:
     weights = np.asarray(builder.graph.constants[node.inputs[1]], np.float32)
     bias = np.asarray(builder.graph.constants[node.inputs[2]], np.float32)
     taps_y, taps_x, depth, channels = weights.shape
@@ -114,7 +113,7 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
     columns = mask_columns(builder, node, sliding_columns(node, taps_x))
     store = bend_and_bounds(node)
     extra, floats = act_columns(builder, node) if store is None else ({}, {})
-    floats |= dict(zip((t.BEND, t.LOW, t.HIGH), store or PLAIN, strict=True))
+    floats |= dict(zip((abi.BEND, abi.LOW, abi.HIGH), store or PLAIN, strict=True))
     prelu = node.attrs.get("act") is not None and node.attrs["act"].kind == "prelu"
     residual = len(node.inputs) - 3 - int(prelu)
     _, row, pixel = builder.geometry(node.inputs[0])
@@ -142,20 +141,20 @@ def lower_conv(builder: "Builder", node: Node) -> list[Lowered]:
         multiply, positions, step = conv.multiply_grouped, 1, -(-channels // LANES) * LANES
         columns |= {conv.OUTPUTS: channels, conv.GROUPS: groups}
     columns[conv.DIRECT] = int(not residual and not extra and panel_width * panels == channels)
-    chunk = max(min(t.CHUNK, 16384 // step) // positions, 1) * positions
+    chunk = max(min(abi.CHUNK, 16384 // step) // positions, 1) * positions
     if residual:
         first = node.attrs["residual_first"]
         columns |= {
-            t.SECOND: builder.tensor(node.inputs[3]),
+            abi.SECOND: builder.tensor(node.inputs[3]),
             conv.RESIDUAL: conv.RESIDUAL_BEFORE if first else conv.RESIDUAL_AFTER,
         }
     columns[conv.AHEAD] = builder.constant(lines_ahead(node, lines, taps_x, pixel))
     columns |= extra | {
-        t.KERNEL: conv.convolve.address,
-        t.STRIDE_Y: node.attrs["stride"][0],
-        t.STRIDE_X: node.attrs["stride"][1],
-        t.PAD_TOP: node.attrs["pad"][0],
-        t.PAD_LEFT: node.attrs["pad"][1],
+        abi.KERNEL: conv.convolve.address,
+        abi.STRIDE_Y: node.attrs["stride"][0],
+        abi.STRIDE_X: node.attrs["stride"][1],
+        abi.PAD_TOP: node.attrs["pad"][0],
+        abi.PAD_LEFT: node.attrs["pad"][1],
         conv.MULTIPLY: multiply.address,
         conv.WEIGHTS: builder.constant(packed),
         conv.BIAS: builder.constant(shift),
@@ -186,7 +185,7 @@ def lines_ahead(
     return np.array([len(new), *new], np.int64)
 
 
-def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_pool(builder: "TableBuilder", node: Node) -> list[Lowered]:
     taps_y, taps_x = node.attrs["kernel"]
     columns = mask_columns(builder, node, sliding_columns(node, taps_x))
     average = node.op == "AveragePool"
@@ -196,11 +195,11 @@ def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:
         top, left, bottom, right = node.attrs["pad"]
         counted = (top + height + bottom, left + width + right)
     columns |= {
-        t.KERNEL: (pool.average_pool if average else pool.max_pool).address,
-        t.STRIDE_Y: node.attrs["stride"][0],
-        t.STRIDE_X: node.attrs["stride"][1],
-        t.PAD_TOP: node.attrs["pad"][0],
-        t.PAD_LEFT: node.attrs["pad"][1],
+        abi.KERNEL: (pool.average_pool if average else pool.max_pool).address,
+        abi.STRIDE_Y: node.attrs["stride"][0],
+        abi.STRIDE_X: node.attrs["stride"][1],
+        abi.PAD_TOP: node.attrs["pad"][0],
+        abi.PAD_LEFT: node.attrs["pad"][1],
         pool.KERNEL_Y: taps_y,
         pool.KERNEL_X: taps_x,
         pool.DILATION_Y: node.attrs["dilation"][0],
@@ -211,23 +210,23 @@ def lower_pool(builder: "Builder", node: Node) -> list[Lowered]:
     return [Lowered(columns)]
 
 
-def lower_unary(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_unary(builder: "TableBuilder", node: Node) -> list[Lowered]:
     extra, floats = act_columns(builder, node)
     return [
-        Lowered(mask_columns(builder, node) | extra | {t.KERNEL: pointwise.unary.address}, floats)
+        Lowered(mask_columns(builder, node) | extra | {abi.KERNEL: pointwise.unary.address}, floats)
     ]
 
 
-def lower_binary(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_binary(builder: "TableBuilder", node: Node) -> list[Lowered]:
     out = builder.graph.shapes[node.output]
     extra, floats = act_columns(builder, node)
     columns = mask_columns(builder, node) | extra
     left, right = (builder.broadcast(name, out) for name in node.inputs[:2])
     steps = [int(builder.graph.shapes[name][2] == out[2]) for name in node.inputs[:2]]
     columns |= {
-        t.KERNEL: pointwise.binary.address,
-        t.INPUT: left,
-        t.SECOND: right,
+        abi.KERNEL: pointwise.binary.address,
+        abi.INPUT: left,
+        abi.SECOND: right,
         pointwise.KIND: pointwise.BINARY_KINDS[node.attrs["kind"]],
         pointwise.CHANNEL_STEP_A: steps[0],
         pointwise.CHANNEL_STEP_B: steps[1],
@@ -235,7 +234,7 @@ def lower_binary(builder: "Builder", node: Node) -> list[Lowered]:
     return [Lowered(columns, floats)]
 
 
-def lower_affine(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_affine(builder: "TableBuilder", node: Node) -> list[Lowered]:
     extra, floats = act_columns(builder, node)
     scale, shift = (
         builder.constant(np.asarray(builder.graph.constants[name], np.float32).ravel())
@@ -243,31 +242,31 @@ def lower_affine(builder: "Builder", node: Node) -> list[Lowered]:
     )
     columns = mask_columns(builder, node) | extra
     columns |= {
-        t.KERNEL: pointwise.normalize.address,
+        abi.KERNEL: pointwise.normalize.address,
         pointwise.SCALE: scale,
         pointwise.SHIFT: shift,
     }
     return [Lowered(columns, floats)]
 
 
-def lower_modulate(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_modulate(builder: "TableBuilder", node: Node) -> list[Lowered]:
     extra, floats = act_columns(builder, node)
     columns = mask_columns(builder, node) | extra
-    columns |= {t.KERNEL: pointwise.modulate.address, t.SECOND: builder.tensor(node.inputs[1])}
+    columns |= {abi.KERNEL: pointwise.modulate.address, abi.SECOND: builder.tensor(node.inputs[1])}
     return [Lowered(columns, floats)]
 
 
-def lower_softmax(builder: "Builder", node: Node) -> list[Lowered]:
-    return [Lowered(mask_columns(builder, node) | {t.KERNEL: pointwise.softmax.address})]
+def lower_softmax(builder: "TableBuilder", node: Node) -> list[Lowered]:
+    return [Lowered(mask_columns(builder, node) | {abi.KERNEL: pointwise.softmax.address})]
 
 
-def lower_reduction(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_reduction(builder: "TableBuilder", node: Node) -> list[Lowered]:
     height, _, channels = builder.graph.shapes[node.inputs[0]]
     sums = np.zeros((height, 2, channels), np.float64)
     columns = mask_columns(builder, node)
     columns |= {
-        t.KERNEL: reduce.reduce_all.address,
-        t.PREPARE: reduce.reduce_rows.address,
+        abi.KERNEL: reduce.reduce_all.address,
+        abi.PREPARE: reduce.reduce_rows.address,
         reduce.SUMS: builder.constant(sums),
     }
     floats: dict[int, float] = {}
@@ -281,22 +280,22 @@ def lower_reduction(builder: "Builder", node: Node) -> list[Lowered]:
             reduce.GAMMA: builder.constant(gamma),
             reduce.BETA: builder.constant(beta),
         }
-        floats[t.SCALAR] = node.attrs["epsilon"]
+        floats[abi.SCALAR] = node.attrs["epsilon"]
     else:
         kinds = {"mean": reduce.MEAN, "max": reduce.LARGEST}
         columns[reduce.WANTED] = kinds[node.attrs["kind"]]
     return [Lowered(columns, floats, 0, 2 * channels, compares=True)]
 
 
-def move_columns(builder: "Builder", rows: Any, columns: Any) -> dict[int, int]:
+def move_columns(builder: "TableBuilder", rows: Any, columns: Any) -> dict[int, int]:
     return {
-        t.KERNEL: layout.move.address,
+        abi.KERNEL: layout.move.address,
         layout.ROWS: builder.constant(np.asarray(rows, np.int32)),
         layout.COLUMNS: builder.constant(np.asarray(columns, np.int32)),
     }
 
 
-def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_concat(builder: "TableBuilder", node: Node) -> list[Lowered]:
     """Copy what could not be written in place; then the whole is active where a part is."""
     out = builder.graph.shapes[node.output]
     windows = OPS["Concat"].window(node, builder.graph.shapes)
@@ -324,10 +323,10 @@ def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
             Lowered(
                 move_columns(builder, np.arange(shape[0]), np.arange(shape[1]))
                 | {
-                    t.TARGET: target,
-                    t.INPUT: builder.tensor(name),
-                    t.SOURCES: address,
-                    t.SOURCE_COUNT: count,
+                    abi.TARGET: target,
+                    abi.INPUT: builder.tensor(name),
+                    abi.SOURCES: address,
+                    abi.SOURCE_COUNT: count,
                 }
             )
         )
@@ -338,9 +337,9 @@ def lower_concat(builder: "Builder", node: Node) -> list[Lowered]:
     found.append(
         Lowered(
             {
-                t.TARGET: builder.tensor(node.output),
-                t.SOURCES: address,
-                t.SOURCE_COUNT: count,
+                abi.TARGET: builder.tensor(node.output),
+                abi.SOURCES: address,
+                abi.SOURCE_COUNT: count,
             }
         )
     )
@@ -355,7 +354,7 @@ def copied(
     return [(name, turned(window, marks, shape)) for name, marks in wanted]
 
 
-def lower_slice(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_slice(builder: "TableBuilder", node: Node) -> list[Lowered]:
     view = builder.storage.views.get(node.output)
     if view is not None and not view.own_mask:
         builder.tensor(node.output)
@@ -363,14 +362,14 @@ def lower_slice(builder: "Builder", node: Node) -> list[Lowered]:
     out = builder.graph.shapes[node.output]
     start, step = node.attrs["start"], node.attrs["step"]
     columns = mask_columns(builder, node)
-    columns[t.INPUT] = builder.channels_of(node.inputs[0], start[2], out[2])
+    columns[abi.INPUT] = builder.channels_of(node.inputs[0], start[2], out[2])
     columns |= move_columns(
         builder, *(start[axis] + np.arange(out[axis]) * step[axis] for axis in (0, 1))
     )
     return [Lowered(columns)]
 
 
-def lower_pad(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_pad(builder: "TableBuilder", node: Node) -> list[Lowered]:
     inside, out = builder.graph.shapes[node.inputs[0]], builder.graph.shapes[node.output]
     top, left = node.attrs["pad"][:2]
     columns = mask_columns(builder, node) | move_columns(
@@ -379,15 +378,15 @@ def lower_pad(builder: "Builder", node: Node) -> list[Lowered]:
         pad_source(out[1], inside[1], left, node.attrs["mode"]),
     )
     columns[layout.FRONT] = node.attrs["pad"][4]
-    return [Lowered(columns, {t.SCALAR: float(node.attrs["value"])})]
+    return [Lowered(columns, {abi.SCALAR: float(node.attrs["value"])})]
 
 
-def lower_resize(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_resize(builder: "TableBuilder", node: Node) -> list[Lowered]:
     rows, columns = node.attrs["rows"], node.attrs["cols"]
     found = mask_columns(builder, node)
     if not (np.any(rows[2]) or np.any(columns[2])):
         return [Lowered(found | move_columns(builder, rows[0], columns[0]))]
-    found |= {t.KERNEL: layout.linear_resize.address}
+    found |= {abi.KERNEL: layout.linear_resize.address}
     names = (
         (layout.ROWS, layout.ROWS_HIGH, layout.ROW_WEIGHTS),
         (layout.COLUMNS, layout.COLUMNS_HIGH, layout.COLUMN_WEIGHTS),
@@ -402,10 +401,10 @@ def lower_resize(builder: "Builder", node: Node) -> list[Lowered]:
     return [Lowered(found)]
 
 
-def lower_blocks(builder: "Builder", node: Node) -> list[Lowered]:
+def lower_blocks(builder: "TableBuilder", node: Node) -> list[Lowered]:
     kernel = layout.depth_to_space if node.op == "DepthToSpace" else layout.space_to_depth
     columns = mask_columns(builder, node) | {
-        t.KERNEL: kernel.address,
+        abi.KERNEL: kernel.address,
         layout.BLOCK: node.attrs["block"],
         layout.DEPTH_FIRST: int(node.attrs["mode"] == "DCR"),
     }

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir.graph import ISLAND, Graph, Node
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.layout import export as export_kernel
 from stillframe.reuse.memory.arena import place
 from stillframe.reuse.memory.buffers import lay_out, region_tensors
 from stillframe.reuse.memory.liveness import Lifetimes, naive_bytes
 from stillframe.reuse.memory.mask_implication import identity
-from stillframe.reuse.memory.planner import choose_kept
+from stillframe.reuse.memory.planner import plan_memory
 from stillframe.reuse.plan.lowering import LOWER, Lowered
-from stillframe.reuse.plan.tables import Builder, Layer
+from stillframe.reuse.plan.tables import PlannedLayer, TableBuilder
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -43,7 +43,7 @@ class IslandStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedTensor:
     """Where the roots lie in the arena, and what that takes; bytes."""
 
     offsets: Mapping[str, int]
@@ -67,12 +67,12 @@ class Plan:
     records: Integers
     barrier: int
     steps: tuple[Region | IslandStep, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[PlannedLayer, ...]
     index: Mapping[str, int]  # tensor name -> row of `tensors`
     exports: Mapping[str, Floats]  # tensor name -> the array that EXPORT keeps up to date
     cutoffs: Mapping[str, int]  # tensor name -> instruction that compares it
     arena: NDArray[np.uint8]
-    placement: Placed
+    placement: PlacedTensor
     lifetimes: Lifetimes
     weights_bytes: int
     kept: list[Any] = field(default_factory=list)
@@ -80,23 +80,23 @@ class Plan:
     def view(self, name: str) -> Floats:
         """The (H, W, C) floats of a tensor, where they lie; for tests, tuning and islands."""
         row = self.tensors[self.index[name]]
-        start = int(row[t.DATA]) - self.arena.ctypes.data
-        shape = tuple(int(row[column]) for column in (t.HEIGHT, t.WIDTH, t.CHANNELS))
-        strides = (int(row[t.ROW]), int(row[t.PIXEL]), 4)
+        start = int(row[abi.DATA]) - self.arena.ctypes.data
+        shape = tuple(int(row[column]) for column in (abi.HEIGHT, abi.WIDTH, abi.CHANNELS))
+        strides = (int(row[abi.ROW]), int(row[abi.PIXEL]), 4)
         flat: Floats = np.ndarray(shape, np.float32, self.arena.data, start, strides)
         return flat
 
     def left_active(self, name: str) -> bool:
         """Whether the last step marked any position of a tensor; a view has its parent's count."""
-        where = int(self.tensors[self.index[name], t.LIVE]) - self.live.ctypes.data
+        where = int(self.tensors[self.index[name], abi.LIVE]) - self.live.ctypes.data
         return bool(self.live[where // self.live.strides[0]].any())
 
     def mask(self, name: str) -> NDArray[np.uint8]:
         """The (H, W) mask of a tensor as the last step left it."""
         row = self.tensors[self.index[name]]
-        start = int(row[t.MASK]) - self.masks.ctypes.data
-        shape = (int(row[t.HEIGHT]), int(row[t.WIDTH]))
-        strides = (int(row[t.MASK_ROW]), int(row[t.MASK_PIXEL]))
+        start = int(row[abi.MASK]) - self.masks.ctypes.data
+        shape = (int(row[abi.HEIGHT]), int(row[abi.WIDTH]))
+        strides = (int(row[abi.MASK_ROW]), int(row[abi.MASK_PIXEL]))
         return np.ndarray(shape, np.uint8, self.masks.data, start, strides)
 
     @property
@@ -104,7 +104,7 @@ class Plan:
         return self.kept[0]  # type: ignore[no-any-return]
 
 
-def place_roots(graph: Graph, lifetimes: Lifetimes) -> Placed:
+def place_roots(graph: Graph, lifetimes: Lifetimes) -> PlacedTensor:
     """Offsets of all roots: persistent ones side by side, then the arena of the transients."""
     offsets: dict[str, int] = {}
     end = 0
@@ -114,7 +114,9 @@ def place_roots(graph: Graph, lifetimes: Lifetimes) -> Placed:
             end += -(-lifetimes.lives[name].bytes // 64) * 64
     arena = place(lifetimes.requests())
     offsets |= {name: end + offset for name, offset in arena.offsets.items()}
-    return Placed(offsets, end + arena.size, end, arena.size, arena.lower_bound, naive_bytes(graph))
+    return PlacedTensor(
+        offsets, end + arena.size, end, arena.size, arena.lower_bound, naive_bytes(graph)
+    )
 
 
 def island_reads(graph: Graph) -> list[str]:
@@ -135,7 +137,7 @@ def export_layouts(graph: Graph) -> dict[str, str]:
     return layouts
 
 
-def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
+def export(builder: TableBuilder, name: str, layout: str, node: int) -> Floats:
     """Add the instruction that keeps an array of the caller's layout up to date."""
     height, width, channels = builder.shapes[name]
     planar = layout == "NCHW"
@@ -145,17 +147,17 @@ def export(builder: Builder, name: str, layout: str, node: int) -> Floats:
     marks = builder.demand.exports.get(name, ((name, identity(height, width)),))
     address, count = builder.sources([builder.source(*each, (height, width)) for each in marks])
     columns = {
-        t.KERNEL: export_kernel.address,
-        t.TARGET: builder.port(height, width),
-        t.INPUT: builder.tensor(name),
-        t.SOURCES: address,
-        t.SOURCE_COUNT: count,
-        t.PARAMETER: array.ctypes.data,
-        t.PARAMETER + 1: row,
-        t.PARAMETER + 2: pixel,
-        t.PARAMETER + 3: channel,
+        abi.KERNEL: export_kernel.address,
+        abi.TARGET: builder.port(height, width),
+        abi.INPUT: builder.tensor(name),
+        abi.SOURCES: address,
+        abi.SOURCE_COUNT: count,
+        abi.PARAMETER: array.ctypes.data,
+        abi.PARAMETER + 1: row,
+        abi.PARAMETER + 2: pixel,
+        abi.PARAMETER + 3: channel,
     }
-    builder.add(Lowered(columns), Layer(name, "Export", array.shape, 0, node))
+    builder.add(Lowered(columns), PlannedLayer(name, "Export", array.shape, 0, node))
     builder.kept.append(array)
     return array
 
@@ -167,20 +169,20 @@ def compile_plan(
     exact: bool = True,
     memory_budget: int | None = None,
     tiles: Mapping[str, int] | None = None,
-    notebook: Notebook | None = None,
+    notebook: DiskCache | None = None,
 ) -> Plan:
     """Compile a partitioned graph for so many workers.
 
     exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until
-    `Tolerance.calibrate` sets them. memory_budget: bytes of activations, see `choose_kept`.
+    `Tolerance.calibrate` sets them. memory_budget: bytes of activations, see `plan_memory`.
     tiles: micro-kernels by output, as `tuning` measures; by the shape alone where there is none.
     notebook: where choices that take long are noted.
     """
     storage = lay_out(graph)
     wanted = set(island_reads(graph))
-    keeping = choose_kept(graph, storage, wanted, memory_budget, notebook)
+    keeping = plan_memory(graph, storage, wanted, memory_budget, notebook)
     placed = place_roots(graph, keeping.lifetimes)
-    builder = Builder(
+    builder = TableBuilder(
         graph, storage, keeping.demand, placed.offsets, placed.size, workers, tiles or {}
     )
     for port in graph.inputs:
@@ -212,15 +214,15 @@ def compile_plan(
                         exports[port.name] = export(builder, port.name, layouts[port.name], -1)
             continue
         for lowered in LOWER[node.op](builder, node):
-            layer = Layer(
+            layer = PlannedLayer(
                 node.output, node.op, graph.shapes[node.output], lowered.multiply_adds, number
             )
             at = builder.add(lowered, layer)
             if storage.root(node.output) in keeping.recomputed:
                 builder.clear_ring(at, storage.root(node.output))
             if lowered.compares and node.output in keeping.cutoffs:
-                kind = t.Cutoff.EQUAL if exact else t.Cutoff.NORM
-                builder.instructions[at][t.CUTOFF] = kind
+                kind = abi.Cutoff.EQUAL if exact else abi.Cutoff.NORM
+                builder.instructions[at][abi.CUTOFF] = kind
                 cutoffs[node.output] = at
         if node.output in wanted:
             exports[node.output] = export(builder, node.output, layouts[node.output], number)
@@ -229,22 +231,22 @@ def compile_plan(
 
 
 def finish(
-    builder: Builder,
-    placed: Placed,
+    builder: TableBuilder,
+    placed: PlacedTensor,
     lifetimes: Lifetimes,
     steps: Sequence[Region | IslandStep],
     exports: Mapping[str, Floats],
     cutoffs: Mapping[str, int],
 ) -> Plan:
     tensors, live = builder.finish_tensors()
-    work = np.zeros((builder.workers, t.WORKER_COLUMNS), np.int64)
+    work = np.zeros((builder.workers, abi.WORKER_COLUMNS), np.int64)
     sizes = {
-        t.FOUND: builder.largest_spans * t.SPAN_INTS * 4,
-        t.SHARE: builder.largest_spans * t.SPAN_INTS * 4,
-        t.LINE: builder.longest_line + 64,
-        t.POINTERS: t.POINTER_ARRAYS * t.SLOTS * 8 + 64,
-        t.GAPS: (t.SLOTS + 1) * 4 + 64,
-        t.RESULTS: builder.widest_result * 4 + 256,
+        abi.FOUND: builder.largest_spans * abi.SPAN_INTS * 4,
+        abi.SHARE: builder.largest_spans * abi.SPAN_INTS * 4,
+        abi.LINE: builder.longest_line + 64,
+        abi.POINTERS: abi.POINTER_ARRAYS * abi.SLOTS * 8 + 64,
+        abi.GAPS: (abi.SLOTS + 1) * 4 + 64,
+        abi.RESULTS: builder.widest_result * 4 + 256,
     }
     for worker in range(builder.workers):
         for column, size in sizes.items():
@@ -253,12 +255,14 @@ def finish(
     count = len(builder.instructions)
     return Plan(
         graph=builder.graph,
-        instructions=np.array(builder.instructions, np.int64).reshape(count, t.INSTRUCTION_COLUMNS),
-        floats=np.array(builder.floats, np.float32).reshape(count, t.FLOAT_COLUMNS),
+        instructions=np.array(builder.instructions, np.int64).reshape(
+            count, abi.INSTRUCTION_COLUMNS
+        ),
+        floats=np.array(builder.floats, np.float32).reshape(count, abi.FLOAT_COLUMNS),
         tensors=tensors,
         live=live,
         work=work,
-        records=np.zeros((count, t.RECORD_COLUMNS), np.int64),
+        records=np.zeros((count, abi.RECORD_COLUMNS), np.int64),
         barrier=builder.constant(np.zeros(16, np.int64)),
         steps=tuple(steps),
         layers=tuple(builder.layers),

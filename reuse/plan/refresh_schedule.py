@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.plan.plan import Plan
 
 Integers = NDArray[np.int64]
@@ -37,12 +37,12 @@ class Renewal:
         for port in plan.graph.inputs:
             if port.layout != "raw":
                 root = int(roots[plan.index[port.name]])
-                rows = np.arange(1, int(plan.tensors[root, t.HEIGHT]) + 1)
+                rows = np.arange(1, int(plan.tensors[root, abi.HEIGHT]) + 1)
                 known[root] = -(-rows * self.height // len(rows))
         compared = set(plan.cutoffs.values())
         for at, instruction in enumerate(plan.instructions):
-            target = int(instruction[t.TARGET])
-            due = self._of(plan, instruction, int(plan.tensors[target, t.HEIGHT]), roots, known)
+            target = int(instruction[abi.TARGET])
+            due = self._of(plan, instruction, int(plan.tensors[target, abi.HEIGHT]), roots, known)
             if at in compared:
                 self._due[at] = due
             root = int(roots[target])
@@ -70,20 +70,20 @@ class Renewal:
     ) -> Integers:
         """The step of each output row: when the last row that it reads of any source is due."""
         due = np.zeros(height, np.int64)
-        count = int(instruction[t.SOURCE_COUNT])
+        count = int(instruction[abi.SOURCE_COUNT])
         if not count:
             return due + self.height
-        sources = _array(int(instruction[t.SOURCES]), ctypes.c_int64, count * t.SOURCE_COLUMNS)
-        for source in sources.reshape(count, t.SOURCE_COLUMNS):
-            tensor = int(source[t.SOURCE_TENSOR])
-            last = _array(int(source[t.ROW_HIGH]), ctypes.c_int32, height).astype(np.int64) - 1
+        sources = _array(int(instruction[abi.SOURCES]), ctypes.c_int64, count * abi.SOURCE_COLUMNS)
+        for source in sources.reshape(count, abi.SOURCE_COLUMNS):
+            tensor = int(source[abi.SOURCE_TENSOR])
+            last = _array(int(source[abi.ROW_HIGH]), ctypes.c_int32, height).astype(np.int64) - 1
             root = int(roots[tensor])
             above, here = plan.tensors[root], plan.tensors[tensor]
             if root not in known:  # an island wrote it
                 due[:] = self.height
                 continue
-            start = (int(here[t.MASK]) - int(above[t.MASK])) // max(int(above[t.MASK_ROW]), 1)
-            step = max(int(here[t.MASK_ROW]) // max(int(above[t.MASK_ROW]), 1), 1)
+            start = (int(here[abi.MASK]) - int(above[abi.MASK])) // max(int(above[abi.MASK_ROW]), 1)
+            step = max(int(here[abi.MASK_ROW]) // max(int(above[abi.MASK_ROW]), 1), 1)
             rows = np.clip(start + np.maximum(last, 0) * step, 0, len(known[root]) - 1)
             due = np.maximum(due, known[root][rows])
         return np.maximum.accumulate(due)
@@ -91,7 +91,7 @@ class Renewal:
 
 def _roots(plan: Plan) -> Integers:
     """Of each tensor the one whose mask it is a view of, itself for most."""
-    counts = plan.tensors[:, t.LIVE] - plan.live.ctypes.data
+    counts = plan.tensors[:, abi.LIVE] - plan.live.ctypes.data
     return np.asarray(counts // plan.live.strides[0], np.int64)
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.ir.windows import Span, Window
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.pages import zeroed
 from stillframe.reuse.kernels.zero_pad import clear_ring
-from stillframe.reuse.memory.buffers import Storage, View
+from stillframe.reuse.memory.buffers import BufferView, Storage
 from stillframe.reuse.memory.required_regions import Demand
 from stillframe.reuse.plan.lowering import Lowered
 from stillframe.reuse.plan.packing import aligned
@@ -23,7 +23,7 @@ SLACK = 1024  # bytes behind the arena: vector loads of the last position may re
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class PlannedLayer:
     """What an instruction is, in words and figures; `Plan.layers` has one each."""
 
     name: str
@@ -33,7 +33,7 @@ class Layer:
     node: int  # index into the graph; -1 for a border
 
 
-class Builder:
+class TableBuilder:
     """The tables while they grow. Lowering rules call `add`, `constant`, `tensor`."""
 
     def __init__(
@@ -58,10 +58,10 @@ class Builder:
         self.rows: list[list[int]] = []
         self.index: dict[str, int] = {}
         self.shapes: dict[str, tuple[int, ...]] = dict(graph.shapes)
-        self.views: dict[str, View] = dict(storage.views)
+        self.views: dict[str, BufferView] = dict(storage.views)
         self.instructions: list[list[int]] = []
         self.floats: list[list[float]] = []
-        self.layers: list[Layer] = []
+        self.layers: list[PlannedLayer] = []
         self.weights_bytes = 0
         self._mask_bytes = 0
         self._mask_rows: list[tuple[int, int, int]] = []  # tensor row, mask offset, flags offset
@@ -93,10 +93,10 @@ class Builder:
 
     # --- tensors --------------------------------------------------------------------------------
     def _row(self, shape: Sequence[int], address: int, row: int, pixel: int) -> int:
-        self.rows.append([0] * t.TENSOR_COLUMNS)
+        self.rows.append([0] * abi.TENSOR_COLUMNS)
         entry = self.rows[-1]
-        entry[t.DATA], entry[t.ROW], entry[t.PIXEL] = address, row, pixel
-        entry[t.HEIGHT], entry[t.WIDTH], entry[t.CHANNELS] = shape
+        entry[abi.DATA], entry[abi.ROW], entry[abi.PIXEL] = address, row, pixel
+        entry[abi.HEIGHT], entry[abi.WIDTH], entry[abi.CHANNELS] = shape
         return len(self.rows) - 1
 
     def _own_mask(self, tensor: int, height: int, width: int) -> None:
@@ -128,7 +128,7 @@ class Builder:
         self, name: str, parent: str, start: tuple[int, int, int], shape: tuple[int, ...]
     ) -> int:
         """A row for a part of `parent` that a copy fills, with a mask of its own."""
-        self.views[name] = View(parent, start, (1, 1), True)
+        self.views[name] = BufferView(parent, start, (1, 1), True)
         self.shapes[name] = shape
         return self.tensor(name)
 
@@ -162,7 +162,7 @@ class Builder:
         stretched = [own[axis] == 1 and shape[axis] != 1 for axis in (0, 1)]
         if not any(stretched):
             return tensor
-        _, row, pixel = entry = tuple(self.rows[tensor][: t.PIXEL + 1])
+        _, row, pixel = entry = tuple(self.rows[tensor][: abi.PIXEL + 1])
         return self._row(
             (shape[0], shape[1], own[2]),
             entry[0],
@@ -192,7 +192,7 @@ class Builder:
         columns_at = [0, 0]
         if taps == 0:
             risen = rising(window.cols)
-            taps = t.ANY if risen is None else t.RISING
+            taps = abi.ANY if risen is None else abi.RISING
             ends = window.cols if risen is None else risen
             columns_at = [self.constant(np.asarray(half, np.int32)) for half in ends]
         rows_at = [self.constant(np.asarray(half, np.int32)) for half in window.rows]
@@ -202,12 +202,12 @@ class Builder:
         return self.constant(np.array(entries, np.int64)), len(entries)
 
     # --- instructions ---------------------------------------------------------------------------
-    def add(self, lowered: Lowered, layer: Layer) -> int:
-        entry = [0] * t.INSTRUCTION_COLUMNS
+    def add(self, lowered: Lowered, layer: PlannedLayer) -> int:
+        entry = [0] * abi.INSTRUCTION_COLUMNS
         for column, value in lowered.columns.items():
             entry[column] = int(value)
         self.instructions.append(entry)
-        floats = [0.0] * t.FLOAT_COLUMNS
+        floats = [0.0] * abi.FLOAT_COLUMNS
         for column, number in lowered.floats.items():
             floats[column] = number
         self.floats.append(floats)
@@ -221,38 +221,40 @@ class Builder:
         if not (top or left or bottom or right):
             return
         start, row, pixel = self.geometry(root)
-        ring = [0] * t.RING_COLUMNS
-        ring[t.RING_START] = start - top * row - left * pixel
-        ring[t.RING_ROW], ring[t.RING_ROWS] = row, top + self.shapes[root][0] + bottom
-        ring[t.RING_TOP], ring[t.RING_BOTTOM] = top, bottom
-        ring[t.RING_LEFT], ring[t.RING_RIGHT] = left * pixel, right * pixel
+        ring = [0] * abi.RING_COLUMNS
+        ring[abi.RING_START] = start - top * row - left * pixel
+        ring[abi.RING_ROW], ring[abi.RING_ROWS] = row, top + self.shapes[root][0] + bottom
+        ring[abi.RING_TOP], ring[abi.RING_BOTTOM] = top, bottom
+        ring[abi.RING_LEFT], ring[abi.RING_RIGHT] = left * pixel, right * pixel
         entry = self.instructions[instruction]
-        assert entry[t.PREPARE] == 0, "a reduction has no ring"
-        entry[t.PREPARE] = clear_ring.address
-        entry[t.RING] = self.constant(np.array(ring, np.int64))
+        assert entry[abi.PREPARE] == 0, "a reduction has no ring"
+        entry[abi.PREPARE] = clear_ring.address
+        entry[abi.RING] = self.constant(np.array(ring, np.int64))
 
     def finish_tensors(self) -> tuple[Integers, Integers]:
         """Give every row its mask and counts; -> (tensors, live)."""
         masks = np.zeros(self._mask_bytes + 64, np.uint8)
         self.kept[0] = masks
         base = masks.ctypes.data
-        rows = np.array(self.rows, np.int64).reshape(-1, t.TENSOR_COLUMNS)
+        rows = np.array(self.rows, np.int64).reshape(-1, abi.TENSOR_COLUMNS)
         live = np.zeros((len(rows), self.workers), np.int64)
-        rows[:, t.LIVE] = live.ctypes.data + np.arange(len(rows)) * live.strides[0]
+        rows[:, abi.LIVE] = live.ctypes.data + np.arange(len(rows)) * live.strides[0]
         for tensor, mask, flags in self._mask_rows:
-            rows[tensor, t.MASK] = base + mask
-            rows[tensor, t.MASK_ROW] = rows[tensor, t.WIDTH]
-            rows[tensor, t.MASK_PIXEL] = 1
-            rows[tensor, t.ROW_FLAGS] = base + flags
-            rows[tensor, t.ROW_FLAGS_STEP] = 1
+            rows[tensor, abi.MASK] = base + mask
+            rows[tensor, abi.MASK_ROW] = rows[tensor, abi.WIDTH]
+            rows[tensor, abi.MASK_PIXEL] = 1
+            rows[tensor, abi.ROW_FLAGS] = base + flags
+            rows[tensor, abi.ROW_FLAGS_STEP] = 1
         for tensor, parent, (y, x), (step_y, step_x) in self._aliases:
             above = rows[parent]
-            rows[tensor, t.MASK] = above[t.MASK] + y * above[t.MASK_ROW] + x * above[t.MASK_PIXEL]
-            rows[tensor, t.MASK_ROW] = above[t.MASK_ROW] * step_y
-            rows[tensor, t.MASK_PIXEL] = above[t.MASK_PIXEL] * step_x
-            rows[tensor, t.ROW_FLAGS] = above[t.ROW_FLAGS] + y * above[t.ROW_FLAGS_STEP]
-            rows[tensor, t.ROW_FLAGS_STEP] = above[t.ROW_FLAGS_STEP] * step_y
-            rows[tensor, t.LIVE] = above[t.LIVE]
+            rows[tensor, abi.MASK] = (
+                above[abi.MASK] + y * above[abi.MASK_ROW] + x * above[abi.MASK_PIXEL]
+            )
+            rows[tensor, abi.MASK_ROW] = above[abi.MASK_ROW] * step_y
+            rows[tensor, abi.MASK_PIXEL] = above[abi.MASK_PIXEL] * step_x
+            rows[tensor, abi.ROW_FLAGS] = above[abi.ROW_FLAGS] + y * above[abi.ROW_FLAGS_STEP]
+            rows[tensor, abi.ROW_FLAGS_STEP] = above[abi.ROW_FLAGS_STEP] * step_y
+            rows[tensor, abi.LIVE] = above[abi.LIVE]
         return rows, live
 
 

@@ -1,13 +1,20 @@
 """How much a layer may change before the change is passed on."""
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stillframe.errors import UsageError
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.plan.plan import Plan
+
+RULE = 2
+"""Version of the rule that gives shares their meaning. Profiles of another rule are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +29,43 @@ class Tolerance:
 
     share: float
     layers: Mapping[str, float] = field(default_factory=dict)
+    model: str = field(default="", compare=False)
+    """Name of the model that the shares were tuned for; empty: any model."""
+    fingerprint: str = field(default="", compare=False)
+    """Fingerprint of that model's weights, see `frontend.onnx_loader.fingerprint`; empty: any."""
 
     def __post_init__(self) -> None:
         for name, share in (("tolerance", self.share), *self.layers.items()):
             if not (share >= 0 and np.isfinite(share)):
                 raise UsageError(f"{name}: expected a number >= 0, got {share}")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Tolerance":
+        """The shares in a profile that `stillframe tune` wrote.
+
+        Raises UsageError for a file that cannot be read, is no profile, or is of another rule.
+        """
+        values = read_profile(path)
+        try:
+            return cls(
+                float(values["share"]),
+                {str(name): float(share) for name, share in values.get("layers", {}).items()},
+                str(values["model"]),
+                str(values["fingerprint"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UsageError(
+                f"{path}: expected a profile from `stillframe tune`; {reason}"
+            ) from None
+
+    def check(self, fingerprint: str) -> None:
+        """Raises UsageError where the shares were tuned for other weights than these."""
+        if self.fingerprint and fingerprint != self.fingerprint:
+            raise UsageError(
+                f"the profile was made for {self.model}, weights {self.fingerprint[:12]}; "
+                f"this model's are {fingerprint[:12]}: tune a profile for it"
+            )
 
     @property
     def exact(self) -> bool:
@@ -39,7 +78,7 @@ class Tolerance:
     def scaled(self, factor: float) -> "Tolerance":
         """All shares times the factor: 1 is the same, 0 exact."""
         layers = {name: share * factor for name, share in self.layers.items()}
-        return Tolerance(self.share * factor, layers)
+        return Tolerance(self.share * factor, layers, self.model, self.fingerprint)
 
     def calibrate(self, plan: Plan) -> None:
         """Turn shares into thresholds, from the activations of a dense step."""
@@ -53,7 +92,7 @@ class Tolerance:
             channels = plan.graph.shapes[name][2]
             with np.errstate(over="ignore"):
                 limit = np.float32((self.of(name) * magnitudes.get(name, 0.0)) ** 2 * channels)
-            plan.floats[instruction, t.THRESHOLD] = limit if np.isfinite(limit) else 0.0
+            plan.floats[instruction, abi.THRESHOLD] = limit if np.isfinite(limit) else 0.0
 
 
 def measure(plan: Plan) -> dict[str, float]:
@@ -65,3 +104,25 @@ def measure(plan: Plan) -> dict[str, float]:
         with np.errstate(over="ignore", invalid="ignore"):
             found[name] = float(np.sqrt(np.dot(flat, flat) / max(flat.size, 1)))
     return found
+
+
+def read_profile(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in a profile's file. Raises UsageError, also for another rule's profile."""
+    name = Path(path)
+    try:
+        values = json.loads(name.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{name}: expected a profile, cannot read it ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name}: expected a profile in JSON, got {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{name}: expected a profile from `stillframe tune`; all of it: expected an object"
+        )
+    rule = values.get("rule")
+    if isinstance(rule, int) and rule != RULE:
+        raise UsageError(
+            f"{name}: expected a profile of rule {RULE}, got one of rule {rule}, made by "
+            f"stillframe {values.get('stillframe', '?')}: tune again"
+        )
+    return values

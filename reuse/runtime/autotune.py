@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir.graph import Graph, Node, Port
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.conv import TILES
 from stillframe.reuse.plan.packing import EFFICIENCY, choose_tile, tile_width
 from stillframe.reuse.plan.plan import compile_plan
-from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 
 LEAST_WORK = 1_000_000  # multiply-adds: below, no micro-kernel gains what finding out takes
@@ -66,7 +66,7 @@ def work_of(node: Node, graph: Graph) -> int:
     return height * width * int(np.prod(graph.shapes[node.inputs[1]]))
 
 
-def tune(graph: Graph, notebook: Notebook) -> Tuning:
+def tune(graph: Graph, notebook: DiskCache) -> Tuning:
     """What was measured for a graph's convolutions, after measuring what was not yet."""
     layers = {node.output: signature(node, graph) for node in graph.nodes if tunable(node, graph)}
     found: dict[str, Measured] = {}
@@ -111,7 +111,7 @@ def measure(node: Node, graph: Graph) -> Measured:
     feed = np.random.default_rng(0).random(alone.inputs[0].shape, np.float32)
     every = np.ones(alone.shapes["x"][:2], np.uint8)
     engines = {
-        tile: Engine(
+        tile: PlanRunner(
             compile_plan(alone, tiles={"y": tile}, memory_budget=EVERYTHING),
             Workers(1),
             NEVER_DENSE,
@@ -124,10 +124,10 @@ def measure(node: Node, graph: Graph) -> Measured:
         for tile, engine in engines.items():
             at = engine.plan.cutoffs["y"]
             engine.step({"x": feed}, dense=True)
-            dense[tile] = min(dense[tile], int(engine.plan.records[at, t.NANOSECONDS]))
+            dense[tile] = min(dense[tile], int(engine.plan.records[at, abi.NANOSECONDS]))
             feed += 0.001
             engine.step({"x": feed}, {"x": every})
-            sparse[tile] = min(sparse[tile], int(engine.plan.records[at, t.NANOSECONDS]))
+            sparse[tile] = min(sparse[tile], int(engine.plan.records[at, abi.NANOSECONDS]))
     usual = choose_tile(channels)
     best = min(tried, key=dense.__getitem__)
     if dense[best] > CLEARLY * dense[usual]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
 
 from stillframe.errors import UsageError
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
 from stillframe.reuse.kernels.run_plan import walk
 from stillframe.reuse.plan.plan import IslandStep, Plan, Region
@@ -39,7 +39,7 @@ class StepStats:
     islands_run: int
 
 
-class Engine:
+class PlanRunner:
     """A plan with its state: the activations of the last step.
 
     Not thread-safe: a session holds a lock around it.
@@ -64,7 +64,8 @@ class Engine:
             [
                 max(
                     int(
-                        plan.tensors[row[t.TARGET], t.HEIGHT] * plan.tensors[row[t.TARGET], t.WIDTH]
+                        plan.tensors[row[abi.TARGET], abi.HEIGHT]
+                        * plan.tensors[row[abi.TARGET], abi.WIDTH]
                     ),
                     1,
                 )
@@ -116,7 +117,7 @@ class Engine:
         marked, positions = 0, 0
         for port in self._inputs:
             row = plan.index[port.name]
-            height, width = (int(plan.tensors[row, c]) for c in (t.HEIGHT, t.WIDTH))
+            height, width = (int(plan.tensors[row, c]) for c in (abi.HEIGHT, abi.WIDTH))
             listed = None if changed is None else changed.get(port.name)
             marked += self._take_in(row, feeds[port.name], port.layout, listed, everything)
             positions += height * width
@@ -157,14 +158,14 @@ class Engine:
     def _share_of_work(self, dense: bool) -> float:
         if dense:
             return 1.0
-        share = self.plan.records[:, t.ACTIVE] / self._positions
+        share = self.plan.records[:, abi.ACTIVE] / self._positions
         return float(share @ self._work) / self._total_work
 
     def _take_in(
         self, row: int, feed: Array, layout: str, listed: Array | None, everything: bool
     ) -> int:
         height, width, channels = (
-            int(self.plan.tensors[row, column]) for column in (t.HEIGHT, t.WIDTH, t.CHANNELS)
+            int(self.plan.tensors[row, column]) for column in (abi.HEIGHT, abi.WIDTH, abi.CHANNELS)
         )
         if layout == "NCHW":
             array = feed.reshape(channels, height, width).transpose(1, 2, 0)

@@ -26,7 +26,7 @@ ROOF_COURSES = 11
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class HouseWindow:
     """A pane in the picture: x0, y0, x1, y1 in pixels; `shop` for the wide ones at street level."""
 
     box: Edges
@@ -38,7 +38,7 @@ class House:
     """One painted house: its cut-out, and where its windows and its sign are."""
 
     sprite: Sprite
-    windows: tuple[Window, ...]
+    windows: tuple[HouseWindow, ...]
     sign: Edges | None
 
 
@@ -53,7 +53,7 @@ def house(
     x0, y0 = int(left) - 4, int(base - (wall_m + roof_m + 1.6) * scale) - 2
     canvas = Canvas(x0, y0, int(wide_m * scale) + 8, int(base) - y0 + 2, 3)
     wall = WALLS[random.integers(len(WALLS))]
-    windows: list[Window] = []
+    windows: list[HouseWindow] = []
     front = _Front(canvas, left, base, scale)
     box = front.box
     _roof(front, random, wall_m, wide_m, roof_m)
@@ -160,7 +160,7 @@ def _window(
     wall: Colour,
     shutter: Colour | None,
     arched: bool,
-) -> Window:
+) -> HouseWindow:
     """A window with its left edge at x: surround, panes, perhaps curtains and shutters."""
     wide, high = 1.04, 1.70
     box = front.box
@@ -185,11 +185,15 @@ def _window(
             box(at, sill - 0.02, 0.44, high + 0.04, shutter)
             for slat in range(9):
                 box(at + 0.05, sill + 0.07 + slat * 0.18, 0.34, 0.05, scaled(shutter, 0.74))
-    return Window(edges, shop=False)
+    return HouseWindow(edges, shop=False)
 
 
 def _shop(
-    front: _Front, random: np.random.Generator, wide: float, wall: Colour, windows: list[Window]
+    front: _Front,
+    random: np.random.Generator,
+    wide: float,
+    wall: Colour,
+    windows: list[HouseWindow],
 ) -> Edges | None:
     """The street floor: shop windows with goods, a door, a sign board and perhaps an awning.
 
@@ -202,7 +206,7 @@ def _shop(
     door = 0.45 if door_left else wide - 1.55
     box(door - 0.08, 0, 1.26, 2.66, scaled(wall, 1.1))
     box(door, 0, 1.10, 2.55, scaled(board, 0.62))
-    windows.append(Window(box(door + 0.18, 0.85, 0.74, 1.50, (96, 112, 122)), shop=True))
+    windows.append(HouseWindow(box(door + 0.18, 0.85, 0.74, 1.50, (96, 112, 122)), shop=True))
     start, end = (1.95, wide - 0.4) if door_left else (0.4, wide - 1.95)
     if end - start < 1.0:
         return None
@@ -211,7 +215,9 @@ def _shop(
     part = (end - start) / parts
     for index in range(parts):
         left = start + index * part
-        windows.append(Window(box(left + 0.05, 0.52, part - 0.10, 2.12, (58, 68, 78)), shop=True))
+        windows.append(
+            HouseWindow(box(left + 0.05, 0.52, part - 0.10, 2.12, (58, 68, 78)), shop=True)
+        )
         box(left + 0.05, 1.75, part - 0.10, 0.89, (98, 116, 128))
         for item in range(int((part - 0.3) / 0.28)):
             high = float(random.uniform(0.2, 0.75))

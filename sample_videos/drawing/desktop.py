@@ -25,7 +25,7 @@ TITLE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class WindowFrame:
     """A window without its page: outer box, the box where the page shows, its chrome."""
 
     outer: Box
@@ -33,21 +33,21 @@ class Frame:
     chrome: Picture
     lines: tuple[Box, ...] = field(default=())
 
-    def moved(self, across: int, down: int) -> "Frame":
+    def moved(self, across: int, down: int) -> "WindowFrame":
         """The same window elsewhere."""
         shift = (across, down, across, down)
         outer, inner = (
             tuple(a + b for a, b in zip(box, shift, strict=True))
             for box in (self.outer, self.inner)
         )
-        return Frame(_box(outer), _box(inner), self.chrome, self.lines)
+        return WindowFrame(_box(outer), _box(inner), self.chrome, self.lines)
 
 
 def _box(values: tuple[int, ...]) -> Box:
     return values[0], values[1], values[2], values[3]
 
 
-def window(scale: Scale, outer: Box, title: str, *, dark: bool, sidebar: int = 0) -> Frame:
+def window(scale: Scale, outer: Box, title: str, *, dark: bool, sidebar: int = 0) -> WindowFrame:
     """A window's chrome: title bar with three buttons, border, perhaps a list of files."""
     wide, high = outer[2] - outer[0], outer[3] - outer[1]
     bar = scale.px(TITLE)
@@ -83,10 +83,10 @@ def window(scale: Scale, outer: Box, title: str, *, dark: bool, sidebar: int = 0
             if box is not None and box[3] < high:
                 lines.append(box)
     inner = (outer[0] + sidebar, outer[1] + bar, outer[2], outer[3])
-    return Frame(outer, inner, chrome, tuple(lines))
+    return WindowFrame(outer, inner, chrome, tuple(lines))
 
 
-def dialog(scale: Scale, middle: tuple[int, int]) -> Frame:
+def dialog(scale: Scale, middle: tuple[int, int]) -> WindowFrame:
     """A small message in the middle of the screen."""
     wide, high = scale.px(330), scale.px(150)
     left, top = middle[0] - wide // 2, middle[1] - high // 2
@@ -107,7 +107,7 @@ def dialog(scale: Scale, middle: tuple[int, int]) -> Frame:
     box = write(chrome, "Close", at, size, (255, 255, 255), 600)
     if box is not None:
         lines.append(box)
-    return Frame(frame.outer, frame.inner, chrome, tuple(lines))
+    return WindowFrame(frame.outer, frame.inner, chrome, tuple(lines))
 
 
 def wallpaper(width_px: int, height: int, random: np.random.Generator) -> Picture:

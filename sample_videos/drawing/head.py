@@ -22,7 +22,7 @@ LIGHT /= np.linalg.norm(LIGHT)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class HeadLook:
     """What a person's head looks like. Colours are RGB 0..255."""
 
     skin: Colour = (224, 172, 140)
@@ -79,7 +79,7 @@ def _half_width(y: Field, top: float = 1.0) -> Field:
 class Head:
     """One person's head, painted once at `detail` texture rows; views are cheap."""
 
-    def __init__(self, look: Look, detail: int, random: np.random.Generator) -> None:
+    def __init__(self, look: HeadLook, detail: int, random: np.random.Generator) -> None:
         self.look = look
         rows, columns = detail, 2 * detail
         self._rows, self._columns = rows, columns

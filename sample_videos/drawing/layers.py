@@ -14,7 +14,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class CutOut:
     """A cut-out at a depth. identity 0: part of the still world, hides but is not reported."""
 
     depth_m: float
@@ -24,7 +24,7 @@ class Layer:
     face: Box | None = None
 
 
-def stack(picture: Picture, layers: Iterable[Layer]) -> tuple[Cover, tuple[Thing, ...]]:
+def stack(picture: Picture, layers: Iterable[CutOut]) -> tuple[Cover, tuple[Thing, ...]]:
     """Lay all layers over the picture, in place, the deepest first.
 
     Returns the (H, W) uint8 instance mask and what can be seen of each thing, nearest last.
@@ -40,7 +40,7 @@ def stack(picture: Picture, layers: Iterable[Layer]) -> tuple[Cover, tuple[Thing
     return instances, tuple(things)
 
 
-def _seen(instances: Cover, layer: Layer) -> list[Thing]:
+def _seen(instances: Cover, layer: CutOut) -> list[Thing]:
     sprite = layer.sprite
     parts = overlap(instances.shape, sprite.left, sprite.top, *sprite.cover.shape[::-1])
     if parts is None:

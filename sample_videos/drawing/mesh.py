@@ -30,7 +30,7 @@ class Mesh:
         return Mesh(self.points @ turn.T + np.asarray(offset), self.colours, self.body)
 
 
-class Builder:
+class MeshBuilder:
     """Collects faces into a mesh."""
 
     def __init__(self) -> None:

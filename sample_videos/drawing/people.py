@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from stillframe.sample_videos.drawing.canvas import Canvas, Sprite, place
-from stillframe.sample_videos.drawing.head import Head, Look
+from stillframe.sample_videos.drawing.head import Head, HeadLook
 from stillframe.sample_videos.drawing.texture import Colour, clouds, scaled
 
 STRIDE_M = 1.42
@@ -69,13 +69,13 @@ class Stance:
     slope: float = 0.2
 
 
-def some_look(random: np.random.Generator) -> tuple[Look, bool]:
+def some_look(random: np.random.Generator) -> tuple[HeadLook, bool]:
     """A head for anyone, and whether it is a woman's."""
     tone = int(random.integers(len(SKINS)))
     hairs = HAIRS if tone < 2 else HAIRS[:2]  # dark skin goes with dark hair
     skin, hair = SKINS[tone], hairs[random.integers(len(hairs))]
     woman = bool(random.random() < 0.5)
-    look = Look(
+    look = HeadLook(
         skin=skin,
         hair=hair,
         iris=((86, 104, 90), (70, 96, 124), (84, 60, 42))[random.integers(3) if tone < 2 else 2],

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.sample_videos.drawing.camera import Camera
-from stillframe.sample_videos.drawing.layers import Layer
+from stillframe.sample_videos.drawing.layers import CutOut
 from stillframe.sample_videos.drawing.people import Person, Stance
 from stillframe.sample_videos.drawing.street import LANES_M
 from stillframe.sample_videos.drawing.vehicles import PAINTS, Vehicle
@@ -123,13 +123,13 @@ class Drive:
             along = -along - self.vehicle.model.length
         return camera.point(along, 0.0, self.depth_m)[0], driven
 
-    def layer(self, time_s: float, camera: Camera, identity: int) -> Layer | None:
+    def layer(self, time_s: float, camera: Camera, identity: int) -> CutOut | None:
         """The vehicle in the picture, None while it is out of view."""
         tail, driven = self.tail(time_s, camera)
         if tail > camera.width or tail + self.vehicle.length_px < 0:
             return None
         sprite = self.vehicle.draw(tail, camera.point(0, 0, self.depth_m)[1], driven)
-        return Layer(self.depth_m, sprite, identity, KINDS.get(self.vehicle.kind, "car"))
+        return CutOut(self.depth_m, sprite, identity, KINDS.get(self.vehicle.kind, "car"))
 
 
 def traffic(camera: Camera, random: np.random.Generator) -> list[Drive]:
@@ -156,7 +156,7 @@ class Walker:
     person: Person
     way: Walk
 
-    def layer(self, time_s: float, camera: Camera, identity: int) -> Layer | None:
+    def layer(self, time_s: float, camera: Camera, identity: int) -> CutOut | None:
         """The person in the picture, None while out of view."""
         where = self.way.at(time_s)
         if where is None:
@@ -168,7 +168,7 @@ class Walker:
             return None
         stance = Stance(feet, scale, heading, distance, pace, camera.slope(z))
         sprite, face = self.person.draw(stance)
-        return Layer(z, sprite, identity, "person", face)
+        return CutOut(z, sprite, identity, "person", face)
 
 
 def walkers(camera: Camera, random: np.random.Generator, ways: tuple[Way, ...]) -> list[Walker]:

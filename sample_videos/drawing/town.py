@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stillframe.sample_videos.drawing.buildings import ROOFS, WALLS
 from stillframe.sample_videos.drawing.canvas import Sprite
-from stillframe.sample_videos.drawing.mesh import Builder, Mesh
+from stillframe.sample_videos.drawing.mesh import Mesh, MeshBuilder
 from stillframe.sample_videos.drawing.plants import GREENS, crown
 from stillframe.sample_videos.drawing.texture import Colour, Cover, Field, Picture, clouds, scaled
 
@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class TownHouse:
     """A gabled house: middle of its ground plan, half its sides, eaves and ridge heights."""
 
     x: float
@@ -56,7 +56,7 @@ class Town:
 
     ground: Picture
     scale: float
-    houses: tuple[House, ...]
+    houses: tuple[TownHouse, ...]
     trees: tuple[Tree, ...]
     crowns: tuple[Sprite, ...]
     streets_x: tuple[float, ...]
@@ -123,7 +123,7 @@ def build(scale: float, random: np.random.Generator) -> Town:
     streets_x = tuple(float(x) for x in np.arange(-EAST_M + 18, EAST_M, BLOCK_M[0]))
     streets_z = tuple(float(z) for z in np.arange(SOUTH_M + 14, NORTH_M, BLOCK_M[1]))
     land = _Map(scale, random)
-    houses: list[House] = []
+    houses: list[TownHouse] = []
     trees: list[Tree] = []
     edge = STREET_M / 2 + 2.4
     for west, east in itertools.pairwise(streets_x):
@@ -205,7 +205,7 @@ def _field(land: _Map, lot: Box, random: np.random.Generator) -> None:
 
 
 def _homes(
-    land: _Map, lot: Box, houses: list[House], trees: list[Tree], random: np.random.Generator
+    land: _Map, lot: Box, houses: list[TownHouse], trees: list[Tree], random: np.random.Generator
 ) -> None:
     """Two rows of houses, each with a garden, a drive, perhaps a pool or beds."""
     west, south, east, north = lot
@@ -236,7 +236,7 @@ def _homes(
             for left in (x - 4.0, x - 1.2, x + 1.6):
                 land.box((left, back - 1.6, left + 1.8, back + 1.6), (112, 86, 62), 0.2)
         houses.append(
-            House(
+            TownHouse(
                 x, z, half,
                 eaves=float(random.uniform(4.4, 6.4)), ridge=float(random.uniform(2.4, 3.4)),
                 along_x=bool(random.random() < 0.65),
@@ -249,7 +249,7 @@ def _homes(
             trees.append(Tree(tree_x, tree_z, float(random.uniform(1.6, 3.0)), _kind(random)))
 
 
-def _shadows(land: _Map, houses: list[House], trees: list[Tree]) -> None:
+def _shadows(land: _Map, houses: list[TownHouse], trees: list[Tree]) -> None:
     """The afternoon sun stands in the south-west."""
     dark = np.zeros(land.picture.shape[:2], np.uint8)
     for house in houses:
@@ -267,12 +267,12 @@ def _shadows(land: _Map, houses: list[House], trees: list[Tree]) -> None:
     land.tone(whole, cv2.convertScaleAbs(soft, alpha=-0.46 * 128 / 255, beta=128))
 
 
-def house_mesh(house: House) -> Mesh:
+def house_mesh(house: TownHouse) -> Mesh:
     """Walls with windows and a gabled roof that overhangs them."""
     (a, b), low, high = house.half, house.eaves, house.eaves + house.ridge
     if not house.along_x:
         a, b = b, a
-    builder = Builder()
+    builder = MeshBuilder()
     # built with the ridge along x, and turned where it is not; tones: south, east, north, west
     tones = (1.04, 0.72, 0.62, 0.92) if house.along_x else (0.92, 1.04, 0.72, 0.62)
     ring = np.array([(-a, 0, -b), (a, 0, -b), (a, 0, b), (-a, 0, b)], np.float64)
@@ -305,7 +305,7 @@ def house_mesh(house: House) -> Mesh:
 
 def car_mesh(paint: Colour) -> Mesh:
     """A car that drives towards +X, its middle at the origin, with its shade on the road."""
-    builder = Builder()
+    builder = MeshBuilder()
     shade_under = [(-2.35, 0, -1.08), (-2.35, 0, 1.08), (2.35, 0, 1.08), (2.35, 0, -1.08)]
     builder.face(shade_under, (58, 58, 62), body=False)
     builder.box((-2.1, 0.3, -0.9), (2.1, 0.88, 0.9), scaled(paint, 0.62), paint)

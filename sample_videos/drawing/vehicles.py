@@ -14,7 +14,7 @@ Outline = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class VehicleModel:
     """Metres; (x from the tail, height). Outlines run from tail to nose, over the top."""
 
     length: float
@@ -30,8 +30,8 @@ def _pane(left: float) -> Outline:
     return ((left, 1.35), (left, 2.45), (left + 1.32, 2.45), (left + 1.32, 1.35))
 
 
-MODELS: dict[str, Model] = {
-    "saloon": Model(
+MODELS: dict[str, VehicleModel] = {
+    "saloon": VehicleModel(
         4.6,
         ((0.03, 0.34), (0, 0.62), (0.06, 0.88), (0.28, 0.97), (0.82, 1.02), (1.38, 1.36),
          (1.95, 1.45), (2.55, 1.42), (3.02, 1.2), (3.36, 1), (4.05, 0.9), (4.45, 0.76),
@@ -42,7 +42,7 @@ MODELS: dict[str, Model] = {
         ),
         (0.88, 3.7), 0.33, (1.25, 2.09, 3.05),
     ),
-    "hatch": Model(
+    "hatch": VehicleModel(
         4.0,
         ((0.04, 0.34), (0, 0.7), (0.08, 1.02), (0.3, 1.36), (0.7, 1.5), (1.6, 1.54),
          (2.2, 1.48), (2.75, 1.22), (3.02, 1.02), (3.6, 0.92), (3.9, 0.76), (3.98, 0.56),
@@ -53,7 +53,7 @@ MODELS: dict[str, Model] = {
         ),
         (0.72, 3.18), 0.32, (1.56, 2.72),
     ),
-    "van": Model(
+    "van": VehicleModel(
         5.2,
         ((0.04, 0.36), (0, 1), (0.04, 1.9), (0.2, 2.12), (1.5, 2.18), (3.3, 2.16), (3.75, 2.02),
          (4.25, 1.45), (4.45, 1.22), (4.95, 1.06), (5.14, 0.8), (5.16, 0.36)),
@@ -62,7 +62,7 @@ MODELS: dict[str, Model] = {
         ),
         (0.95, 4.25), 0.36, (1.7, 3.15, 4.15),
     ),
-    "bus": Model(
+    "bus": VehicleModel(
         10.5,
         ((0.05, 0.4), (0, 1.2), (0.03, 2.5), (0.08, 2.8), (0.22, 2.95), (0.6, 3), (5, 3.02),
          (9.8, 3), (10.15, 2.95), (10.32, 2.8), (10.4, 2.5), (10.48, 1.5), (10.46, 0.4)),

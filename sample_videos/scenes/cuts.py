@@ -32,7 +32,7 @@ SHOT_S = (1.1, 3.4)
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class CameraShot:
     """From when to when which camera is on."""
 
     start_s: float
@@ -40,7 +40,7 @@ class Shot:
     camera: int
 
 
-class Cuts:
+class CutsScene:
     """The scene. A camera is set up when it is first needed."""
 
     def __init__(self, width: int, height: int, random: np.random.Generator) -> None:
@@ -60,11 +60,11 @@ class Cuts:
         return replace(self._cameras[number].at(time_s), view=number)
 
 
-def _plan(random: np.random.Generator) -> Iterator[Shot]:
+def _plan(random: np.random.Generator) -> Iterator[CameraShot]:
     now, camera = 0.0, 0
     while True:
         end = now + float(random.uniform(*SHOT_S))
-        yield Shot(now, end, camera)
+        yield CameraShot(now, end, camera)
         weights = np.array(WEIGHTS)
         weights[camera] = 0  # a cut always goes elsewhere
         camera = int(random.choice(len(WEIGHTS), p=weights / weights.sum()))

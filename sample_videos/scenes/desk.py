@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from stillframe.sample_videos.drawing.canvas import Canvas, Sprite, place, rounded
-from stillframe.sample_videos.drawing.head import MARGIN, Expression, Head, Look
-from stillframe.sample_videos.drawing.layers import Layer, stack
+from stillframe.sample_videos.drawing.head import MARGIN, Expression, Head, HeadLook
+from stillframe.sample_videos.drawing.layers import CutOut, stack
 from stillframe.sample_videos.drawing.people import TOPS, some_look
 from stillframe.sample_videos.drawing.room import desk_top, room
 from stillframe.sample_videos.drawing.texture import (
@@ -59,18 +59,18 @@ class Desk:
         )
         picture = self._room.copy()
         layers = [
-            Layer(3.0, self._body(lean, breath), 1, "person"),
-            Layer(
+            CutOut(3.0, self._body(lean, breath), 1, "person"),
+            CutOut(
                 2.0,
                 self._face(middle, yaw, pitch, roll, self._expression(time_s, talking, effort)),
                 1,
                 "person",
             ),
-            Layer(1.0, self._front),
+            CutOut(1.0, self._front),
         ]
         if self._mane is not None:
             behind = (middle[0] - 0.10 * unit * math.sin(yaw), middle[1])
-            layers.append(Layer(4.0, _shifted(self._mane, *behind), 1, "person"))
+            layers.append(CutOut(4.0, _shifted(self._mane, *behind), 1, "person"))
         half = unit * 0.74
         shift = 0.22 * unit * math.sin(yaw)
         face = (
@@ -174,7 +174,7 @@ def _inflated(cover: Cover, radius: float) -> Field:
     return light
 
 
-def _torso(unit: float, look: Look, cloth: Colour, random: np.random.Generator) -> Sprite:
+def _torso(unit: float, look: HeadLook, cloth: Colour, random: np.random.Generator) -> Sprite:
     """Neck, shoulders and chest; the head's middle is at (0, 0), half a head is `unit` pixels."""
     reach, low = int(2.9 * unit), int(4.3 * unit)
     canvas = Canvas(-reach, 0, 2 * reach, low, 2)
@@ -230,7 +230,7 @@ def _torso(unit: float, look: Look, cloth: Colour, random: np.random.Generator) 
     return canvas.sprite()
 
 
-def _mane(unit: float, look: Look, random: np.random.Generator) -> Sprite:
+def _mane(unit: float, look: HeadLook, random: np.random.Generator) -> Sprite:
     """Long hair that falls behind the neck; the head's middle is at (0, 0)."""
     reach, low = int(1.4 * unit), int(2.1 * unit)
     canvas = Canvas(-reach, 0, 2 * reach, low, 2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import Sprite, glow
-from stillframe.sample_videos.drawing.layers import Layer, stack
+from stillframe.sample_videos.drawing.layers import CutOut, stack
 from stillframe.sample_videos.drawing.lights import (
     AMBIENT,
     LEVELS,
@@ -42,7 +42,7 @@ class Night:
         self._beam = _blob(int(11 * unit), (1.0, 0.96, 0.86), 235)
         self._tail = _blob(int(4 * unit), (1.0, 0.12, 0.08), 190)
         self._pool = _pool(camera)
-        self._still: tuple[tuple[int, ...], Picture, list[Layer]] = ((), self._dark, [])
+        self._still: tuple[tuple[int, ...], Picture, list[CutOut]] = ((), self._dark, [])
 
     def at(self, time_s: float) -> Drawn:
         """The picture at a time, with everything that can be seen in it."""
@@ -68,7 +68,7 @@ class Night:
             self._headlights(picture, drive, layer)
         return Drawn(picture, instances, things + self._lamps_on(levels))
 
-    def _lit_street(self, levels: tuple[int, ...]) -> tuple[Picture, list[Layer]]:
+    def _lit_street(self, levels: tuple[int, ...]) -> tuple[Picture, list[CutOut]]:
         """Everything that stands still, under the lights that are on."""
         picture = self._dark.copy()
         for light, level in zip(self._lights, levels, strict=True):
@@ -83,7 +83,7 @@ class Night:
         for prop in self._street.props:
             across = _middle_m(prop.sprite, self._camera, prop.depth_m)
             layers.append(
-                Layer(
+                CutOut(
                     prop.depth_m, prop.sprite.lit(self._light_at(across, 2.0, prop.depth_m, levels))
                 )
             )
@@ -92,7 +92,7 @@ class Night:
                 layers.append(self._lantern(light.lamp, level))
         return picture, layers
 
-    def _lantern(self, lamp: int, level: int) -> Layer:
+    def _lantern(self, lamp: int, level: int) -> CutOut:
         """The bright glass of a lamp, a little in front of its post, with its halo."""
         x, y, z = self._street.lamps[lamp]
         at_x, at_y = self._camera.point(x, y, z)
@@ -106,7 +106,7 @@ class Night:
             tuple(round(c * level / LEVELS) for c in (255, 240, 196)), -1, cv2.LINE_AA,
         )  # fmt: skip
         clear = np.zeros(halo.shape[:2], np.uint8)
-        return Layer(z - 0.01, Sprite(halo, clear, round(at_x - side / 2), round(at_y - side / 2)))
+        return CutOut(z - 0.01, Sprite(halo, clear, round(at_x - side / 2), round(at_y - side / 2)))
 
     def _light_at(self, x: float, y: float, z: float, levels: tuple[int, ...]) -> Colour:
         """The light that falls on something standing at a place: gain per channel."""
@@ -119,13 +119,15 @@ class Night:
             total += np.array(SODIUM) * (0.62 * POWER / (squared + 6.0) * level / LEVELS)
         return float(total[0]), float(total[1]), float(total[2])
 
-    def _lit(self, layer: Layer, levels: tuple[int, ...]) -> Layer:
+    def _lit(self, layer: CutOut, levels: tuple[int, ...]) -> CutOut:
         across = _middle_m(layer.sprite, self._camera, layer.depth_m)
         gain = self._light_at(across, 1.0, layer.depth_m, levels)
-        return Layer(layer.depth_m, layer.sprite.lit(gain), layer.identity, layer.label, layer.face)
+        return CutOut(
+            layer.depth_m, layer.sprite.lit(gain), layer.identity, layer.label, layer.face
+        )
 
     def _ends(
-        self, drive: Drive, layer: Layer
+        self, drive: Drive, layer: CutOut
     ) -> tuple[tuple[float, float], tuple[float, float], float]:
         """Where headlights and tail lights are in the picture, and which way it drives."""
         scale = self._camera.scale(drive.depth_m)
@@ -139,7 +141,7 @@ class Night:
             way,
         )
 
-    def _shine(self, picture: Picture, drive: Drive, layer: Layer) -> None:
+    def _shine(self, picture: Picture, drive: Drive, layer: CutOut) -> None:
         """The pool of light on the road before a vehicle."""
         front, _, way = self._ends(drive, layer)
         pool = self._pool if way > 0 else self._pool[:, ::-1]
@@ -147,7 +149,7 @@ class Night:
         left = front[0] if way > 0 else front[0] - pool.shape[1]
         glow(picture, pool, round(left), round(ground - pool.shape[0] * 0.55))
 
-    def _headlights(self, picture: Picture, drive: Drive, layer: Layer) -> None:
+    def _headlights(self, picture: Picture, drive: Drive, layer: CutOut) -> None:
         front, back, _ = self._ends(drive, layer)
         for light, at in ((self._beam, front), (self._tail, back)):
             glow(

@@ -4,7 +4,7 @@ import numpy as np
 
 from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import darken
-from stillframe.sample_videos.drawing.layers import Layer, stack
+from stillframe.sample_videos.drawing.layers import CutOut, stack
 from stillframe.sample_videos.drawing.routes import WAYS, traffic, walkers
 from stillframe.sample_videos.drawing.street import build, cast
 from stillframe.sample_videos.drawing.vehicles import shadow
@@ -24,7 +24,7 @@ class Plaza:
         """The picture at a time, with everything that can be seen in it."""
         camera = self._camera
         picture = self._street.backdrop.copy()
-        layers = [Layer(prop.depth_m, prop.sprite) for prop in self._street.props]
+        layers = [CutOut(prop.depth_m, prop.sprite) for prop in self._street.props]
         for identity, drive in enumerate(self._drives, start=len(self._walkers) + 1):
             layer = drive.layer(time_s, camera, identity)
             if layer is None:

@@ -16,7 +16,7 @@ import numpy as np
 from stillframe.errors import SourceError
 from stillframe.sample_videos.drawing.noise import SensorNoise
 from stillframe.sample_videos.options import Options
-from stillframe.sample_videos.scenes.cuts import Cuts, Scene
+from stillframe.sample_videos.scenes.cuts import CutsScene, Scene
 from stillframe.sample_videos.scenes.desk import Desk
 from stillframe.sample_videos.scenes.night import Night
 from stillframe.sample_videos.scenes.pan import Pan
@@ -50,7 +50,7 @@ SCENES: dict[str, SceneRow] = {
         Screen, 0.0, "desktop recording: text, windows, pointer; long still spans", exact=True
     ),
     "pan": SceneRow(Pan, 2.0, "moving camera: a drone over a small town, every pixel changes"),
-    "cuts": SceneRow(Cuts, 2.5, "hard cuts between five cameras"),
+    "cuts": SceneRow(CutsScene, 2.5, "hard cuts between five cameras"),
     "night": SceneRow(Night, 9.0, "still camera: a dark square, strong noise, lights switching"),
 }
 

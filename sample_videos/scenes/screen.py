@@ -12,7 +12,7 @@ import numpy as np
 
 from stillframe.sample_videos.drawing import desktop, pages
 from stillframe.sample_videos.drawing.canvas import overlap, place
-from stillframe.sample_videos.drawing.desktop import Frame
+from stillframe.sample_videos.drawing.desktop import WindowFrame
 from stillframe.sample_videos.drawing.lettering import write
 from stillframe.sample_videos.drawing.pages import Box, Page, Scale
 from stillframe.sample_videos.drawing.prose import TYPED
@@ -40,7 +40,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScreenStep:
     """A change from one state to another over some time; pointer and page glide, text jumps."""
 
     start_s: float
@@ -114,7 +114,7 @@ class Screen:
         self._article = pages.article_page(scale, _wide(self._browser), random)
         self._output, self._row = pages.terminal_page(scale, _wide(self._terminal))
         self._pointer = desktop.pointer(scale)
-        self._steps: list[Step] = []
+        self._steps: list[ScreenStep] = []
         self._script = self._written(random.spawn(1)[0])
         self._shown: tuple[State | None, Drawn | None] = (None, None)
 
@@ -135,22 +135,22 @@ class Screen:
 
     # --- the script
 
-    def _written(self, random: np.random.Generator) -> Iterator[Step]:
+    def _written(self, random: np.random.Generator) -> Iterator[ScreenStep]:
         """Rests, moves of the pointer and actions, for ever."""
         scale = self._scale
         now = 0.0
         state = State(self._inside(self._editor, 0.5, 0.4))
 
-        def go(seconds: float, after: State) -> Step:
+        def go(seconds: float, after: State) -> ScreenStep:
             nonlocal now, state
-            step = Step(now, now + seconds, state, after)
+            step = ScreenStep(now, now + seconds, state, after)
             now, state = step.end_s, after
             return step
 
-        def move(to: tuple[int, int]) -> Step:
+        def move(to: tuple[int, int]) -> ScreenStep:
             return go(float(random.uniform(0.45, 0.85)), replace(state, pointer=to))
 
-        def rest() -> Step:
+        def rest() -> ScreenStep:
             return go(float(random.uniform(0.9, 2.6)), state)
 
         yield go(1.2, state)
@@ -205,14 +205,14 @@ class Screen:
                     yield go(float(random.uniform(0.5, 1.0)), replace(state, dialog=False))
                 yield rest()
 
-    def _inside(self, frame: Frame, across: float, down: float) -> tuple[int, int]:
+    def _inside(self, frame: WindowFrame, across: float, down: float) -> tuple[int, int]:
         x0, y0, x1, y1 = frame.inner
         return round(x0 + across * (x1 - x0)), round(y0 + down * (y1 - y0))
 
-    def _moved(self, state: State) -> Frame:
+    def _moved(self, state: State) -> WindowFrame:
         return self._browser.moved(*state.browser)
 
-    def _last(self, page: Page, frame: Frame) -> int:
+    def _last(self, page: Page, frame: WindowFrame) -> int:
         """The farthest that a page can be scrolled."""
         return max(int(page.picture.shape[0]) - (frame.inner[3] - frame.inner[1]), 0)
 
@@ -254,7 +254,7 @@ class Screen:
 
     def _window(
         self, picture: Picture, instances: Cover, texts: list[tuple[int, Box]],
-        identity: int, frame: Frame, page: Page | None, top: int,
+        identity: int, frame: WindowFrame, page: Page | None, top: int,
     ) -> None:  # fmt: skip
         desktop.shade(picture, frame.outer, self._scale)
         x0, y0 = frame.outer[:2]
@@ -296,7 +296,7 @@ class Screen:
         )
 
 
-def _wide(frame: Frame) -> int:
+def _wide(frame: WindowFrame) -> int:
     return frame.inner[2] - frame.inner[0]
 
 
@@ -310,7 +310,7 @@ def _shifted(box: Box, across: int, down: int) -> Box:
     return box[0] + across, box[1] + down, box[2] + across, box[3] + down
 
 
-def _windows(instances: Cover, frames: tuple[Frame, ...]) -> Iterator[Thing]:
+def _windows(instances: Cover, frames: tuple[WindowFrame, ...]) -> Iterator[Thing]:
     for identity, frame in enumerate(frames, start=EDITOR):
         x0, y0, x1, y1 = frame.outer
         parts = overlap(instances.shape, x0, y0, x1 - x0, y1 - y0)

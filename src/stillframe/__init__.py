@@ -40,6 +40,7 @@ _HOMES = {
     "StageError": "stillframe.errors",
     "StillframeError": "stillframe.errors",
     "Tensors": "stillframe.models.results",
+    "Tolerance": "stillframe.reuse.plan.tolerance",
     "UsageError": "stillframe.errors",
     "VideoSink": "stillframe.pipeline.sinks.video",
     "frames": "stillframe.pipeline.media.open_source",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, MotSink
     from stillframe.pipeline.sinks.video import VideoSink
     from stillframe.pipeline.stream import stream
+    from stillframe.reuse.plan.tolerance import Tolerance
     from stillframe.reuse.session import ReuseSession
 
 __all__ = [
@@ -97,6 +99,7 @@ __all__ = [
     "StageError",
     "StillframeError",
     "Tensors",
+    "Tolerance",
     "UsageError",
     "VideoSink",
     "__version__",

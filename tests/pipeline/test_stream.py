@@ -15,7 +15,7 @@ import stillframe
 from stillframe.errors import SourceError, StillframeError, UsageError
 from stillframe.models.results import Detections
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.media.prefetch import Ahead
+from stillframe.pipeline.media.prefetch import Prefetcher
 from tests import networks
 from tests.hostile import media
 
@@ -134,7 +134,7 @@ def settled(numbers: Numbers) -> int:
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_it_reads_that_many_frames_ahead_and_no_more(depth: int) -> None:
     numbers = Numbers(20)
-    with Ahead(numbers, depth) as ahead:
+    with Prefetcher(numbers, depth) as ahead:
         assert settled(numbers) == depth
         stream = iter(ahead)
         assert next(stream).index == 0
@@ -144,7 +144,7 @@ def test_it_reads_that_many_frames_ahead_and_no_more(depth: int) -> None:
 
 
 def test_a_failure_comes_after_the_frames_before_it() -> None:
-    with Ahead(Numbers(9, 5), 3) as ahead:
+    with Prefetcher(Numbers(9, 5), 3) as ahead:
         stream = iter(ahead)
         assert [next(stream).index for _ in range(5)] == list(range(5))
         with pytest.raises(SourceError):
@@ -153,14 +153,14 @@ def test_a_failure_comes_after_the_frames_before_it() -> None:
 
 def test_a_source_that_blocks_is_closed_within_moments() -> None:
     numbers = Numbers(9, blocks_at=2)
-    with Ahead(numbers, 2) as ahead:
+    with Prefetcher(numbers, 2) as ahead:
         assert [frame.index for frame in itertools.islice(ahead, 2)] == [0, 1]
         began = time.monotonic()
     assert time.monotonic() - began < 1
 
 
 def test_stop_ends_a_wait_for_the_next_frame() -> None:
-    with Ahead(Numbers(9, blocks_at=2), 0) as ahead:
+    with Prefetcher(Numbers(9, blocks_at=2), 0) as ahead:
         threading.Timer(0.2, ahead.stop).start()
         assert len(list(ahead)) == 2
 
@@ -173,7 +173,7 @@ def test_a_source_that_will_not_close_is_told() -> None:
     numbers = Stubborn(9, blocks_at=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stillframe.pipeline.media.prefetch.CLOSE_TIMEOUT_S", 0.1)
-        ahead = Ahead(numbers, 1)
+        ahead = Prefetcher(numbers, 1)
         with pytest.raises(SourceError, match=r"did not stop reading within 0\.1 s"), ahead:
             pass
     numbers.closed.set()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError, UsageError
 from stillframe.reuse.runtime import engine as engine_module
-from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.session import RecompiledWarning, ReuseSession
 from tests.graph_cases import model
 
@@ -236,7 +236,7 @@ def test_after_a_step_that_failed_the_next_one_is_right(monkeypatch: pytest.Monk
     with ReuseSession(source, threads=1) as session:
         session.run(None, {"x": first})
         with monkeypatch.context() as broken:
-            broken.setattr(Engine, "_run_island", lambda *_: 1 // 0)
+            broken.setattr(PlanRunner, "_run_island", lambda *_: 1 // 0)
             with pytest.raises(ZeroDivisionError):
                 session.run(None, {"x": second})
         for got, wanted in zip(

@@ -20,8 +20,8 @@ from stillframe.sample_videos.drawing import lettering
 from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import Sprite, place
 from stillframe.sample_videos.drawing.drone import Drone
-from stillframe.sample_videos.drawing.head import Expression, Head, Look
-from stillframe.sample_videos.drawing.layers import Layer, stack
+from stillframe.sample_videos.drawing.head import Expression, Head, HeadLook
+from stillframe.sample_videos.drawing.layers import CutOut, stack
 from stillframe.sample_videos.drawing.lights import LEVELS, Light
 from stillframe.sample_videos.drawing.noise import SensorNoise
 from stillframe.sample_videos.drawing.routes import RAMP_S, Walk
@@ -281,7 +281,7 @@ def test_the_sun_throws_shadows_to_the_right_and_away() -> None:
 
 
 def test_a_head_blinks_talks_looks_and_turns() -> None:
-    head = Head(Look(), 128, np.random.default_rng(0))
+    head = Head(HeadLook(), 128, np.random.default_rng(0))
 
     def change(first: Expression, second: Expression) -> tuple[float, float]:
         """How much the upper and the lower half of the face differ."""
@@ -298,7 +298,7 @@ def test_a_head_blinks_talks_looks_and_turns() -> None:
         eyes, mouth = change(calm, mood)
         assert (eyes > 2) == upper, mood
         assert (mouth > 2) != upper, mood
-    hair = np.array(Look().hair).sum()
+    hair = np.array(HeadLook().hair).sum()
     share = []
     for yaw in (0.0, 0.8, 1.6, math.pi):
         colour, cover = head.view(96, yaw=yaw)
@@ -327,10 +327,10 @@ def test_the_nearer_layer_hides_the_farther_one_and_a_prop_hides_both() -> None:
 
     picture = np.zeros((6, 12, 3), np.uint8)
     layers = [
-        Layer(5.0, sheet(2, 50), 1, "person"),
-        Layer(9.0, sheet(4, 90), 2, "car"),
-        Layer(2.0, sheet(-3, 20)),  # a prop hides columns 0 only
-        Layer(3.0, sheet(7, 30)),  # and one hides the car's right half
+        CutOut(5.0, sheet(2, 50), 1, "person"),
+        CutOut(9.0, sheet(4, 90), 2, "car"),
+        CutOut(2.0, sheet(-3, 20)),  # a prop hides columns 0 only
+        CutOut(3.0, sheet(7, 30)),  # and one hides the car's right half
     ]
     instances, things = stack(picture, layers)
     assert instances[2].tolist() == [0, 0, 1, 1, 1, 1, 2, 0, 0, 0, 0, 0]

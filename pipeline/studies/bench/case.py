@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
-from stillframe.pipeline.inference.frame_skipping import Cadence
-from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.reuse.gate.change_gate import GateSettings
 
@@ -79,8 +79,8 @@ class Conditions:
     warm_up: int = WARM_UP
     allow_sdist: bool = False
     confidence: float | None = None
-    profile: Profile | None = None
-    cadence: Cadence = field(default_factory=Cadence)
+    profile: TuningProfile | None = None
+    cadence: FrameSkipping = field(default_factory=FrameSkipping)
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from stillframe.pipeline.inference.backends import Feed, OnnxRuntimeEngine, ReuseEngine
-from stillframe.pipeline.inference.frame_skipping import Cadence
-from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.backends import Feed, OnnxRuntimeBackend, ReuseBackend
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
 from stillframe.reuse.plan.memory_report import MemoryReport
 
@@ -24,7 +24,7 @@ class UnavailableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ContenderSetting:
     """What contenders are made of. path: the cleaned model. tolerance, gate and cadence: of reuse;
     profile: of reuse, instead of the first two."""
 
@@ -32,8 +32,8 @@ class Setting:
     threads: int = 1
     tolerance: float = 0.1
     gate: GateSettings = field(default_factory=GateSettings)
-    profile: Profile | None = None
-    cadence: Cadence = field(default_factory=Cadence)
+    profile: TuningProfile | None = None
+    cadence: FrameSkipping = field(default_factory=FrameSkipping)
 
 
 class Contender(Protocol):
@@ -60,8 +60,8 @@ class Onnxruntime:
 
     work = 1.0
 
-    def __init__(self, setting: Setting) -> None:
-        self._engine = OnnxRuntimeEngine(setting.path, setting.threads)
+    def __init__(self, setting: ContenderSetting) -> None:
+        self._engine = OnnxRuntimeBackend(setting.path, setting.threads)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
         return self._engine.run(feed, None)
@@ -78,7 +78,7 @@ class Openvino:
 
     work = 1.0
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: ContenderSetting) -> None:
         try:
             import openvino
         except ImportError as error:
@@ -113,15 +113,15 @@ class Reuse:
 
     def __init__(
         self,
-        setting: Setting,
+        setting: ContenderSetting,
         *,
         tolerance: float,
         dense: bool = False,
-        profile: Profile | None = None,
+        profile: TuningProfile | None = None,
     ) -> None:
         self.work = 1.0
         self._dense = dense
-        self._engine = ReuseEngine(setting.path, setting.threads, tolerance, profile)
+        self._engine = ReuseBackend(setting.path, setting.threads, tolerance, profile)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
         outputs = self._engine.run(feed, None if self._dense else change)
@@ -147,8 +147,8 @@ class ContenderRow:
 
     name: str
     title: str
-    make: Callable[[Setting], Contender]
-    gate: Callable[[Setting], GateSettings] | None = None
+    make: Callable[[ContenderSetting], Contender]
+    gate: Callable[[ContenderSetting], GateSettings] | None = None
     paced: bool = False
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from stillframe.errors import ModelError
 from stillframe.pipeline.inference.backends import Feed
-from stillframe.pipeline.studies.bench.contenders import Setting, contender
+from stillframe.pipeline.studies.bench.contenders import ContenderSetting, contender
 
 LONGEST_S = 900.0
 CHILD = f"import sys; from {__name__} import answer; answer(sys.argv[1:])"
 
 
-def peak_mb(name: str, setting: Setting, feed: Feed) -> float:
+def peak_mb(name: str, setting: ContenderSetting, feed: Feed) -> float:
     """Megabytes that a fresh process had resident at most, from its start to its second frame.
 
     name: a row of CONTENDERS. feed: a frame; the second one is its mirror image, so that all of it
@@ -38,7 +38,7 @@ def peak_mb(name: str, setting: Setting, feed: Feed) -> float:
 def answer(arguments: list[str]) -> None:
     """What the process does: its peak goes to standard output."""
     name, path, threads, tolerance, frame = arguments
-    runner = contender(name).make(Setting(Path(path), int(threads), float(tolerance)))
+    runner = contender(name).make(ContenderSetting(Path(path), int(threads), float(tolerance)))
     with np.load(frame) as feed:
         arrays = dict(feed)
     runner.run(arrays, None)

@@ -25,12 +25,12 @@ from stillframe.models.model import Model
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Reuse, Settings
 from stillframe.pipeline.inference.stages import drawing, encoding
-from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import Source, open_source
-from stillframe.pipeline.placement.backend_choice import Granularity, choices
+from stillframe.pipeline.placement.backend_choice import BackendChoice, choices
 from stillframe.pipeline.placement.cost_model import Aim, Candidate
-from stillframe.pipeline.placement.planned_run import Placing, Staged
+from stillframe.pipeline.placement.planned_run import PlacementRequest, PlannedRun
 from stillframe.pipeline.sinks.overlay import compose
 from stillframe.pipeline.sinks.video import VideoSink
 from stillframe.pipeline.studies.bench.background_load import children, playback, played, rivals
@@ -78,8 +78,8 @@ class Condition:
         if not self.granularity:
             return None
         kind, _, threads = self.granularity.partition(" x")
-        chosen = Granularity("segments") if kind == "two segments" else None
-        chosen = chosen or Granularity(kind, int(threads))  # type: ignore[arg-type]
+        chosen = BackendChoice("segments") if kind == "two segments" else None
+        chosen = chosen or BackendChoice(kind, int(threads))  # type: ignore[arg-type]
         cores = sorted(os.sched_getaffinity(0))
         pins: tuple[tuple[str, frozenset[int]], ...] = ()
         if self.apart and len(cores) > chosen.threads:
@@ -256,10 +256,10 @@ def _staged(
     sink: VideoSink,
     figures: _Figures,
 ) -> None:
-    def draw(step: Step) -> Any:
+    def draw(step: StepResult) -> Any:
         return compose(step, "boxes")
 
-    placing = Placing(
+    placing = PlacementRequest(
         aim=condition.aim,
         share=condition.share,
         replans=condition.replans,
@@ -269,7 +269,7 @@ def _staged(
         drawing(draw),
         encoding(lambda drawn: sink.write(drawn.step.frame, drawn.step.result, drawn.image)),
     ]
-    staged = Staged(source, model, settings, placing, ends=ends, draw=draw)
+    staged = PlannedRun(source, model, settings, placing, ends=ends, draw=draw)
     with staged:
         for _ in staged.pipeline:
             figures.add(staged.pipeline.whole_ms)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.placement.cost_model import Aim
 
 WINDOWS = (1, 2, 8)  # frames under way
@@ -18,7 +18,7 @@ Ask = Callable[..., dict[str, Any]]
 
 
 def planner(
-    ask: Ask, told: Callable[[str], None], settings: int, ways: Sequence[Granularity]
+    ask: Ask, told: Callable[[str], None], settings: int, ways: Sequence[BackendChoice]
 ) -> list[dict[str, Any]]:
     """In the first so many of SETTINGS: what was asked for, and so many others beside.
 
@@ -28,14 +28,14 @@ def planner(
 
 
 def _setting(
-    ask: Ask, told: Callable[[str], None], aim: Aim, others: int, ways: Sequence[Granularity]
+    ask: Ask, told: Callable[[str], None], aim: Aim, others: int, ways: Sequence[BackendChoice]
 ) -> dict[str, Any]:
     setting, measure = f"{aim}, {others} others", MEASURES[aim]
 
     def chosen(turn: int) -> dict[str, Any]:
         return ask(f"{setting}, the planner ({turn})", aim=aim, rivals=others)
 
-    def fixed(way: Granularity, window: int, turn: int = 0) -> dict[str, Any]:
+    def fixed(way: BackendChoice, window: int, turn: int = 0) -> dict[str, Any]:
         name = f"{setting}, {way}, {window} under way" + f" ({turn})" * bool(turn)
         return ask(name, granularity=str(way), window=window, rivals=others)
 

@@ -27,8 +27,8 @@ from stillframe.pipeline.studies.bench.contenders import (
     CONTENDERS,
     Contender,
     ContenderRow,
+    ContenderSetting,
     Outputs,
-    Setting,
     UnavailableError,
 )
 from stillframe.reuse.gate.change_gate import ChangeGate
@@ -119,7 +119,7 @@ class Race:
 
     case: Case
     conditions: Conditions
-    setting: Setting
+    setting: ContenderSetting
     model: Model
     images: list[Image]
     entrants: dict[str, Entrant]
@@ -216,7 +216,7 @@ def prepare(
     )
     if case.size is None:
         model = model.for_source(*images[0].shape[:2])
-    setting = Setting(
+    setting = ContenderSetting(
         model.path,
         conditions.threads,
         conditions.tolerance,

@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class HeatLevel:
     """The layers of one resolution. shares (H, W): of the frames, in which the position was
     computed, mean over the layers weighted by multiply-adds. work: their part of all of those."""
 
@@ -37,7 +37,7 @@ class Heat:
 
     picture: Image
     input: Shares
-    levels: tuple[Level, ...]
+    levels: tuple[HeatLevel, ...]
     frames: int
 
 
@@ -114,7 +114,7 @@ class HeatMeter:
             held = [work for _, work in levels[size]]
             weights = held if sum(held) else [1] * len(held)
             mean = np.average(shares, axis=0, weights=weights).astype(np.float32)
-            found.append(Level(mean, len(held), sum(held) / self._total))
+            found.append(HeatLevel(mean, len(held), sum(held) / self._total))
         given = (self._input / np.float32(frames)).astype(np.float32)
         return Heat(self._picture, given, tuple(found), self._frames)
 

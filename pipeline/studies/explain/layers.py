@@ -20,7 +20,7 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.studies.explain.heatmap import Heat, HeatMeter
 from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
 from stillframe.reuse.ir.graph import ISLAND, Graph, Node
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.liveness import described
 from stillframe.reuse.plan.memory_report import MemoryReport
 from stillframe.reuse.plan.plan import IslandStep, Plan
@@ -175,8 +175,8 @@ class _Watch:
         self._session, self._plan, self._model = session, session.plan, model
         port = next(p for p in self._plan.graph.inputs if p.name == model.input_name)
         self._maps = port.layout != "raw"  # else only islands read it, and they take no map
-        written = self._plan.tensors[self._plan.instructions[:, t.TARGET]]
-        self._positions = np.maximum(written[:, t.HEIGHT] * written[:, t.WIDTH], 1)
+        written = self._plan.tensors[self._plan.instructions[:, abi.TARGET]]
+        self._positions = np.maximum(written[:, abi.HEIGHT] * written[:, abi.WIDTH], 1)
         self._steps = [step for step in self._plan.steps if isinstance(step, IslandStep)]
         self._dense: list[NDArray[np.int64]] = []
         self._dense_ms: list[float] = []
@@ -245,12 +245,12 @@ class _Watch:
     def rows(self, islands: Mapping[int, float]) -> tuple[Row, ...]:
         """Layers and islands in the order in which they run. islands: ms by place in the steps."""
         plan, counted = self._plan, np.array(self._records[1:])
-        dense = np.median(np.array(self._dense)[:, :, t.NANOSECONDS], axis=0) / 1e6
+        dense = np.median(np.array(self._dense)[:, :, abi.NANOSECONDS], axis=0) / 1e6
         shares, spent = np.zeros((2, 0)), np.zeros(0)
         if len(counted):
-            columns = counted[:, :, [t.ACTIVE, t.CHANGED]] / self._positions[:, None]
+            columns = counted[:, :, [abi.ACTIVE, abi.CHANGED]] / self._positions[:, None]
             shares = columns.mean(axis=0).T
-            spent = np.median(counted[:, :, t.NANOSECONDS], axis=0) / 1e6
+            spent = np.median(counted[:, :, abi.NANOSECONDS], axis=0) / 1e6
         after = behind(plan.graph)
         found: list[Row] = []
         for place, step in enumerate(plan.steps):

@@ -14,7 +14,7 @@ from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.agreement import label_map, pair_boxes
 from stillframe.pipeline.sinks.overlay import draw, tint
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep
-from stillframe.pipeline.studies.sweep.variants import DensePlayer, PlayerRow, RunnerPlayer
+from stillframe.pipeline.studies.sweep.variants import DenseVariant, RunnerVariant, VariantRow
 
 Image = NDArray[np.uint8]
 
@@ -46,14 +46,14 @@ def moments(row: Row) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def frames(sweep: Sweep, spec: str, model: Model, row: Row, player: PlayerRow) -> list[Shown]:
+def frames(sweep: Sweep, spec: str, model: Model, row: Row, player: VariantRow) -> list[Shown]:
     """Play the clip once more, up to the last of `moments`. Empty for players without a runner."""
     wanted = moments(row)
     ours = player.make(model)
-    dense = DensePlayer(model, sweep.head["threads"])
+    dense = DenseVariant(model, sweep.head["threads"])
     shown: list[Shown] = []
     try:
-        if not isinstance(ours, RunnerPlayer):
+        if not isinstance(ours, RunnerVariant):
             return []
         with open_source(spec, live=False) as source:
             for index, frame in enumerate(islice(source, max(wanted, default=-1) + 1)):

@@ -14,7 +14,7 @@ from stillframe.pipeline.studies.sweep.equal_compute import equal_compute, sente
 from stillframe.pipeline.studies.sweep.report_charts import charts, needed, quality_label, write_png
 from stillframe.pipeline.studies.sweep.report_frames import Shown, frames
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep
-from stillframe.pipeline.studies.sweep.variants import PlayerRow
+from stillframe.pipeline.studies.sweep.variants import VariantRow
 
 __all__ = ["needed", "render", "write_html", "write_png"]
 
@@ -207,7 +207,7 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
 
 
 def write_html(
-    sweep: Sweep, spec: str, model: Model, rows: Sequence[PlayerRow], path: Path
+    sweep: Sweep, spec: str, model: Model, rows: Sequence[VariantRow], path: Path
 ) -> None:
     """The report, with frames of the clip played once more. Raises SinkError."""
     row = illustrated(sweep)

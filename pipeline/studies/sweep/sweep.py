@@ -33,7 +33,7 @@ from stillframe.pipeline.quality.clip import ClipJudge
 from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
 from stillframe.pipeline.studies.bench.row import machine, versions
 from stillframe.pipeline.studies.sweep.equal_compute import equal_compute
-from stillframe.pipeline.studies.sweep.variants import ANCHOR, Played, Player, PlayerRow, anchor
+from stillframe.pipeline.studies.sweep.variants import BASELINE, Played, Variant, VariantRow, anchor
 from stillframe.reuse.frontend.onnx_loader import fingerprint
 
 FORMAT = 1
@@ -70,7 +70,7 @@ class Sweep:
 
     def level(self) -> None:
         """Frame rates as if all heats had met the same disturbances: by the gain over dense."""
-        dense = self.row(ANCHOR)
+        dense = self.row(BASELINE)
         if dense is not None and dense["ms"]:
             for row in self.rows:
                 row["fps"] = round((row["gain"] or 0) * 1e3 / dense["ms"], DIGITS)
@@ -123,8 +123,8 @@ class Sweep:
 class Record:
     """One player in one heat."""
 
-    row: PlayerRow
-    player: Player
+    row: VariantRow
+    player: Variant
     judge: ClipJudge
     against_truth: ClipJudge | None
     wall_ms: list[float] = field(default_factory=list)
@@ -220,7 +220,7 @@ def measure(
     sweep: Sweep,
     spec: str,
     model: Model,
-    rows: Sequence[PlayerRow],
+    rows: Sequence[VariantRow],
     *,
     told: Told | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -264,7 +264,7 @@ def measure(
     return True
 
 
-def _entered(row: PlayerRow, model: Model, has_truth: bool) -> Record:
+def _entered(row: VariantRow, model: Model, has_truth: bool) -> Record:
     least = model.form.confidence if model.task == "detection" else 0.0
     return Record(row, row.make(model), ClipJudge(least), ClipJudge() if has_truth else None)
 
@@ -298,7 +298,7 @@ def _heat(
         order = [*records[turn:], *records[:turn]]
         for record in order[::-1] if (index // len(records)) % 2 else order:
             played[record.row.name] = record.play(frame)
-        reference = played[ANCHOR].result
+        reference = played[BASELINE].result
         for record in records:
             result = played[record.row.name].result
             record.quality.append(record.judge.add(result, reference, frame.time_s))

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.backends import ReuseEngine
-from stillframe.pipeline.inference.profile import Profile
-from stillframe.pipeline.inference.runner import Runner, Settings, Step
+from stillframe.pipeline.inference.backends import ReuseBackend
+from stillframe.pipeline.inference.profile import TuningProfile
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import GateSettings
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 
 Family = Literal["dense", "exact", "reuse", "gate", "profile", "both", "frame", "every", "tracked"]
 
@@ -51,7 +53,7 @@ class Played:
     layers: NDArray[np.float64] | None = None
 
 
-class Player(Protocol):
+class Variant(Protocol):
     """Analyses the frames of one clip in order."""
 
     def play(self, frame: Frame) -> Played: ...
@@ -63,19 +65,19 @@ class Player(Protocol):
     def close(self) -> None: ...
 
 
-class RunnerPlayer:
+class RunnerVariant:
     """What `stillframe run` does with these settings."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._runner = Runner(model, settings)
-        self.last: Step | None = None  # what the last frame gave, for pictures
+        self.last: StepResult | None = None  # what the last frame gave, for pictures
 
     def play(self, frame: Frame) -> Played:
         self.last = step = self._runner.step(frame)
         if step.kind != "computed":
             return Played(step.result, 0.0, 0.0)
         engine = self._runner.engine
-        if not isinstance(engine, ReuseEngine):
+        if not isinstance(engine, ReuseBackend):
             return Played(step.result, 1.0, step.active)
         stats = engine.session.last_stats
         assert stats is not None
@@ -83,18 +85,18 @@ class RunnerPlayer:
 
     def layers(self) -> tuple[str, ...]:
         engine = self._runner.engine
-        return layer_names(engine) if isinstance(engine, ReuseEngine) else ()
+        return layer_names(engine) if isinstance(engine, ReuseBackend) else ()
 
     def close(self) -> None:
         self._runner.close()
 
 
-class DensePlayer:
+class DenseVariant:
     """Our own engine, computing everything in every frame: what quality is measured against."""
 
     def __init__(self, model: Model, threads: int) -> None:
         self._model, self._threads = model, threads
-        self._engine: ReuseEngine | None = None
+        self._engine: ReuseBackend | None = None
         self._shape: tuple[int, ...] = ()
 
     def play(self, frame: Frame) -> Played:
@@ -102,7 +104,7 @@ class DensePlayer:
             self.close()
             self._shape = frame.image.shape
             self._model = self._model.for_source(*frame.image.shape[:2])
-            self._engine = ReuseEngine(self._model.path, self._threads)
+            self._engine = ReuseBackend(self._model.path, self._threads)
         fitted, view = self._model.fit(frame.image)
         outputs = self._engine.run(self._model.feed(fitted), None)
         return Played(self._model.decode(outputs, view), 1.0, 1.0)
@@ -116,53 +118,53 @@ class DensePlayer:
         self._engine = None
 
 
-def layer_names(engine: ReuseEngine) -> tuple[str, ...]:
+def layer_names(engine: ReuseBackend) -> tuple[str, ...]:
     """The engine's layers that multiply, in order."""
     return tuple(layer.name for layer in engine.session.plan.layers if layer.multiply_adds)
 
 
-def layer_shares(engine: ReuseEngine) -> NDArray[np.float64]:
+def layer_shares(engine: ReuseBackend) -> NDArray[np.float64]:
     """Share of the positions that the last step computed, of each of `layer_names`."""
     plan, stats = engine.session.plan, engine.session.last_stats
     keep = np.array([layer.multiply_adds > 0 for layer in plan.layers])
     if stats is None or stats.dense:
         return np.ones(int(keep.sum()))
-    written = plan.tensors[plan.instructions[:, t.TARGET]]
-    positions = np.maximum(written[:, t.HEIGHT] * written[:, t.WIDTH], 1)
-    return np.asarray((plan.records[:, t.ACTIVE] / positions)[keep], np.float64)
+    written = plan.tensors[plan.instructions[:, abi.TARGET]]
+    positions = np.maximum(written[:, abi.HEIGHT] * written[:, abi.WIDTH], 1)
+    return np.asarray((plan.records[:, abi.ACTIVE] / positions)[keep], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class PlayerRow:
+class VariantRow:
     """name: unique. options: what to give `stillframe run` for the same; None: it has no such.
     tasks: those it is for, empty: all."""
 
     name: str
     title: str
     family: Family
-    make: Callable[[Model], Player]
+    make: Callable[[Model], Variant]
     options: str | None = None
     tasks: tuple[str, ...] = ()
 
 
-ANCHOR = "dense"
+BASELINE = "dense"
 
 
-def anchor(threads: int) -> PlayerRow:
+def anchor(threads: int) -> VariantRow:
     """What quality is measured against, and plays along in every heat."""
-    return PlayerRow(
-        ANCHOR, "everything, own engine", "dense", lambda model: DensePlayer(model, threads)
+    return VariantRow(
+        BASELINE, "everything, own engine", "dense", lambda model: DenseVariant(model, threads)
     )
 
 
-def players(
-    threads: int, profile: Profile | None = None, profile_path: Path | None = None
-) -> tuple[PlayerRow, ...]:
+def variants(
+    threads: int, profile: TuningProfile | None = None, profile_path: Path | None = None
+) -> tuple[VariantRow, ...]:
     """All rows but the anchor."""
 
-    def runs(name: str, title: str, family: Family, settings: Settings) -> PlayerRow:
+    def runs(name: str, title: str, family: Family, settings: Settings) -> VariantRow:
         options = options_of(settings, profile_path)
-        return PlayerRow(name, title, family, lambda m: RunnerPlayer(m, settings), options)
+        return VariantRow(name, title, family, lambda m: RunnerVariant(m, settings), options)
 
     off, frame, layer, exact = (
         Settings(reuse=reuse, threads=threads) for reuse in ("off", "frame", "layer", "exact")
@@ -231,6 +233,6 @@ def options_of(settings: Settings, profile_path: Path | None = None) -> str:
     return " ".join(parts)
 
 
-def chosen(rows: Sequence[PlayerRow], names: Sequence[str]) -> tuple[PlayerRow, ...]:
+def chosen(rows: Sequence[VariantRow], names: Sequence[str]) -> tuple[VariantRow, ...]:
     """The rows whose name or family is listed, in their own order; all where nothing is listed."""
     return tuple(row for row in rows if not names or row.name in names or row.family in names)

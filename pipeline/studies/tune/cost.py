@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.box_flow import Follower, Grey, Lens
-from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.box_flow import BoxFollower, Grey, Lens
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.reuse.gate.change_gate import ChangeGate
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.session import ReuseSession
 
 Numbers = NDArray[np.float64]
@@ -26,7 +26,7 @@ REPEATS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class LayerCosts:
     """In nanoseconds. layers (instructions,): of one position. gate: of the change gate, a frame.
     around: of a step, besides its layers. dense: of a frame of which everything is computed. fit,
     decode: of a frame, to bring it to the model's size, and to make a result of the outputs. grey,
@@ -51,21 +51,23 @@ class Costs:
         """Of a frame without change, as a share of `dense`."""
         return (self.fit + self.gate) / self.dense
 
-    def added(self, cadence: Cadence) -> float:
+    def added(self, cadence: FrameSkipping) -> float:
         """By a cadence to every frame, as a share of `dense`."""
         return self.grey / self.dense if cadence.follows else 0.0
 
-    def passed(self, cadence: Cadence) -> float:
+    def passed(self, cadence: FrameSkipping) -> float:
         """Of a frame that passes the network by, as a share of `dense`."""
         return (self.grey + self.follow) / self.dense if cadence.follows else 0.0
 
 
 def computed(session: ReuseSession) -> Numbers:
     """Positions of each layer that the last step computed."""
-    return session.plan.records[:, t.ACTIVE].astype(np.float64)
+    return session.plan.records[:, abi.ACTIVE].astype(np.float64)
 
 
-def measure(session: ReuseSession, model: Model, pictures: Sequence[NDArray[np.uint8]]) -> Costs:
+def measure(
+    session: ReuseSession, model: Model, pictures: Sequence[NDArray[np.uint8]]
+) -> LayerCosts:
     """Play pictures of the model's size at the session's tolerance. Another process that takes the
     processor for a while does not matter: of each layer the median counts, by positions."""
     gate = ChangeGate(*model.size)
@@ -83,28 +85,30 @@ def measure(session: ReuseSession, model: Model, pictures: Sequence[NDArray[np.u
             whole = records
         elif change.kind == "partial":
             gates.append(found - began)
-            arounds.append(spent - records[:, t.NANOSECONDS].sum())
+            arounds.append(spent - records[:, abi.NANOSECONDS].sum())
             rows.append(records)
-    at_once = whole[:, t.NANOSECONDS] / np.maximum(whole[:, t.ACTIVE], 1)
+    at_once = whole[:, abi.NANOSECONDS] / np.maximum(whole[:, abi.ACTIVE], 1)
     if not rows:  # nothing ever changed
-        return Costs(at_once, 0.0, 0.0, float(np.median(denses)))
+        return LayerCosts(at_once, 0.0, 0.0, float(np.median(denses)))
     seen = np.stack(rows)
     layers = np.array([_middle(seen[:, each]) for each in range(seen.shape[1])])
     known = np.isfinite(layers)
     slower = np.median(layers[known] / np.maximum(at_once[known], 1e-9)) if known.any() else 1.0
     layers = np.where(known, layers, at_once * slower)
     gate_ns = float(np.median(gates))
-    return Costs(layers, gate_ns, float(np.median(arounds)), gate_ns + float(np.median(denses)))
+    return LayerCosts(
+        layers, gate_ns, float(np.median(arounds)), gate_ns + float(np.median(denses))
+    )
 
 
 def with_surroundings(
-    costs: Costs,
+    costs: LayerCosts,
     model: Model,
     shape: tuple[int, ...],
     outputs: Sequence[NDArray[Any]],
     results: Sequence[Result],
     greys: Sequence[Grey],
-) -> Costs:
+) -> LayerCosts:
     """What a frame of that shape takes besides the gate and the network. outputs: of some frame.
     results, greys: of frames one after the other; no greys: nothing is followed."""
     image = np.zeros(shape, np.uint8)
@@ -114,7 +118,7 @@ def with_surroundings(
     found = replace(costs, dense=costs.dense + fit + decode, fit=fit, decode=decode)
     if not greys:
         return found
-    lens, follower, spent = Lens(), Follower(), [0.0]
+    lens, follower, spent = Lens(), BoxFollower(), [0.0]
     for result, grey, after in zip(results, greys, greys[1:], strict=False):
         follower.begin(result, grey)
         began = perf_counter_ns()
@@ -135,10 +139,10 @@ def _median_ns(work: Callable[[], object]) -> float:
 
 def _middle(records: Numbers) -> float:
     """Nanoseconds a position in the middle of all positions computed; NaN where none was."""
-    active = records[:, t.ACTIVE]
+    active = records[:, abi.ACTIVE]
     if not active.any():
         return float("nan")
-    each = records[:, t.NANOSECONDS] / np.maximum(active, 1)
+    each = records[:, abi.NANOSECONDS] / np.maximum(active, 1)
     order = np.argsort(each)
     behind = np.cumsum(active[order])
     return float(each[order[np.searchsorted(behind, behind[-1] / 2)]])

@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from stillframe.pipeline.inference.frame_skipping import Between, Cadence
-from stillframe.pipeline.studies.tune.trial import Outcome, Setting
+from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
+from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting
 from stillframe.reuse.gate.change_gate import RANGES, GateSettings
 
-Evaluate = Callable[[Setting], Outcome]
+Evaluate = Callable[[TrialSetting], Outcome]
 
 START = 0.1  # the share that scans begin at
 SMALLEST, LARGEST = 0.003, 13.0
@@ -67,7 +67,7 @@ class Try:
     """What was tried, and what came of it."""
 
     what: str
-    setting: Setting
+    setting: TrialSetting
     outcome: Outcome
 
 
@@ -125,7 +125,7 @@ class Search:
         """Scan, then descend; `best` is None where nothing agrees well enough. spreads: by name,
         "uniform" among them. layers: in the order of the network."""
         try:
-            nothing = Setting(dict.fromkeys(spreads["uniform"], 0.0))
+            nothing = TrialSetting(dict.fromkeys(spreads["uniform"], 0.0))
             self.none = self._try("no tolerance", nothing).outcome
             best = self._start(spreads["uniform"])
             if not best and self.closer:
@@ -159,13 +159,13 @@ class Search:
     def _start(self, spread: Mapping[str, float]) -> list[Try]:
         """The scan with the first gate that reaches the aim."""
         for gate in GATES:
-            base = Setting(spread, gate).scaled(0.0)
+            base = TrialSetting(spread, gate).scaled(0.0)
             least = self._try(f"no tolerance, {_told(gate)}", base).outcome
             if self.agrees(least, self.none) and (scan := self._scan("uniform", spread, gate)):
                 return scan
         return []
 
-    def _try(self, what: str, setting: Setting) -> Try:
+    def _try(self, what: str, setting: TrialSetting) -> Try:
         capped = {name: min(share, MOST) for name, share in setting.shares.items()}
         setting = replace(setting, shares=capped)
         key = (tuple(capped.items()), setting.gate, setting.cadence)
@@ -198,14 +198,14 @@ class Search:
         start: float = START,
         step: float = 2.0,
         than: Try | None = None,
-        cadence: Cadence | None = None,
+        cadence: FrameSkipping | None = None,
     ) -> list[Try]:
         """The tries that are good enough, by rising shares: the last one is the answer.
 
         Up or down by steps until that changes, then halving in between. than: given up where it
         cannot become better than that.
         """
-        base = Setting(dict(spread), gate, cadence or Cadence())
+        base = TrialSetting(dict(spread), gate, cadence or FrameSkipping())
         good: dict[float, Try] = {}
         low, high = 0.0, math.inf
         number = start
@@ -237,7 +237,7 @@ class Search:
         small ones on, since a frame that is left out may lose less than a tolerance does."""
         shares, gate = base.setting.shares, base.setting.gate
         for every in PACES:
-            what, paced = f"one in {every}, {between}", Cadence(every, between)
+            what, paced = f"one in {every}, {between}", FrameSkipping(every, between)
             if not self._scan(what, shares, gate, TIGHT, than=self.best, cadence=paced):
                 return
 

@@ -21,7 +21,7 @@ from stillframe.models.model import Model, View
 from stillframe.models.results import Detections, Result
 from stillframe.pipeline.inference.box_flow import Grey, Lens
 from stillframe.pipeline.inference.cadenced import Cadenced
-from stillframe.pipeline.inference.frame_skipping import Cadence
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.agreement import (
     FLOORS,
@@ -31,7 +31,7 @@ from stillframe.pipeline.quality.agreement import (
     agreement_with,
 )
 from stillframe.pipeline.quality.detection import soft_loss
-from stillframe.pipeline.studies.tune.cost import Costs, computed, measure, with_surroundings
+from stillframe.pipeline.studies.tune.cost import LayerCosts, computed, measure, with_surroundings
 from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
 from stillframe.reuse.plan.tolerance import Tolerance
 from stillframe.reuse.session import ReuseSession
@@ -51,14 +51,14 @@ SHARES: Mapping[Role, float] = {"search": 0.4, "held out": 0.4, "check": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class TrialSetting:
     """A share for each layer that compares, how change is found, and which frames pass."""
 
     shares: Mapping[str, float]
     gate: GateSettings = field(default_factory=GateSettings)
-    cadence: Cadence = field(default_factory=Cadence)
+    cadence: FrameSkipping = field(default_factory=FrameSkipping)
 
-    def scaled(self, factor: float) -> "Setting":
+    def scaled(self, factor: float) -> "TrialSetting":
         return replace(self, shares={name: each * factor for name, each in self.shares.items()})
 
 
@@ -167,7 +167,7 @@ class TuneBench:
         self.confidence = model.form.confidence if model.task == "detection" else 0.0
         self._sessions: dict[tuple[int, int], ReuseSession] = {}
         self._models: dict[tuple[int, int], Model] = {}
-        self._costs: dict[tuple[int, int], Costs] = {}
+        self._costs: dict[tuple[int, int], LayerCosts] = {}
         for passage in all_passages:
             size = passage.model.size
             if size not in self._sessions:
@@ -232,7 +232,7 @@ class TuneBench:
             "change": _centred(change),
         }
 
-    def outcome(self, setting: Setting, over: Sequence[Passage]) -> Outcome:
+    def outcome(self, setting: TrialSetting, over: Sequence[Passage]) -> Outcome:
         """Play all frames of each window from its beginning."""
         costs: list[tuple[float, float]] = []
         losses, qualities, steady = [], [], []
@@ -252,7 +252,7 @@ class TuneBench:
         )
 
     def _play(
-        self, setting: Setting, passage: Passage, frames: range, judge: "_Judge"
+        self, setting: TrialSetting, passage: Passage, frames: range, judge: "_Judge"
     ) -> list[tuple[float, float]]:
         """-> of each frame but the first: what it costs and its work, see `Outcome`."""
         size = passage.model.size

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import stillframe
 from stillframe.errors import QualityError, UsageError
 from stillframe.models.model import Model
-from stillframe.pipeline.inference.frame_skipping import Between, Cadence
-from stillframe.pipeline.inference.profile import Part, Profile
+from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
+from stillframe.pipeline.inference.profile import Part, TuningProfile
 from stillframe.pipeline.quality.agreement import MOST_PSNR
 from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Try, ladder
 from stillframe.pipeline.studies.tune.trial import (
@@ -20,7 +20,7 @@ from stillframe.pipeline.studies.tune.trial import (
     Outcome,
     Passage,
     Role,
-    Setting,
+    TrialSetting,
     TuneBench,
     passages,
 )
@@ -41,7 +41,7 @@ class Tuned:
     """profile: what was found. ended: by the user, before the search was over. tries: how many.
     uniform: whether a single tolerance for all layers agrees well enough too."""
 
-    profile: Profile
+    profile: TuningProfile
     ended: bool
     tries: int
     uniform: bool
@@ -94,7 +94,7 @@ def tune(
         if least > top:
             raise UsageError(f"quality: expected at most {top:g} ({bench.kind}), got {least:g}")
 
-        def evaluate(setting: Setting) -> Outcome:
+        def evaluate(setting: TrialSetting) -> Outcome:
             if stop():
                 raise Stopped
             return bench.outcome(setting, searching)
@@ -103,11 +103,11 @@ def tune(
         between: tuple[Between, ...] = ("follow", "keep") if bench.kind == "f1" else ("keep",)
         search = Search(evaluate, least, top, closer, between, told)
         search.run(bench.spreads(searching[0]), bench.layers)
-        nothing = Setting(dict.fromkeys(bench.layers, 0.0))
+        nothing = TrialSetting(dict.fromkeys(bench.layers, 0.0))
         none = bench.outcome(nothing, checking)
         seen = [*searching, *checking]
 
-        def held(found: Try | None, most_loss: float = math.inf) -> Setting | None:
+        def held(found: Try | None, most_loss: float = math.inf) -> TrialSetting | None:
             """Scaled down until it agrees on the frames to check on too, and loses no more on all;
             if need be with the gate that it began with."""
             if found is None:
@@ -120,7 +120,7 @@ def tune(
                     setting = setting.scaled(STEP)
             return None
 
-        def holds(setting: Setting, most_loss: float) -> bool:
+        def holds(setting: TrialSetting, most_loss: float) -> bool:
             return search.holds(bench.outcome(setting, checking), none) and (
                 most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
             )
@@ -138,7 +138,7 @@ def tune(
         best = min(good, key=lambda each: bench.outcome(each, seen).cost)
         shares = {name: _short(share) for name, share in best.shares.items()}
         best = replace(best, shares=shares, cadence=_timed(best.cadence, parts))
-        profile = Profile(
+        profile = TuningProfile(
             stillframe=stillframe.__version__,
             model=model.name,
             fingerprint=fingerprint(model.path),
@@ -164,7 +164,9 @@ def _refusal(name: str, least: float, search: Search) -> str:
     return f"{told}; use `--reuse exact`, give more frames, or ask for less"
 
 
-def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | None) -> Part:
+def _part(
+    bench: TuneBench, passage: Passage, best: TrialSetting, uniform: TrialSetting | None
+) -> Part:
     outcome = bench.outcome(best, [passage])
     plain = None if uniform is None else bench.outcome(uniform, [passage])
     return Part(
@@ -184,15 +186,15 @@ def _part(bench: TuneBench, passage: Passage, best: Setting, uniform: Setting | 
     )
 
 
-def _least(setting: Setting) -> float:
+def _least(setting: TrialSetting) -> float:
     """For layers that were not there in tuning, as a smaller memory budget may bring: the least."""
     return min(setting.shares.values())
 
 
-def _timed(cadence: Cadence, parts: Sequence[Passage]) -> Cadence:
+def _timed(cadence: FrameSkipping, parts: Sequence[Passage]) -> FrameSkipping:
     """With the longest time that frames passed for in tuning: another camera may be slower."""
     if cadence.every == 1:
-        return Cadence()
+        return FrameSkipping()
     within_s = (cadence.every - 1) * min(part.frame_s for part in parts) * (1 + JITTER)
     return replace(cadence, within_s=float(f"{within_s:.3g}"))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
-from stillframe.models.decoders.picodet import Focal, Level, arrangement, mean_distance
+from stillframe.models.decoders.picodet import Focal, PyramidLevel, arrangement, mean_distance
 from stillframe.models.labels import CDLA
 from stillframe.models.model import Form, Sizing, View
 from tests.packages import unpacked
@@ -67,7 +67,7 @@ def test_a_cell_may_be_two_classes_at_once() -> None:
     scores[0, 4] = 0.9, 0.7
     sides = np.zeros((1, 6, 4, 8), np.float32)
     sides[..., 1] = 50
-    decoder = Focal((Level(8, 0, 1),), 8)
+    decoder = Focal((PyramidLevel(8, 0, 1),), 8)
     form = Form("detection", decoder, Sizing((16, 24)), labels=("a", "b"))
     view = View((32, 24), (16, 24), (1.0, 0.5))
     found = decoder([scores, sides.reshape(1, 6, 32)], view, form)
@@ -76,7 +76,7 @@ def test_a_cell_may_be_two_classes_at_once() -> None:
 
 
 def test_rows_that_do_not_cover_the_input_are_refused() -> None:
-    decoder = Focal((Level(8, 0, 1),), 8)
+    decoder = Focal((PyramidLevel(8, 0, 1),), 8)
     form = Form("detection", decoder, Sizing((16, 24)), labels=("a",))
     view = View((16, 24), (16, 24), (1.0, 1.0))
     with pytest.raises(ModelError, match="picodet: 5 rows do not cover 24x16 at stride 8"):
@@ -87,17 +87,17 @@ ARRANGED: list[tuple[str, list[tuple[int, ...]], Focal | None]] = [
     (
         "scores first",
         [(1, 6, 9), (1, 2, 9), (1, 6, 32), (1, 2, 32)],
-        Focal((Level(8, 0, 2), Level(16, 1, 3)), 8),
+        Focal((PyramidLevel(8, 0, 2), PyramidLevel(16, 1, 3)), 8),
     ),
     (
         "any order",
         [(1, 2, 44), (1, 6, 80), (1, 2, 80), (1, 6, 44)],
-        Focal((Level(8, 1, 3), Level(16, 2, 0)), 11),
+        Focal((PyramidLevel(8, 1, 3), PyramidLevel(16, 2, 0)), 11),
     ),
     (
         "as many classes as numbers: the published order",
         [(1, 6, 32), (1, 2, 32), (1, 6, 32), (1, 2, 32)],
-        Focal((Level(8, 0, 2), Level(16, 1, 3)), 8),
+        Focal((PyramidLevel(8, 0, 2), PyramidLevel(16, 1, 3)), 8),
     ),
     ("one level", [(1, 6, 9), (1, 6, 32)], None),
     ("unknown rows", [(1, 7, 9), (1, 2, 9), (1, 7, 32), (1, 2, 32)], None),

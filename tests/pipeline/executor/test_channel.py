@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.executor.channel import Channel, ClosedError, Window
+from stillframe.pipeline.executor.channel import Channel, ClosedError, InFlightLimit
 
 WAIT_S = 5.0
 
@@ -128,7 +128,7 @@ def test_no_room_and_unknown_policies_are_refused() -> None:
 
 
 def test_a_window_lets_so_many_in_and_can_be_widened_and_closed() -> None:
-    window = Window(1)
+    window = InFlightLimit(1)
     assert window.enter()
     thread, told = beside(window.enter)
     assert is_waiting(thread)

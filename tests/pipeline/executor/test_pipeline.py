@@ -14,11 +14,17 @@ import stillframe
 from stillframe.models import zoo
 from stillframe.models.results import Detections, Picture
 from stillframe.pipeline.executor.pipeline import Pipeline
-from stillframe.pipeline.inference.buffer_pool import Pool
+from stillframe.pipeline.inference.buffer_pool import BufferPool
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import MODES, Reuse, Settings
-from stillframe.pipeline.inference.stages import Analysis, Drawn, drawing, encoding, without_pixels
-from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.inference.stages import (
+    DrawnFrame,
+    InferenceStages,
+    drawing,
+    encoding,
+    without_pixels,
+)
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.sinks.overlay import compose
 from tests import networks
@@ -47,12 +53,12 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return networks.brightness(tmp_path_factory.mktemp("models") / "brightness.onnx")
 
 
-def plainly(path: Path, settings: Settings, frames: list[Frame]) -> list[Step]:
+def plainly(path: Path, settings: Settings, frames: list[Frame]) -> list[StepResult]:
     with Runner(zoo.load(path, confidence=0), settings) as runner:
         return [runner.step(frame) for frame in frames]
 
 
-def value(step: Step) -> NDArray[Any]:
+def value(step: StepResult) -> NDArray[Any]:
     if isinstance(step.result, Picture):
         return step.result.image
     assert isinstance(step.result, Detections)
@@ -71,7 +77,7 @@ def test_stages_give_what_the_runner_gives(
     settings = Settings(reuse=reuse, max_age_s=0.5)
     for path in (painter, detector):
         expected = plainly(path, settings, frames)
-        analysis = Analysis(zoo.load(path, confidence=0), settings)
+        analysis = InferenceStages(zoo.load(path, confidence=0), settings)
         with Pipeline(frames, analysis.stages(), window=window) as pipeline:
             steps = list(pipeline)
         assert [s.frame.index for s in steps] == list(range(24))
@@ -91,12 +97,12 @@ def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
             expected.append(None if changed is None else changed.copy())
     seen: list[NDArray[np.uint8] | None] = []
 
-    def draw(step: Step) -> NDArray[np.uint8]:
+    def draw(step: StepResult) -> NDArray[np.uint8]:
         seen.append(None if step.changed is None else step.changed.copy())
         return compose(step, "changed")
 
-    written: list[Drawn] = []
-    stages = [*Analysis(zoo.load(painter), settings).stages(), drawing(draw)]
+    written: list[DrawnFrame] = []
+    stages = [*InferenceStages(zoo.load(painter), settings).stages(), drawing(draw)]
     with Pipeline(frames, [*stages, encoding(written.append)]) as pipeline:
         steps = list(pipeline)
     assert len(written) == len(steps) == 12
@@ -111,7 +117,7 @@ def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
 
 
 def test_frames_have_no_pixels_where_nobody_reads_them_any_more(detector: Path) -> None:
-    analysis = Analysis(zoo.load(detector), Settings(), keeps_pixels=False)
+    analysis = InferenceStages(zoo.load(detector), Settings(), keeps_pixels=False)
     with Pipeline(scenes(6), analysis.stages()) as pipeline:
         for step in pipeline:
             assert step.frame.image.shape == (64, 96, 3)
@@ -132,7 +138,7 @@ def test_plain_functions_on_a_file(tmp_path: Path) -> None:
 
 
 def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
-    analysis = Analysis(zoo.load(painter), Settings(reuse="exact"))
+    analysis = InferenceStages(zoo.load(painter), Settings(reuse="exact"))
     first, second = (analysis.preprocess(frame) for frame in scenes(4)[::3])
     assert first.fitted is not None
     assert second.fitted is not None
@@ -149,7 +155,7 @@ def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
 
 def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
     """Counted in the pool, through which everything that is handed on must go."""
-    analysis = Analysis(zoo.load(painter), Settings(reuse="exact"))
+    analysis = InferenceStages(zoo.load(painter), Settings(reuse="exact"))
     made: list[int] = []
     with Pipeline(scenes(60), analysis.stages()) as pipeline:
         for _ in pipeline:
@@ -161,7 +167,7 @@ def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
 
 
 def test_memory_comes_back_when_its_last_view_is_gone() -> None:
-    pool = Pool()
+    pool = BufferPool()
     first = pool.copy(np.arange(12, dtype=np.float32).reshape(3, 4))
     view = first[1:].reshape(-1)[2:]
     expected = view.copy()
@@ -179,7 +185,7 @@ def test_memory_comes_back_when_its_last_view_is_gone() -> None:
 
 
 def test_spare_memory_is_bounded() -> None:
-    pool = Pool()
+    pool = BufferPool()
     many = [pool.take((10,), np.uint8) for _ in range(50)]
     many.clear()
     assert pool.made == 50
@@ -187,7 +193,7 @@ def test_spare_memory_is_bounded() -> None:
 
 
 def test_pooled_arrays_are_ordinary() -> None:
-    pool = Pool()
+    pool = BufferPool()
     taken = pool.take((2, 3, 5), np.int64)
     assert taken.flags.c_contiguous
     assert taken.flags.writeable

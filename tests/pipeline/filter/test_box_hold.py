@@ -6,7 +6,7 @@ import pytest
 from stillframe.pipeline.filter.box_hold import (
     MOST_DRIFT,
     Boxes,
-    Hold,
+    BoxHold,
     drifted,
     grown,
     matched,
@@ -33,13 +33,13 @@ def covers(outer: Boxes, inner: tuple[float, float, float, float]) -> bool:
 
 
 def test_what_was_found_comes_back_as_it_is() -> None:
-    hold = Hold(0.5)
+    hold = BoxHold(0.5)
     np.testing.assert_array_equal(hold.step(boxes(A, B), 0.0, fresh=True), boxes(A, B))
     np.testing.assert_array_equal(hold.step(boxes(NEAR_A, B), 0.04, fresh=True), boxes(NEAR_A, B))
 
 
 def test_what_was_lost_is_held_so_long_and_grows_meanwhile() -> None:
-    hold = Hold(0.5)
+    hold = BoxHold(0.5)
     hold.step(boxes(A, B), 0.0, fresh=True)
     widths = []
     for time_s in (0.1, 0.3, 0.5):
@@ -53,14 +53,14 @@ def test_what_was_lost_is_held_so_long_and_grows_meanwhile() -> None:
 
 
 def test_two_that_were_close_need_two_to_replace_them() -> None:
-    hold = Hold(1.0)
+    hold = BoxHold(1.0)
     hold.step(boxes(A, NEAR_A), 0.0, fresh=True)
     assert len(hold.step(boxes(A), 0.1, fresh=True)) == 2
     assert len(hold.step(boxes(A, NEAR_A), 0.2, fresh=True)) == 2
 
 
 def test_one_that_jumps_is_hidden_in_both_places() -> None:
-    hold = Hold(0.5)
+    hold = BoxHold(0.5)
     hold.step(boxes(A), 0.0, fresh=True)
     got = hold.step(boxes(B), 0.04, fresh=True)
     assert covers(got, A)
@@ -71,7 +71,7 @@ def test_one_that_jumps_is_hidden_in_both_places() -> None:
 def test_frames_that_were_not_looked_at_keep_all_boxes_grown_by_what_they_may_have_moved(
     seconds: float,
 ) -> None:
-    hold = Hold(seconds)
+    hold = BoxHold(seconds)
     hold.step(boxes(A, B), 0.0, fresh=True)
     got = hold.step(boxes(A, B), 0.1, fresh=False)
     assert len(got) == 2
@@ -81,7 +81,7 @@ def test_frames_that_were_not_looked_at_keep_all_boxes_grown_by_what_they_may_ha
 
 
 def test_skipping_does_not_end_a_hold_early_or_lengthen_it() -> None:
-    hold = Hold(0.5)
+    hold = BoxHold(0.5)
     hold.step(boxes(A), 0.0, fresh=True)
     assert len(hold.step(NONE, 0.2, fresh=True)) == 1
     assert len(hold.step(NONE, 0.9, fresh=False)) == 1  # nobody looked: better too long
@@ -89,13 +89,13 @@ def test_skipping_does_not_end_a_hold_early_or_lengthen_it() -> None:
 
 
 def test_nothing_is_held_where_nothing_is_asked_for() -> None:
-    hold = Hold(0.0)
+    hold = BoxHold(0.0)
     hold.step(boxes(A), 0.0, fresh=True)
     assert len(hold.step(NONE, 0.04, fresh=True)) == 0
 
 
 def test_a_stream_that_begins_anew_begins_anew() -> None:
-    hold = Hold(10.0)
+    hold = BoxHold(10.0)
     hold.step(boxes(A), 100.0, fresh=True)
     assert len(hold.step(NONE, 0.0, fresh=True)) == 0
 

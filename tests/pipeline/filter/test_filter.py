@@ -12,12 +12,12 @@ import stillframe
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.results import Detections, Evidence, Mask
-from stillframe.pipeline.filter.effects import EFFECTS, Treatment
+from stillframe.pipeline.filter.effects import EFFECTS, EffectSettings
 from stillframe.pipeline.filter.filter import Filter
 from stillframe.pipeline.filter.planes import Planes
-from stillframe.pipeline.filter.source import Shot
+from stillframe.pipeline.filter.source import PlaneFrame
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.types import Kind, Step
+from stillframe.pipeline.inference.types import Kind, StepResult
 from stillframe.pipeline.media.frame import Frame
 from tests import networks, streams
 from tests.networks import BOX
@@ -41,9 +41,9 @@ def noisy(seed: int = 0, low: int = 120) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(low, 256, (*SIZE, 3), dtype=np.uint8)
 
 
-def shot(picture: Planes, index: int = 0, **more: Any) -> Shot:
+def shot(picture: Planes, index: int = 0, **more: Any) -> PlaneFrame:
     tick = Fraction(1, 25)
-    return Shot(picture, index, float(index * tick), index, tick, **more)
+    return PlaneFrame(picture, index, float(index * tick), index, tick, **more)
 
 
 def changed(before: Any, after: Any) -> Any:
@@ -218,7 +218,7 @@ class Scripted:
         self._answers = iter(answers)
         self.frames: list[Frame] = []
 
-    def step(self, frame: Frame) -> Step:
+    def step(self, frame: Frame) -> StepResult:
         self.frames.append(frame)
         kind, boxes = next(self._answers)
         result = Detections(
@@ -228,7 +228,7 @@ class Scripted:
             labels=("face",),
             evidence=Evidence("computed" if kind == "computed" else "reused", 0.0),
         )
-        return Step(frame, result, kind, 1.0, None, None, {})
+        return StepResult(frame, result, kind, 1.0, None, None, {})
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -295,7 +295,7 @@ def test_a_damaged_picture_is_looked_at_itself_and_nothing_rests_on_it(scripted:
 
 def test_no_picture_is_given_back_that_could_not_be_analysed(network: Path) -> None:
     class Broken:
-        def step(self, frame: Frame) -> Step:
+        def step(self, frame: Frame) -> StepResult:
             raise ModelError("out of memory")
 
         def close(self) -> None:
@@ -316,10 +316,10 @@ def test_segments_are_hidden_and_more_where_they_are_old(network: Path, probable
     class Segmenting:
         kind: Kind = "computed"
 
-        def step(self, frame: Frame) -> Step:
+        def step(self, frame: Frame) -> StepResult:
             age = 0.0 if self.kind == "computed" else 0.2
             result = mask.with_evidence(Evidence("reused" if age else "computed", age))
-            return Step(frame, result, self.kind, 1.0, None, None, {})
+            return StepResult(frame, result, self.kind, 1.0, None, None, {})
 
         def close(self) -> None:
             """Nothing to give back."""
@@ -336,7 +336,7 @@ def test_segments_are_hidden_and_more_where_they_are_old(network: Path, probable
 
 
 def test_what_was_checked_need_not_be_checked_again(network: Path) -> None:
-    treatment, settings = Treatment("mask", hold_s=0.0), Settings("off")
+    treatment, settings = EffectSettings("mask", hold_s=0.0), Settings("off")
     with Filter.of(zoo.load(str(network)), treatment, settings) as f:
         image = noisy()
         assert changed(image, f(image)).any()

@@ -32,7 +32,7 @@ from stillframe.pipeline.filter.effects import EFFECTS
 from stillframe.pipeline.filter.filter import Filter
 from stillframe.pipeline.filter.planes import LAYOUTS, MATRICES, Planes
 from stillframe.pipeline.filter.sink import FORMATS, Pipe
-from stillframe.pipeline.filter.source import PlaneSource, Shot, open_planes
+from stillframe.pipeline.filter.source import PlaneFrame, PlaneSource, open_planes
 from stillframe.pipeline.sinks.records import FilterSink
 from tests import networks, streams
 from tests.hostile import media
@@ -57,7 +57,7 @@ def pictures(layout: str, count: int = 4) -> list[Planes]:
 
 def passed(
     source: Path | str, out: Path, form: Any = "y4m", **options: Any
-) -> tuple[PlaneSource, list[Shot]]:
+) -> tuple[PlaneSource, list[PlaneFrame]]:
     """Take a stream through unchanged, in this process."""
     shots = []
     with (

@@ -17,15 +17,18 @@ from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.cli.filter import _settings as filter_settings
-from stillframe.pipeline.filter.box_hold import Hold, overlap
-from stillframe.pipeline.inference.box_flow import Follower, Lens, follow, moved
-from stillframe.pipeline.inference.frame_policy import Cuts, Look
-from stillframe.pipeline.inference.frame_skipping import Cadence
-from stillframe.pipeline.inference.profile import Profile
-from stillframe.pipeline.inference.runner import Runner, Settings, Step
-from stillframe.pipeline.inference.stages import Analysis
+from stillframe.pipeline.filter.box_hold import BoxHold, overlap
+from stillframe.pipeline.inference.box_flow import BoxFollower, Lens, follow, moved
+from stillframe.pipeline.inference.frame_policy import FramePolicy, SceneCutDetector
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.inference.profile import TuningProfile
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.stages import InferenceStages
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.plan.tolerance import Tolerance
 from tests import networks
 from tests.hostile import media
 
@@ -60,8 +63,8 @@ def kinds(model: Model, settings: Settings, *frames: Frame) -> list[str]:
         return [runner.step(each).kind[0] for each in frames]
 
 
-def profile(cadence: Cadence) -> Profile:
-    return Profile(
+def profile(cadence: FrameSkipping) -> TuningProfile:
+    return TuningProfile(
         stillframe="0", model="m", fingerprint="0" * 64, share=0.1, wanted=0.9, cadence=cadence
     )
 
@@ -90,7 +93,7 @@ def test_a_cut_is_not_skipped(model: Model) -> None:
 
 
 def test_another_background_is_a_cut_and_a_moving_camera_is_not() -> None:
-    cuts, wide = Cuts(), np.repeat(texture(180, 900)[..., None], 3, axis=2)
+    cuts, wide = SceneCutDetector(), np.repeat(texture(180, 900)[..., None], 3, axis=2)
     pan = [wide[:, 8 * n : 8 * n + 320] for n in range(6)]
     assert [cuts.step(image) for image in pan][2:] == [False] * 4
     other = np.clip(wide[:, 500:820].astype(int) + 15, 0, 255).astype(np.uint8)
@@ -113,8 +116,8 @@ def test_what_is_too_old_is_computed_whatever_the_cadence(model: Model) -> None:
 
 def test_frames_pass_no_longer_than_they_may(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera of fewer frames a second than the clip that the profile was tuned on."""
-    tuned = profile(Cadence(4, "keep", 0.1))
-    monkeypatch.setattr(Profile, "check", lambda *_: None)
+    tuned = profile(FrameSkipping(4, "keep", 0.1))
+    monkeypatch.setattr(Tolerance, "check", lambda *_: None)
     settings = Settings(reuse="layer", profile=tuned)
     moving = [scene(2 * n) for n in range(9)]
     thirty = [frame(n, image, n / 30) for n, image in enumerate(moving)]
@@ -126,11 +129,11 @@ def test_frames_pass_no_longer_than_they_may(model: Model, monkeypatch: pytest.M
 
 
 def test_the_user_s_word_counts_more_than_the_profile_s() -> None:
-    settings = Settings(reuse="layer", profile=profile(Cadence(4, "follow", 0.1)))
-    assert settings.cadence == Cadence(4, "follow", 0.1)
-    assert replace(settings, every=2).cadence == Cadence(2, "follow")
-    assert replace(settings, between="keep").cadence == Cadence(4, "keep", 0.1)
-    assert Settings().cadence == Cadence()
+    settings = Settings(reuse="layer", profile=profile(FrameSkipping(4, "follow", 0.1)))
+    assert settings.cadence == FrameSkipping(4, "follow", 0.1)
+    assert replace(settings, every=2).cadence == FrameSkipping(2, "follow")
+    assert replace(settings, between="keep").cadence == FrameSkipping(4, "keep", 0.1)
+    assert Settings().cadence == FrameSkipping()
     assert not Settings(between="follow").cadence.follows
 
 
@@ -147,20 +150,20 @@ def test_a_cadence_that_makes_no_sense_is_refused(fields: dict[str, Any], told: 
 
 
 def test_a_profile_keeps_its_cadence(tmp_path: Path) -> None:
-    before = profile(Cadence(4, "follow", 0.1))
+    before = profile(FrameSkipping(4, "follow", 0.1))
     before.write(tmp_path / "p.json")
-    assert Profile.read(tmp_path / "p.json") == before
+    assert TuningProfile.read(tmp_path / "p.json") == before
     old = before.model_dump_json(exclude={"cadence"})
     (tmp_path / "old.json").write_text(old)
-    assert Profile.read(tmp_path / "old.json").cadence == Cadence()
+    assert TuningProfile.read(tmp_path / "old.json").cadence == FrameSkipping()
     (tmp_path / "bad.json").write_text(before.model_dump_json().replace("follow", "guess"))
     with pytest.raises(UsageError, match=r"bad\.json: expected a profile.*between"):
-        Profile.read(tmp_path / "bad.json")
+        TuningProfile.read(tmp_path / "bad.json")
     (tmp_path / "no.json").write_text(before.model_dump_json().replace('"every":4', '"every":0'))
     with pytest.raises(
         UsageError, match=r"no\.json: expected a profile.*every: expected 1 or more"
     ):
-        Profile.read(tmp_path / "no.json")
+        TuningProfile.read(tmp_path / "no.json")
 
 
 # --- following -----------------------------------------------------------------------------------
@@ -224,7 +227,7 @@ def test_landmarks_and_masks_go_along() -> None:
 
 
 def test_a_box_that_leaves_the_picture_is_gone() -> None:
-    follower, before = Follower(), texture(120, 200)
+    follower, before = BoxFollower(), texture(120, 200)
     follower.begin(detections((2, 40, 30, 80), (100, 40, 140, 80)), before)
     counts, lefts = [], []
     for step in range(1, 12):
@@ -239,7 +242,7 @@ def test_a_box_that_leaves_the_picture_is_gone() -> None:
 
 def test_a_box_that_comes_back_is_whole_again() -> None:
     """Half of it leaves the picture and returns; a still one beyond the border is left alone."""
-    follower = Follower()
+    follower = BoxFollower()
     wide = np.concatenate([texture(120, 200, 3), texture(120, 300)], axis=1)
     at = 200  # the picture's left border in the wide scene
 
@@ -260,7 +263,7 @@ def test_boxes_that_did_not_move_are_told_as_they_were() -> None:
     now[20:100, 20:100] = np.roll(before, 3, 1)[20:100, 20:100]
     odd = [(150.0, 150.0, 150.0, 150.0), (299.5, 120.0, 300.0, 160.0), (280.0, 150.0, 340.0, 230.0)]
     found = detections((30, 30, 90, 90), *odd)
-    follower = Follower()
+    follower = BoxFollower()
     follower.begin(found, before)
     told = follower.carry(now, (200, 300))
     assert isinstance(told, Detections)
@@ -269,7 +272,7 @@ def test_boxes_that_did_not_move_are_told_as_they_were() -> None:
 
 
 def test_other_results_are_kept() -> None:
-    follower, before = Follower(), texture(60, 80)
+    follower, before = BoxFollower(), texture(60, 80)
     mask = Mask(np.zeros((60, 80), np.uint8), ("background", "person"))
     follower.begin(mask, before)
     assert follower.carry(np.roll(before, 2, 1), (60, 80)) is mask
@@ -290,7 +293,7 @@ def test_small_grey_pictures_come_from_a_pool() -> None:
 
 
 def test_pictures_of_other_sizes_take_no_memory_for_good(model: Model) -> None:
-    look = Look(model, Settings(reuse="off", every=2, between="follow"))
+    look = FramePolicy(model, Settings(reuse="off", every=2, between="follow"))
     held = []
     for side in range(64, 84):
         look.at(frame(0, np.zeros((side, side, 3), np.uint8)))
@@ -299,12 +302,12 @@ def test_pictures_of_other_sizes_take_no_memory_for_good(model: Model) -> None:
     assert max(held) <= 83 * 83
 
 
-def play(model: Model, settings: Settings, images: list[Image], staged: bool) -> list[Step]:
+def play(model: Model, settings: Settings, images: list[Image], staged: bool) -> list[StepResult]:
     frames = [frame(n, image) for n, image in enumerate(images)]
     if not staged:
         with Runner(model, settings) as runner:
             return [runner.step(each) for each in frames]
-    analysis = Analysis(model, settings, keeps_pixels=False)
+    analysis = InferenceStages(model, settings, keeps_pixels=False)
     parts = [stage.work for stage in analysis.stages()]
     steps: list[Any] = list(frames)
     for part in parts:  # each stage does all frames before the next one begins
@@ -360,7 +363,7 @@ def test_a_corrupt_frame_is_not_followed_on(model: Model) -> None:
 
 def test_what_is_hidden_is_hidden_where_it_was_and_where_it_went() -> None:
     """What passes before a still face takes its box along; the face must not show."""
-    hold = Hold(0.5)
+    hold = BoxHold(0.5)
     seen = np.array([(50, 50, 90, 90)], np.float32)
     hold.step(seen, 0.0, fresh=True)
     went, stayed = hold.step(seen + 60, 0.1, fresh=False)
@@ -371,7 +374,7 @@ def test_what_is_hidden_is_hidden_where_it_was_and_where_it_went() -> None:
 
 
 def test_a_lost_neighbour_s_place_is_not_given_to_another() -> None:
-    hold = Hold(1.0)
+    hold = BoxHold(1.0)
     one, other = np.array([(100, 100, 200, 200), (140, 100, 240, 200)], np.float32)[:, None]
     hold.step(np.concatenate([one, other]), 0.0, fresh=True)
     hold.step(one, 0.04, fresh=True)
@@ -380,7 +383,7 @@ def test_a_lost_neighbour_s_place_is_not_given_to_another() -> None:
 
 
 def test_what_is_told_when_times_begin_anew_is_hidden() -> None:
-    hold = Hold(1.0)
+    hold = BoxHold(1.0)
     box = np.array([(100, 100, 200, 200)], np.float32)
     hold.step(box, 5.0, fresh=True)
     assert hold.step(box, 1.0, fresh=False) == pytest.approx(box)
@@ -401,4 +404,4 @@ def test_options_of_commands_reach_the_run(tmp_path: Path) -> None:
     told = json.loads(summary.read_text())
     assert told["cadence"] == {"every": 3, "between": "follow", "within_s": None}
     found = filter_settings("frame", None, 3, "follow", 1, 0.1, None, None)
-    assert found.cadence == Cadence(3, "follow")
+    assert found.cadence == FrameSkipping(3, "follow")

@@ -10,12 +10,13 @@ from onnx import numpy_helper
 
 from stillframe.errors import UsageError
 from stillframe.models import zoo
-from stillframe.pipeline.inference.backends import ReuseEngine
-from stillframe.pipeline.inference.profile import RULE, Part, Profile
-from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.inference.backends import ReuseBackend
+from stillframe.pipeline.inference.profile import RULE, Part, TuningProfile
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.reuse.frontend.onnx_loader import fingerprint
 from stillframe.reuse.gate.change_gate import GateSettings
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.session import ReuseSession
 from tests.reuse.test_session import frame, net
@@ -23,7 +24,7 @@ from tests.reuse.test_session import frame, net
 MODEL = net(heads=True, gate=True)
 
 
-def made(**other: object) -> Profile:
+def made(**other: object) -> TuningProfile:
     part = Part(
         clip="c", first=0, frames=9, role="check", kind="f1", quality=0.99, cost=0.3, work=0.2
     )
@@ -31,18 +32,18 @@ def made(**other: object) -> Profile:
         "stillframe": "0.1.0", "model": "net", "fingerprint": fingerprint(MODEL), "share": 0.1,
         "layers": {"d": 0.5}, "gate": GateSettings(pixel=3.0), "wanted": 0.98, "parts": (part,),
     }  # fmt: skip
-    return Profile.model_validate(values | other)
+    return TuningProfile.model_validate(values | other)
 
 
 def test_a_profile_reads_as_it_was_written(tmp_path: Path) -> None:
     made().write(tmp_path / "p.json")
-    assert Profile.read(tmp_path / "p.json") == made()
+    assert TuningProfile.read(tmp_path / "p.json") == made()
     assert [each.name for each in tmp_path.iterdir()] == ["p.json"]
 
 
 def test_a_session_takes_the_share_of_each_layer(tmp_path: Path) -> None:
     made().write(tmp_path / "p.json")
-    with ReuseSession(MODEL, profile=tmp_path / "p.json", threads=1) as session:
+    with ReuseSession(MODEL, tolerance=Tolerance.read(tmp_path / "p.json"), threads=1) as session:
         session.run(None, {"x": frame()})
         plan = session.plan
         sizes = measure(plan)
@@ -51,7 +52,7 @@ def test_a_session_takes_the_share_of_each_layer(tmp_path: Path) -> None:
         for name, at in plan.cutoffs.items():
             share = 0.5 if name == "d" else 0.1
             wanted = (share * sizes[name]) ** 2 * plan.graph.shapes[name][2]
-            assert plan.floats[at, t.THRESHOLD] == pytest.approx(wanted, rel=1e-4)
+            assert plan.floats[at, abi.THRESHOLD] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_magnitudes_are_root_mean_squares() -> None:
@@ -67,23 +68,23 @@ def test_a_black_first_frame_does_not_decide_for_ever() -> None:
     bright = frame()
     with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
         session.step({"x": np.zeros_like(bright)}, dense=True)
-        dark = session.plan.floats[:, t.THRESHOLD].copy()
+        dark = session.plan.floats[:, abi.THRESHOLD].copy()
         session.step({"x": bright}, dense=True)
         session.step({"x": bright}, dense=True)
-        lit = session.plan.floats[:, t.THRESHOLD].copy()
+        lit = session.plan.floats[:, abi.THRESHOLD].copy()
         session.reset()
     with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
         session.step({"x": bright}, dense=True)
-        np.testing.assert_array_equal(session.plan.floats[:, t.THRESHOLD], lit)
+        np.testing.assert_array_equal(session.plan.floats[:, abi.THRESHOLD], lit)
     assert (lit > dark).any()
 
 
 def test_a_tolerance_can_be_set_between_steps() -> None:
     with ReuseSession(MODEL, tolerance=0.1, threads=1) as session:
         session.step({"x": frame()})
-        before = session.plan.floats[:, t.THRESHOLD].copy()
+        before = session.plan.floats[:, abi.THRESHOLD].copy()
         session.tolerance = Tolerance(0.1, {"d": 0.3}).scaled(2)
-        after = session.plan.floats[:, t.THRESHOLD]
+        after = session.plan.floats[:, abi.THRESHOLD]
         for name, at in session.plan.cutoffs.items():
             factor = 6 if name == "d" else 2
             assert after[at] == pytest.approx(factor**2 * before[at], rel=1e-4)
@@ -120,7 +121,7 @@ def test_the_fingerprint_is_of_the_weights_and_not_of_the_size(tmp_path: Path) -
 
 def test_another_model_is_refused() -> None:
     with pytest.raises(UsageError, match=r"made for net, weights \w{12}; this model's are \w{12}:"):
-        ReuseSession(net(), profile=made())
+        ReuseSession(net(), tolerance=made().shares)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +145,44 @@ def test_what_is_no_profile_is_told(tmp_path: Path, text: object, told: str) -> 
     if text is not None:
         path.write_text(str(text))
     with pytest.raises(UsageError) as caught:
-        ReuseSession(MODEL, profile=path)
+        TuningProfile.read(path)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read it"),
+        ("{", "expected a profile in JSON"),
+        ("[]", "all of it: expected an object"),
+        ("{}", "'share' is missing"),
+        (json.dumps({"rule": RULE + 1, "stillframe": "9.1"}), "made by stillframe 9.1: tune again"),
+        ({"share": -1}, "tolerance: expected a number >= 0, got -1"),
+        ({"layers": {"d": None}}, "expected a profile from `stillframe tune`"),
+        ({"layers": 3}, "expected a profile from `stillframe tune`"),
+    ],
+)
+def test_a_tolerance_is_not_read_from_what_is_no_profile(
+    tmp_path: Path, text: object, message: str
+) -> None:
+    path = tmp_path / "p.json"
+    if isinstance(text, dict):
+        text = json.dumps(json.loads(made().model_dump_json()) | text)
+    if text is not None:
+        path.write_text(str(text))
+    with pytest.raises(UsageError) as caught:
+        Tolerance.read(path)
+    assert message in str(caught.value)
+
+
+def test_the_old_spelling_of_a_profile_still_works(tmp_path: Path) -> None:
+    made().write(tmp_path / "p.json")
+    for profile in (tmp_path / "p.json", made()):
+        with (
+            pytest.warns(DeprecationWarning, match=r"use tolerance=Tolerance\.read\(PATH\)"),
+            ReuseSession(MODEL, profile=profile, threads=1) as session,
+        ):
+            assert session.tolerance == Tolerance(0.1, {"d": 0.5})
 
 
 def test_a_tolerance_beside_a_profile_is_refused() -> None:
@@ -162,7 +199,7 @@ def test_a_runner_takes_a_profile_and_refuses_one_of_another_model(tmp_path: Pat
     assert settings.gate == own.gate
     with Runner(model, settings) as runner:
         engine = runner.settings.engine(model.path)
-        assert isinstance(engine, ReuseEngine)
+        assert isinstance(engine, ReuseBackend)
         assert engine.session.tolerance == Tolerance(0.1, {"d": 0.5})
         engine.close()
     with pytest.raises(UsageError, match="was made for net"):

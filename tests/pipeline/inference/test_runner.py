@@ -14,16 +14,11 @@ from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Picture, Tensors
-from stillframe.pipeline.inference.backends import Engine, OnnxRuntimeEngine
-from stillframe.pipeline.inference.runner import (
-    KINDS,
-    MODES,
-    Reuse,
-    Runner,
-    Settings,
-    Step,
-    surely_new,
-)
+from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
+from stillframe.pipeline.inference.frame_policy import surely_new
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import MODES, Reuse, Settings
+from stillframe.pipeline.inference.types import KINDS, StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
 from tests import networks
@@ -45,7 +40,7 @@ class Counting:
     calls = 0
 
     def __init__(self, path: Path, threads: int) -> None:
-        self.inner = OnnxRuntimeEngine(path, threads)
+        self.inner = OnnxRuntimeBackend(path, threads)
         self.fed: list[NDArray[Any]] = []
         self.closed = False
 
@@ -63,11 +58,11 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Counting]:
     """Every engine that the runners of this test made."""
     made: list[Counting] = []
 
-    def make(path: Path, threads: int) -> Engine:
+    def make(path: Path, threads: int) -> Backend:
         made.append(Counting(path, threads))
         return made[-1]
 
-    monkeypatch.setattr("stillframe.pipeline.inference.settings.OnnxRuntimeEngine", make)
+    monkeypatch.setattr("stillframe.pipeline.inference.settings.OnnxRuntimeBackend", make)
     return made
 
 
@@ -83,11 +78,11 @@ def frame(index: int, image: NDArray[np.uint8], **flags: bool) -> Frame:
     return Frame(image, index, index / RATE, index, Fraction(1, RATE), **flags)
 
 
-def play(runner: Runner, *images: NDArray[np.uint8]) -> list[Step]:
+def play(runner: Runner, *images: NDArray[np.uint8]) -> list[StepResult]:
     return [runner.step(frame(index, image)) for index, image in enumerate(images)]
 
 
-def score(step: Step) -> float:
+def score(step: StepResult) -> float:
     assert isinstance(step.result, Detections)
     return float(step.result.confidence[0])
 
@@ -313,12 +308,12 @@ def test_kinds_add_up(model: Model) -> None:
 
 
 def test_the_engine_sleeps_while_it_waits_and_has_the_threads_it_was_given(model: Model) -> None:
-    engine = OnnxRuntimeEngine(model.path, threads=3)
+    engine = OnnxRuntimeBackend(model.path, threads=3)
     options = engine.session_options
     assert options.intra_op_num_threads == 3
     assert options.inter_op_num_threads == 1
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-    assert OnnxRuntimeEngine(model.path).session_options.intra_op_num_threads >= 1
+    assert OnnxRuntimeBackend(model.path).session_options.intra_op_num_threads >= 1
 
 
 BROKEN: dict[str, Callable[[Path], Path]] = {
@@ -336,12 +331,12 @@ def _text(folder: Path) -> Path:
 @pytest.mark.parametrize("says", BROKEN)
 def test_a_file_that_cannot_be_loaded_is_one_line(says: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=says) as caught:
-        OnnxRuntimeEngine(BROKEN[says](tmp_path))
+        OnnxRuntimeBackend(BROKEN[says](tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_feed_that_does_not_fit_says_what_was_wanted_and_what_came(model: Model) -> None:
-    with OnnxRuntimeEngine(model.path) as engine:
+    with OnnxRuntimeBackend(model.path) as engine:
         wrong = {model.input_name: np.zeros((1, 3, 4), np.float32)}
         with pytest.raises(
             ModelError, match=r"wants image .*it was given image float32 \(1, 3, 4\)"

@@ -6,9 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
-from stillframe.pipeline.inference.backends import OnnxRuntimeEngine
+from stillframe.pipeline.inference.backends import OnnxRuntimeBackend
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.split_backend import SplitEngine, UncuttableError, best_cut, cuts
+from stillframe.pipeline.inference.split_backend import (
+    SplitBackend,
+    UncuttableError,
+    best_cut,
+    cuts,
+)
 from stillframe.pipeline.placement.backend_choice import choices
 from tests import networks
 
@@ -58,7 +63,7 @@ def test_the_picture_itself_never_crosses() -> None:
 
 
 def test_both_halves_give_what_the_whole_gives(deep: Path) -> None:
-    engine, whole = SplitEngine(deep), OnnxRuntimeEngine(deep, 1)
+    engine, whole = SplitBackend(deep), OnnxRuntimeBackend(deep, 1)
     draw = np.random.default_rng(4)
     picture = draw.random((1, 3, 24, 40), np.float32)
     for _ in range(4):

@@ -11,7 +11,9 @@ import pytest
 
 from stillframe import sample_videos
 from stillframe.models import zoo
-from stillframe.pipeline.inference.runner import Runner, Settings, Step
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.sample_videos import SceneFrame
@@ -25,7 +27,7 @@ class Played:
     """A clip's frames after the gate, each with the truth about it and the truth about the frame
     that its result was computed from."""
 
-    steps: list[Step]
+    steps: list[StepResult]
     truths: list[SceneFrame]
     bases: list[SceneFrame]
 

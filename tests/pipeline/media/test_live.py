@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media import live
-from stillframe.pipeline.media.decoder import Picture, ReadError
+from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.media.freeze_detector import FrozenWatch
+from stillframe.pipeline.media.freeze_detector import FreezeDetector
 from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
 from stillframe.pipeline.media.open_source import SourceState, open_source
 from stillframe.pipeline.media.reconnect import Backoff
@@ -237,14 +237,14 @@ def test_one_bit_of_noise_tells_a_still_scene_from_a_frozen_camera(pix_fmt: str)
         last.update(bytes(content))
         return frame
 
-    watch = FrozenWatch(1.0)
+    watch = FreezeDetector(1.0)
     assert [watch.observe(shown(0), now) for now in (0.0, 0.5, 1.0)] == [False, False, True]
     assert not watch.observe(shown(1), 1.5)
     assert [watch.observe(shown(1), now) for now in (2.0, 2.6)] == [False, True]
 
 
 def test_what_lies_beyond_the_picture_in_memory_is_not_part_of_it() -> None:
-    watch = FrozenWatch(1.0)
+    watch = FreezeDetector(1.0)
     for now in (0.0, 1.0):
         frame = av.VideoFrame(70, 50, "yuv420p")
         for plane in frame.planes:
@@ -264,11 +264,11 @@ class Stand:
     skipped = 0
     start = Fraction(0)
 
-    def __init__(self, script: Iterator[list[Picture] | None]) -> None:
+    def __init__(self, script: Iterator[list[DecodedPicture] | None]) -> None:
         self._script = script
         self.closed = threading.Event()
 
-    def step(self) -> list[Picture] | None:
+    def step(self) -> list[DecodedPicture] | None:
         return next(self._script)
 
     def close(self) -> None:
@@ -278,9 +278,9 @@ class Stand:
 INFO = SourceInfo("stand", "camera", 96, 64, live=True)
 
 
-def shot(number: int, time_base: Fraction = Fraction(1, 10)) -> list[Picture]:
+def shot(number: int, time_base: Fraction = Fraction(1, 10)) -> list[DecodedPicture]:
     image = av.VideoFrame.from_ndarray(media.picture(number), format="rgb24")
-    return [Picture(image, number, time_base, corrupt=False, discontinuity=False)]
+    return [DecodedPicture(image, number, time_base, corrupt=False, discontinuity=False)]
 
 
 def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,12 +288,12 @@ def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch: pytest.Monkey
     release = threading.Event()
     stands: list[Stand] = []
 
-    def stuck() -> Iterator[list[Picture] | None]:
+    def stuck() -> Iterator[list[DecodedPicture] | None]:
         yield shot(1)
         release.wait()  # no deadline of its own, like a camera's driver
         yield shot(2)
 
-    def well() -> Iterator[list[Picture] | None]:
+    def well() -> Iterator[list[DecodedPicture] | None]:
         for number in count(50):
             time.sleep(0.01)
             yield shot(number)
@@ -317,7 +317,7 @@ def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch: pytest.Monkey
 def test_packets_without_pictures_are_no_sign_of_life() -> None:
     connections = count()
 
-    def sound_only_after(first: int) -> Iterator[list[Picture] | None]:
+    def sound_only_after(first: int) -> Iterator[list[DecodedPicture] | None]:
         yield shot(first)
         while True:
             time.sleep(0.01)
@@ -334,7 +334,7 @@ def test_packets_without_pictures_are_no_sign_of_life() -> None:
 
 
 def test_a_fault_of_our_own_reaches_the_caller() -> None:
-    def broken() -> Iterator[list[Picture] | None]:
+    def broken() -> Iterator[list[DecodedPicture] | None]:
         yield shot(0)
         raise ZeroDivisionError("a bug")
 
@@ -346,11 +346,11 @@ def test_a_fault_of_our_own_reaches_the_caller() -> None:
 
 
 def test_a_discontinuity_survives_the_drop_of_its_frame() -> None:
-    def script() -> Iterator[list[Picture] | None]:
+    def script() -> Iterator[list[DecodedPicture] | None]:
         yield shot(0)
         for number in (1, 2, 3):
             picture = shot(number)[0]
-            yield [Picture(picture.image, number, picture.time_base, False, number == 1)]
+            yield [DecodedPicture(picture.image, number, picture.time_base, False, number == 1)]
         time.sleep(0.5)
         yield None
 
@@ -416,7 +416,7 @@ def test_a_process_may_end_while_a_reader_waits() -> None:
 
 
 def test_errors_while_reading_name_the_source() -> None:
-    def script() -> Iterator[list[Picture] | None]:
+    def script() -> Iterator[list[DecodedPicture] | None]:
         yield shot(0)
         raise ReadError("connection reset by peer")
 

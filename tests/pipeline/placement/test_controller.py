@@ -7,10 +7,10 @@ import pytest
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.executor.hardware.contention import Competition
-from stillframe.pipeline.placement.controller import Placer, Wish, plan
+from stillframe.pipeline.placement.controller import Goal, PlacementController, plan
 from stillframe.pipeline.placement.cost_model import (
     Prediction,
-    Profile,
+    StageCosts,
     predict,
 )
 from tests.pipeline.placement.test_cost_model import ONE, TWO, WINDOWS, profile
@@ -21,9 +21,11 @@ class Quiet(Competition):
         return self.others
 
 
-def placer(monkeypatch: pytest.MonkeyPatch, prof: Profile, wish: Wish | None = None) -> Placer:
+def placer(
+    monkeypatch: pytest.MonkeyPatch, prof: StageCosts, wish: Goal | None = None
+) -> PlacementController:
     """A placer whose changes are noted and not carried out."""
-    made = Placer(prof, wish or Wish("latency"), WINDOWS, Quiet())
+    made = PlacementController(prof, wish or Goal("latency"), WINDOWS, Quiet())
     changes: list[Prediction] = []
 
     def change(best: Prediction, why: str, now: float, now_s: float) -> None:
@@ -36,7 +38,7 @@ def placer(monkeypatch: pytest.MonkeyPatch, prof: Profile, wish: Wish | None = N
     return made
 
 
-def measured(placer: Placer, factor: float) -> Prediction:
+def measured(placer: PlacementController, factor: float) -> Prediction:
     return predict(placer.profile, placer.now.candidate).scaled(factor)
 
 
@@ -85,7 +87,7 @@ def test_it_changes_when_others_come_and_says_why(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_static_plan_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = placer(monkeypatch, profile(), Wish("latency", replans=False))
+    watch = placer(monkeypatch, profile(), Goal("latency", replans=False))
     watch.profile = replace(watch.profile, others=5.0)
     for second in range(10):
         watch.compare(measured(watch, 9.0), float(second))
@@ -111,7 +113,7 @@ def test_a_machine_that_is_slower_in_all_is_no_reason(monkeypatch: pytest.Monkey
 
 
 def test_a_core_that_disappears_is_acted_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = placer(monkeypatch, profile(), Wish("throughput", replans=False))
+    watch = placer(monkeypatch, profile(), Goal("throughput", replans=False))
     watch.profile = replace(watch.profile, cores=(0,))
     watch.compare(measured(watch, 1.0), 1.0, lost=frozenset({1}))
     assert watch.replans == 1
@@ -120,4 +122,4 @@ def test_a_core_that_disappears_is_acted_on_at_once(monkeypatch: pytest.MonkeyPa
 
 def test_nothing_that_can_run_it_is_an_error() -> None:
     with pytest.raises(UsageError, match="nothing here can run the network"):
-        plan(profile(infer={}), Wish(), WINDOWS)
+        plan(profile(infer={}), Goal(), WINDOWS)

@@ -7,27 +7,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillframe.pipeline.placement.backend_choice import Granularity
-from stillframe.pipeline.placement.controller import Wish, plan
+from stillframe.pipeline.placement.backend_choice import BackendChoice
+from stillframe.pipeline.placement.controller import Goal, plan
 from stillframe.pipeline.placement.cost_model import (
     Candidate,
     Cost,
     Hysteresis,
     Prediction,
-    Profile,
+    StageCosts,
     candidates,
     choose,
     predict,
 )
 
-ONE, TWO = Granularity("reuse", 1), Granularity("reuse", 2)
-HALVES = Granularity("segments")
+ONE, TWO = BackendChoice("reuse", 1), BackendChoice("reuse", 2)
+HALVES = BackendChoice("segments")
 WINDOWS = (1, 2, 4, 8)
 
 
-def profile(**changes: Any) -> Profile:
+def profile(**changes: Any) -> StageCosts:
     """Decode, draw and encode take as long as the network; two threads halve that nearly."""
-    base = Profile(
+    base = StageCosts(
         stages={"decode": Cost(10, 10), "draw": Cost(5, 5), "encode": Cost(15, 15)},
         infer={
             ONE: (Cost(30, 30),),
@@ -39,7 +39,7 @@ def profile(**changes: Any) -> Profile:
     return replace(base, **changes)
 
 
-def at(prof: Profile, granularity: Granularity, window: int) -> Prediction:
+def at(prof: StageCosts, granularity: BackendChoice, window: int) -> Prediction:
     return predict(prof, Candidate(granularity, window))
 
 
@@ -131,14 +131,14 @@ def test_the_fastest_cores_are_the_network_s() -> None:
 
 def test_each_aim_takes_what_it_wants() -> None:
     many = profile(cores=(0, 1, 2, 3))
-    fast = plan(many, Wish("throughput"), WINDOWS)[0]
-    soon = plan(many, Wish("latency"), WINDOWS)[0]
+    fast = plan(many, Goal("throughput"), WINDOWS)[0]
+    soon = plan(many, Goal("latency"), WINDOWS)[0]
     assert fast.candidate.infer == HALVES
     assert soon.candidate.infer == TWO
     assert soon.candidate.window <= 2
     assert fast.frame_ms < soon.frame_ms
     assert soon.latency_ms < fast.latency_ms
-    little = plan(many, Wish("share", budget=0.5), WINDOWS)[0]
+    little = plan(many, Goal("share", budget=0.5), WINDOWS)[0]
     assert little.candidate.infer == ONE  # the least processor time gives most frames under a cap
 
 
@@ -157,7 +157,7 @@ def test_the_choice_is_never_worse_than_any_other() -> None:
             others=float(draw.choice([0, 1, 3])),
         )
         for aim in ("throughput", "latency"):
-            ranked = plan(prof, Wish(aim), WINDOWS)
+            ranked = plan(prof, Goal(aim), WINDOWS)
             value = "frame_ms" if aim == "throughput" else "latency_ms"
             best = min(getattr(each, value) for each in ranked)
             assert getattr(ranked[0], value) <= best * 1.02 + 1e-9
@@ -177,7 +177,7 @@ def test_of_equals_the_one_that_takes_least_is_chosen() -> None:
 
 def test_a_live_source_is_not_outrun() -> None:
     """Where frames come every 33 ms, the way that takes least processor time is best."""
-    ranked = plan(profile(cores=tuple(range(8))), Wish(floor_ms=33.3), WINDOWS)
+    ranked = plan(profile(cores=tuple(range(8))), Goal(floor_ms=33.3), WINDOWS)
     assert ranked[0].candidate.infer == ONE
 
 

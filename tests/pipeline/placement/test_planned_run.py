@@ -19,7 +19,7 @@ from stillframe.pipeline.placement.cost_model import (
     Hysteresis,
     Prediction,
 )
-from stillframe.pipeline.placement.planned_run import Placing, parse_place
+from stillframe.pipeline.placement.planned_run import PlacementRequest, parse_place
 from tests import networks
 from tests.hostile import media
 
@@ -40,9 +40,9 @@ def test_places_are_read(text: str, found: dict[str, str]) -> None:
 
 def test_aims_that_make_no_sense_are_refused() -> None:
     for build in (
-        lambda: Placing(aim="speed"),  # type: ignore[arg-type]
-        lambda: Placing(aim="share"),
-        lambda: Placing(aim="latency", share=0.5),
+        lambda: PlacementRequest(aim="speed"),  # type: ignore[arg-type]
+        lambda: PlacementRequest(aim="share"),
+        lambda: PlacementRequest(aim="latency", share=0.5),
         lambda: parse_place("infer"),
     ):
         with pytest.raises(UsageError):
@@ -157,7 +157,7 @@ def test_what_is_not_there_is_refused(arguments: list[str], says: str, run: Run)
 def test_islands_are_placed_apart_from_the_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no device here, so one is claimed, and what the engine is asked for is noted."""
     asked: list[Any] = []
-    for module in ("staged", "processors"):
+    for module in ("placement.planned_run", "executor.hardware.processors"):
         monkeypatch.setattr(
             f"stillframe.pipeline.{module}.PROVIDERS", {"cuda": "CPUExecutionProvider"}
         )

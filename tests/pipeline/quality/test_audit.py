@@ -16,10 +16,11 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Picture, Tensors
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.inference.backends import ReuseEngine
-from stillframe.pipeline.inference.runner import Runner, Settings
+from stillframe.pipeline.inference.backends import ReuseBackend
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import without_pixels
-from stillframe.pipeline.inference.types import Step
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.quality.agreement import BoxAgreement, TensorAgreement, agreement_with
 from stillframe.pipeline.quality.audit import LEAST, MOST, UNDER_WAY, Audit, Steering
@@ -149,7 +150,7 @@ def run(model: Model, wanted: float, frames: int, tolerance: float) -> tuple[Aud
 
         def steer(factor: float, lowered: bool) -> None:
             engine = runner.engine
-            assert isinstance(engine, ReuseEngine)
+            assert isinstance(engine, ReuseBackend)
             engine.steer(factor, lowered)
 
         with Audit(wanted, steer, every_s=0.3, in_line=True) as audit:
@@ -205,7 +206,7 @@ def test_frames_that_tell_nothing_and_near_ones_are_passed_over(model: Model) ->
     with Runner(model, Settings(reuse="layer", threads=1)) as runner:
         whole, step = (runner.step(frame(index)) for index in range(2))
         with Audit(0.1, lambda factor, lowered: None, in_line=True) as audit:
-            damaged: Step = replace(step, frame=replace(step.frame, corrupt=True))
+            damaged: StepResult = replace(step, frame=replace(step.frame, corrupt=True))
             assert not audit.offer(damaged, runner.model)
             assert not audit.offer(whole, runner.model)  # it was computed whole by the run itself
             left_out = replace(step, kind="skipped")  # no tolerance is at fault
@@ -215,7 +216,7 @@ def test_frames_that_tell_nothing_and_near_ones_are_passed_over(model: Model) ->
             assert audit.offer(at(step, 2), runner.model)  # the clip begins again
 
 
-def at(step: Step, index: int) -> Step:
+def at(step: StepResult, index: int) -> StepResult:
     """The step as if it were of a later frame."""
     return replace(step, frame=replace(step.frame, index=index, time_s=index / 8))
 
@@ -233,13 +234,13 @@ def test_what_was_under_way_while_the_tolerance_changed_is_passed_over(model: Mo
 
 
 def test_an_engine_is_steered(model: Model) -> None:
-    engine = ReuseEngine(model.path, 1, 0.2)
+    engine = ReuseBackend(model.path, 1, 0.2)
     engine.steer(0.5, False)
     assert engine.session.tolerance == Tolerance(0.1)
     engine.steer(0.25, True)
     assert engine.session.tolerance == Tolerance(0.05)
     engine.close()
-    exact = ReuseEngine(model.path, 1)
+    exact = ReuseBackend(model.path, 1)
     exact.steer(0.5, True)
     assert exact.session.tolerance.exact
     exact.close()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import View
 from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
-from stillframe.pipeline.inference.runner import KINDS, Kind, Step
+from stillframe.pipeline.inference.types import KINDS, Kind, StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.sinks import overlay
 from stillframe.pipeline.sinks.overlay import Overlay
@@ -39,13 +39,13 @@ def step(
     kind: Kind = "computed",
     changed: NDArray[np.uint8] | None = None,
     image: Image | None = None,
-) -> Step:
+) -> StepResult:
     picture = grey() if image is None else image
     size = changed.shape if changed is not None else picture.shape[:2]
     scale = size[1] / picture.shape[1], size[0] / picture.shape[0]
     view = View((picture.shape[0], picture.shape[1]), (size[0], size[1]), scale)
     frame = Frame(picture, 0, 0.0, 0, Fraction(1, 30))
-    return Step(frame, result, kind, 0.25, changed, view, {})
+    return StepResult(frame, result, kind, 0.25, changed, view, {})
 
 
 def drawn_at(image: Image) -> NDArray[np.bool_]:

@@ -18,8 +18,8 @@ from stillframe.errors import ModelError, QualityError, SourceError, UsageError
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.cli.bench import MOVING, PAIRS, gate_settings
 from stillframe.pipeline.inference.backends import Feed
-from stillframe.pipeline.inference.frame_skipping import Cadence
-from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.quality.agreement import FLOORS
 from stillframe.pipeline.studies.bench import peak_memory, race
 from stillframe.pipeline.studies.bench import row as bench_row
@@ -28,10 +28,10 @@ from stillframe.pipeline.studies.bench.contenders import (
     CONTENDERS,
     Contender,
     ContenderRow,
+    ContenderSetting,
     Onnxruntime,
     Outputs,
     Reuse,
-    Setting,
     UnavailableError,
     contender,
 )
@@ -113,7 +113,7 @@ def row(case: Case) -> dict[str, Any]:
 def test_reuse_runs_with_the_profile_that_was_given(case: Case, row: dict[str, Any]) -> None:
     """One that lets everything stand still but what the gate sees as new does less."""
     values: dict[str, Any] = {"stillframe": "0", "model": "m", "wanted": 0.5}
-    loose = Profile(
+    loose = TuningProfile(
         fingerprint=fingerprint(Path(case.model)), share=0.9, gate=GateSettings(margin=2), **values
     )
     tuned = measure(case, replace(CONDITIONS, profile=loose), memory=False)
@@ -125,7 +125,7 @@ def test_reuse_runs_with_the_profile_that_was_given(case: Case, row: dict[str, A
 
 
 def test_reuse_leaves_out_frames_and_the_others_do_not(case: Case, row: dict[str, Any]) -> None:
-    third = measure(case, replace(CONDITIONS, cadence=Cadence(3)), memory=False)
+    third = measure(case, replace(CONDITIONS, cadence=FrameSkipping(3)), memory=False)
     assert (row["every"], third["every"], third["between"]) == (1, 3, "keep")
     assert 0 < third["macs_share"] < 0.6 * row["macs_share"]
     assert third["exact_macs_share"] == row["exact_macs_share"]
@@ -254,7 +254,7 @@ def test_a_baseline_with_wrong_answers_is_left_out_and_said_so(case: Case) -> No
 
 
 def test_an_engine_that_is_not_there_is_left_out_with_the_reason(case: Case) -> None:
-    def missing(setting: Setting) -> Contender:
+    def missing(setting: ContenderSetting) -> Contender:
         raise UnavailableError("not installed")
 
     rows = [replace(r, make=missing) if r.name == "openvino" else r for r in CONTENDERS]
@@ -265,9 +265,11 @@ def test_an_engine_that_is_not_there_is_left_out_with_the_reason(case: Case) -> 
 
 
 def test_all_get_the_same_file_and_threads(case: Case) -> None:
-    settings: list[Setting] = []
+    settings: list[ContenderSetting] = []
 
-    def noting(make: Callable[[Setting], Contender]) -> Callable[[Setting], Contender]:
+    def noting(
+        make: Callable[[ContenderSetting], Contender],
+    ) -> Callable[[ContenderSetting], Contender]:
         return lambda setting: settings.append(setting) or make(setting)  # type: ignore[func-returns-value]
 
     rows = [replace(each, make=noting(each.make)) for each in CONTENDERS]
@@ -322,9 +324,9 @@ def test_gate_settings_are_read() -> None:
 
 def test_peak_memory_is_of_a_process_of_its_own(network: Path, tmp_path: Path) -> None:
     feed = {"images": np.zeros((1, 3, HEIGHT, WIDTH), np.float32)}
-    assert 20 < peak_memory.peak_mb("ort", Setting(network), feed) < 2000
+    assert 20 < peak_memory.peak_mb("ort", ContenderSetting(network), feed) < 2000
     with pytest.raises(ModelError, match=r"ort failed in a process of its own: .*cannot load it"):
-        peak_memory.peak_mb("ort", Setting(tmp_path / "none.onnx"), feed)
+        peak_memory.peak_mb("ort", ContenderSetting(tmp_path / "none.onnx"), feed)
 
 
 # --- the command line ---------------------------------------------------------------------------
@@ -398,7 +400,7 @@ def test_a_profile_s_cadence_holds_no_longer_than_it_says(case: Case) -> None:
     """The clip has 25 frames a second."""
     works = []
     for within_s in (0.03, 0.05, 0.1):
-        cadence = Cadence(3, "keep", within_s)
+        cadence = FrameSkipping(3, "keep", within_s)
         works.append(
             measure(case, replace(CONDITIONS, cadence=cadence), memory=False)["macs_share"]
         )
@@ -418,7 +420,7 @@ def test_options_reach_what_is_measured(measured: list[Any]) -> None:
          "3", "--between", "follow"]
     ) == 0  # fmt: skip
     ((case, conditions),) = asked
-    cadence = Cadence(3, "follow")
+    cadence = FrameSkipping(3, "follow")
     assert case == Case("m", "c", 8, Crop(8, 6, 1, 2), (544, 960))
     assert conditions == Conditions(2, 0.2, GateSettings(margin=5), confidence=0.1, cadence=cadence)
 

@@ -11,7 +11,7 @@ import pytest
 
 from stillframe.errors import SourceError
 from stillframe.pipeline import cli
-from stillframe.pipeline.placement.backend_choice import Granularity
+from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.studies.bench.background_load import (
     children,
     is_there,
@@ -105,10 +105,10 @@ def test_ratios_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_condition_names_its_way_to_run() -> None:
     base = Condition("a", "m", "c", 1.0, granularity="reuse x1", window=2)
     assert base.candidate is not None
-    assert base.candidate.infer == Granularity("reuse", 1)
+    assert base.candidate.infer == BackendChoice("reuse", 1)
     split = Condition("a", "m", "c", 1.0, granularity="two segments", window=8).candidate
     assert split is not None
-    assert split.infer == Granularity("segments")
+    assert split.infer == BackendChoice("segments")
     assert Condition("a", "m", "c", 1.0, aim="latency").candidate is None
 
 
@@ -126,7 +126,7 @@ def test_the_planner_is_held_against_the_best_in_a_second_run_of_both() -> None:
         return {"frame_ms": ms, "latency_p50_ms": 2 * ms, "plan": "a plan"}
 
     lines: list[str] = []
-    found = planner(ask, lines.append, 1, [Granularity("reuse", 2), Granularity("segments")])
+    found = planner(ask, lines.append, 1, [BackendChoice("reuse", 2), BackendChoice("segments")])
     assert [row["ratio"] for row in found] == [pytest.approx(1.1)]
     assert found[0]["best"] == "reuse x2, 8"
     assert set(found[0]["measured"]) == {f"reuse x2, {w}" for w in (1, 2, 8)} | {

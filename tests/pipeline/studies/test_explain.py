@@ -22,7 +22,7 @@ from stillframe.pipeline.studies.explain import layers as part
 from stillframe.pipeline.studies.explain.heatmap import HeatMeter, draw
 from stillframe.pipeline.studies.explain.layers import Explanation, Row, Totals, explain
 from stillframe.pipeline.studies.explain.verdict import judge
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.session import ReuseSession
 
 SIDE = 64
@@ -244,7 +244,7 @@ def test_what_the_heat_counts_is_what_the_engine_computed(
             node = plan.graph.nodes[layer.node]
             if layer.op == part.HAND_OVER or layer.shape[:2] == (1, 1):
                 continue
-            assert meter.computed(node).sum() == plan.records[index, t.ACTIVE], layer.name
+            assert meter.computed(node).sum() == plan.records[index, abi.ACTIVE], layer.name
             checked += 1
         assert checked >= 2
 

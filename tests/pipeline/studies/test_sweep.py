@@ -19,7 +19,7 @@ from stillframe.pipeline.studies.sweep import report_page
 from stillframe.pipeline.studies.sweep import sweep as sweeping
 from stillframe.pipeline.studies.sweep.report_frames import moments
 from stillframe.pipeline.studies.sweep.sweep import Sweep
-from stillframe.pipeline.studies.sweep.variants import chosen, options_of, players
+from stillframe.pipeline.studies.sweep.variants import chosen, options_of, variants
 from stillframe.reuse.gate.change_gate import GateSettings
 from tests.reuse.test_session import net
 
@@ -42,12 +42,12 @@ def model(path: Path) -> Model:
 @pytest.fixture(scope="module")
 def found(model: Model) -> Sweep:
     sweep = sweeping.begin(CLIP, model, 1, FRAMES, ["--model", "net.onnx"])
-    assert sweeping.measure(sweep, CLIP, model, players(1))
+    assert sweeping.measure(sweep, CLIP, model, variants(1))
     return sweep
 
 
 def test_every_player_that_suits_the_task_has_a_row(found: Sweep) -> None:
-    names = {row.name for row in players(1) if not row.tasks}
+    names = {row.name for row in variants(1) if not row.tasks}
     assert {row["name"] for row in found.rows} == names | {"dense"}
     for row in found.rows:
         assert (row["frames"], row["complete"], row["kind"]) == (FRAMES, True, "closeness")
@@ -71,7 +71,7 @@ def test_what_computes_everything_agrees_and_what_skips_does_not(found: Sweep) -
 def test_a_sweep_that_was_ended_is_resumed(model: Model, found: Sweep, tmp_path: Path) -> None:
     file = tmp_path / "sweep.json"
     sweep = sweeping.begin(CLIP, model, 1, FRAMES)
-    rows = chosen(players(1), ["exact", "frame", "every", "off", "reuse"])
+    rows = chosen(variants(1), ["exact", "frame", "every", "off", "reuse"])
     asked = iter([False] * (FRAMES + 3) + [True] * 99)
     done = sweeping.measure(
         sweep, CLIP, model, rows, stop=lambda: next(asked), each=lambda s: s.write(file)
@@ -150,7 +150,7 @@ def test_options_say_what_the_settings_are() -> None:
 
 
 def test_options_of_every_player_are_those_of_run(path: Path, tmp_path: Path) -> None:
-    for row in players(1):
+    for row in variants(1):
         if row.options is None:
             continue
         given = ["run", CLIP, "--model", str(path), "--task", "tensors", *row.options.split()]
@@ -161,7 +161,7 @@ def test_options_of_every_player_are_those_of_run(path: Path, tmp_path: Path) ->
 def test_the_page_is_whole_and_loads_nothing(found: Sweep, model: Model, tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     page = tmp_path / "r.html"
-    report_page.write_html(found, CLIP, model, players(1), page)
+    report_page.write_html(found, CLIP, model, variants(1), page)
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg") == 3
     assert text.count("data:image/jpeg") >= 4

@@ -15,8 +15,8 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.inference.frame_skipping import Cadence
-from stillframe.pipeline.inference.profile import Profile
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.studies.tune import tune as tuning
 from stillframe.pipeline.studies.tune.search import (
     CLOSER,
@@ -33,7 +33,7 @@ from stillframe.pipeline.studies.tune.search import (
 from stillframe.pipeline.studies.tune.trial import (
     SHARES,
     Outcome,
-    Setting,
+    TrialSetting,
     TuneBench,
     _Judge,
     passages,
@@ -50,7 +50,7 @@ WORK = {"a": 0.1, "b": 0.5, "c": 0.3, "d": 0.1}
 HURTS = {"a": 1.0, "b": 0.02, "c": 0.05, "d": 4.0}  # loss of a share of 1
 
 
-def made_up(setting: Setting) -> Outcome:
+def made_up(setting: TrialSetting) -> Outcome:
     """A layer's work falls with its share, and each hurts differently; the gate adds to both."""
     work = sum(WORK[name] / (1 + 20 * setting.shares[name]) for name in LAYERS)
     work *= (4 / setting.gate.pixel) ** 0.5
@@ -102,7 +102,7 @@ def test_agreement_must_be_steady() -> None:
     """A few boxes that happen to agree at one confidence are not enough, unless they do not even
     without any tolerance."""
 
-    def wavering(setting: Setting) -> Outcome:
+    def wavering(setting: TrialSetting) -> Outcome:
         return replace(made_up(setting), steady=0.9 if any(setting.shares.values()) else 0.95)
 
     search = Search(wavering, 0.98)
@@ -116,7 +116,7 @@ def test_agreement_must_be_steady() -> None:
 def test_what_is_found_loses_no_more_than_the_best_single_tolerance() -> None:
     """Agreement jumps, here it never falls: the smooth loss is what says how far to go."""
 
-    def lucky(setting: Setting) -> Outcome:
+    def lucky(setting: TrialSetting) -> Outcome:
         outcome = made_up(setting)
         agreement = 1.0 if len(set(setting.shares.values())) > 1 else outcome.quality
         return replace(outcome, quality=agreement, steady=agreement)
@@ -138,7 +138,7 @@ def test_a_picture_that_stood_still_makes_no_layer_blind() -> None:
 
 
 def test_the_scale_of_the_loss_does_not_matter() -> None:
-    def small(setting: Setting) -> Outcome:
+    def small(setting: TrialSetting) -> Outcome:
         outcome = made_up(setting)
         return replace(outcome, loss=outcome.loss / 64)
 
@@ -152,7 +152,7 @@ def test_the_scale_of_the_loss_does_not_matter() -> None:
 
 
 def test_where_the_default_gate_does_not_agree_another_one_is_tried() -> None:
-    def narrow(setting: Setting) -> Outcome:
+    def narrow(setting: TrialSetting) -> Outcome:
         outcome = made_up(setting)
         return replace(outcome, quality=outcome.quality - 0.02 * (setting.gate.margin < 8))
 
@@ -174,7 +174,7 @@ def test_a_spread_that_cannot_win_is_given_up() -> None:
 def paced(price: float, works: float = 1.0) -> Evaluate:
     """The made-up network, in which each frame that is left out costs nothing but some loss."""
 
-    def evaluate(setting: Setting) -> Outcome:
+    def evaluate(setting: TrialSetting) -> Outcome:
         outcome, cadence = made_up(setting), setting.cadence
         lost = price * (cadence.every - 1) * (0.5 if cadence.between == "follow" else 1.0)
         loss, quality = outcome.loss + lost, outcome.quality - 0.1 * lost
@@ -191,9 +191,9 @@ def test_frames_are_left_out_while_what_is_lost_stays_fair() -> None:
     assert search.uniform is not None
     assert search.best.setting.cadence.every == PACES[-1]
     assert search.best.outcome.loss <= search.uniform.outcome.loss
-    assert search.uniform.setting.cadence == Cadence()
+    assert search.uniform.setting.cadence == FrameSkipping()
     assert search.found is not None
-    assert search.found.setting.cadence == Cadence()
+    assert search.found.setting.cadence == FrameSkipping()
     assert search.best in search.good
 
 
@@ -215,7 +215,7 @@ def test_boxes_are_followed_where_that_pays(works: float, between: str) -> None:
 
 def test_a_ladder_begins_with_the_cheapest_and_has_steps() -> None:
     costs = (0.5, 0.101, 0.1, 0.2, 0.109, 0.205)
-    tries = [Try("", Setting({}), Outcome(cost, 0.0, 1.0, 1.0)) for cost in costs]
+    tries = [Try("", TrialSetting({}), Outcome(cost, 0.0, 1.0, 1.0)) for cost in costs]
     assert [each.outcome.cost for each in ladder(tries, 1.08)] == [0.1, 0.109, 0.2, 0.5]
     assert ladder([]) == []
 
@@ -238,7 +238,7 @@ def test_frames_to_check_on_ask_for_no_more_than_they_can_give() -> None:
 def test_stopping_keeps_the_best_so_far() -> None:
     turns = iter(range(100))
 
-    def evaluate(setting: Setting) -> Outcome:
+    def evaluate(setting: TrialSetting) -> Outcome:
         if next(turns) > 12:
             raise Stopped
         return made_up(setting)
@@ -252,7 +252,7 @@ def test_stopping_keeps_the_best_so_far() -> None:
 def test_what_is_kept_in_hand_is_a_part_of_what_there_is() -> None:
     """Where even no tolerance hardly agrees, the aim does not shut out every tolerance."""
 
-    def capped(setting: Setting) -> Outcome:
+    def capped(setting: TrialSetting) -> Outcome:
         outcome = made_up(setting)
         return replace(outcome, quality=outcome.quality - 0.014, steady=outcome.steady - 0.014)
 
@@ -331,10 +331,10 @@ def test_outcomes_are_repeatable_and_follow_the_shares(model: Model) -> None:
     parts = passages(CLIP, model, 12, {"search": 1.0})
     bench = TuneBench(model, parts, 1)
     none, some, much = (
-        bench.outcome(Setting(dict.fromkeys(bench.layers, share)), parts)
+        bench.outcome(TrialSetting(dict.fromkeys(bench.layers, share)), parts)
         for share in (1e-9, 0.1, 1.0)
     )
-    again = bench.outcome(Setting(dict.fromkeys(bench.layers, 0.1)), parts)
+    again = bench.outcome(TrialSetting(dict.fromkeys(bench.layers, 0.1)), parts)
     assert some == again
     assert none.work >= some.work >= much.work > 0
     assert none.loss <= some.loss <= much.loss
@@ -350,9 +350,9 @@ def test_the_first_frame_of_a_window_does_not_count(model: Model) -> None:
     """It is computed whole: it would agree, and cost, whatever the setting is."""
     parts = passages(CLIP, model, 20)
     bench = TuneBench(model, parts, 1)
-    none = Setting(dict.fromkeys(bench.layers, 0.0), GateSettings(exact=True))
+    none = TrialSetting(dict.fromkeys(bench.layers, 0.0), GateSettings(exact=True))
     assert bench.outcome(none, parts[:1]).quality == 1.0
-    loose = Setting(dict.fromkeys(bench.layers, 1e5), GateSettings(flush=1.0))
+    loose = TrialSetting(dict.fromkeys(bench.layers, 1e5), GateSettings(flush=1.0))
     assert bench.outcome(loose, parts[:1]).work < 1
     wrong, before = parts[0].dense[1], bench.outcome(none, parts[:1])
     for first in (0, 4):  # where its windows begin
@@ -364,16 +364,16 @@ def test_the_first_frame_of_a_window_does_not_count(model: Model) -> None:
 def test_frames_that_are_left_out_take_no_work_and_keep_the_result(model: Model) -> None:
     parts = passages(CLIP, model, 12, {"search": 1.0})
     bench = TuneBench(model, parts, 1)
-    exact = Setting(dict.fromkeys(bench.layers, 0.0), GateSettings(exact=True))
+    exact = TrialSetting(dict.fromkeys(bench.layers, 0.0), GateSettings(exact=True))
     every, third = (
-        bench.outcome(replace(exact, cadence=Cadence(number)), parts) for number in (1, 3)
+        bench.outcome(replace(exact, cadence=FrameSkipping(number)), parts) for number in (1, 3)
     )
     assert third.work == pytest.approx(every.work * 3 / 11, rel=0.2)  # frames 3, 6 and 9
     assert third.cost == pytest.approx(every.cost * 3 / 11, rel=0.2)
     assert third.quality < every.quality == 1.0
     dense = parts[0].dense
     parts[0].dense = [dense[at - at % 3] for at in range(12)]
-    assert bench.outcome(replace(exact, cadence=Cadence(3)), parts).quality == 1.0
+    assert bench.outcome(replace(exact, cadence=FrameSkipping(3)), parts).quality == 1.0
     bench.close()
 
 
@@ -393,7 +393,7 @@ def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
     others."""
     outcome = TuneBench.outcome
 
-    def disappointing(bench: TuneBench, setting: Setting, over: Any) -> Outcome:
+    def disappointing(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
         found = outcome(bench, setting, over)
         searching = all(each.role == "search" for each in over)
         special = setting.cadence.every > 1 or len(set(setting.shares.values())) > 1
@@ -402,7 +402,7 @@ def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
 
     monkeypatch.setattr(TuneBench, "outcome", disappointing)
     profile = tune(model, [CLIP], wanted=0.9, frames=20).profile
-    assert profile.cadence == Cadence()
+    assert profile.cadence == FrameSkipping()
     assert len(set(profile.layers.values())) == 1
 
 
@@ -411,7 +411,7 @@ def test_a_pace_that_does_not_hold_on_other_frames_is_not_taken(
 ) -> None:
     outcome = TuneBench.outcome
 
-    def lucky(bench: TuneBench, setting: Setting, over: Any) -> Outcome:
+    def lucky(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
         fails = setting.cadence.every > 2 and any(each.role != "search" for each in over)
         quality = 0.5 if fails else 0.99
         return replace(outcome(bench, setting, over), quality=quality, steady=quality, loss=0.1)
@@ -427,7 +427,7 @@ def test_a_profile_says_how_long_frames_may_pass(
 ) -> None:
     outcome = TuneBench.outcome
 
-    def pleased(bench: TuneBench, setting: Setting, over: Any) -> Outcome:
+    def pleased(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
         return replace(outcome(bench, setting, over), quality=0.99, steady=0.99, loss=0.1)
 
     monkeypatch.setattr(TuneBench, "outcome", pleased)
@@ -476,7 +476,7 @@ def test_ctrl_c_writes_the_best_so_far(
     out = tmp_path / "p.json"
     given = ["tune", CLIP, "--model", str(path), "--task", "tensors", "--quality", "0.5", "-q"]
     assert status([*given, "-o", str(out), "--max-frames", "20"]) == 130
-    assert Profile.read(out).model == "net"
+    assert TuningProfile.read(out).model == "net"
     assert seen < 40
 
 

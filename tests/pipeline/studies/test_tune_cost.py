@@ -6,28 +6,30 @@ import numpy as np
 import pytest
 
 from stillframe.models import zoo
-from stillframe.pipeline.inference.frame_skipping import Cadence
-from stillframe.pipeline.studies.tune.cost import Costs, _middle, with_surroundings
-from stillframe.reuse.kernels import abi as t
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.studies.tune.cost import LayerCosts, _middle, with_surroundings
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.session import ReuseSession
 from tests import networks
 
 
 def test_a_frame_costs_what_its_positions_cost_and_what_every_frame_takes() -> None:
-    costs = Costs(np.array([2.0, 4.0]), gate=10.0, around=5.0, dense=100.0)
+    costs = LayerCosts(np.array([2.0, 4.0]), gate=10.0, around=5.0, dense=100.0)
     assert costs.step(np.array([3.0, 1.0])) == pytest.approx((10 + 5 + 6 + 4) / 100)
     assert costs.unchanged == pytest.approx(0.1)
 
 
 def test_what_lies_around_the_network_costs_too() -> None:
-    costs = Costs(np.array([2.0]), 10.0, 5.0, 200.0, fit=20.0, decode=8.0, grey=3.0, follow=6.0)
+    costs = LayerCosts(
+        np.array([2.0]), 10.0, 5.0, 200.0, fit=20.0, decode=8.0, grey=3.0, follow=6.0
+    )
     assert costs.step(np.array([3.0])) == pytest.approx((20 + 10 + 5 + 6 + 8) / 200)
     assert costs.unchanged == pytest.approx((20 + 10) / 200)
-    keeps, follows = Cadence(2), Cadence(2, "follow")
+    keeps, follows = FrameSkipping(2), FrameSkipping(2, "follow")
     assert (costs.passed(keeps), costs.added(keeps)) == (0, 0)
     assert costs.passed(follows) == pytest.approx((3 + 6) / 200)
     assert costs.added(follows) == pytest.approx(3 / 200)
-    assert costs.added(Cadence(1, "follow")) == 0
+    assert costs.added(FrameSkipping(1, "follow")) == 0
 
 
 def test_what_lies_around_the_network_is_measured(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_what_lies_around_the_network_is_measured(tmp_path: Path) -> None:
     with ReuseSession(fixed.path) as session:
         outputs, _ = session.step(fixed.feed(picture), dense=True)
         found = fixed.decode(outputs, view)
-        bare = Costs(np.zeros(1), 10.0, 5.0, 100.0)
+        bare = LayerCosts(np.zeros(1), 10.0, 5.0, 100.0)
         greys = [np.zeros((120, 160), np.uint8)] * 2
         costs = with_surroundings(bare, fixed, shape, outputs, [found, found], greys)
         kept = with_surroundings(bare, fixed, shape, outputs, [found], [])
@@ -48,10 +50,10 @@ def test_what_lies_around_the_network_is_measured(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_once_had_to_wait_costs_no_more_for_it() -> None:
-    records = np.zeros((5, t.RECORD_COLUMNS))
-    records[:, t.ACTIVE] = (10, 20, 0, 30, 20)
-    records[:, t.NANOSECONDS] = 7 * records[:, t.ACTIVE]
-    records[2, t.NANOSECONDS] = 500  # looked, found nothing
-    records[4, t.NANOSECONDS] *= 100  # another process ran
+    records = np.zeros((5, abi.RECORD_COLUMNS))
+    records[:, abi.ACTIVE] = (10, 20, 0, 30, 20)
+    records[:, abi.NANOSECONDS] = 7 * records[:, abi.ACTIVE]
+    records[2, abi.NANOSECONDS] = 500  # looked, found nothing
+    records[4, abi.NANOSECONDS] *= 100  # another process ran
     assert _middle(records) == 7
-    assert np.isnan(_middle(np.zeros((3, t.RECORD_COLUMNS))))
+    assert np.isnan(_middle(np.zeros((3, abi.RECORD_COLUMNS))))

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stillframe.reuse.frontend.partition import CALL_US, Piece, Step, joined, partition
+from stillframe.reuse.frontend.partition import CALL_US, Partition, Piece, joined, partition
 
 LARGE = 100_000.0
 """Work in microseconds that is worth any hand-over of these tests."""
@@ -82,7 +82,7 @@ ROWS = (
 )
 
 
-def shown(pieces: tuple[Piece, ...], steps: list[Step]) -> str:
+def shown(pieces: tuple[Piece, ...], steps: list[Partition]) -> str:
     groups = []
     for step in steps:
         names = " ".join(pieces[index].outputs[0] for index in step.pieces)

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import Act
 from stillframe.reuse.ir.reference import ACTS
-from stillframe.reuse.kernels import abi as t
-from stillframe.reuse.kernels import change_gate, conv
+from stillframe.reuse.kernels import abi, change_gate, conv
 from stillframe.reuse.kernels.activation import ACTIVATIONS
 from stillframe.reuse.kernels.jit import Native
 from stillframe.reuse.kernels.microkernel import (
@@ -154,7 +153,7 @@ def test_the_hosts_tiles_multiply_as_numpy_does(tile: int, bounds: tuple[float, 
     origins = x.ctypes.data + where.astype(np.int64) * x.strides[1]
     stores = out.ctypes.data + where.astype(np.int64) * out.strides[0]
     ahead = np.array([2, 64, 1 << 40], np.int64)  # lines that may lie anywhere
-    ins = np.zeros(t.INSTRUCTION_COLUMNS, np.int64)
+    ins = np.zeros(abi.INSTRUCTION_COLUMNS, np.int64)
     for column, value in {
         conv.AHEAD: ahead.ctypes.data,
         conv.DEPTH_BYTES: depth * 4,

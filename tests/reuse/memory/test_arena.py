@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillframe.reuse.memory import arena
-from stillframe.reuse.memory.arena import Placement, Request, lower_bound, place
+from stillframe.reuse.memory.arena import ArenaLayout, ArenaRequest, lower_bound, place
 
 UNIT = 64
 
 
-def scattered(draw: random.Random) -> list[Request]:
+def scattered(draw: random.Random) -> list[ArenaRequest]:
     """Lives and sizes without any plan; some sizes zero, most not a multiple of the unit."""
     instructions = draw.randrange(1, 40)
     requests = []
@@ -22,12 +22,12 @@ def scattered(draw: random.Random) -> list[Request]:
         first = draw.randrange(instructions)
         last = min(instructions - 1, first + int(draw.expovariate(1 / 4)))
         requests.append(
-            Request(f"t{index}", draw.choice([0, 1, 64, 1000, 4096, 70001]), first, last)
+            ArenaRequest(f"t{index}", draw.choice([0, 1, 64, 1000, 4096, 70001]), first, last)
         )
     return requests
 
 
-def chain(draw: random.Random) -> list[Request]:
+def chain(draw: random.Random) -> list[ArenaRequest]:
     """A feature pyramid: each tensor read by the next instruction, some by a later one too."""
     side, channels = 128, 8
     requests = []
@@ -36,11 +36,11 @@ def chain(draw: random.Random) -> list[Request]:
             side, channels = side // 2, channels * 2
         last = index + (1 if draw.random() < 0.75 else draw.randrange(2, 12))
         size = side * side * channels * draw.choice([1, 1, 1, 2, 6]) * 4
-        requests.append(Request(f"t{index}", size, index, last))
+        requests.append(ArenaRequest(f"t{index}", size, index, last))
     return requests
 
 
-def branches(draw: random.Random) -> list[Request]:
+def branches(draw: random.Random) -> list[ArenaRequest]:
     """A stem that stays while parallel branches of unequal length are computed, then a join."""
     requests, now = [], 0
     for block in range(draw.randrange(1, 6)):
@@ -50,20 +50,20 @@ def branches(draw: random.Random) -> list[Request]:
             for step in range(draw.randrange(1, 5)):
                 now += 1
                 requests.append(
-                    Request(f"b{block}.{branch}.{step}", size // (step + 1), now, now + 1)
+                    ArenaRequest(f"b{block}.{branch}.{step}", size // (step + 1), now, now + 1)
                 )
             ends.append(len(requests) - 1)
         now += 1
         for index in ends:
             kept = requests[index]
-            requests[index] = Request(kept.name, kept.size, kept.first, now)
-        requests.append(Request(f"stem{block}", size, begin, now))
+            requests[index] = ArenaRequest(kept.name, kept.size, kept.first, now)
+        requests.append(ArenaRequest(f"stem{block}", size, begin, now))
     return requests
 
 
 def cut(
     draw: random.Random, count: int, height: int = 1000, instructions: int = 40
-) -> list[Request]:
+) -> list[ArenaRequest]:
     """A full rectangle (instructions wide, units high) in pieces: its height is the bound."""
     pieces = [(0, instructions - 1, 0, height - 1)]
     while len(pieces) < count:
@@ -77,10 +77,12 @@ def cut(
             at = draw.randrange(c, d)
             pieces[index : index + 1] = [(a, b, c, at), (a, b, at + 1, d)]
     draw.shuffle(pieces)
-    return [Request(f"p{i}", (d - c + 1) * UNIT, a, b) for i, (a, b, c, d) in enumerate(pieces)]
+    return [
+        ArenaRequest(f"p{i}", (d - c + 1) * UNIT, a, b) for i, (a, b, c, d) in enumerate(pieces)
+    ]
 
 
-Maker = Callable[[random.Random], list[Request]]
+Maker = Callable[[random.Random], list[ArenaRequest]]
 MAKERS: tuple[Maker, ...] = (scattered, chain, branches)
 
 
@@ -88,7 +90,7 @@ def taken(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
 
-def verify(requests: list[Request], placement: Placement, unit: int = UNIT) -> None:
+def verify(requests: list[ArenaRequest], placement: ArenaLayout, unit: int = UNIT) -> None:
     """Everything that a placement promises, by looking at every pair and every instruction."""
     offsets = placement.offsets
     assert set(offsets) == {request.name for request in requests}
@@ -123,22 +125,22 @@ def test_tensors_alive_together_never_overlap(seed: int, maker: Maker) -> None:
 
 requests_of_any_kind = st.lists(
     st.tuples(st.integers(0, 500), st.integers(-5, 12), st.integers(0, 9)), max_size=14
-).map(lambda rows: [Request(str(i), *(a, b, b + c)) for i, (a, b, c) in enumerate(rows)])
+).map(lambda rows: [ArenaRequest(str(i), *(a, b, b + c)) for i, (a, b, c) in enumerate(rows)])
 
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(requests_of_any_kind, st.sampled_from([1, 3, 16, 64]), st.integers(0, 300))
-def test_any_alignment_and_any_limit(requests: list[Request], unit: int, limit: int) -> None:
+def test_any_alignment_and_any_limit(requests: list[ArenaRequest], unit: int, limit: int) -> None:
     placement = place(requests, alignment=unit, search_limit=limit)
     verify(requests, placement, unit)
     assert placement.size <= place(requests, alignment=unit, search_limit=0).size
     assert placement == place(requests, alignment=unit, search_limit=limit)
 
 
-def fits(requests: list[Request], height: int) -> bool:
+def fits(requests: list[ArenaRequest], height: int) -> bool:
     """Whether some order of lowest fit stays within `height`: every settled placement has one."""
 
-    def go(put: tuple[tuple[Request, int], ...], left: frozenset[Request]) -> bool:
+    def go(put: tuple[tuple[ArenaRequest, int], ...], left: frozenset[ArenaRequest]) -> bool:
         for request in left:
             at = 0
             for other, start in sorted(put, key=lambda pair: pair[1]):
@@ -154,16 +156,16 @@ def fits(requests: list[Request], height: int) -> bool:
 
 # (size, first, last) of tensors that nobody can place within the bound, which is 9
 ROWS = [(1, 3, 6), (3, 6, 7), (3, 6, 8), (2, 4, 5), (3, 0, 4), (1, 5, 6), (3, 7, 7), (3, 1, 1)]
-GAP = [Request(str(index), *row) for index, row in enumerate([*ROWS, (3, 1, 5)])]
+GAP = [ArenaRequest(str(index), *row) for index, row in enumerate([*ROWS, (3, 1, 5)])]
 
 
-def handful(seed: int) -> list[Request]:
+def handful(seed: int) -> list[ArenaRequest]:
     draw = random.Random(seed)
     requests = []
     for index in range(6):
         first = draw.randrange(6)
         requests.append(
-            Request(f"t{index}", draw.randrange(1, 8), first, first + draw.randrange(4))
+            ArenaRequest(f"t{index}", draw.randrange(1, 8), first, first + draw.randrange(4))
         )
     return requests
 
@@ -196,12 +198,12 @@ def test_branch_and_bound_finds_a_packing_exactly_where_there_is_one(seed: int) 
         if offsets is not None:
             names = [request.name for request in requests]
             named = dict(zip(names, offsets, strict=True))
-            verify(requests, Placement(named, problem.top(offsets), problem.bound), 1)
+            verify(requests, ArenaLayout(named, problem.top(offsets), problem.bound), 1)
 
 
 @pytest.mark.parametrize("requests", [GAP, *map(handful, range(20))])
 def test_branch_and_bound_alone_comes_down_from_the_worst_to_the_best(
-    requests: list[Request],
+    requests: list[ArenaRequest],
 ) -> None:
     problem = arena._problem(requests, 1)
     stacked = list(itertools.accumulate([0, *problem.sizes[:-1]]))
@@ -229,7 +231,7 @@ TRAPS = {
 @pytest.mark.parametrize("name", TRAPS)
 def test_search_reaches_the_bound_where_best_fit_does_not(name: str) -> None:
     rows, greedy_size, bound = TRAPS[name]
-    requests = [Request(str(i), size * UNIT, a, b) for i, (size, a, b) in enumerate(rows)]
+    requests = [ArenaRequest(str(i), size * UNIT, a, b) for i, (size, a, b) in enumerate(rows)]
     greedy, searched = place(requests, search_limit=0), place(requests)
     assert (greedy.size, greedy.lower_bound) == (greedy_size * UNIT, bound * UNIT)
     assert searched.size == bound * UNIT
@@ -271,18 +273,18 @@ def test_the_order_of_the_requests_does_not_matter_to_the_size_of_a_small_set() 
 
 
 def test_nothing_and_empty_tensors_take_no_bytes() -> None:
-    assert place([]) == Placement({}, 0, 0)
-    assert place([Request("a", 0, 0, 3)]) == Placement({"a": 0}, 0, 0)
-    assert place([Request("a", 1, 0, 3)]) == Placement({"a": 0}, 64, 64)
+    assert place([]) == ArenaLayout({}, 0, 0)
+    assert place([ArenaRequest("a", 0, 0, 3)]) == ArenaLayout({"a": 0}, 0, 0)
+    assert place([ArenaRequest("a", 1, 0, 3)]) == ArenaLayout({"a": 0}, 64, 64)
 
 
 @pytest.mark.parametrize(
     ("requests", "alignment", "message"),
     [
-        ([Request("a", 1, 0, 0)] * 2, 64, "tensor 'a' is requested twice"),
-        ([Request("a", -1, 0, 0)], 64, "tensor 'a' has a negative size: -1 bytes"),
+        ([ArenaRequest("a", 1, 0, 0)] * 2, 64, "tensor 'a' is requested twice"),
+        ([ArenaRequest("a", -1, 0, 0)], 64, "tensor 'a' has a negative size: -1 bytes"),
         (
-            [Request("a", 1, 5, 4)],
+            [ArenaRequest("a", 1, 5, 4)],
             64,
             "tensor 'a' ends at instruction 4, before it begins at 5",
         ),
@@ -290,7 +292,7 @@ def test_nothing_and_empty_tensors_take_no_bytes() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(
-    requests: list[Request], alignment: int, message: str
+    requests: list[ArenaRequest], alignment: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         place(requests, alignment=alignment)

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.ir.windows import Span, Window, same, span
 from stillframe.reuse.memory.arena import place
 from stillframe.reuse.memory.buffers import lay_out
 from stillframe.reuse.memory.liveness import naive_bytes
-from stillframe.reuse.memory.planner import choose_kept, kept
+from stillframe.reuse.memory.planner import kept, plan_memory
 from stillframe.reuse.memory.required_regions import UnforeseenError, demand, turned
 from tests.nets import Net
 
@@ -86,8 +86,8 @@ def deep() -> Graph:
 
 def test_the_default_budget_is_three_fifths_of_keeping_everything() -> None:
     graph = deep()
-    found = choose_kept(graph, lay_out(graph), frozenset()).lifetimes
-    everything = choose_kept(graph, lay_out(graph), frozenset(), 1 << 40).lifetimes
+    found = plan_memory(graph, lay_out(graph), frozenset()).lifetimes
+    everything = plan_memory(graph, lay_out(graph), frozenset(), 1 << 40).lifetimes
     taken, whole = (
         each.persistent_bytes + place(each.requests()).size for each in (found, everything)
     )
@@ -96,14 +96,14 @@ def test_the_default_budget_is_three_fifths_of_keeping_everything() -> None:
 
 def test_a_choice_is_noted_and_a_foreign_note_is_harmless(tmp_path: Path) -> None:
     graph, storage = deep(), lay_out(deep())
-    notebook = Notebook(tmp_path)
-    first = choose_kept(graph, storage, frozenset(), None, notebook)
+    notebook = DiskCache(tmp_path)
+    first = plan_memory(graph, storage, frozenset(), None, notebook)
     (name,) = [note for note in notebook._notes if note.startswith("dropped")]
-    assert choose_kept(graph, storage, frozenset(), None, notebook).recomputed == first.recomputed
+    assert plan_memory(graph, storage, frozenset(), None, notebook).recomputed == first.recomputed
     foreign: tuple[object, ...] = (["a tensor of another network"], [["x"]], [7], 7, {"x": 1}, "x")
     for note in foreign:
         notebook.add({name: note})
-        again = choose_kept(graph, storage, frozenset(), None, notebook)
+        again = plan_memory(graph, storage, frozenset(), None, notebook)
         assert again.recomputed == first.recomputed
 
 

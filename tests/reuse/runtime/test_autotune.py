@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.kernels.conv import TILES
 from stillframe.reuse.plan.plan import compile_plan
 from stillframe.reuse.runtime import autotune
 from stillframe.reuse.runtime.autotune import Measured, excerpt, measure, signature, tune
-from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from tests.nets import Net
 
@@ -26,17 +26,17 @@ def test_every_convolution_worth_it_is_measured_once_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = graph()
-    first = tune(network, Notebook(tmp_path))
+    first = tune(network, DiskCache(tmp_path))
     assert set(first.tiles) == {"a"}  # the other one is too small
     assert 0 <= first.tiles["a"] < len(TILES)
     assert autotune.LEAST_BREAK_EVEN <= first.break_even <= 1
     monkeypatch.setattr(autotune, "measure", lambda *_: pytest.fail("it was measured before"))
-    assert tune(network, Notebook(tmp_path)) == first
+    assert tune(network, DiskCache(tmp_path)) == first
 
 
 def test_a_note_decides(tmp_path: Path) -> None:
     network = graph()
-    notebook = Notebook(tmp_path)
+    notebook = DiskCache(tmp_path)
     notebook.add({signature(network.nodes[0], network): [2, 80, 100]})
     assert tune(network, notebook) == autotune.Tuning({"a": 2}, 0.8)
 
@@ -55,11 +55,11 @@ def test_a_note_that_makes_no_sense_is_measured_again(
 ) -> None:
     network = graph()
     name = signature(network.nodes[0], network)
-    notebook = Notebook(tmp_path)
+    notebook = DiskCache(tmp_path)
     notebook.add({name: note})
     monkeypatch.setattr(autotune, "measure", lambda *_: Measured(1, 80, 100))
     assert tune(network, notebook) == autotune.Tuning({"a": 1}, 0.8)
-    assert Notebook(tmp_path).get(name) == [1, 80, 100]
+    assert DiskCache(tmp_path).get(name) == [1, 80, 100]
 
 
 def test_what_is_tried_is_the_convolution_itself() -> None:
@@ -80,41 +80,41 @@ def test_no_micro_kernel_changes_a_bit(tile: int) -> None:
     feed = {"x": np.random.default_rng(1).standard_normal(alone.inputs[0].shape, np.float32)}
     results = []
     for tiles in ({}, {"y": tile}):
-        engine = Engine(compile_plan(alone, tiles=tiles), Workers(1))
+        engine = PlanRunner(compile_plan(alone, tiles=tiles), Workers(1))
         engine.step(feed)
         results.append(engine.output("z").copy())
     np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
 
 
 def test_notes_of_two_processes_do_not_lose_each_other(tmp_path: Path) -> None:
-    one, two = Notebook(tmp_path), Notebook(tmp_path)
+    one, two = DiskCache(tmp_path), DiskCache(tmp_path)
     one.add({"a": 1})
     two.add({"b": [2]})
-    assert Notebook(tmp_path).get("a") == 1
-    assert Notebook(tmp_path).get("b") == [2]
+    assert DiskCache(tmp_path).get("a") == 1
+    assert DiskCache(tmp_path).get("b") == [2]
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": ', "[" * 200_000, '{"b": "' + chr(0) + '"}'])
 def test_a_spoilt_notebook_is_an_empty_one(tmp_path: Path, content: str) -> None:
-    path = Notebook(tmp_path).path
+    path = DiskCache(tmp_path).path
     path.write_text(content)
-    notebook = Notebook(tmp_path)
+    notebook = DiskCache(tmp_path)
     assert notebook.get("a") is None
     notebook.add({"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
 
 
 def test_a_notebook_that_cannot_be_replaced_leaves_no_parts(tmp_path: Path) -> None:
-    path = Notebook(tmp_path).path
+    path = DiskCache(tmp_path).path
     path.mkdir()
-    Notebook(tmp_path).add({"a": 1})
+    DiskCache(tmp_path).add({"a": 1})
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_where_nothing_can_be_written_notes_last_as_long_as_the_notebook(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    notebook = Notebook(blocked / "below")
+    notebook = DiskCache(blocked / "below")
     notebook.add({"a": 1})
     assert notebook.get("a") == 1

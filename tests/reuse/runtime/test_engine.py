@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.reuse.disk_cache import Notebook
+from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.frontend.onnx_loader import compile_graph
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND, Graph
 from stillframe.reuse.ir.ops import OPS
-from stillframe.reuse.kernels import abi as t
+from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.buffers import lay_out, region_tensors
 from stillframe.reuse.plan.plan import Plan, compile_plan
 from stillframe.reuse.plan.tolerance import Tolerance
-from stillframe.reuse.runtime.engine import Engine
+from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from tests.graph_cases import CASES, Case
 from tests.random_graphs import random_graph
@@ -70,7 +70,7 @@ def test_recomputing_what_changed_gives_the_dense_answer_bit_for_bit(
     graph = random_graph(seed)
     plan = compile_plan(graph, workers.count, memory_budget=budget)
     whole = compile_plan(graph, 1, memory_budget=KEEP_ALL)
-    engine, dense = Engine(plan, workers), Engine(whole, Workers(1))
+    engine, dense = PlanRunner(plan, workers), PlanRunner(whole, Workers(1))
     for number, feeds in enumerate(clip(graph, seed, 12)):
         if number:
             poison(plan)
@@ -81,7 +81,7 @@ def test_recomputing_what_changed_gives_the_dense_answer_bit_for_bit(
             assert same, f"seed {seed}, frame {number}, output {port.name!r}"
 
 
-class Dropping(Notebook):
+class Dropping(DiskCache):
     """A notebook in which it says that these tensors are to be dropped, whatever the network."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -114,8 +114,8 @@ def test_whatever_is_dropped_results_are_right(seed: int, workers: Workers, wide
     graph = random_graph(seed, wide=wide)
     dropping = drop_any(graph, seed)
     plan = compile_plan(graph, workers.count, memory_budget=KEEP_ALL, notebook=dropping)
-    dense = Engine(compile_plan(graph, 1, memory_budget=KEEP_ALL), Workers(1))
-    engine = Engine(plan, workers)
+    dense = PlanRunner(compile_plan(graph, 1, memory_budget=KEEP_ALL), Workers(1))
+    engine = PlanRunner(plan, workers)
     for number, feeds in enumerate(clip(graph, seed, 8)):
         if number:
             poison(plan)
@@ -129,7 +129,7 @@ def test_whatever_is_dropped_results_are_right(seed: int, workers: Workers, wide
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_dense_step_agrees_with_plain_numpy(seed: int, workers: Workers) -> None:
     graph = random_graph(seed)
-    engine = Engine(compile_plan(graph), workers)
+    engine = PlanRunner(compile_plan(graph), workers)
     feeds = next(clip(graph, seed, 1))
     engine.step(feeds)
     expected = interpreter.run(graph, feeds)
@@ -146,7 +146,7 @@ def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
 ) -> None:
     graph = random_graph(seed)
     plan = compile_plan(graph, exact=False)
-    engine = Engine(plan, workers)
+    engine = PlanRunner(plan, workers)
     by_output = {node.output: node for node in graph.nodes if node.op != ISLAND}
     for number, feeds in enumerate(clip(graph, seed, 8)):
         engine.step(feeds)
@@ -164,7 +164,7 @@ def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
             ]
             fresh = OPS[node.op].reference(node, arrays)
             distance = np.square(fresh - plan.view(name), dtype=np.float64).sum(axis=2)
-            limit = float(plan.floats[instruction, t.THRESHOLD])
+            limit = float(plan.floats[instruction, abi.THRESHOLD])
             slack = 1e-9 + 1e-8 * float(np.square(fresh, dtype=np.float64).sum())
             assert distance.max() <= limit * (1 + 1e-4) + slack, f"frame {number}, {name!r}"
 
@@ -177,8 +177,8 @@ def kept(plan: Plan, name: str) -> bool:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_engine_agrees_with_the_oracle_and_reuses_exactly(case: Case, workers: Workers) -> None:
     graph = compile_graph(case.model(), case.feeds)
-    engine = Engine(compile_plan(graph), workers)
-    dense = Engine(compile_plan(graph), Workers(1))
+    engine = PlanRunner(compile_plan(graph), workers)
+    dense = PlanRunner(compile_plan(graph), Workers(1))
     for seed in range(4):
         feeds = case.inputs(0)
         for value in feeds.values():
