@@ -23,7 +23,7 @@ import psutil
 
 from stillframe.models import zoo
 from stillframe.pipeline.cli.bench_placement import plots
-from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import InferenceStages, drawing, encoding
 from stillframe.pipeline.media.open_source import open_source
@@ -76,7 +76,7 @@ def soak(clip: str, model: str, minutes: float, curve: Curve) -> None:
         sink = stack.enter_context(VideoSink(out, info=source.info, audio_from=None))
         stages = [*analysis.stages(), drawing(lambda step: compose(step, "changed"))]
         stages.append(encoding(lambda d: sink.write(d.step.frame, d.step.result, d.image)))
-        with Pipeline(source, stages) as pipeline:
+        with StagePipeline(source, stages) as pipeline:
             began, due = time.monotonic(), 0.0
             for _ in pipeline:
                 now = time.monotonic() - began

@@ -6,11 +6,12 @@ for.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stillframe.errors import ModelError
+from stillframe.errors import ModelError, UsageError
 from stillframe.models import architectures
 from stillframe.models.decoders.detection import centerface, yolo_v3
 from stillframe.models.decoders.image import Painter
@@ -382,4 +383,17 @@ def load(
     if input_size is not None:
         form = replace(form, sizing=Sizing(form.sizing.check(input_size)))
     model = Model.at(label, origin, form)
+    return model if confidence is None else model.with_confidence(confidence)
+
+
+def resolve(
+    model: str | os.PathLike[str] | Model,
+    task: str | None = None,
+    confidence: float | None = None,
+) -> Model:
+    """The Model itself, or the one that a name or a path stands for (see `load`)."""
+    if not isinstance(model, Model):
+        return load(os.fspath(model), task=task, confidence=confidence)
+    if task not in (None, model.task):
+        raise UsageError(f"task: expected {model.task}, which {model.name} is for, got {task}")
     return model if confidence is None else model.with_confidence(confidence)

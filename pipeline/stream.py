@@ -5,7 +5,6 @@ import os
 from collections.abc import Generator
 from typing import Literal, overload
 
-from stillframe.errors import UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Result
@@ -112,18 +111,7 @@ def _stream(
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(spec))
-        runner = stack.enter_context(Runner(loaded(model, task, confidence), settings))
+        runner = stack.enter_context(Runner(zoo.resolve(model, task, confidence), settings))
         for frame in stack.enter_context(read_ahead(source)):
             result = runner.step(frame).result
             yield (frame, result) if with_frame else result
-
-
-def loaded(
-    model: str | os.PathLike[str] | Model, task: str | None, confidence: float | None
-) -> Model:
-    """The model itself, whichever way it was named."""
-    if not isinstance(model, Model):
-        return zoo.load(os.fspath(model), task=task, confidence=confidence)
-    if task not in (None, model.task):
-        raise UsageError(f"task: expected {model.task}, which {model.name} is for, got {task}")
-    return model if confidence is None else model.with_confidence(confidence)

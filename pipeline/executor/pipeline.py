@@ -1,38 +1,35 @@
 """A pipeline: a source and stages, each in a thread of its own, all under way at the same time."""
 
 import contextlib
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
+from stillframe.closing import Closing
 from stillframe.errors import SourceError, StageError, UsageError
 from stillframe.pipeline.executor.channel import Channel, ClosedError, InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import Pin, pin
 from stillframe.pipeline.executor.hardware.processors import Machine
 from stillframe.pipeline.executor.hardware.topology import quota, read_cores
-from stillframe.pipeline.executor.stage import SKIP, Parcel, Stage, Work, Worker, named, settle
+from stillframe.pipeline.executor.stage import Parcel, Stage, Work, Worker, named, settle
 from stillframe.pipeline.executor.stage_meter import RECENT, Meter
-from stillframe.pipeline.media.open_source import open_source
-
-__all__ = ["SKIP", "Pipeline", "Stage"]
 
 CLOSE_TIMEOUT_S = 5.0
 _LOOK_S = 0.05
 SOURCE = "decode"
 
 
-class Pipeline:
+class StagePipeline(Closing):
     """Iterates over what comes out of the last stage; a context manager.
 
-        with stillframe.Pipeline("a.mp4", [shrink, count]) as pipeline:
+        with StagePipeline(items, [shrink, count]) as pipeline:
             for item in pipeline: ...
 
-    source: what `stillframe run` takes, or any iterable; it is read in the thread of a stage called
-    "decode". Where an iterable has a `close`, that must unblock it. stages: `Stage`s, or plain
+    source: any iterable, or a function that opens one once the arguments are known to be right; it
+    is read in the thread of a stage called "decode". If it has a `close`, that must unblock a
+    reader in another thread. stages: `Stage`s, or plain
     functions from one item to the next. window: items under way at once; 1: one after the other.
     place: stage -> a text such as "cpu:0". nice: how far below others all threads run. pace: asked
     before each item for seconds to wait. limit: items to read.
@@ -48,7 +45,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: Iterable[Any] | str | os.PathLike[str],
+        source: Iterable[Any] | Callable[[], Iterable[Any]],
         stages: Sequence[Stage | Work],
         *,
         window: int | None = None,
@@ -62,9 +59,6 @@ class Pipeline:
         if len(set(names)) < len(names):
             raise UsageError(f"pipeline: every stage needs a name of its own, got {names}")
         cores = _placed(place or {}, names)
-        if isinstance(source, str | os.PathLike):
-            source = open_source(source)
-        self._source: Iterable[Any] = source
         self._source_cores = cores.get(SOURCE, frozenset())
         self._nice, self._pace, self._limit = nice, pace, limit
         self.window = InFlightLimit(len(chain) + 2 if window is None else window)
@@ -86,6 +80,8 @@ class Pipeline:
         self._stopped = threading.Event()
         self._started = False
         self._thread = threading.Thread(target=self._read, name=f"stillframe-{SOURCE}", daemon=True)
+        # last, so that wrong arguments leave nothing open
+        self._source = source if isinstance(source, Iterable) else source()
 
     @property
     def meters(self) -> list[Meter]:
@@ -105,18 +101,6 @@ class Pipeline:
     def __enter__(self) -> Self:
         self._start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except StageError:
-            if error is None:  # else the first error is the one that matters
-                raise
 
     def __iter__(self) -> Iterator[Any]:
         self._start()

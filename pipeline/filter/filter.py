@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stillframe.closing import Closing
 from stillframe.errors import ModelError, UsageError
+from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask, Picture, Result
 from stillframe.pipeline.filter.box_hold import Boxes, BoxHold, grown
@@ -47,7 +48,6 @@ from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import TOLERANCE, Reuse, Settings
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.stream import loaded
 
 WIDEN_MASK = 0.01  # of the picture's shorter side: what a mask grows by at the default `grow`
 STALE_MASK = 10.0  # times as much a second while it was not looked at
@@ -103,7 +103,7 @@ class Filter(Closing):
         treatment = EffectSettings(effect, grow, shape, tuple(classes), hold_s, cells, colour)
         settings = Settings(reuse, max_age_s, every, threads, tolerance, between=between)
         chosen = EFFECTS[effect].model if model is None else model
-        network = None if chosen is None else loaded(chosen, task, None)
+        network = None if chosen is None else zoo.resolve(chosen, task)
         self._begin(network, treatment, settings, confidence, rate)
 
     @classmethod

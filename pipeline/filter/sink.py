@@ -5,16 +5,17 @@ Every frame is on its way to its reader when `write` returns.
 
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Any, Literal
 
 import av
 import numpy as np
 
+from stillframe.closing import Closing
 from stillframe.errors import SinkError
 from stillframe.pipeline.filter import y4m
 from stillframe.pipeline.filter.interlace import FIRST_FIELD, FieldMarker
@@ -62,7 +63,7 @@ class Pipe:
         return size
 
 
-class FrameSink(ABC):
+class FrameSink(Closing):
     """Takes the frames of one stream. info: of the stream that they were made from."""
 
     def __init__(self, pipe: Pipe, info: StreamInfo) -> None:
@@ -79,23 +80,6 @@ class FrameSink(ABC):
     def finish(self) -> None:
         """What a stream that came to its end needs beside `close`, if it had no frame at all."""
         return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self.finish()
-            self.close()
-        except (SinkError, BrokenPipeError):
-            if error is None:  # else the first error is the one that matters
-                raise
 
 
 class Y4mSink(FrameSink):

@@ -14,7 +14,7 @@ from stillframe.errors import UsageError
 from stillframe.pipeline.executor.hardware.affinity import allowed_everywhere
 from stillframe.pipeline.executor.hardware.contention import Competition
 from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
-from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage_meter import Meter
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.placement.backend_choice import BackendChoice
@@ -112,7 +112,7 @@ class PlacementController:
         )
         self._give(analysis, engine)
 
-    def start(self, pipeline: Pipeline, analysis: InferenceStages) -> None:
+    def start(self, pipeline: StagePipeline, analysis: InferenceStages) -> None:
         """The pipeline runs: put its threads where the plan wants them."""
         self._pipeline, self._analysis = pipeline, analysis
         self._pin()

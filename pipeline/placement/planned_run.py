@@ -14,7 +14,7 @@ from stillframe.models.model import Model
 from stillframe.pipeline.executor.hardware.contention import Competition
 from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine, Processor
 from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
-from stillframe.pipeline.executor.pipeline import SOURCE, Pipeline
+from stillframe.pipeline.executor.pipeline import SOURCE, StagePipeline
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, OpenvinoBackend
 from stillframe.pipeline.inference.settings import Settings
@@ -136,7 +136,7 @@ class PlannedRun:
         stages = with_own([*self.analysis.stages(), *ends], own)
         cores = float(len([core for core in read_cores() if core.allowed]))
         granted = min(cores, quota() or cores)
-        self.pipeline = Pipeline(
+        self.pipeline = StagePipeline(
             taken,
             [stage.on(hand.get(stage.name, stage.cores)) for stage in stages],
             window=window,

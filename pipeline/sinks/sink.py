@@ -2,20 +2,19 @@
 
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.closing import Closing
 from stillframe.errors import SinkError
 from stillframe.models.results import Result
 from stillframe.pipeline.media.frame import Frame
 
 
-class Sink(ABC):
+class Sink(Closing):
     """Takes each frame with its result. `close` finishes the file and may be called twice."""
 
     @abstractmethod
@@ -28,21 +27,6 @@ class Sink(ABC):
     @abstractmethod
     def close(self) -> None:
         """Finish. Raises SinkError when what is left could not be written."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except (SinkError, BrokenPipeError):
-            if error is None:  # else the first error is the one that matters
-                raise
 
 
 def claim(path: Path, force: bool, sources: tuple[str | None, ...] = ()) -> int:

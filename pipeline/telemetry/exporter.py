@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from prometheus_client.metrics_core import Metric
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage_meter import percentiles
 from stillframe.pipeline.inference.backends import available_threads
 from stillframe.pipeline.telemetry.run_stats import Tally
@@ -86,7 +86,7 @@ class Telemetry:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: StagePipeline,
         tally: Tally,
         *,
         cache_bytes: Callable[[], int],

@@ -27,7 +27,7 @@ _HOMES = {
     "ModelError": "stillframe.errors",
     "MotSink": "stillframe.pipeline.sinks.records",
     "Picture": "stillframe.models.results",
-    "Pipeline": "stillframe.pipeline.executor.pipeline",
+    "Pipeline": "stillframe.pipeline.video_pipeline",
     "QualityError": "stillframe.errors",
     "Result": "stillframe.models.results",
     "ReuseSession": "stillframe.reuse.session",
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from stillframe.models.model import Model
     from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
     from stillframe.models.zoo import load
-    from stillframe.pipeline.executor.pipeline import Pipeline
     from stillframe.pipeline.executor.stage import SKIP, Stage
     from stillframe.pipeline.filter.filter import Filter
     from stillframe.pipeline.media.frame import Frame
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
     from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, MotSink
     from stillframe.pipeline.sinks.video import VideoSink
     from stillframe.pipeline.stream import stream
+    from stillframe.pipeline.video_pipeline import Pipeline
     from stillframe.reuse.plan.tolerance import Tolerance
     from stillframe.reuse.session import ReuseSession
 

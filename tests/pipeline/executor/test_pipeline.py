@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import stillframe
 from stillframe.models import zoo
 from stillframe.models.results import Detections, Picture
-from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.inference.buffer_pool import BufferPool
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import MODES, Reuse, Settings
@@ -78,7 +78,7 @@ def test_stages_give_what_the_runner_gives(
     for path in (painter, detector):
         expected = plainly(path, settings, frames)
         analysis = InferenceStages(zoo.load(path, confidence=0), settings)
-        with Pipeline(frames, analysis.stages(), window=window) as pipeline:
+        with StagePipeline(frames, analysis.stages(), window=window) as pipeline:
             steps = list(pipeline)
         assert [s.frame.index for s in steps] == list(range(24))
         for step, plain in zip(steps, expected, strict=True):
@@ -103,7 +103,7 @@ def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
 
     written: list[DrawnFrame] = []
     stages = [*InferenceStages(zoo.load(painter), settings).stages(), drawing(draw)]
-    with Pipeline(frames, [*stages, encoding(written.append)]) as pipeline:
+    with StagePipeline(frames, [*stages, encoding(written.append)]) as pipeline:
         steps = list(pipeline)
     assert len(written) == len(steps) == 12
     assert sum(map_ is not None for map_ in expected) >= 3
@@ -118,7 +118,7 @@ def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
 
 def test_frames_have_no_pixels_where_nobody_reads_them_any_more(detector: Path) -> None:
     analysis = InferenceStages(zoo.load(detector), Settings(), keeps_pixels=False)
-    with Pipeline(scenes(6), analysis.stages()) as pipeline:
+    with StagePipeline(scenes(6), analysis.stages()) as pipeline:
         for step in pipeline:
             assert step.frame.image.shape == (64, 96, 3)
             assert step.frame.image.base.nbytes == 1
@@ -157,7 +157,7 @@ def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
     """Counted in the pool, through which everything that is handed on must go."""
     analysis = InferenceStages(zoo.load(painter), Settings(reuse="exact"))
     made: list[int] = []
-    with Pipeline(scenes(60), analysis.stages()) as pipeline:
+    with StagePipeline(scenes(60), analysis.stages()) as pipeline:
         for _ in pipeline:
             made.append(analysis.pool.made)
     assert made[-1] == made[30] > 0

@@ -11,7 +11,8 @@ import pytest
 from stillframe.errors import SinkError, SourceError, StageError, UsageError
 from stillframe.pipeline.executor.hardware.affinity import cores_of
 from stillframe.pipeline.executor.hardware.topology import allowed_cores
-from stillframe.pipeline.executor.pipeline import SKIP, Pipeline, Stage
+from stillframe.pipeline.executor.pipeline import StagePipeline
+from stillframe.pipeline.executor.stage import SKIP, Stage
 
 NAMES = ("preprocess", "infer", "postprocess", "draw", "encode")
 WAIT_S = 5.0
@@ -66,7 +67,7 @@ class Endless:
 
 
 def test_items_pass_every_stage_in_order() -> None:
-    with Pipeline(range(50), chain()) as pipeline:
+    with StagePipeline(range(50), chain()) as pipeline:
         assert list(pipeline) == list(range(5, 55))
     assert [meter.items for meter in pipeline.meters] == [50] * 6
     assert pipeline.delivered == 50
@@ -79,7 +80,7 @@ def test_a_stage_that_raises_ends_everything_and_is_named(name: str) -> None:
     told = f"^stage {name}: ValueError: five is too many$"
     with (
         pytest.raises(StageError, match=told) as caught,
-        Pipeline(source, chain(name, fails_at_five)) as pipeline,
+        StagePipeline(source, chain(name, fails_at_five)) as pipeline,
     ):
         list(pipeline)
     assert isinstance(caught.value.__cause__, ValueError)
@@ -90,7 +91,7 @@ def test_a_stage_that_raises_ends_everything_and_is_named(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stage_that_returns_nothing_is_named(name: str) -> None:
     with pytest.raises(StageError, match=rf"^stage {name}: returned nothing; return the item"):
-        Pipeline(Endless(), chain(name, lambda item: None)).run()
+        StagePipeline(Endless(), chain(name, lambda item: None)).run()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,7 +100,7 @@ def test_a_stage_that_hangs_is_left_behind_and_named(name: str) -> None:
     hangs = chain(name, lambda item: freed.wait(WAIT_S) and item, deadline_s=0.05)
     try:
         with pytest.raises(StageError, match=rf"^stage {name}: no answer for 0\.05 s"):
-            Pipeline(Endless(), hangs).run()
+            StagePipeline(Endless(), hangs).run()
     finally:
         freed.set()
 
@@ -112,7 +113,7 @@ def test_a_source_that_breaks_is_told_after_the_items_before_it() -> None:
     found: list[int] = []
 
     def take() -> None:
-        for item in Pipeline(breaks(), chain()):
+        for item in StagePipeline(breaks(), chain()):
             found.append(item)
 
     with pytest.raises(SourceError, match=r"^camera: gone$"):
@@ -126,7 +127,7 @@ def test_a_source_that_fails_by_accident_is_named() -> None:
         raise KeyError("where")
 
     with pytest.raises(StageError, match=r"^stage decode: KeyError: 'where'"):
-        Pipeline(breaks(), chain()).run()
+        StagePipeline(breaks(), chain()).run()
 
 
 def test_an_error_of_ours_keeps_its_kind() -> None:
@@ -134,7 +135,7 @@ def test_an_error_of_ours_keeps_its_kind() -> None:
         raise SinkError("out.mp4: no space")
 
     with pytest.raises(SinkError, match=r"^stage encode: out\.mp4: no space$"):
-        Pipeline(Endless(), chain("encode", full)).run()
+        StagePipeline(Endless(), chain("encode", full)).run()
 
 
 def test_a_reader_that_goes_away_is_passed_on_as_it_is() -> None:
@@ -142,25 +143,25 @@ def test_a_reader_that_goes_away_is_passed_on_as_it_is() -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        Pipeline(Endless(), chain("encode", gone)).run()
+        StagePipeline(Endless(), chain("encode", gone)).run()
 
 
 def test_what_a_stage_gives_back_fails_too_and_every_stage_gives_back() -> None:
     closed: list[str] = []
     stages = [Stage(n, plus, close=lambda n=n: closed.append(n)) for n in NAMES]  # type: ignore[misc]
-    Pipeline(range(3), stages).run()
+    StagePipeline(range(3), stages).run()
     assert sorted(closed) == sorted(NAMES)
 
     def bad() -> None:
         raise OSError("disk")
 
     with pytest.raises(StageError, match=r"^stage end: OSError: disk"):
-        Pipeline(range(3), [Stage("end", plus, close=bad)]).run()
+        StagePipeline(range(3), [Stage("end", plus, close=bad)]).run()
 
 
 def test_a_consumer_that_leaves_early_ends_everything() -> None:
     source = Endless()
-    with Pipeline(source, chain()) as pipeline:
+    with StagePipeline(source, chain()) as pipeline:
         for item in pipeline:
             if item == 12:
                 break
@@ -169,7 +170,7 @@ def test_a_consumer_that_leaves_early_ends_everything() -> None:
 
 def test_a_source_that_blocks_is_unblocked_by_leaving() -> None:
     source = Endless(blocks_at=3)
-    with Pipeline(source, chain()) as pipeline:
+    with StagePipeline(source, chain()) as pipeline:
         stream = iter(pipeline)
         assert [next(stream) for _ in range(3)] == [5, 6, 7]
     assert source.closed.is_set()
@@ -178,7 +179,7 @@ def test_a_source_that_blocks_is_unblocked_by_leaving() -> None:
 def test_stop_lets_out_what_is_under_way() -> None:
     source = Endless()
     found: list[int] = []
-    with Pipeline(source, chain()) as pipeline:
+    with StagePipeline(source, chain()) as pipeline:
         for item in pipeline:
             found.append(item)
             if item == 20:
@@ -188,7 +189,7 @@ def test_stop_lets_out_what_is_under_way() -> None:
 
 def test_items_may_be_left_out() -> None:
     odd = Stage("odd", lambda item: item if item % 2 else SKIP)
-    with Pipeline(range(30), [odd, plus]) as pipeline:
+    with StagePipeline(range(30), [odd, plus]) as pipeline:
         assert list(pipeline) == list(range(2, 31, 2))
     assert pipeline.skipped == 15
     assert pipeline.window.inside == 0
@@ -206,7 +207,7 @@ def test_newest_drops_what_nobody_waited_for_and_counts_it() -> None:
         go.set()
 
     stage = Stage("slow", slow, room=1, policy="newest")
-    with Pipeline(source(), [stage], window=100) as pipeline:
+    with StagePipeline(source(), [stage], window=100) as pipeline:
         found = list(pipeline)
     assert found[0] in (0, 19)
     assert found[-1] == 19
@@ -227,9 +228,9 @@ def test_one_at_a_time_is_one_at_a_time() -> None:
         inside[0] -= 1
         return item
 
-    Pipeline(range(20), [enter, plus, leave], window=1).run()
+    StagePipeline(range(20), [enter, plus, leave], window=1).run()
     assert most[0] == 1
-    Pipeline(range(60), [enter, plus, leave], window=6).run()
+    StagePipeline(range(60), [enter, plus, leave], window=6).run()
     assert most[0] > 1
 
 
@@ -239,7 +240,7 @@ def test_each_stage_keeps_one_thread_for_life() -> None:
         Stage(n, lambda item, n=n: seen[n].add(threading.get_ident()) or item)  # type: ignore[func-returns-value]
         for n in NAMES
     ]
-    Pipeline(range(20), stages).run()
+    StagePipeline(range(20), stages).run()
     threads = [next(iter(found)) for found in seen.values() if len(found) == 1]
     assert len(set(threads)) == len(NAMES)
 
@@ -252,7 +253,7 @@ def test_a_stage_is_where_it_was_placed_and_can_be_moved() -> None:
         seen.append(cores_of(threading.get_native_id()))
         return item
 
-    with Pipeline(range(20), [look], window=1, place={"look": f"cpu:{first}"}) as pipeline:
+    with StagePipeline(range(20), [look], window=1, place={"look": f"cpu:{first}"}) as pipeline:
         for item in pipeline:
             if item == 9:
                 assert pipeline.place("look", frozenset({last})).held
@@ -280,7 +281,7 @@ def test_no_item_lives_longer_than_its_last_reader() -> None:
         return len(alive)
 
     most = 0
-    with Pipeline(source(), [read, plus], window=1) as pipeline:
+    with StagePipeline(source(), [read, plus], window=1) as pipeline:
         for _ in pipeline:
             most = max(most, sum(ref() is not None for ref in alive))
     assert most == 0
@@ -295,7 +296,7 @@ def test_a_pace_holds_the_source_back() -> None:
         asked.append(1)
         return pauses.pop(0) if pauses else 0.0
 
-    Pipeline(range(4), [plus], pace=pace).run()
+    StagePipeline(range(4), [plus], pace=pace).run()
     assert len(asked) == 5
     assert time.monotonic() - began >= 0.2
 
@@ -303,13 +304,13 @@ def test_a_pace_holds_the_source_back() -> None:
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: Pipeline([], [Stage("a", plus, room=0)]), "expected room for 1 item"),
-        (lambda: Pipeline([], [plus, plus]), "every stage needs a name of its own"),
-        (lambda: Pipeline([], ["plus"]), "expected a Stage or a function, got str"),
-        (lambda: Pipeline([], [plus], window=0), "expected 1 item or more under way, got 0"),
-        (lambda: Pipeline([], [plus], place={"inf": "cpu:0"}), "no stage 'inf'; there is"),
-        (lambda: Pipeline([], [plus], place={"plus": "cpu:4000"}), "core 4000 is not there"),
-        (lambda: Pipeline([], [plus], place={"plus": "nothing"}), "not here; there is cpu:"),
+        (lambda: StagePipeline([], [Stage("a", plus, room=0)]), "expected room for 1 item"),
+        (lambda: StagePipeline([], [plus, plus]), "every stage needs a name of its own"),
+        (lambda: StagePipeline([], ["plus"]), "expected a Stage or a function, got str"),
+        (lambda: StagePipeline([], [plus], window=0), "expected 1 item or more under way, got 0"),
+        (lambda: StagePipeline([], [plus], place={"inf": "cpu:0"}), "no stage 'inf'; there is"),
+        (lambda: StagePipeline([], [plus], place={"plus": "cpu:4000"}), "core 4000 is not there"),
+        (lambda: StagePipeline([], [plus], place={"plus": "nothing"}), "not here; there is cpu:"),
         (lambda: Stage("a", plus, deadline_s=0), "expected a deadline above 0 s, got 0"),
         (lambda: Stage("", plus), "expected a name"),
     ],
@@ -317,3 +318,17 @@ def test_a_pace_holds_the_source_back() -> None:
 def test_pipelines_that_cannot_be_are_refused(build: Callable[[], Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         build()
+
+
+def test_a_source_is_opened_only_once_the_arguments_are_right() -> None:
+    opened = []
+
+    def source() -> list[int]:
+        opened.append(True)
+        return [1, 2]
+
+    with pytest.raises(UsageError, match="expected 1 item or more"):
+        StagePipeline(source, [plus], window=0)
+    assert not opened
+    assert list(StagePipeline(source, [plus])) == [2, 3]
+    assert opened == [True]

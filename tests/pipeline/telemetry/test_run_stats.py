@@ -16,7 +16,7 @@ from stillframe.errors import UsageError
 from stillframe.pipeline import cli
 from stillframe.pipeline.cli import report
 from stillframe.pipeline.cli.report import Report, stage_table
-from stillframe.pipeline.executor.pipeline import Pipeline
+from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.executor.stage_meter import Meter
 from stillframe.pipeline.inference.types import PARTS
@@ -30,7 +30,7 @@ def passed(item: int) -> int:
     return item
 
 
-def telemetry(pipeline: Pipeline) -> Telemetry:
+def telemetry(pipeline: StagePipeline) -> Telemetry:
     return Telemetry(pipeline, Tally(), cache_bytes=lambda: 1234, dropped=lambda: 5)
 
 
@@ -102,7 +102,7 @@ def test_what_waits_and_what_was_dropped_are_counted() -> None:
         return item
 
     stages = [Stage("first", passed), Stage("held", held, room=3)]
-    with Pipeline(range(9), stages, window=9) as pipeline:
+    with StagePipeline(range(9), stages, window=9) as pipeline:
         told = telemetry(pipeline)
         deadline = time.monotonic() + 5
         while told.to_dict()["under_way"] < 8 and time.monotonic() < deadline:
@@ -124,7 +124,7 @@ def test_what_waits_and_what_was_dropped_are_counted() -> None:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    with Pipeline(range(7), [Stage("infer", passed)]) as pipeline:
+    with StagePipeline(range(7), [Stage("infer", passed)]) as pipeline:
         list(pipeline)
         with Served(telemetry(pipeline), 0) as served:
             yield served
@@ -166,13 +166,16 @@ def test_only_this_machine_is_answered(served: Served) -> None:
 
 
 def test_a_port_that_is_taken_is_one_line(served: Served) -> None:
-    with Pipeline([], []) as pipeline, pytest.raises(UsageError, match="--metrics-port: cannot"):
+    with (
+        StagePipeline([], []) as pipeline,
+        pytest.raises(UsageError, match="--metrics-port: cannot"),
+    ):
         Served(telemetry(pipeline), served.port)
 
 
 def test_people_see_a_table_on_a_terminal() -> None:
     console = Console(force_terminal=True, width=120, record=True)
-    with Pipeline(range(3), [Stage("infer", passed)]) as pipeline:
+    with StagePipeline(range(3), [Stage("infer", passed)]) as pipeline:
         told = telemetry(pipeline)
         with Report(console, 3, lambda: stage_table(told)) as report:
             for _ in pipeline:
