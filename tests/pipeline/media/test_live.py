@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import count, pairwise
+from typing import Any
 
 import av
 import numpy as np
@@ -25,6 +26,7 @@ from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
 from stillframe.pipeline.media.open_source import SourceState, open_source
 from stillframe.pipeline.media.reconnect import Backoff
 from stillframe.pipeline.media.source import SourceInfo
+from tests.hang_guard import HANGS_S, ends
 from tests.hostile import media, servers
 from tests.hostile.media import number_of
 from tests.hostile.servers import Server, free_port, readers, taken
@@ -50,27 +52,32 @@ def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "http", "rtsp", "https"])
-def test_a_server_that_never_speaks_ends_within_the_deadline(scheme: str) -> None:
+def test_a_server_that_never_speaks_ends_at_the_deadline(scheme: str) -> None:
     with Server(servers.silent) as server:
-        before = time.monotonic()
+        url = f"{scheme}://127.0.0.1:{server.port}/x"
         with pytest.raises(SourceError, match=r"no (picture|answer) within 0.6 s"):
-            open_source(f"{scheme}://127.0.0.1:{server.port}/x", timeout_s=0.6)
-        assert time.monotonic() - before < 0.6 + live.CLOSE_S + 0.5
+            ends(lambda: open_source(url, timeout_s=0.6))
         wait_for(lambda: not readers())
 
 
-def test_a_port_where_nothing_arrives_ends_within_the_deadline() -> None:
-    before = time.monotonic()
+def test_a_port_where_nothing_arrives_ends_at_the_deadline() -> None:
     with pytest.raises(SourceError, match=r"udp://127.0.0.1:\d+: no .* within 0.5 s"):
-        open_source(f"udp://127.0.0.1:{free_port()}", timeout_s=0.5)
-    assert time.monotonic() - before < 0.5 + live.CLOSE_S + 0.5
+        ends(lambda: open_source(f"udp://127.0.0.1:{free_port()}", timeout_s=0.5))
 
 
-def test_a_first_connection_that_fails_is_not_tried_again() -> None:
-    before = time.monotonic()
+def test_a_first_connection_that_fails_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    connect = av.open
+
+    def counted(url: str, *arguments: Any, **options: Any) -> Any:
+        opened.append(url)
+        return connect(url, *arguments, **options)
+
+    monkeypatch.setattr(av, "open", counted)
     with pytest.raises(SourceError, match="connection refused"):
         open_source("tcp://127.0.0.1:9", timeout_s=5)
-    assert time.monotonic() - before < 0.4
+    wait_for(lambda: not readers())
+    assert len(opened) == 1
 
 
 # --- losing and winning back ---------------------------------------------------------------------
@@ -96,8 +103,8 @@ def test_a_dropped_stream_is_won_back_and_the_gap_is_marked() -> None:
     assert len(gaps) == 1
     assert number_of(got[gaps[0]].image) >= 10 > number_of(got[gaps[0] - 1].image)
     assert all(a.time_s < b.time_s and a.index < b.index for a, b in pairwise(got))
-    outage_s = got[gaps[0]].time_s - got[gaps[0] - 1].time_s
-    assert 0.4 < outage_s < 2  # it lasted as long as the first back-off
+    steps_s = [b.time_s - a.time_s for a, b in pairwise(got)]
+    assert steps_s.index(max(steps_s)) == gaps[0] - 1  # the timeline has room for the outage
     assert [frame.pts * frame.time_base for frame in got] == pytest.approx(
         [frame.time_s for frame in got]
     )
@@ -213,16 +220,15 @@ def test_a_stream_that_repeats_one_picture_is_frozen_until_it_moves() -> None:
         open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2, frozen_after_s=0.3) as source,
     ):
         assert not source.frozen
-        before = time.monotonic()
-        while not source.frozen:
-            next(source)
-            assert time.monotonic() - before < 3
-        assert time.monotonic() - before > 0.25
+
+        def read_until(frozen: bool) -> None:
+            while source.frozen != frozen:
+                next(source)
+
+        ends(lambda: read_until(True))
         assert source.state is SourceState.RUNNING
         thaw.set()
-        while source.frozen:
-            next(source)
-            assert time.monotonic() - before < 6
+        ends(lambda: read_until(False))
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "nv12", "yuyv422", "rgb24", "gray10le", "pal8"])
@@ -373,7 +379,8 @@ def stalls_after_three(server: Server, connection: socket.socket, number: int) -
 
 def test_close_frees_a_waiting_consumer_at_once() -> None:
     with Server(stalls_after_three) as server:
-        source = open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2.5)
+        # without `close` the consumer would wait beyond what the guard allows
+        source = open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2 * HANGS_S)
         ended = threading.Event()
         got: list[Frame] = []
 
@@ -384,20 +391,15 @@ def test_close_frees_a_waiting_consumer_at_once() -> None:
         consumer = threading.Thread(target=consume)
         consumer.start()
         time.sleep(0.3)
-        before = time.monotonic()
-        closer = threading.Thread(target=source.close)
-        closer.start()
-        assert ended.wait(0.5)
-        closer.join(live.CLOSE_S + 0.5)
-        assert not closer.is_alive()
-        assert time.monotonic() - before < live.CLOSE_S + 0.5
-        consumer.join()
+        ends(source.close)
+        assert ended.wait(HANGS_S)
+        ends(consumer.join)
         assert source.state is SourceState.CLOSED
 
 
 LEAVE = """
 from stillframe.pipeline.media.open_source import open_source
-source = open_source("tcp://127.0.0.1:{port}", timeout_s=30)
+source = open_source("tcp://127.0.0.1:{port}", timeout_s=600)
 next(source)
 print("left", flush=True)
 """
@@ -405,14 +407,14 @@ print("left", flush=True)
 
 def test_a_process_may_end_while_a_reader_waits() -> None:
     with Server(stalls_after_three) as server:
-        before = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-c", LEAVE.format(port=server.port)], capture_output=True, timeout=20
+            [sys.executable, "-c", LEAVE.format(port=server.port)],
+            capture_output=True,
+            timeout=HANGS_S,
         )
         assert done.stdout == b"left\n", done.stderr.decode()
         assert done.returncode == 0, done.stderr.decode()
         assert done.stderr == b""
-        assert time.monotonic() - before < 10
 
 
 def test_errors_while_reading_name_the_source() -> None:

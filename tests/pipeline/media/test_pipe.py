@@ -17,6 +17,7 @@ from stillframe.errors import SourceError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import SourceState, open_source
 from stillframe.pipeline.media.pipe import PipeReader
+from tests.hang_guard import ends
 from tests.hostile import media
 from tests.hostile.media import number_of, numbers
 
@@ -92,11 +93,8 @@ def test_closing_frees_a_reader_that_waits_on_a_pipe(tmp_path: Path) -> None:
     reader.start()
     time.sleep(0.1)
     assert reader.is_alive()
-    before = time.monotonic()
-    source.close()
-    reader.join(2)
-    assert not reader.is_alive()
-    assert time.monotonic() - before < 1
+    ends(source.close)
+    ends(reader.join)
     assert got == []
     assert source.state is SourceState.CLOSED
     source.close()

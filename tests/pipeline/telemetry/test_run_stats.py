@@ -2,9 +2,11 @@
 
 import http.client
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,41 +36,62 @@ def telemetry(pipeline: StagePipeline) -> Telemetry:
     return Telemetry(pipeline, Tally(), cache_bytes=lambda: 1234, dropped=lambda: 5)
 
 
-def spin(seconds: float) -> None:
-    """Take that much processor time."""
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
+@dataclass
+class Clocks:
+    """What the clocks of `time` show; they stand still until `pass_by`. Seconds."""
+
+    wall: float = 100.0
+    processor: float = 10.0
+    """Of the thread and of the process."""
+    children: float = 1.0
+    """Processor time of child processes that ended."""
+
+    def pass_by(self, wall: float, processor: float = 0.0, children: float = 0.0) -> None:
+        self.wall += wall
+        self.processor += processor
+        self.children += children
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    clocks = Clocks()
+    monkeypatch.setattr(time, "perf_counter", lambda: clocks.wall)
+    for name in ("thread_time", "process_time"):
+        monkeypatch.setattr(time, name, lambda: clocks.processor)
+    monkeypatch.setattr(os, "times", lambda: (0.0, 0.0, clocks.children / 2, clocks.children / 2))
+    return clocks
 
 
 # --- one stage -----------------------------------------------------------------------------------
 
 
-def test_a_meter_tells_time_on_a_processor_from_time_without_one() -> None:
+def test_a_meter_tells_time_on_a_processor_from_time_without_one(clocks: Clocks) -> None:
     meter = Meter("busy")
     for _ in range(3):
         meter.begin()
-        assert meter.busy_since is not None
-        spin(0.01)
+        assert meter.busy_since == clocks.wall
+        clocks.pass_by(0.010, processor=0.009)
         meter.end()
+        clocks.pass_by(0.5)  # between items: not the stage's
     assert meter.busy_since is None
     assert meter.items == 3
-    assert meter.cpu_total_s >= 0.03
+    assert meter.cpu_total_s == pytest.approx(0.027)
+    assert meter.wall_total_s == pytest.approx(0.030)
+    assert (meter.wall_ms, meter.cpu_ms) == pytest.approx((10, 9))
+    assert meter.stolen == pytest.approx(0.1)
     idle = Meter("idle")
     for _ in range(3):
         idle.begin()
-        time.sleep(0.01)
+        clocks.pass_by(0.010)
         idle.end()
-    assert idle.stolen > 0.5 > meter.stolen or meter.wall_ms > 2 * meter.cpu_ms
+    assert idle.stolen == 1
 
 
-def test_percentiles_are_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+def test_percentiles_are_of_what_was_measured(clocks: Clocks) -> None:
     meter = Meter("stage")
     for milliseconds in range(1, 101):
         meter.begin()
-        clock[0] += milliseconds / 1e3
+        clocks.pass_by(milliseconds / 1e3)
         meter.end()
     found = meter.percentiles()
     assert found["p50"] == pytest.approx(50.5)
@@ -80,15 +103,19 @@ def test_percentiles_are_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
     assert meter.percentiles() == {"p50": 0, "p95": 0, "p99": 0}
 
 
-def test_the_share_of_processors_is_measured() -> None:
-    share = ProcessorShare(cores=1.0)
-    spin(0.1)
-    assert 0.07 < share.spent_s < 1  # the kernel may count both clocks in ticks of 10 ms
-    assert share.whole > 0
-    assert share.recent > 0
+def test_the_share_of_processors_is_measured(clocks: Clocks) -> None:
+    share = ProcessorShare(cores=2.0)
+    clocks.pass_by(1.0, processor=0.5, children=0.25)
+    assert share.spent_s == pytest.approx(0.75)
+    assert share.whole == share.recent == pytest.approx(0.375)
+    for _ in range(4):
+        clocks.pass_by(1.0, processor=0.1)
+        recent = share.recent
+    assert recent == pytest.approx(0.05), "of the last two seconds"
+    assert share.whole == pytest.approx(1.15 / 10)
     share.restart()
-    time.sleep(0.05)
-    assert share.spent_s < 0.05
+    clocks.pass_by(1.0)
+    assert share.spent_s == share.whole == 0
 
 
 # --- a pipeline ----------------------------------------------------------------------------------
