@@ -242,6 +242,16 @@ class ReuseSession(Closing):
         return self._engine.plan
 
     @property
+    def picture_inputs(self) -> tuple[str, ...]:
+        """The inputs that take a change map; the others are read by islands alone."""
+        return tuple(port.name for port in self.plan.graph.inputs if port.layout != "raw")
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether the first input takes a change map."""
+        return self._model.inputs[0].name in self.picture_inputs
+
+    @property
     def memory(self) -> MemoryReport:
         """Bytes by what they are for."""
         return report(self.plan)

@@ -17,7 +17,7 @@ from stillframe.reuse.memory.required_regions import turned
 from stillframe.reuse.plan.packing import choose_tile, pack_depthwise, pack_panels
 
 if TYPE_CHECKING:
-    from stillframe.reuse.plan.tables import TableBuilder
+    from stillframe.reuse.plan.tables import MaskSource, TableBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +303,7 @@ def lower_concat(builder: "TableBuilder", node: Node) -> list[Lowered]:
     axis = node.attrs["axis"]
     offset = 0
     found: list[Lowered] = []
-    entries: list[list[int]] = []
+    entries: list[MaskSource] = []
     for number, (name, window) in enumerate(zip(node.inputs, windows, strict=True)):
         shape = builder.graph.shapes[name]
         start = [0, 0, 0]

@@ -21,7 +21,7 @@ from stillframe.reuse.memory.liveness import Lifetimes, naive_bytes
 from stillframe.reuse.memory.mask_implication import identity
 from stillframe.reuse.memory.planner import plan_memory
 from stillframe.reuse.plan.lowering import LOWER, Lowered
-from stillframe.reuse.plan.tables import PlannedLayer, TableBuilder
+from stillframe.reuse.plan.tables import PlannedLayer, Reads, TableBuilder
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -65,9 +65,11 @@ class Plan:
     live: Integers  # (tensors, workers): positions of each mask left active
     work: Integers
     records: Integers
+    island_records: Integers  # the same columns, a row an island, in the order of `steps`
     barrier: int
     steps: tuple[Region | IslandStep, ...]
     layers: tuple[PlannedLayer, ...]
+    reads: tuple[Reads, ...]  # of each instruction: the tensors whose marks make it compute
     index: Mapping[str, int]  # tensor name -> row of `tensors`
     exports: Mapping[str, Floats]  # tensor name -> the array that EXPORT keeps up to date
     cutoffs: Mapping[str, int]  # tensor name -> instruction that compares it
@@ -263,9 +265,13 @@ def finish(
         live=live,
         work=work,
         records=np.zeros((count, abi.RECORD_COLUMNS), np.int64),
+        island_records=np.zeros(
+            (sum(isinstance(step, IslandStep) for step in steps), abi.RECORD_COLUMNS), np.int64
+        ),
         barrier=builder.constant(np.zeros(16, np.int64)),
         steps=tuple(steps),
         layers=tuple(builder.layers),
+        reads=tuple(builder.reads),
         index=dict(builder.index),
         exports=dict(exports),
         cutoffs=dict(cutoffs),

@@ -18,8 +18,18 @@ from stillframe.reuse.plan.lowering import Lowered
 from stillframe.reuse.plan.packing import aligned
 
 Integers = NDArray[np.int64]
+Reads = tuple[tuple[str, Window], ...]  # tensors whose marks make an instruction compute
 
 SLACK = 1024  # bytes behind the arena: vector loads of the last position may reach past it
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSource:
+    """What the positions of an output read of one input: a window, and its table columns."""
+
+    name: str
+    window: Window
+    columns: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,8 @@ class TableBuilder:
         self.instructions: list[list[int]] = []
         self.floats: list[list[float]] = []
         self.layers: list[PlannedLayer] = []
+        self.reads: list[Reads] = []  # of each instruction
+        self._reads_at: dict[int, Reads] = {}  # by the address of its mask sources
         self.weights_bytes = 0
         self._mask_bytes = 0
         self._mask_rows: list[tuple[int, int, int]] = []  # tensor row, mask offset, flags offset
@@ -177,8 +189,8 @@ class TableBuilder:
         window: Window | None,
         out: Sequence[int],
         regular: tuple[int, int, int] | None = None,
-    ) -> list[int]:
-        """A mask source: what the output reads of `name`; regular: its columns as (taps, stride,
+    ) -> MaskSource:
+        """What an output of shape `out` reads of `name`; regular: its columns as (taps, stride,
         pad)."""
         height, width, _ = self.shapes[name]
         if window is None:
@@ -196,10 +208,14 @@ class TableBuilder:
             ends = window.cols if risen is None else risen
             columns_at = [self.constant(np.asarray(half, np.int32)) for half in ends]
         rows_at = [self.constant(np.asarray(half, np.int32)) for half in window.rows]
-        return [self.tensor(name), *rows_at, taps, stride, pad, *columns_at]
+        entry = (self.tensor(name), *rows_at, taps, stride, pad, *columns_at)
+        return MaskSource(name, window, entry)
 
-    def sources(self, entries: Sequence[list[int]]) -> tuple[int, int]:
-        return self.constant(np.array(entries, np.int64)), len(entries)
+    def sources(self, entries: Sequence[MaskSource]) -> tuple[int, int]:
+        """(address, count) of mask sources in the tables."""
+        address = self.constant(np.array([each.columns for each in entries], np.int64))
+        self._reads_at[address] = tuple((each.name, each.window) for each in entries)
+        return address, len(entries)
 
     # --- instructions ---------------------------------------------------------------------------
     def add(self, lowered: Lowered, layer: PlannedLayer) -> int:
@@ -212,6 +228,7 @@ class TableBuilder:
             floats[column] = number
         self.floats.append(floats)
         self.layers.append(layer)
+        self.reads.append(self._reads_at[entry[abi.SOURCES]] if entry[abi.SOURCE_COUNT] else ())
         self.widest_result = max(self.widest_result, lowered.result_floats)
         return len(self.instructions) - 1
 

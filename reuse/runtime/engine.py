@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class PlanRunner:
             for step in plan.steps
             if isinstance(step, IslandStep)
         }
+        self._island_index = {key: index for index, key in enumerate(self._islands)}
 
     @property
     def fresh(self) -> bool:
@@ -112,6 +114,7 @@ class PlanRunner:
         plan = self.plan
         self._bands = self._renewal.bands(*renewed) if renewed[1] > renewed[0] else self._none
         plan.live[...] = 0
+        plan.island_records[...] = 0
         everything = dense or self._fresh
         self._fresh = True  # until this step is through: what is stored belongs to no frame
         marked, positions = 0, 0
@@ -128,17 +131,15 @@ class PlanRunner:
             plan.records[...] = 0
             self._fresh = False
             return StepStats(0.0, False, 0.0, 0)
-        islands_run = 0
         for step in plan.steps:
             if isinstance(step, Region):
                 self._walk(step, dense)
             elif dense or self._island_is_due(step, raw_changed):
                 raw_changed |= self._run_island(step, dense)
-                islands_run += 1
         self._fresh = False
         done = self._share_of_work(dense)
         self._learn(share, done, dense)
-        return StepStats(share, dense, done, islands_run)
+        return StepStats(share, dense, done, int(plan.island_records[:, abi.ACTIVE].sum()))
 
     def output(self, name: str) -> Array:
         """The current value of an output as (1, C, H, W) or its own shape; overwritten by steps."""
@@ -233,7 +234,11 @@ class PlanRunner:
             value = self.output(port.name)
             value = value if port.layout == "raw" else value.reshape(port.shape)
             feeds[port.name] = value.astype(port.dtype, copy=False)
+        began = perf_counter_ns()
         outputs = self._islands[id(step)].run(list(step.node.outputs), feeds)
+        record = self.plan.island_records[self._island_index[id(step)]]
+        record[abi.ACTIVE] = record[abi.CHANGED] = 1
+        record[abi.NANOSECONDS] = perf_counter_ns() - began
         changed: dict[str, bool] = {}
         for port, value in zip(step.node.attrs["writes"], outputs, strict=True):
             if port.layout == "raw":
