@@ -201,7 +201,7 @@ def run(
     from stillframe.pipeline.media.open_source import open_source
     from stillframe.pipeline.placement.cpu_budget import share_of
     from stillframe.pipeline.placement.planned_run import PlacementRequest, PlannedRun, parse_place
-    from stillframe.pipeline.quality.audit import Audit, steer
+    from stillframe.pipeline.quality.audit import Audit
     from stillframe.pipeline.telemetry.exporter import Served, Telemetry
     from stillframe.pipeline.telemetry.run_stats import Tally
 
@@ -279,7 +279,13 @@ def run(
             report = stack.enter_context(Report(console, total, partial(stage_table, telemetry)))
             audit = None
             if quality is not None:
-                audit = stack.enter_context(Audit(quality, partial(steer, analysis)))
+                audit = stack.enter_context(
+                    Audit(
+                        quality,
+                        analysis.slot.steer,
+                        steerable=lambda: analysis.slot.steerable,
+                    )
+                )
             stack.enter_context(staged)
             stopping.by(pipeline.stop)
             tally.start()

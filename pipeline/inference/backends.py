@@ -7,6 +7,7 @@ the picture that those values stand for, and not the frame itself.
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,8 @@ from stillframe.reuse.gate.change_gate import ChangeMap
 
 if TYPE_CHECKING:
     from stillframe.pipeline.inference.profile import TuningProfile
+    from stillframe.reuse.plan.tolerance import Tolerance
+    from stillframe.reuse.session import ReuseSession
 
 Feed = Mapping[str, NDArray[Any]]
 Device = tuple[str, str]  # ONNX Runtime's name of a provider, and the number of its device
@@ -46,6 +49,18 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back memory and threads. Calling it again does nothing."""
         ...
+
+
+@dataclass(eq=False, slots=True)
+class BackendHandle:
+    """Which backend a frame is for. The backend may be made later, when its first frame is run."""
+
+    path: Path
+    """The model's file."""
+    incremental: bool
+    """As of the backend."""
+    backend: Backend | None = None
+    """None until it is made."""
 
 
 def available_threads() -> int:
@@ -183,15 +198,18 @@ class ReuseBackend:
     def __repr__(self) -> str:
         return f"<ReuseEngine {self.path.name}>"
 
+    @property
+    def exact(self) -> bool:
+        """Whether the tolerance is 0; `steer` then does nothing."""
+        return self._tolerance.exact
+
     def steer(self, factor: float, lowered: bool) -> None:
-        """From the next frame on the tolerance is what it was at first, times the factor. lowered:
-        than it is now: what is stored is computed anew, since it may be further off. What is
-        exact stays so. From any thread."""
-        if self._tolerance.exact:
-            return
-        self.session.tolerance = self._tolerance.scaled(factor)
-        if lowered:
-            self.session.reset()
+        """From the next run on multiply the tolerance that the backend was made with by the factor.
+
+        lowered: the factor is below the last one: what is stored may be too far off and is computed
+        anew. From any thread.
+        """
+        scale_tolerance(self.session, self._tolerance, factor, lowered)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """What `change` reaches; everything where it is None."""
@@ -207,6 +225,17 @@ class ReuseBackend:
 
     def close(self) -> None:
         self.session.close()
+
+
+def scale_tolerance(
+    session: "ReuseSession", tolerance: "Tolerance", factor: float, lowered: bool
+) -> None:
+    """Set a session's tolerance to `tolerance` times the factor; an exact session stays exact."""
+    if tolerance.exact:
+        return
+    session.tolerance = tolerance.scaled(factor)
+    if lowered:
+        session.reset()
 
 
 def island_providers(device: Device | None) -> list[Any] | None:

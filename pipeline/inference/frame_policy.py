@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.model import Model
-from stillframe.pipeline.inference.backends import Backend
+from stillframe.pipeline.inference.backend_slot import BackendSlot
+from stillframe.pipeline.inference.backends import BackendHandle
 from stillframe.pipeline.inference.box_flow import Grey, Lens
 from stillframe.pipeline.inference.rolling_refresh import RollingRefresh
-from stillframe.pipeline.inference.settings import MODES, Settings
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.types import Kind, StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.frontend.onnx_loader import fingerprint
@@ -65,17 +66,16 @@ class FramePolicy:
     after a gap in the source starts afresh. A corrupt frame is answered with the previous result
     while that is young enough; after that it is computed, but nothing later rests on it.
 
-    incremental: whether the engine keeps values between frames, as the mode says at first.
+    slot: asked for the backend of each frame.
     """
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, settings: Settings, slot: BackendSlot) -> None:
         if settings.profile is not None:  # found now, not at the first frame
             settings.profile.check(fingerprint(model.path))
         self.model = model
         self.settings = settings
-        self.incremental = MODES[settings.reuse].incremental
-        self._engine: Backend | None = None
-        self._wanted: Backend | None = None
+        self._slot = slot
+        self._backend: BackendHandle | None = None
         self._gate: ChangeGate | None = None
         self._refresh = RollingRefresh(1, settings.age_limit_s)
         self._shape: tuple[int, ...] = ()
@@ -96,17 +96,12 @@ class FramePolicy:
         if self._gate is not None:
             self._gate.reset()
 
-    def use(self, engine: Backend) -> None:
-        """From the next frame on, frames of this size are for this engine. From any thread."""
-        self._wanted = engine
-
-    def at(self, frame: Frame) -> Task:
+    def decide(self, frame: Frame) -> Task:
         """What to do for the frame. Raises ModelError when the model cannot take it."""
         self._suit(frame)
-        if self._wanted is not self._engine:  # it knows nothing yet: all of this frame is new
-            self._engine = self._wanted
-            if self._engine is not None:
-                self.incremental = self._engine.incremental
+        backend = self._slot.claim(self.model.path, frame.image.shape)
+        if backend is not self._backend:  # it knows no frame yet: all of this one is new
+            self._backend = backend
             self.forget()
         watch = StopWatch()
         if frame.discontinuity:
@@ -132,11 +127,11 @@ class FramePolicy:
             watch.lap("gate")
             if held and change.kind == "unchanged":
                 return Task(frame, "unchanged", self.model, watch, age_s, grey=grey)
-            if self.incremental:
+            if backend.incremental:
                 fitted = self._gate.reference
             else:  # the result will stand for all of this frame, so later ones compare with it
                 np.copyto(self._gate.reference, fitted)
-        partial = held and self.incremental and change is not None and change.kind != "all"
+        partial = held and backend.incremental and change is not None and change.kind != "all"
         self._passed, self._computed_s = 0, frame.time_s
         if frame.corrupt:
             self.forget()
@@ -146,7 +141,7 @@ class FramePolicy:
         elif self._rolls:
             self._since_s = self._refresh.since_s
             age_s = max(0.0, frame.time_s - self._since_s)
-        task = Task(frame, "computed", self.model, watch, engine=self._engine, grey=grey)
+        task = Task(frame, "computed", self.model, watch, backend=backend, grey=grey)
         task = replace(task, fitted=fitted, change=change, view=view)
         if partial:
             return replace(task, partial=True, age_s=age_s)
@@ -168,7 +163,7 @@ class FramePolicy:
     def _change(
         self, gate: ChangeGate, fitted: NDArray[np.uint8], held: bool, young: bool, time_s: float
     ) -> ChangeMap:
-        if held and not self.incremental and surely_new(gate, fitted):
+        if held and not self._incremental and surely_new(gate, fitted):
             return ChangeMap.full(*self.model.size, "far more than noise differs")
         if not young:
             gate.reset()
@@ -177,17 +172,18 @@ class FramePolicy:
         return gate.step(fitted, renew=self._refresh.rows(time_s))
 
     @property
+    def _incremental(self) -> bool:
+        return self._backend is not None and self._backend.incremental
+
+    @property
     def _rolls(self) -> bool:
         """Whether stripes are renewed: what is exact, or computed whole, does not age in parts."""
-        return self.incremental and self._gate is not None and not self._gate.settings.exact
+        return self._incremental and self._gate is not None and not self._gate.settings.exact
 
     def _suit(self, frame: Frame) -> None:
         """Model and gate for frames of this size."""
         if frame.image.shape == self._shape:
             return
-        if self._shape:  # an engine that was given is for the old size
-            self._wanted = self._engine = None
-            self.incremental = MODES[self.settings.reuse].incremental
         self.close()
         height, width = frame.image.shape[:2]
         self.model = self.model.for_source(height, width)

@@ -105,9 +105,14 @@ class Settings:
             found = replace(found, every=self.every, within_s=None)
         return found if self.between is None else replace(found, between=self.between)
 
+    @property
+    def incremental(self) -> bool:
+        """Whether `engine` makes incremental backends."""
+        return MODES[self.reuse].incremental
+
     def engine(self, path: Path) -> Backend:
         """What runs the network in that file."""
-        if not MODES[self.reuse].incremental:
+        if not self.incremental:
             return OnnxRuntimeBackend(path, self.threads)
         return self.reuse_engine(path, self.threads)
 

@@ -17,7 +17,12 @@ import onnx.utils
 from numpy.typing import NDArray
 from onnx import shape_inference
 
-from stillframe.pipeline.inference.backends import Device, Feed, island_providers
+from stillframe.pipeline.inference.backends import (
+    Device,
+    Feed,
+    island_providers,
+    scale_tolerance,
+)
 from stillframe.reuse.gate.change_gate import ChangeMap
 
 MOST_BOUNDARY = 6  # tensors that cross
@@ -109,11 +114,22 @@ class SplitBackend:
             ReuseSession(half, threads=threads, tolerance=tolerance, island_providers=providers)
             for half in (head, tail)
         )
+        self._tolerance = self._head.tolerance
         self._sees_pixels = self._head.plan.graph.inputs[0].layout != "raw"
 
     @property
     def cache_bytes(self) -> int:
         return self._head.memory.persistent + self._tail.memory.persistent
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tolerance is 0; `steer` then does nothing."""
+        return self._tolerance.exact
+
+    def steer(self, factor: float, lowered: bool) -> None:
+        """Both halves, see `ReuseBackend.steer`."""
+        for half in (self._head, self._tail):
+            scale_tolerance(half, self._tolerance, factor, lowered)
 
     def head(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """The boundary tensors, in the order of `cut.names`."""

@@ -9,7 +9,6 @@ an incremental engine's outputs, are copied into a pool's memory.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.pipeline.executor.stage import Stage
-from stillframe.pipeline.inference.backends import Backend
+from stillframe.pipeline.inference.backend_slot import BackendSlot, timed
 from stillframe.pipeline.inference.buffer_pool import BufferPool
 from stillframe.pipeline.inference.frame_policy import FramePolicy
-from stillframe.pipeline.inference.runner import Network, ResultHolder
+from stillframe.pipeline.inference.runner import ResultHolder
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.split_backend import SplitBackend
 from stillframe.pipeline.inference.types import StepResult, Task
@@ -58,7 +57,7 @@ class InferenceStages:
 
     keeps_pixels: something after the network reads the frame's picture; else it is let go as soon
     as it has been fitted. in_two: the network has a second stage, for plans of two segments.
-    make: an engine for a model's file, instead of the settings' own.
+    slot: owns the backend, instead of one that makes the settings' own.
     """
 
     def __init__(
@@ -68,32 +67,32 @@ class InferenceStages:
         *,
         keeps_pixels: bool = True,
         in_two: bool = False,
-        make: Callable[[Path], Backend] | None = None,
+        slot: BackendSlot | None = None,
     ) -> None:
         self.settings = settings
         self.pool = BufferPool()
-        self.look = FramePolicy(model, settings)
-        self.network = Network(make or settings.engine)
-        self._answers = ResultHolder()
+        self.slot = slot or BackendSlot.of(settings)
+        self.policy = FramePolicy(model, settings, self.slot)
+        self._results = ResultHolder()
         self._keeps_pixels = keeps_pixels
         self._in_two = in_two
 
     @property
     def model(self) -> Model:
         """At the size that suits the last frame."""
-        return self.look.model
+        return self.policy.model
 
     @property
     def cache_bytes(self) -> int:
         """What is kept between frames: the engine's activations, and what is handed on."""
-        return self.network.cache_bytes + self.pool.held_bytes
+        return self.slot.cache_bytes + self.pool.held_bytes
 
     def preprocess(self, frame: Frame) -> Task:
         """Fit, compare, decide."""
-        task = self.look.at(frame)
+        task = self.policy.decide(frame)
         if not self._keeps_pixels:
             task = replace(task, frame=without_pixels(frame))
-        if task.kind != "computed" or not self.look.incremental:
+        if task.backend is None or not task.backend.incremental:
             return task
         assert task.fitted is not None
         change = task.change
@@ -105,12 +104,12 @@ class InferenceStages:
         """Run the network where it is to run."""
         if task.kind != "computed":
             return Inferred(task, None)
-        engine = self.network.engine_for(task)
-        rest = engine if self._in_two and isinstance(engine, SplitBackend) else None
-        outputs = self.network.timed(task, engine.run if rest is None else rest.head)
-        if engine.incremental:
+        backend = self.slot.enter(task)
+        rest = backend if self._in_two and isinstance(backend, SplitBackend) else None
+        outputs = timed(task, backend.run if rest is None else rest.head)
+        if backend.incremental:
             outputs = [self.pool.copy(output) for output in outputs]
-        return Inferred(replace(task, fitted=None, engine=None), outputs, rest)
+        return Inferred(replace(task, fitted=None, backend=None), outputs, rest)
 
     def infer_rest(self, done: Inferred) -> Inferred:
         """The second segment, where the first stage ran only one."""
@@ -124,17 +123,17 @@ class InferenceStages:
     def postprocess(self, done: Inferred) -> StepResult:
         """The result."""
         if done.outputs is None:
-            return self._answers.carried(done.task)
-        return self._answers.computed(done.task, done.outputs)
+            return self._results.carried(done.task)
+        return self._results.computed(done.task, done.outputs)
 
     def stages(self) -> list[Stage]:
         """preprocess, infer (and its second half) and postprocess, in order."""
         second = [Stage("infer-2", self.infer_rest)] if self._in_two else []
         return [
-            Stage("preprocess", self.preprocess, close=self.look.close),
-            Stage("infer", self.infer, close=self.network.close),
+            Stage("preprocess", self.preprocess, close=self.policy.close),
+            Stage("infer", self.infer, close=self.slot.close),
             *second,
-            Stage("postprocess", self.postprocess, close=self._answers.forget),
+            Stage("postprocess", self.postprocess, close=self._results.forget),
         ]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.backends import Backend
+from stillframe.pipeline.inference.backends import BackendHandle
 from stillframe.pipeline.inference.box_flow import Grey
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import ChangeMap
@@ -44,7 +44,8 @@ class Task:
     the size that suits the frame. fitted: (H, W, 3) uint8 at that size, and change: what of it is
     new; both may be views that the next look overwrites. view: how it lies over the frame.
     age_s: of the oldest frame behind the result. partial: the result rests on earlier frames too.
-    keeps: later frames may rest on the result. engine: what is to run it; None: the usual one.
+    keeps: later frames may rest on the result. backend: what is to run it, where it is
+    computed.
     grey: the picture that boxes are followed on, where they are.
     """
 
@@ -58,7 +59,7 @@ class Task:
     view: View | None = None
     partial: bool = False
     keeps: bool = True
-    engine: Backend | None = None
+    backend: BackendHandle | None = None
     grey: Grey | None = None
 
 

@@ -5,7 +5,6 @@ What was decided, and why, is a line each in `decisions`.
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +15,7 @@ from stillframe.pipeline.executor.hardware.contention import Competition
 from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
 from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage_meter import Meter
+from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.placement.cost_model import (
@@ -92,7 +92,7 @@ class PlacementController:
         self._competition = competition
         self._builder: threading.Thread | None = None
         self._built: list[Any] = []
-        self._given: weakref.WeakSet[Any] = weakref.WeakSet()  # the last user of one closes it
+        self._slot: BackendSlot | None = None
         self._next_look_s = self._next_review_s = 0.0
         self._since = (0.0, 0, 0.0)  # clock, frames, processor seconds at the last review
         self._judging = False
@@ -106,11 +106,11 @@ class PlacementController:
 
     def engine(self, analysis: InferenceStages) -> None:
         """Make the plan's engine and use it from the next frame on."""
-        candidate = self.now.candidate
-        engine = made(
-            candidate.infer, analysis.model.path, analysis.settings, candidate.cores(INFER)
+        candidate, path = self.now.candidate, analysis.model.path
+        self._slot = analysis.slot
+        self._slot.swap(
+            made(candidate.infer, path, analysis.settings, candidate.cores(INFER)), path
         )
-        self._give(analysis, engine)
 
     def start(self, pipeline: StagePipeline, analysis: InferenceStages) -> None:
         """The pipeline runs: put its threads where the plan wants them."""
@@ -220,7 +220,7 @@ class PlacementController:
         def work() -> None:
             try:
                 cores = candidate.cores(INFER)
-                self._built.append(made(candidate.infer, path, analysis.settings, cores))
+                self._built.append((made(candidate.infer, path, analysis.settings, cores), path))
             except Exception as error:
                 self._built.append(error)
 
@@ -233,36 +233,32 @@ class PlacementController:
             return
         self._builder.join()
         self._builder = None
-        engine = self._built.pop()
-        if isinstance(engine, Exception):
+        built = self._built.pop()
+        if isinstance(built, Exception):
             gone = self.now.candidate.infer
             self.profile = replace(
                 self.profile,
                 infer={g: c for g, c in self.profile.infer.items() if g != gone},
             )
-            self._say(f"{gone} could not be made: {engine}; the network stays where it was")
+            self._say(f"{gone} could not be made: {built}; the network stays where it was")
         else:
-            self._give(self._analysis, engine)
+            self._analysis.slot.swap(*built)
             self._meter(INFER).reset()
         now = time.perf_counter()
         self._since = (now, self._pipeline.delivered, time.process_time())
         self._next_review_s = now + REVIEW_S
 
     def close(self) -> None:
-        """Give back every engine that nobody reached: the one being made, which is waited for, and
-        the one that no frame came for any more."""
+        """Wait for a backend that is being made and close it, and all backends of the slot."""
         if self._builder is not None:
             self._builder.join()
             self._builder = None
-        made = [engine for engine in self._built if not isinstance(engine, Exception)]
-        for engine in (*made, *self._given):
-            engine.close()
+        for built in self._built:
+            if not isinstance(built, Exception):
+                built[0].close()
         self._built.clear()
-
-    def _give(self, analysis: InferenceStages, engine: Any) -> None:
-        """From the next frame on. Frames under way may be for the one before."""
-        self._given.add(engine)
-        analysis.look.use(engine)
+        if self._slot is not None:  # a backend may have come after the last frame
+            self._slot.close()
 
     # --- the profile -----------------------------------------------------------------------------
 

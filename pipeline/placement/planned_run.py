@@ -16,6 +16,7 @@ from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine,
 from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
 from stillframe.pipeline.executor.pipeline import SOURCE, StagePipeline
 from stillframe.pipeline.executor.stage import Stage
+from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, OpenvinoBackend
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import LIVE_WINDOW, InferenceStages, with_own
@@ -114,17 +115,15 @@ class PlannedRun:
         network = processors.get(INFER, Processor())
         if network.kind == "cpu" and not settings.threads:
             settings = replace(settings, threads=len(network.cores))
-        make = _on_device(network, settings)
+        slot = _on_device(network, settings)
         if fixed is not None:
             hand = dict(fixed.pins)
-            make = _fixed(fixed, settings)
-        if make is not None and placing.aim is not None:
+            slot = BackendSlot(_fixed(fixed, settings), incremental=fixed.infer.incremental)
+        if slot is not None and placing.aim is not None:
             raise UsageError(f"place: with the network on {network} there is nothing left to plan")
         self.analysis = InferenceStages(
-            model, settings, keeps_pixels=keeps_pixels or bool(own), in_two=in_two, make=make
+            model, settings, keeps_pixels=keeps_pixels or bool(own), in_two=in_two, slot=slot
         )
-        if make is not None:
-            self.analysis.look.incremental = fixed is not None and fixed.infer.incremental
         self.placer: PlacementController | None = None
         window: int | None = LIVE_WINDOW if source.info.live else None
         window = window if fixed is None else fixed.window
@@ -201,8 +200,7 @@ class PlannedRun:
         )
         windows = LIVE_WINDOWS if live else (1, 2, 3, 4, 8)
         self.placer = PlacementController(profile, wish, windows, competition, self._say)
-        look = self.analysis.look
-        look.model = model.for_source(*first[0].image.shape[:2])
+        self.analysis.policy.model = model.for_source(*first[0].image.shape[:2])
         self.placer.engine(self.analysis)
         goes_on = live and len(first) == FRAMES  # by now there are newer ones
         return source if goes_on else Replayed(first, source)
@@ -324,13 +322,17 @@ def _fixed(candidate: Candidate, settings: Settings) -> Callable[[Path], Backend
     return lambda path: made(candidate.infer, path, settings, candidate.cores(INFER))
 
 
-def _on_device(processor: Processor, settings: Settings) -> Callable[[Path], Backend] | None:
-    """What makes an engine on a device; None where the network runs on cores."""
+def _on_device(processor: Processor, settings: Settings) -> BackendSlot | None:
+    """A slot for backends on a device; None where the network runs on cores."""
     if not processor.device:
         return None
     if settings.reuse == "exact":
         raise UsageError(f"place: reuse exact is our own engine's, on cores, not on {processor}")
     if processor.kind == "openvino":
-        return lambda path: OpenvinoBackend(path, settings.threads, processor.device)
+        return BackendSlot(
+            lambda path: OpenvinoBackend(path, settings.threads, processor.device),
+            incremental=False,
+        )
     provider = PROVIDERS[processor.kind], {"device_id": processor.device}
-    return lambda path: OnnxRuntimeBackend(path, settings.threads or os.cpu_count() or 1, provider)
+    threads = settings.threads or os.cpu_count() or 1
+    return BackendSlot(lambda path: OnnxRuntimeBackend(path, threads, provider), incremental=False)

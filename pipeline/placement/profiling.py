@@ -15,6 +15,7 @@ from stillframe.pipeline.executor.hardware.affinity import pinned
 from stillframe.pipeline.executor.hardware.microbenchmark import measure
 from stillframe.pipeline.executor.hardware.processors import Processor
 from stillframe.pipeline.executor.hardware.topology import Core
+from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import Backend
 from stillframe.pipeline.inference.frame_policy import FramePolicy
 from stillframe.pipeline.inference.runner import ResultHolder
@@ -122,17 +123,17 @@ def _granularity(
     around: tuple[_Clock, _Clock, _Clock] | None,
     draw: Draw,
 ) -> tuple[Cost, ...]:
-    look, answers = FramePolicy(model, settings), ResultHolder()
-    look.incremental = choice.incremental
-    look.at(frames[0])  # fixes the model's size
-    look.forget()
-    engine = choice.make(look.model.path, settings)
+    slot = BackendSlot(lambda path: choice.make(path, settings), incremental=choice.incremental)
+    policy, answers = FramePolicy(model, settings, slot), ResultHolder()
+    first = policy.decide(frames[0])  # fixes the model's size
+    policy.forget()
+    engine = slot.enter(first)
     parts = (_Clock(), _Clock())
     fit, answer, drawing = around or (_Clock(), _Clock(), _Clock())
     try:
         for index, frame in enumerate(frames):
             warm = index > 0
-            task: Task = (fit if warm else _Clock()).timed(look.at, frame)
+            task: Task = (fit if warm else _Clock()).timed(policy.decide, frame)
             clock = answer if warm else _Clock()
             if task.kind == "computed":
                 outputs = _run(engine, task, parts if warm else (_Clock(), _Clock()))
@@ -144,7 +145,7 @@ def _granularity(
             if draw is not None and around is not None:
                 (drawing if warm else _Clock()).timed(draw, step)
     finally:
-        engine.close()
+        slot.close()
     used = parts if isinstance(engine, SplitBackend) else parts[:1]
     return tuple(clock.cost(len(frames) - 1) for clock in used)
 

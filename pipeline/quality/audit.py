@@ -19,9 +19,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,9 @@ from stillframe.closing import Closing
 from stillframe.errors import UsageError
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, ReuseBackend
+from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import MOST_PSNR, Agreement, BoxAgreement, agreement_with
-
-if TYPE_CHECKING:
-    from stillframe.pipeline.inference.stages import InferenceStages
 
 EVERY_S = 1.0  # of the stream, between two audits at least
 SHARE = 0.1  # of one processor's time that audits take at most
@@ -48,6 +45,7 @@ LEAST_STEP, LOWER = 0.25, 0.7  # the factor falls at least to this and at most t
 RAISE, RAISE_FAR = 1.1, 1.3  # the second far below where agreement fell short last
 FAR = 0.5
 LEAST, MOST = 1 / 32, 2.0
+NOT_STEERED = "steering has no effect: the running backend has no tolerance"
 IN_HAND = (
     0.5  # of what the wanted agreement lacks of the best: so much more lets the tolerance rise
 )
@@ -56,7 +54,8 @@ IN_HAND = (
 @dataclass(frozen=True, slots=True)
 class AuditReport:
     """audits: frames compared, and of these `telling` had anything to compare. agreement: over the
-    last ones, None: none yet; kind: of quality. factor: by which the tolerance is multiplied now.
+    last ones, None: none yet; kind: of quality. factor: by which the tolerance is multiplied now,
+    None: the running backend has no tolerance, so steering has no effect.
     missed: audits that failed, the last one why."""
 
     wanted: float
@@ -64,7 +63,7 @@ class AuditReport:
     telling: int = 0
     agreement: float | None = None
     kind: str | None = None
-    factor: float = 1.0
+    factor: float | None = 1.0
     missed: int = 0
     why: str = ""
 
@@ -73,12 +72,17 @@ class AuditReport:
 
     def __str__(self) -> str:
         failed = f"; {self.missed} failed: {self.why}" if self.missed else ""
+        if self.factor is None:
+            steered = f"; {NOT_STEERED}"
+        elif self.agreement is None:
+            steered = ""
+        else:
+            steered = f"; the tolerance is {self.factor:.2g} times what it was"
         if self.agreement is None:
-            return f"audit: nothing to compare in {self.audits} frames{failed}"
+            return f"audit: nothing to compare in {self.audits} frames{steered}{failed}"
         return (
             f"audit: agreement {self.agreement:.4g} ({self.kind}) over the last of {self.audits} "
-            f"frames, {self.wanted:g} is wanted; the tolerance is {self.factor:.2g} times what it "
-            f"was{failed}"
+            f"frames, {self.wanted:g} is wanted{steered}{failed}"
         )
 
 
@@ -114,11 +118,20 @@ class Steering:
             return whole.value
         return float(np.mean([each.value for each in self._window]))
 
-    def add(self, measured: Agreement) -> float | None:
-        """Take one audit in; -> the new factor, None: it stays."""
+    def forget(self) -> None:
+        """Another backend runs: what was measured before says nothing of it."""
+        self._window.clear()
+
+    def add(self, measured: Agreement, *, steerable: bool = True) -> float | None:
+        """Take one audit in; -> the new factor, None: it stays.
+
+        steerable: False where the tolerance has no part in what was measured.
+        """
         if not telling(measured):
             return None
         self._window.append(measured)
+        if not steerable:
+            return None
         agreement, count = self.agreement, len(self._window)
         assert agreement is not None
         top = MOST_PSNR if measured.kind == "psnr" else 1.0
@@ -158,7 +171,8 @@ def telling(measured: Agreement) -> bool:
 class Audit(Closing):
     """Compares steps with the whole model's result. Close it in the end.
 
-    steer: given the new factor, and whether it is lower than before. in_line: compare within
+    steer: given the new factor, and whether it is lower than before. steerable: whether that has
+    an effect now; while not, results are compared and the factor stays. in_line: compare within
     `offer`, for tests and benchmarks. Only steps whose frame still has its picture can be offered.
     """
 
@@ -167,6 +181,7 @@ class Audit(Closing):
         wanted: float,
         steer: Callable[[float, bool], None],
         *,
+        steerable: Callable[[], bool] = lambda: True,
         every_s: float = EVERY_S,
         in_line: bool = False,
         make: Callable[[Path], Backend] = lambda path: OnnxRuntimeBackend(path, 1),
@@ -175,6 +190,8 @@ class Audit(Closing):
             raise UsageError(f"quality: expected more than 0, for example 0.99, got {wanted:g}")
         self._steering = Steering(wanted)
         self._steer, self._every_s, self._make = steer, every_s, make
+        self._steerable = steerable
+        self._was_steerable = True  # at the last audit
         self._engine: Backend | None = None
         self._path: Path | None = None
         self._model: Model | None = None
@@ -192,8 +209,9 @@ class Audit(Closing):
 
     @property
     def report(self) -> AuditReport:
+        steerable = self._steerable()
         with self._lock:
-            return self._report
+            return replace(self._report, factor=self._steering.factor if steerable else None)
 
     def close(self) -> None:
         """Let the audit in progress end, and the thread. Calling it again does nothing."""
@@ -265,7 +283,11 @@ class Audit(Closing):
         measured = agreement_with(dense)
         measured.add(sample.result, dense)
         before = self._steering.factor
-        factor = self._steering.add(measured)
+        steerable = self._steerable()
+        if steerable != self._was_steerable:
+            self._was_steerable = steerable
+            self._steering.forget()
+        factor = self._steering.add(measured, steerable=steerable)
         with self._lock:
             old = self._report
             agreement = self._steering.agreement
@@ -275,20 +297,12 @@ class Audit(Closing):
                 telling=old.telling + telling(measured),
                 agreement=old.agreement if agreement is None else agreement,
                 kind=measured.kind,
-                factor=self._steering.factor,
                 missed=old.missed,
                 why=old.why,
             )
         if factor is not None:
             self._steer(factor, factor < before)
             self._pass_over = UNDER_WAY
-
-
-def steer(analysis: "InferenceStages", factor: float, lowered: bool) -> None:
-    """What a run gives `Audit`: its engine's tolerance, where it has one."""
-    engine = analysis.network.engine
-    if isinstance(engine, ReuseBackend):
-        engine.steer(factor, lowered)
 
 
 @dataclass(frozen=True, slots=True)

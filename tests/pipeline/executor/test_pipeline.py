@@ -150,7 +150,7 @@ def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
     assert later.outputs is not None
     assert np.array_equal(done.outputs[0], before)
     assert not np.array_equal(later.outputs[0], before)
-    analysis.network.close()
+    analysis.slot.close()
 
 
 def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:

@@ -18,6 +18,7 @@ from stillframe.models.results import Detections, Mask
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.cli.filter import _settings as filter_settings
 from stillframe.pipeline.filter.box_hold import BoxHold, overlap
+from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.box_flow import BoxFollower, Lens, follow, moved
 from stillframe.pipeline.inference.frame_policy import FramePolicy, SceneCutDetector
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
@@ -293,12 +294,13 @@ def test_small_grey_pictures_come_from_a_pool() -> None:
 
 
 def test_pictures_of_other_sizes_take_no_memory_for_good(model: Model) -> None:
-    look = FramePolicy(model, Settings(reuse="off", every=2, between="follow"))
+    settings = Settings(reuse="off", every=2, between="follow")
+    policy = FramePolicy(model, settings, BackendSlot.of(settings))
     held = []
     for side in range(64, 84):
-        look.at(frame(0, np.zeros((side, side, 3), np.uint8)))
-        assert look._lens is not None
-        held.append(look._lens.held_bytes)
+        policy.decide(frame(0, np.zeros((side, side, 3), np.uint8)))
+        assert policy._lens is not None
+        held.append(policy._lens.held_bytes)
     assert max(held) <= 83 * 83
 
 

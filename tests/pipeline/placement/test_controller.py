@@ -1,12 +1,15 @@
 """A placer that watches a plan: what makes it change, and what it learns."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.executor.hardware.contention import Competition
+from stillframe.pipeline.inference.backend_slot import BackendSlot
+from stillframe.pipeline.placement import controller
 from stillframe.pipeline.placement.controller import Goal, PlacementController, plan
 from stillframe.pipeline.placement.cost_model import (
     Prediction,
@@ -42,30 +45,35 @@ def measured(placer: PlacementController, factor: float) -> Prediction:
     return predict(placer.profile, placer.now.candidate).scaled(factor)
 
 
-def test_an_engine_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
 
-    class Made:
+    class Named:
+        incremental = False
+
         def __init__(self, name: str) -> None:
             self.name = name
 
         def close(self) -> None:
             closed.append(self.name)
 
-    class Look:
-        def use(self, engine: Made) -> None:
-            self.wanted = engine
-
     class Analysis:
-        look = Look()
+        slot = BackendSlot(lambda path: pytest.fail("not asked for"), incremental=False)
+        model = Named("model")
+        settings = None
 
+    monkeypatch.setattr(controller, "made", lambda *_: Named("first"))
     watch = placer(monkeypatch, profile())
     analysis: Any = Analysis()
-    watch._give(analysis, Made("first"))
-    watch._give(analysis, Made("second"))  # nobody holds the first one any more
-    watch._built.append(Made("third"))
+    analysis.model.path = Path("net.onnx")
+    watch.engine(analysis)
+    analysis.slot.swap(Named("second"), Path("net.onnx"))
+    assert closed == ["first"]  # no frame was decided for it
+    watch._built.append((Named("third"), Path("net.onnx")))
     watch.close()
-    assert sorted(closed) == ["second", "third"]
+    assert sorted(closed) == ["first", "second", "third"]
+    watch.close()
+    assert len(closed) == 3
 
 
 def test_it_changes_when_others_come_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
