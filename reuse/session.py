@@ -21,8 +21,9 @@ from onnxruntime import InferenceSession  # bound now: callers may put ours in i
 from stillframe.closing import Closing
 from stillframe.errors import UsageError
 from stillframe.reuse.disk_cache import DiskCache
-from stillframe.reuse.frontend.onnx_loader import compile_graph, fingerprint
-from stillframe.reuse.frontend.signature import OpenPort, SourceModel, read_source
+from stillframe.reuse.frontend.fingerprint import fingerprint
+from stillframe.reuse.frontend.import_model import compile_graph
+from stillframe.reuse.frontend.signature import DeclaredPort, ModelSignature, read_signature
 from stillframe.reuse.ir.graph import Graph, Port
 from stillframe.reuse.plan.memory_report import MemoryReport, report
 from stillframe.reuse.plan.plan import Plan, compile_plan
@@ -97,7 +98,7 @@ class ReuseSession(Closing):
         count = threads or available_cores()
         if count < 1:
             raise UsageError(f"threads: expected a number >= 1, got {threads}")
-        self._model: SourceModel = read_source(self._source)
+        self._model: ModelSignature = read_signature(self._source)
         if not isinstance(tolerance, Tolerance):
             tolerance = Tolerance(tolerance)
         if tolerance.fingerprint:
@@ -139,10 +140,10 @@ class ReuseSession(Closing):
             every = [port.name for port in self._model.outputs]
             return [np.array(outputs[every.index(name)]) for name in names]
 
-    def get_inputs(self) -> list[OpenPort]:
+    def get_inputs(self) -> list[DeclaredPort]:
         return list(self._model.inputs)
 
-    def get_outputs(self) -> list[OpenPort]:
+    def get_outputs(self) -> list[DeclaredPort]:
         return list(self._model.outputs)
 
     def get_providers(self) -> list[str]:

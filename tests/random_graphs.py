@@ -233,7 +233,7 @@ def resize(build: Builder) -> bool:
     attrs = {}
     for key, length in zip(("rows", "cols"), build.shapes[name][:2], strict=True):
         out = build.pick((length, 2 * length, 2 * length, max(length // 2, 1), length + 3))
-        attrs[key] = resize_indices.source(
+        attrs[key] = resize_indices.resize_taps(
             length, out, out / length, mode=mode, coordinates=coordinates, rounding=rounding
         )
     return build.add("Resize", [name], **attrs)

@@ -110,7 +110,7 @@ def sweep(
     from stillframe.pipeline.inference.profile import TuningProfile
     from stillframe.pipeline.studies.sweep import sweep as sweeping
     from stillframe.pipeline.studies.sweep.variants import chosen, variants
-    from stillframe.reuse.frontend.onnx_loader import fingerprint
+    from stillframe.reuse.frontend.fingerprint import fingerprint
 
     if png is not None or report is not None:
         from stillframe.pipeline.studies.sweep import report_page

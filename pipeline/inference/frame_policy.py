@@ -18,7 +18,7 @@ from stillframe.pipeline.inference.rolling_refresh import RollingRefresh
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.types import Kind, StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
-from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
 
 LOOK_EVERY_ROWS = 16

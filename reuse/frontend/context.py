@@ -1,9 +1,9 @@
-"""The state of one import: which ONNX tensor lies how in the region, and what was written so far.
+"""The state of one import: the layout of each ONNX tensor, and the nodes written so far.
 
-A region tensor is (H, W, C); ONNX holds the same numbers in some order and shape. "NCHW": the
-ONNX tensor is the channels-first array, reshaped; "NHWC": the channels-last array, reshaped. Where
-the reshape does nothing but add the batch axis, the tensor is called plain. So a Transpose between
-the two orders, a Flatten or a Reshape of a head only rename a tensor.
+A graph tensor is (H, W, C); the ONNX tensor holds the same numbers in one of two orders. "NCHW":
+the ONNX tensor is the channels-first array, perhaps reshaped; "NHWC": the channels-last array,
+perhaps reshaped. So a Transpose between the two orders, a Flatten, or the Reshape of a head moves
+nothing: it only renames a tensor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ import numpy as np
 from stillframe.reuse.ir.graph import Array, Node, Shape
 from stillframe.reuse.ir.ops import OPS
 
-AXES = {"NCHW": {1: 2, 2: 0, 3: 1}, "NHWC": {1: 0, 2: 1, 3: 2}}
-"""ONNX axis of a plain tensor -> axis of (H, W, C)."""
+HWC_AXIS = {"NCHW": {1: 2, 2: 0, 3: 1}, "NHWC": {1: 0, 2: 1, 3: 2}}
+"""Axis of a 4-D ONNX tensor in this order -> axis of (H, W, C)."""
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
 
 INTEGER_INPUTS = ("uint8", "int8", "uint16", "int16")
-"""What callers may feed where a Cast to float32 comes first: float32 holds each value exactly."""
+"""Input dtypes accepted where a Cast to float32 follows: float32 holds each value exactly."""
 
-POINT_CONV: Mapping[str, Any] = {
+POINTWISE_CONV: Mapping[str, Any] = {
     "stride": (1, 1),
     "pad": (0, 0, 0, 0),
     "dilation": (1, 1),
@@ -35,7 +35,7 @@ POINT_CONV: Mapping[str, Any] = {
 }
 """The attributes of a 1 × 1 convolution."""
 
-FIXED = {
+INPUT_ORDER = {
     "Conv": "NCHW",
     "ConvTranspose": "NCHW",
     "MaxPool": "NCHW",
@@ -47,15 +47,15 @@ FIXED = {
     "DepthToSpace": "NCHW",
     "SpaceToDepth": "NCHW",
 }
-"""Operators that say how their input lies."""
+"""Operators that ONNX defines for one order of their input only."""
 
 
 class UnsupportedError(Exception):
-    """The engine has no such operator; the message is the island's reason."""
+    """The engine cannot run this node; the message becomes the island's reason."""
 
 
 class WrongShapeError(Exception):
-    """Shape inference says another shape than the one a run gives; ONNX has such a gap."""
+    """ONNX shape inference is wrong about a tensor (a known gap for pools with ceil_mode)."""
 
     def __init__(self, name: str, shape: Shape) -> None:
         super().__init__(f"{name!r} has shape {shape}")
@@ -65,27 +65,30 @@ class WrongShapeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OnnxNode:
-    """One ONNX node with its attributes as plain Python values; absent inputs are ''."""
+    """One ONNX node with its attributes as plain Python values."""
 
     index: int
+    """Position in the model's list of nodes."""
     op: str
     domain: str
     name: str
     inputs: tuple[str, ...]
+    """Tensor names; '' where an optional input is absent."""
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any]
 
     @property
     def output(self) -> str:
+        """The first output."""
         return self.outputs[0]
 
     @property
     def operator(self) -> str:
-        """The operator with its domain, if that is not ONNX's own."""
+        """The operator, with its domain unless that is ONNX's own."""
         return self.op if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.op}"
 
     def input(self, index: int) -> str:
-        """The name of an input, '' if it was left out."""
+        """The name of an input, '' if it is absent."""
         return self.inputs[index] if index < len(self.inputs) else ""
 
     def __str__(self) -> str:
@@ -94,138 +97,157 @@ class OnnxNode:
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    layout: str
+    """How an ONNX tensor maps to its graph tensor."""
+
+    order: str
+    """Either "NCHW" or "NHWC"."""
     shape: Shape
+    """(H, W, C) of the graph tensor."""
 
     @property
-    def plain(self) -> Shape:
+    def onnx_shape(self) -> Shape:
+        """The 4-D shape, batch included, that the ONNX tensor has if nothing reshaped it."""
         height, width, depth = self.shape
-        if self.layout == "NCHW":
+        if self.order == "NCHW":
             return (1, depth, height, width)
         return (1, height, width, depth)
 
     @property
-    def flexible(self) -> bool:
-        """Both orders hold the numbers in the same sequence."""
+    def order_free(self) -> bool:
+        """Both orders hold the numbers in the same sequence: one channel, or one position."""
         height, width, depth = self.shape
         return depth == 1 or height * width == 1
 
-    def turned(self, layout: str) -> "TensorLayout":
-        return TensorLayout(layout, self.shape)
+    def with_order(self, order: str) -> "TensorLayout":
+        return TensorLayout(order, self.shape)
 
 
 @dataclass(slots=True)
 class ImportContext:
-    """Everything the converters read and write.
-
-    onnx_shapes, dtypes: of the ONNX tensors, where known. weights: the ONNX constants. feeds: what
-    callers give. readers: ONNX tensor -> calls. placed: region tensors. nodes, shapes, constants:
-    what the conversion of the present call wrote; the importer takes or drops it as a whole.
-    """
+    """Everything the converters read and write."""
 
     opset: int
     onnx_shapes: dict[str, Shape]
+    """ONNX tensor -> shape, where known."""
     dtypes: dict[str, str]
+    """ONNX tensor -> NumPy's name of its dtype, where known."""
     weights: Mapping[str, Array]
-    feeds: Sequence[str]
+    """The ONNX constants."""
+    input_names: Sequence[str]
+    """The model's inputs."""
     readers: Mapping[str, Sequence[OnnxNode]]
-    placed: dict[str, TensorLayout] = field(default_factory=dict)
+    """ONNX tensor -> the nodes that read it."""
+    layouts: dict[str, TensorLayout] = field(default_factory=dict)
+    """Layout of every tensor that a region touches."""
+
+    # What converting the present node wrote; the importer takes or drops it as a whole.
     nodes: list[Node] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
 
-    # what an ONNX tensor is
+    # --- questions about ONNX tensors -----------------------------------------------------------
 
-    def constant(self, name: str, what: str) -> Array:
-        """The value of a constant input, or UnsupportedError."""
+    def constant(self, name: str, role: str) -> Array:
+        """The value of a constant input; UnsupportedError names its role if it is computed."""
         if name not in self.weights:
-            raise UnsupportedError(f"{what} is computed, not constant")
+            raise UnsupportedError(f"{role} is computed, not constant")
         return self.weights[name]
 
     def onnx_shape(self, name: str) -> Shape:
+        """The shape of an ONNX tensor; UnsupportedError unless every size is known."""
         shape = self.onnx_shapes.get(name)
         if shape is None or any(size < 0 for size in shape):
             raise UnsupportedError(f"the shape of {name!r} is not known before a run")
         return shape
 
-    def place(self, name: str) -> TensorLayout:
-        """How a tensor lies; decided here for what nothing has placed: inputs, islands' outputs."""
-        if name in self.placed:
-            return self.placed[name]
+    def layout_of(self, name: str) -> TensorLayout:
+        """The layout of a tensor; decided here for model inputs and outputs of islands.
+
+        Raises UnsupportedError for anything but a float32 tensor of 4 axes and batch 1.
+        """
+        if name in self.layouts:
+            return self.layouts[name]
         if name in self.weights:
-            raise UnsupportedError("a constant stands where a computed tensor is expected")
+            raise UnsupportedError("expected a computed tensor, got a constant")
         shape = self.onnx_shape(name)
         dtype = self.dtypes.get(name, "unknown")
         if dtype != "float32":
             raise UnsupportedError(f"{name!r} is {dtype}, not float32")
         if len(shape) != 4 or 0 in shape:
-            raise UnsupportedError(f"{name!r} has shape {list(shape)}, which is no picture")
+            raise UnsupportedError(f"{name!r} has shape {list(shape)}, not 4 axes of 1 or more")
         if shape[0] != 1:
             raise UnsupportedError(f"{name!r} has batch {shape[0]}; the engine runs batch 1")
-        layout = self.expected_layout(name)
-        found = {axis: shape[at] for at, axis in AXES[layout].items()}
-        self.placed[name] = TensorLayout(layout, (found[0], found[1], found[2]))
-        return self.placed[name]
+        order = self.preferred_order(name)
+        sizes = {hwc: shape[axis] for axis, hwc in HWC_AXIS[order].items()}
+        self.layouts[name] = TensorLayout(order, (sizes[0], sizes[1], sizes[2]))
+        return self.layouts[name]
 
-    def expected_layout(self, name: str) -> str:
-        """What the first reader that says so takes the tensor for; NCHW if none does."""
-        seen, front = {name}, [name]
-        while front:
-            tensor = front.pop(0)
-            for call in self.readers.get(tensor, ()):
-                if call.op == "Transpose":
-                    perm = tuple(call.attrs.get("perm", ()))
+    def preferred_order(self, name: str) -> str:
+        """The order that the nearest reader with a fixed one expects; NCHW if there is none."""
+        visited, queue = {name}, [name]
+        while queue:
+            tensor = queue.pop(0)
+            for node in self.readers.get(tensor, ()):
+                if node.op == "Transpose":
+                    perm = tuple(node.attrs.get("perm", ()))
                     if perm in (TO_NCHW, TO_NHWC):
                         return "NHWC" if perm == TO_NCHW else "NCHW"
-                if call.operator in FIXED and call.inputs[0] == tensor:
-                    return FIXED[call.op]
-                for output in call.outputs[:1]:
-                    if output not in seen and len(self.onnx_shapes.get(output, ())) == 4:
-                        seen.add(output)
-                        front.append(output)
+                if node.operator in INPUT_ORDER and node.inputs[0] == tensor:
+                    return INPUT_ORDER[node.op]
+                for output in node.outputs[:1]:
+                    if output not in visited and len(self.onnx_shapes.get(output, ())) == 4:
+                        visited.add(output)
+                        queue.append(output)
         return "NCHW"
 
-    def picture(self, name: str, layout: str = "NCHW") -> TensorLayout:
-        """A tensor that is plain in this layout, or UnsupportedError."""
-        placed = self.place(name)
-        turned = placed.turned(layout)
-        if placed.layout != layout and not placed.flexible:
-            raise UnsupportedError(f"{name!r} lies {placed.layout}, not {layout}")
-        if self.onnx_shapes[name] != turned.plain:
-            raise UnsupportedError(f"{name!r} has shape {list(self.onnx_shapes[name])}, no picture")
-        return turned
+    def require_nchw(self, name: str) -> TensorLayout:
+        """The layout of a tensor that is (1, C, H, W); UnsupportedError for any other."""
+        layout = self.layout_of(name)
+        nchw = layout.with_order("NCHW")
+        if layout.order != "NCHW" and not layout.order_free:
+            raise UnsupportedError(f"{name!r} is {layout.order}, not NCHW")
+        if self.onnx_shapes[name] != nchw.onnx_shape:
+            raise self.reshaped(name, nchw)
+        return nchw
 
-    def any_picture(self, name: str) -> TensorLayout:
-        """A tensor that is plain in the layout that it has, or in the other if that is the same."""
-        placed = self.place(name)
-        for layout in (placed.layout, "NCHW", "NHWC"):
-            if layout == placed.layout or placed.flexible:
-                turned = placed.turned(layout)
-                if self.onnx_shapes[name] == turned.plain:
-                    return turned
-        raise UnsupportedError(f"{name!r} has shape {list(self.onnx_shapes[name])}, no picture")
+    def require_4d(self, name: str) -> TensorLayout:
+        """The layout of a tensor that is (1, C, H, W) or (1, H, W, C); else UnsupportedError."""
+        layout = self.layout_of(name)
+        for order in (layout.order, "NCHW", "NHWC"):
+            if order == layout.order or layout.order_free:
+                candidate = layout.with_order(order)
+                if self.onnx_shapes[name] == candidate.onnx_shape:
+                    return candidate
+        raise self.reshaped(name, layout)
 
-    def axis(self, name: str, axis: int) -> int:
-        """Axis of (H, W, C) that an axis of the ONNX tensor stands for."""
-        placed, shape = self.place(name), self.onnx_shape(name)
-        axis = axis + len(shape) if axis < 0 else axis
-        for layout in (placed.layout, "NCHW", "NHWC"):
-            turned = placed.turned(layout)
-            if (layout == placed.layout or placed.flexible) and shape == turned.plain and axis:
-                return AXES[layout][axis]
-        depth = placed.shape[2]
-        others = prod(shape) // depth
-        if shape[axis] == depth:
-            before, behind = prod(shape[:axis]), prod(shape[axis + 1 :])
-            if placed.layout == "NHWC" and before == others:
-                return 2
-            if placed.layout == "NCHW" and behind == others:
-                return 2
-        raise UnsupportedError(
-            f"axis {axis} of {name!r}, shape {list(shape)}, is no axis of a picture"
+    def reshaped(self, name: str, layout: TensorLayout) -> UnsupportedError:
+        shape = list(self.onnx_shapes[name])
+        return UnsupportedError(
+            f"{name!r} was reshaped from {layout.order} {list(layout.onnx_shape)} to {shape}"
         )
 
-    # what the engine gets
+    def hwc_axis(self, name: str, axis: int) -> int:
+        """The axis of (H, W, C) that an axis of the ONNX tensor stands for."""
+        layout, shape = self.layout_of(name), self.onnx_shape(name)
+        axis = axis + len(shape) if axis < 0 else axis
+        for order in (layout.order, "NCHW", "NHWC"):
+            candidate = layout.with_order(order)
+            possible = order == layout.order or layout.order_free
+            if possible and shape == candidate.onnx_shape and axis:
+                return HWC_AXIS[order][axis]
+        depth = layout.shape[2]
+        positions = prod(shape) // depth
+        if shape[axis] == depth:
+            before, after = prod(shape[:axis]), prod(shape[axis + 1 :])
+            if layout.order == "NHWC" and before == positions:
+                return 2
+            if layout.order == "NCHW" and after == positions:
+                return 2
+        raise UnsupportedError(
+            f"axis {axis} of {name!r}, shape {list(shape)}, is not rows, columns or channels"
+        )
+
+    # --- writing graph nodes --------------------------------------------------------------------
 
     def emit(
         self,
@@ -244,40 +266,40 @@ class ImportContext:
         return shape
 
     def shape(self, name: str) -> Shape:
-        """(H, W, C) of a region tensor, or the shape of one of the engine's constants."""
-        return self.shapes[name] if name in self.shapes else self.placed[name].shape
+        """(H, W, C) of a graph tensor, or the shape of a constant written for the present node."""
+        return self.shapes[name] if name in self.shapes else self.layouts[name].shape
 
-    def hold(self, name: str, value: Any) -> str:
-        """Keep a float32 constant under a name for this call."""
+    def add_constant(self, name: str, value: Any) -> str:
+        """Add a float32 constant for the present node; returns its name."""
         array = np.ascontiguousarray(value, np.float32)
         array = array.reshape(np.shape(value))
         self.constants[name] = array
         self.shapes[name] = array.shape
         return name
 
-    def bind(self, output: str, layout: str, shape: Shape | None = None) -> None:
-        """Declare how an ONNX output lies; shape (H, W, C) if no node of this call wrote it."""
-        placed = TensorLayout(layout, self.shapes[output] if shape is None else shape)
+    def set_layout(self, output: str, order: str, shape: Shape | None = None) -> None:
+        """Declare the layout of an ONNX output; shape is (H, W, C) if no emitted node wrote it."""
+        layout = TensorLayout(order, self.shapes[output] if shape is None else shape)
         known = self.onnx_shapes.get(output)
         if known is None or any(size < 0 for size in known):
-            self.onnx_shapes[output] = placed.plain
-        elif prod(known) != prod(placed.shape):
+            self.onnx_shapes[output] = layout.onnx_shape
+        elif prod(known) != prod(layout.shape):
             raise UnsupportedError(
-                f"{output!r} should have shape {list(known)}, not {placed.shape}"
+                f"{output!r} should have shape {list(known)}, not {layout.shape}"
             )
-        elif placed.flexible and known == placed.turned("NCHW").plain:
-            placed = placed.turned("NCHW")
-        elif placed.flexible and known == placed.turned("NHWC").plain:
-            placed = placed.turned("NHWC")
-        self.placed[output] = placed
+        elif layout.order_free and known == layout.with_order("NCHW").onnx_shape:
+            layout = layout.with_order("NCHW")
+        elif layout.order_free and known == layout.with_order("NHWC").onnx_shape:
+            layout = layout.with_order("NHWC")
+        self.layouts[output] = layout
 
-    def alias(self, source: str, output: str, layout: str | None = None) -> None:
-        """The output holds the same (H, W, C) array; passes take the copy out again."""
-        placed = self.place(source)
-        self.emit("Slice", [source], output, whole(placed.shape))
-        self.bind(output, layout or placed.layout)
+    def alias(self, source: str, output: str, order: str | None = None) -> None:
+        """The output is the same (H, W, C) array; written as a copy, which passes remove."""
+        layout = self.layout_of(source)
+        self.emit("Slice", [source], output, full_slice(layout.shape))
+        self.set_layout(output, order or layout.order)
 
 
-def whole(shape: Shape) -> dict[str, Any]:
-    """The attributes of a Slice that takes all."""
+def full_slice(shape: Shape) -> dict[str, Any]:
+    """The attributes of a Slice that takes everything."""
     return {"start": (0, 0, 0), "step": (1, 1, 1), "size": shape}

@@ -1,4 +1,4 @@
-"""Converters of the ONNX operators that work number by number: one row per operator at the end."""
+"""ONNX operator -> the engine's operators: activations, arithmetic, Softmax."""
 
 from collections.abc import Callable, Sequence
 from math import inf
@@ -14,36 +14,38 @@ from stillframe.reuse.frontend.context import (
 from stillframe.reuse.ir.graph import Act, Array
 
 
-def number(placing: ImportContext, name: str, default: float) -> float:
-    """A scalar input that must be constant; the default where it was left out."""
+def scalar(context: ImportContext, name: str, default: float) -> float:
+    """The value of a constant scalar input; the default where it is absent."""
     if not name:
         return default
-    value = placing.constant(name, "a bound")
+    value = context.constant(name, "a bound")
     if value.size != 1:
-        raise UnsupportedError("a bound that is no single number")
+        raise UnsupportedError("a bound that is not one number")
     return float(value.reshape(()))
 
 
-def clip(placing: ImportContext, call: OnnxNode) -> Act:
-    low = call.attrs.get("min", -inf)
-    high = call.attrs.get("max", inf)
-    if placing.opset >= 11:
-        low = number(placing, call.input(1), -inf)
-        high = number(placing, call.input(2), inf)
+def clip(context: ImportContext, node: OnnxNode) -> Act:
+    low = node.attrs.get("min", -inf)
+    high = node.attrs.get("max", inf)
+    if context.opset >= 11:
+        low = scalar(context, node.input(1), -inf)
+        high = scalar(context, node.input(2), inf)
     return Act("relu") if (low, high) == (0, inf) else Act("clip", float(low), float(high))
 
 
-def gelu(placing: ImportContext, call: OnnxNode) -> Act:
-    if call.input(1):
+def gelu(context: ImportContext, node: OnnxNode) -> Act:
+    if node.input(1):
         raise UnsupportedError("with a bias")
-    fast = call.op == "FastGelu" or call.attrs.get("approximate", "none") == "tanh"
+    fast = node.op == "FastGelu" or node.attrs.get("approximate", "none") == "tanh"
     return Act("gelu_tanh" if fast else "gelu")
 
 
 def plain_act(kind: str) -> Callable[[ImportContext, OnnxNode], Act]:
-    return lambda placing, call: Act(kind)
+    """An activation without parameters."""
+    return lambda context, node: Act(kind)
 
 
+# ONNX operator -> the activation that it is.
 ACTS: dict[str, Callable[[ImportContext, OnnxNode], Act]] = {
     "Relu": plain_act("relu"),
     "Sigmoid": plain_act("sigmoid"),
@@ -56,10 +58,10 @@ ACTS: dict[str, Callable[[ImportContext, OnnxNode], Act]] = {
     "Sqrt": plain_act("sqrt"),
     "Abs": plain_act("abs"),
     "Neg": plain_act("neg"),
-    "LeakyRelu": lambda placing, call: Act("leaky", call.attrs.get("alpha", 0.01)),
-    "Elu": lambda placing, call: Act("elu", call.attrs.get("alpha", 1.0)),
-    "HardSigmoid": lambda placing, call: Act(
-        "hardsigmoid", call.attrs.get("alpha", 0.2), call.attrs.get("beta", 0.5)
+    "LeakyRelu": lambda context, node: Act("leaky", node.attrs.get("alpha", 0.01)),
+    "Elu": lambda context, node: Act("elu", node.attrs.get("alpha", 1.0)),
+    "HardSigmoid": lambda context, node: Act(
+        "hardsigmoid", node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)
     ),
     "Clip": clip,
     "Gelu": gelu,
@@ -68,45 +70,48 @@ ACTS: dict[str, Callable[[ImportContext, OnnxNode], Act]] = {
 }
 
 
-def unary(placing: ImportContext, call: OnnxNode) -> None:
-    placed = placing.place(call.inputs[0])
-    act = ACTS[call.operator](placing, call)
-    placing.emit("Unary", [call.inputs[0]], call.output, {"act": act})
-    placing.bind(call.output, placed.layout)
+def unary(context: ImportContext, node: OnnxNode) -> None:
+    """Any operator of ACTS."""
+    layout = context.layout_of(node.inputs[0])
+    act = ACTS[node.operator](context, node)
+    context.emit("Unary", [node.inputs[0]], node.output, {"act": act})
+    context.set_layout(node.output, layout.order)
 
 
-def parametric_relu(placing: ImportContext, call: OnnxNode) -> None:
-    placed = placing.place(call.inputs[0])
-    slopes = placing.constant(call.inputs[1], "the slope")
-    vector = operand(placing, placed, call.inputs[0], slopes)
-    if vector.shape[:2] != (1, 1):
-        raise UnsupportedError("slopes that differ over the picture")
-    slope = np.broadcast_to(vector[0, 0], placed.shape[2:])
-    names = [call.inputs[0], placing.hold(f"{call.output}~slope", slope)]
-    placing.emit("Unary", names, call.output, {"act": Act("prelu")})
-    placing.bind(call.output, placed.layout)
+def parametric_relu(context: ImportContext, node: OnnxNode) -> None:
+    layout = context.layout_of(node.inputs[0])
+    slopes = context.constant(node.inputs[1], "the slope")
+    hwc_slopes = constant_operand(context, layout, node.inputs[0], slopes)
+    if hwc_slopes.shape[:2] != (1, 1):
+        raise UnsupportedError("slopes that differ between positions")
+    slope = np.broadcast_to(hwc_slopes[0, 0], layout.shape[2:])
+    names = [node.inputs[0], context.add_constant(f"{node.output}~slope", slope)]
+    context.emit("Unary", names, node.output, {"act": Act("prelu")})
+    context.set_layout(node.output, layout.order)
 
 
-def operand(placing: ImportContext, placed: TensorLayout, name: str, value: Array) -> Array:
+def constant_operand(
+    context: ImportContext, layout: TensorLayout, name: str, value: Array
+) -> Array:
     """A constant that broadcasts against tensor `name`, as (H or 1, W or 1, C or 1)."""
     if value.dtype != np.float32:
         raise UnsupportedError(f"a {value.dtype} operand")
     if value.size == 1:
         return value.reshape(1, 1, 1)
-    shape = placing.onnx_shape(name)
+    shape = context.onnx_shape(name)
     if value.ndim > len(shape):
         raise UnsupportedError(f"an operand of shape {list(value.shape)} adds an axis")
     value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
-    for layout in (placed.layout, "NCHW", "NHWC"):
-        turned = placed.turned(layout)
-        if (layout == placed.layout or placed.flexible) and shape == turned.plain:
+    for order in (layout.order, "NCHW", "NHWC"):
+        candidate = layout.with_order(order)
+        if (order == layout.order or layout.order_free) and shape == candidate.onnx_shape:
             if value.shape[0] != 1:
                 raise UnsupportedError("an operand with a batch")
-            return np.asarray(value[0].transpose(1, 2, 0) if layout == "NCHW" else value[0])
+            return np.asarray(value[0].transpose(1, 2, 0) if order == "NCHW" else value[0])
     if np.broadcast_shapes(value.shape, shape) != shape:
         raise UnsupportedError(f"an operand of shape {list(value.shape)} for {list(shape)}")
-    value = np.broadcast_to(value, shape).reshape(placed.plain)[0]
-    value = value.transpose(1, 2, 0) if placed.layout == "NCHW" else value
+    value = np.broadcast_to(value, shape).reshape(layout.onnx_shape)[0]
+    value = value.transpose(1, 2, 0) if layout.order == "NCHW" else value
     for axis in range(3):
         first = value.take([0], axis)
         value = first if bool((value == first).all()) else value
@@ -124,87 +129,90 @@ BINARY = {
 }
 
 
-def binary(placing: ImportContext, call: OnnxNode) -> None:
-    """Two operands, or a chain where ONNX allows many."""
-    names = list(call.inputs)
+def binary(context: ImportContext, node: OnnxNode) -> None:
+    """Two operands; Sum, Min and Max of more become a chain of Binary nodes."""
+    names = list(node.inputs)
     if len(names) == 1:
-        placing.alias(names[0], call.output)
+        context.alias(names[0], node.output)
         return
     left = names[0]
     for index, right in enumerate(names[1:]):
         last = index == len(names) - 2
-        output = call.output if last else f"{call.output}~{index}"
-        combine(placing, BINARY[call.op], left, right, output)
+        output = node.output if last else f"{node.output}~{index}"
+        emit_binary(context, BINARY[node.op], left, right, output)
         left = output
 
 
-def combine(placing: ImportContext, kind: str, left: str, right: str, output: str) -> None:
-    tensors = [name for name in (left, right) if name not in placing.weights]
+def emit_binary(context: ImportContext, kind: str, left: str, right: str, output: str) -> None:
+    tensors = [name for name in (left, right) if name not in context.weights]
     if not tensors:
         raise UnsupportedError("both operands are constant")
-    placed = [placing.place(name) for name in tensors]
+    layouts = [context.layout_of(name) for name in tensors]
     names = [left, right]
-    layout = placed[0].layout
+    order = layouts[0].order
     if len(tensors) == 1:
-        at = 0 if left in placing.weights else 1
-        value = operand(placing, placed[0], tensors[0], placing.weights[names[at]])
-        names[at] = placing.hold(f"{output}~operand", value)
+        constant = 0 if left in context.weights else 1
+        value = constant_operand(context, layouts[0], tensors[0], context.weights[names[constant]])
+        names[constant] = context.add_constant(f"{output}~operand", value)
     else:
-        layout = common_layout(placing, tensors, placed)
-    placing.emit("Binary", names, output, {"kind": kind, "act": None})
-    placing.bind(output, layout)
+        order = common_order(context, tensors, layouts)
+    context.emit("Binary", names, output, {"kind": kind, "act": None})
+    context.set_layout(output, order)
 
 
-def common_layout(
-    placing: ImportContext, names: Sequence[str], placed: Sequence[TensorLayout]
+def common_order(
+    context: ImportContext, names: Sequence[str], layouts: Sequence[TensorLayout]
 ) -> str:
-    """The layout in which both tensors broadcast as (H, W, C) arrays do, or UnsupportedError."""
-    shapes = [placing.onnx_shape(name) for name in names]
-    stiff = {each.layout for each in placed if not each.flexible}
-    if len(stiff) > 1:
-        raise UnsupportedError("one operand lies NCHW, the other NHWC")
-    layout = stiff.pop() if stiff else placed[0].layout
-    as_pictures = [each.turned(layout).plain for each in placed]
-    if shapes == as_pictures or (shapes[0] == shapes[1] and placed[0].shape == placed[1].shape):
-        return layout
+    """The order in which the tensors broadcast just as their (H, W, C) arrays do."""
+    shapes = [context.onnx_shape(name) for name in names]
+    fixed_orders = {each.order for each in layouts if not each.order_free}
+    if len(fixed_orders) > 1:
+        raise UnsupportedError("one operand is NCHW, the other NHWC")
+    order = fixed_orders.pop() if fixed_orders else layouts[0].order
+    unreshaped = [each.with_order(order).onnx_shape for each in layouts]
+    if shapes == unreshaped or (shapes[0] == shapes[1] and layouts[0].shape == layouts[1].shape):
+        return order
     raise UnsupportedError(f"operands of shapes {list(shapes[0])} and {list(shapes[1])}")
 
 
-def power(placing: ImportContext, call: OnnxNode) -> None:
-    exponent = placing.constant(call.inputs[1], "the exponent")
-    placed = placing.place(call.inputs[0])
+def power(context: ImportContext, node: OnnxNode) -> None:
+    """A constant exponent of 0.5, 2 or 3."""
+    exponent = context.constant(node.inputs[1], "the exponent")
+    layout = context.layout_of(node.inputs[0])
     value = float(exponent.reshape(())) if exponent.size == 1 else 0.0
-    name, output = call.inputs[0], call.output
+    name, output = node.inputs[0], node.output
     if value == 0.5:
-        placing.emit("Unary", [name], output, {"act": Act("sqrt")})
+        context.emit("Unary", [name], output, {"act": Act("sqrt")})
     elif value == 2:
-        placing.emit("Unary", [name], output, {"act": Act("square")})
+        context.emit("Unary", [name], output, {"act": Act("square")})
     elif value == 3:
-        placing.emit("Unary", [name], f"{output}~square", {"act": Act("square")})
-        placing.emit("Binary", [name, f"{output}~square"], output, {"kind": "mul", "act": None})
+        context.emit("Unary", [name], f"{output}~square", {"act": Act("square")})
+        context.emit("Binary", [name, f"{output}~square"], output, {"kind": "mul", "act": None})
     else:
         raise UnsupportedError(f"exponent {exponent.reshape(-1)[:4].tolist()}")
-    placing.bind(output, placed.layout)
+    context.set_layout(output, layout.order)
 
 
-def reciprocal(placing: ImportContext, call: OnnxNode) -> None:
-    placed = placing.place(call.inputs[0])
-    one = placing.hold(f"{call.output}~one", np.ones((1, 1, 1)))
+def reciprocal(context: ImportContext, node: OnnxNode) -> None:
+    """1 / x."""
+    layout = context.layout_of(node.inputs[0])
+    one = context.add_constant(f"{node.output}~one", np.ones((1, 1, 1)))
     attrs = {"kind": "div", "act": None}
-    placing.emit("Binary", [one, call.inputs[0]], call.output, attrs)
-    placing.bind(call.output, placed.layout)
+    context.emit("Binary", [one, node.inputs[0]], node.output, attrs)
+    context.set_layout(node.output, layout.order)
 
 
-def softmax(placing: ImportContext, call: OnnxNode) -> None:
-    name = call.inputs[0]
-    placed, shape = placing.place(name), placing.onnx_shape(name)
-    axis = call.attrs.get("axis", -1 if placing.opset >= 13 else 1)
+def softmax(context: ImportContext, node: OnnxNode) -> None:
+    """Over channels only."""
+    name = node.inputs[0]
+    layout, shape = context.layout_of(name), context.onnx_shape(name)
+    axis = node.attrs.get("axis", -1 if context.opset >= 13 else 1)
     axis = axis + len(shape) if axis < 0 else axis
-    together = shape[axis:] if placing.opset < 13 else shape[axis : axis + 1]
-    if placing.axis(name, axis) != 2 or int(np.prod(together)) != placed.shape[2]:
+    normalised = shape[axis:] if context.opset < 13 else shape[axis : axis + 1]
+    if context.hwc_axis(name, axis) != 2 or int(np.prod(normalised)) != layout.shape[2]:
         raise UnsupportedError(f"over axis {axis} of {list(shape)}, not over channels")
-    placing.emit("Softmax", [name], call.output)
-    placing.bind(call.output, placed.layout)
+    context.emit("Softmax", [name], node.output)
+    context.set_layout(node.output, layout.order)
 
 
 POINTWISE_CONVERTERS: dict[str, Callable[[ImportContext, OnnxNode], None]] = {

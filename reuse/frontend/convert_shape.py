@@ -1,56 +1,58 @@
-"""Converters of the ONNX operators that only move numbers: one row per operator at the end."""
+"""ONNX operator -> the engine's operators: those that only move or select numbers."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from stillframe.reuse.frontend.context import (
-    POINT_CONV,
+    POINTWISE_CONV,
     ImportContext,
     OnnxNode,
     TensorLayout,
     UnsupportedError,
-    whole,
+    full_slice,
 )
 from stillframe.reuse.ir.graph import Array
 
 
-def identity(placing: ImportContext, call: OnnxNode) -> None:
-    """Also what has no effect when a model is only run: Dropout, Expand to the same shape."""
-    if len([output for output in call.outputs if output]) > 1:
+def identity(context: ImportContext, node: OnnxNode) -> None:
+    """Identity, and what has no effect at inference: Dropout, Expand to the same shape."""
+    if len([output for output in node.outputs if output]) > 1:
         raise UnsupportedError("its mask output")
-    if placing.onnx_shape(call.inputs[0]) != placing.onnx_shape(call.output):
+    if context.onnx_shape(node.inputs[0]) != context.onnx_shape(node.output):
         raise UnsupportedError("changes the shape")
-    placing.alias(call.inputs[0], call.output)
+    context.alias(node.inputs[0], node.output)
 
 
-def reshape(placing: ImportContext, call: OnnxNode) -> None:
+def reshape(context: ImportContext, node: OnnxNode) -> None:
     """The same numbers in the same order under another shape."""
-    name = call.inputs[0]
-    placing.place(name)
-    placing.onnx_shape(call.output)
-    placing.alias(name, call.output)
+    name = node.inputs[0]
+    context.layout_of(name)
+    context.onnx_shape(node.output)
+    context.alias(name, node.output)
 
 
-def transpose(placing: ImportContext, call: OnnxNode) -> None:
-    """Between the two orders, or of axes that hold one number."""
-    name = call.inputs[0]
-    placed, shape = placing.place(name), placing.onnx_shape(name)
-    perm = tuple(call.attrs.get("perm") or reversed(range(len(shape))))
+def transpose(context: ImportContext, node: OnnxNode) -> None:
+    """Between NCHW and NHWC, or of axes of size 1: nothing moves in the (H, W, C) array."""
+    name = node.inputs[0]
+    layout, shape = context.layout_of(name), context.onnx_shape(name)
+    perm = tuple(node.attrs.get("perm") or reversed(range(len(shape))))
     moved = [axis for axis in perm if shape[axis] != 1]
     if moved == sorted(moved):
-        placing.alias(name, call.output)
+        context.alias(name, node.output)
         return
-    turned = swaps(placed, shape, perm)
-    if turned is None:
+    order = order_after_transpose(layout, shape, perm)
+    if order is None:
         raise UnsupportedError(f"axes {list(perm)} of {list(shape)}: neither to NHWC nor to NCHW")
-    placing.alias(name, call.output, turned)
+    context.alias(name, node.output, order)
 
 
-def swaps(placed: TensorLayout, shape: Sequence[int], perm: tuple[int, ...]) -> str | None:
-    """The layout after a Transpose that brings channels last or first; None for any other."""
-    depth = placed.shape[2]
-    if placed.layout == "NCHW":
+def order_after_transpose(
+    layout: TensorLayout, shape: Sequence[int], perm: tuple[int, ...]
+) -> str | None:
+    """The order after a Transpose that brings channels last or first; None for any other."""
+    depth = layout.shape[2]
+    if layout.order == "NCHW":
         first = next(axis for axis in range(len(shape)) if shape[axis] != 1)
         rest = [axis for axis in perm if axis != first and shape[axis] != 1]
         last = [axis for axis in perm if shape[axis] != 1][-1]
@@ -65,74 +67,78 @@ def swaps(placed: TensorLayout, shape: Sequence[int], perm: tuple[int, ...]) -> 
     return None
 
 
-def concat(placing: ImportContext, call: OnnxNode) -> None:
-    names = [name for name in call.inputs if name not in placing.weights]
-    if len(names) != len(call.inputs):
+def concat(context: ImportContext, node: OnnxNode) -> None:
+    names = [name for name in node.inputs if name not in context.weights]
+    if len(names) != len(node.inputs):
         raise UnsupportedError("a constant among its inputs")
-    placed = [placing.place(name) for name in names]
-    axes = {placing.axis(name, call.attrs["axis"]) for name in names}
-    stiff = {each.layout for each in placed if not each.flexible}
-    if len(axes) > 1 or len(stiff) > 1:
-        raise UnsupportedError("inputs lie differently")
-    layout = stiff.pop() if stiff else placed[0].layout
-    shapes = [placing.onnx_shape(name) for name in names]
-    views = [shape != each.turned(layout).plain for shape, each in zip(shapes, placed, strict=True)]
+    layouts = [context.layout_of(name) for name in names]
+    axes = {context.hwc_axis(name, node.attrs["axis"]) for name in names}
+    fixed_orders = {each.order for each in layouts if not each.order_free}
+    if len(axes) > 1 or len(fixed_orders) > 1:
+        raise UnsupportedError("its inputs differ in layout")
+    order = fixed_orders.pop() if fixed_orders else layouts[0].order
+    reshaped = [
+        context.onnx_shape(name) != each.with_order(order).onnx_shape
+        for name, each in zip(names, layouts, strict=True)
+    ]
     axis = axes.pop()
-    sizes = [each.shape[:axis] + each.shape[axis + 1 :] for each in placed]
-    if any(size != sizes[0] for size in sizes) or (any(views) and not all(views)):
-        raise UnsupportedError("inputs lie differently")
-    placing.emit("Concat", names, call.output, {"axis": axis})
-    placing.bind(call.output, layout)
+    other_sizes = [each.shape[:axis] + each.shape[axis + 1 :] for each in layouts]
+    if any(sizes != other_sizes[0] for sizes in other_sizes):
+        raise UnsupportedError("its inputs differ in layout")
+    if any(reshaped) and not all(reshaped):
+        raise UnsupportedError("its inputs differ in layout")
+    context.emit("Concat", names, node.output, {"axis": axis})
+    context.set_layout(node.output, order)
 
 
-def take(
-    placing: ImportContext, name: str, output: str, axis: int, start: int, step: int, size: int
+def emit_slice(
+    context: ImportContext, name: str, output: str, axis: int, start: int, step: int, size: int
 ) -> None:
-    """Write a Slice of one axis of (H, W, C)."""
-    shape = placing.shape(name)
-    attrs = whole(shape)
+    """Write a Slice of one axis of (H, W, C): `size` positions from `start`, `step` apart."""
+    shape = context.shape(name)
+    attrs = full_slice(shape)
     for key, value in (("start", start), ("step", step), ("size", size)):
         attrs[key] = (*attrs[key][:axis], value, *attrs[key][axis + 1 :])
-    placing.emit("Slice", [name], output, attrs)
+    context.emit("Slice", [name], output, attrs)
 
 
-def split(placing: ImportContext, call: OnnxNode) -> None:
-    name = call.inputs[0]
-    placed = placing.place(name)
-    axis = placing.axis(name, call.attrs.get("axis", 0))
-    total = placed.shape[axis]
-    count = len(call.outputs)
-    each = -(-total // count)
-    sizes: Sequence[int] = [min(each, total - each * index) for index in range(count)]
-    if call.input(1):
-        sizes = placing.constant(call.inputs[1], "the list of sizes").tolist()
-    elif call.attrs.get("split"):
-        sizes = call.attrs["split"]
+def split(context: ImportContext, node: OnnxNode) -> None:
+    name = node.inputs[0]
+    layout = context.layout_of(name)
+    axis = context.hwc_axis(name, node.attrs.get("axis", 0))
+    total = layout.shape[axis]
+    count = len(node.outputs)
+    largest = -(-total // count)
+    sizes: Sequence[int] = [min(largest, total - largest * index) for index in range(count)]
+    if node.input(1):
+        sizes = context.constant(node.inputs[1], "the list of sizes").tolist()
+    elif node.attrs.get("split"):
+        sizes = node.attrs["split"]
     start = 0
-    for output, size in zip(call.outputs, sizes, strict=True):
+    for output, size in zip(node.outputs, sizes, strict=True):
         if output:
-            take(placing, name, output, axis, start, 1, size)
-            placing.bind(output, placed.layout)
+            emit_slice(context, name, output, axis, start, 1, size)
+            context.set_layout(output, layout.order)
         start += size
 
 
-def cut(placing: ImportContext, call: OnnxNode) -> None:
-    name = call.inputs[0]
-    placed, shape = placing.place(name), placing.onnx_shape(name)
-    if placing.opset < 10:
-        starts, ends = call.attrs["starts"], call.attrs["ends"]
-        axes = call.attrs.get("axes") or range(len(starts))
+def slice_(context: ImportContext, node: OnnxNode) -> None:
+    name = node.inputs[0]
+    layout, shape = context.layout_of(name), context.onnx_shape(name)
+    if context.opset < 10:
+        starts, ends = node.attrs["starts"], node.attrs["ends"]
+        axes = node.attrs.get("axes") or range(len(starts))
         steps: Sequence[int] = [1] * len(starts)
     else:
-        starts = placing.constant(call.inputs[1], "the start").tolist()
-        ends = placing.constant(call.inputs[2], "the end").tolist()
+        starts = context.constant(node.inputs[1], "the start").tolist()
+        ends = context.constant(node.inputs[2], "the end").tolist()
         axes = range(len(starts))
-        if call.input(3):
-            axes = placing.constant(call.inputs[3], "the list of axes").tolist()
+        if node.input(3):
+            axes = context.constant(node.inputs[3], "the list of axes").tolist()
         steps = [1] * len(starts)
-        if call.input(4):
-            steps = placing.constant(call.inputs[4], "the step").tolist()
-    attrs = whole(placed.shape)
+        if node.input(4):
+            steps = context.constant(node.inputs[4], "the step").tolist()
+    attrs = full_slice(layout.shape)
     values = {key: list(value) for key, value in attrs.items()}
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         axis = axis + len(shape) if axis < 0 else axis
@@ -143,90 +149,90 @@ def cut(placing: ImportContext, call: OnnxNode) -> None:
             continue
         if not taken:
             raise UnsupportedError("takes nothing")
-        at = placing.axis(name, axis)
-        values["start"][at], values["step"][at] = taken.start, step
-        values["size"][at] = len(taken)
-    placing.emit("Slice", [name], call.output, {key: tuple(v) for key, v in values.items()})
-    placing.bind(call.output, placed.layout)
+        hwc_axis = context.hwc_axis(name, axis)
+        values["start"][hwc_axis], values["step"][hwc_axis] = taken.start, step
+        values["size"][hwc_axis] = len(taken)
+    context.emit("Slice", [name], node.output, {key: tuple(v) for key, v in values.items()})
+    context.set_layout(node.output, layout.order)
 
 
-def gather(placing: ImportContext, call: OnnxNode) -> None:
-    """Positions at equal distances along one axis, or any channels."""
-    name = call.inputs[0]
-    placed, shape = placing.place(name), placing.onnx_shape(name)
-    axis = call.attrs.get("axis", 0)
-    indices = placing.constant(call.inputs[1], "the list of indices")
+def gather(context: ImportContext, node: OnnxNode) -> None:
+    """Evenly spaced positions along one axis (a Slice), or any channels (a 1 × 1 Conv)."""
+    name = node.inputs[0]
+    layout, shape = context.layout_of(name), context.onnx_shape(name)
+    axis = node.attrs.get("axis", 0)
+    indices = context.constant(node.inputs[1], "the list of indices")
     taken = indices.reshape(-1)
-    at = placing.axis(name, axis)
+    hwc_axis = context.hwc_axis(name, axis)
     taken = np.where(taken < 0, taken + shape[axis], taken)
     steps = np.diff(taken)
     step = int(steps[0]) if len(steps) else 1
     if indices.ndim > 1:
         raise UnsupportedError(f"indices of shape {list(indices.shape)}")
     if step > 0 and bool((steps == step).all()):
-        take(placing, name, call.output, at, int(taken[0]), step, len(taken))
-    elif at == 2:
-        select(placing, name, call.output, taken)
+        emit_slice(context, name, node.output, hwc_axis, int(taken[0]), step, len(taken))
+    elif hwc_axis == 2:
+        emit_channel_selection(context, name, node.output, taken)
     else:
-        raise UnsupportedError("rows or columns at unequal distances")
-    placing.bind(call.output, placed.layout)
+        raise UnsupportedError("rows or columns that are not evenly spaced")
+    context.set_layout(node.output, layout.order)
 
 
-def select(placing: ImportContext, name: str, output: str, channels: Array) -> None:
-    """Write a choice of channels as a 1 × 1 convolution; passes fold it into its neighbours."""
-    depth = placing.shape(name)[2]
+def emit_channel_selection(context: ImportContext, name: str, output: str, channels: Array) -> None:
+    """Select channels with a 1 × 1 convolution of zeros and ones; passes fold it away."""
+    depth = context.shape(name)[2]
     weights = np.zeros((1, 1, depth, len(channels)))
     weights[0, 0, channels, np.arange(len(channels))] = 1
     names = [
         name,
-        placing.hold(f"{output}~weights", weights),
-        placing.hold(f"{output}~bias", np.zeros(len(channels))),
+        context.add_constant(f"{output}~weights", weights),
+        context.add_constant(f"{output}~bias", np.zeros(len(channels))),
     ]
-    placing.emit("Conv", names, output, POINT_CONV)
+    context.emit("Conv", names, output, POINTWISE_CONV)
 
 
-def pad(placing: ImportContext, call: OnnxNode) -> None:
-    name = call.inputs[0]
-    placed = placing.any_picture(name)
-    mode = call.attrs.get("mode", "constant")
+def pad(context: ImportContext, node: OnnxNode) -> None:
+    name = node.inputs[0]
+    layout = context.require_4d(name)
+    mode = node.attrs.get("mode", "constant")
     if mode not in ("constant", "reflect", "edge"):
         raise UnsupportedError(f"mode {mode}")
-    if placing.opset < 11:
-        pads, value = call.attrs["pads"], call.attrs.get("value", 0.0)
+    if context.opset < 11:
+        pads, value = node.attrs["pads"], node.attrs.get("value", 0.0)
     else:
-        pads = placing.constant(call.inputs[1], "the padding").tolist()
+        pads = context.constant(node.inputs[1], "the padding").tolist()
         value = 0.0
-        if call.input(2):
-            value = float(placing.constant(call.inputs[2], "the value").reshape(()))
+        if node.input(2):
+            value = float(context.constant(node.inputs[2], "the value").reshape(()))
     axes: Sequence[int] = range(len(pads) // 2)
-    if call.input(3):
-        axes = placing.constant(call.inputs[3], "the list of axes").tolist()
-    before, behind = [0, 0, 0], [0, 0, 0]
+    if node.input(3):
+        axes = context.constant(node.inputs[3], "the list of axes").tolist()
+    before, after = [0, 0, 0], [0, 0, 0]
     for axis, first, last in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         if first or last:
-            at = placing.axis(name, axis)
-            before[at], behind[at] = int(first), int(last)
-    source, layout = name, placed.layout
-    if min(before + behind) < 0:
-        source = f"{call.output}~cropped"
-        attrs = whole(placed.shape)
+            hwc_axis = context.hwc_axis(name, axis)
+            before[hwc_axis], after[hwc_axis] = int(first), int(last)
+    source = name
+    if min(before + after) < 0:
+        source = f"{node.output}~cropped"
+        attrs = full_slice(layout.shape)
         attrs["start"] = tuple(max(-first, 0) for first in before)
         attrs["size"] = tuple(
             size + min(first, 0) + min(last, 0)
-            for size, first, last in zip(placed.shape, before, behind, strict=True)
+            for size, first, last in zip(layout.shape, before, after, strict=True)
         )
-        placing.emit("Slice", [name], source, attrs)
+        context.emit("Slice", [name], source, attrs)
     (top, left, front), (bottom, right, back) = (
-        [max(amount, 0) for amount in amounts] for amounts in (before, behind)
+        [max(amount, 0) for amount in amounts] for amounts in (before, after)
     )
-    shape = placing.shape(source)
+    shape = context.shape(source)
     if mode == "reflect":
-        widest = [max(first, last) for first, last in zip(before, behind, strict=True)]
+        widest = [max(first, last) for first, last in zip(before, after, strict=True)]
         if any(wide >= size > 0 and wide for wide, size in zip(widest, shape, strict=True)):
-            raise UnsupportedError("reflects more than the picture holds")
+            raise UnsupportedError("reflects more rows, columns or channels than there are")
     attrs = {"pad": (top, left, bottom, right, front, back), "mode": mode, "value": value}
-    placing.emit("Pad", [source], call.output, attrs)
-    placing.bind(call.output, layout)
+    context.emit("Pad", [source], node.output, attrs)
+    context.set_layout(node.output, layout.order)
 
 
 REARRANGEMENTS: dict[tuple[int, ...], str] = {
@@ -236,33 +242,35 @@ REARRANGEMENTS: dict[tuple[int, ...], str] = {
     (0, 1, 3, 5, 2, 4): "SpaceToDepth CRD",
     (0, 2, 1, 3, 4): "shuffle",
 }
-"""Transpose between two Reshapes -> the operator that the three spell out."""
+"""perm of a Transpose between two Reshapes -> the one operator that the three nodes are."""
 
 
-def grouped(
-    calls: Sequence[OnnxNode], placing: ImportContext, kept: Sequence[str]
+def merge_rearrangements(
+    nodes: Sequence[OnnxNode], context: ImportContext, model_outputs: Sequence[str]
 ) -> list[list[OnnxNode]]:
-    """Calls one by one, but Reshape-Transpose-Reshape together where that is one operator."""
-    found: dict[int, list[OnnxNode]] = {call.index: [call] for call in calls}
-    for first in calls:
+    """One group per node, but one for each Reshape -> Transpose -> Reshape that is one operator."""
+    groups: dict[int, list[OnnxNode]] = {node.index: [node] for node in nodes}
+    for first in nodes:
         chain = [first]
         for op in ("Transpose", "Reshape"):
-            readers = placing.readers.get(chain[-1].output, ())
-            if len(readers) != 1 or readers[0].op != op or chain[-1].output in kept:
+            readers = context.readers.get(chain[-1].output, ())
+            if len(readers) != 1 or readers[0].op != op or chain[-1].output in model_outputs:
                 break
             chain.append(readers[0])
-        if first.op == "Reshape" and len(chain) == 3 and operator_of(placing, chain):
-            for call in chain[:2]:
-                del found[call.index]
-            found[chain[2].index] = chain
-    return list(found.values())
+        if first.op == "Reshape" and len(chain) == 3 and match_rearrangement(context, chain):
+            for node in chain[:2]:
+                del groups[node.index]
+            groups[chain[2].index] = chain
+    return list(groups.values())
 
 
-def operator_of(placing: ImportContext, chain: Sequence[OnnxNode]) -> tuple[str, int] | None:
-    """(row of REARRANGEMENTS, block or number of groups) of such a chain, None if it is none."""
+def match_rearrangement(
+    context: ImportContext, chain: Sequence[OnnxNode]
+) -> tuple[str, int] | None:
+    """(value of REARRANGEMENTS, block size or number of groups) of a chain; None: no match."""
     first, middle, last = chain
-    shapes = [placing.onnx_shapes.get(name, ()) for name in (first.inputs[0], first.output)]
-    (before, inner), after = shapes, placing.onnx_shapes.get(last.output, ())
+    shapes = [context.onnx_shapes.get(name, ()) for name in (first.inputs[0], first.output)]
+    (before, inner), after = shapes, context.onnx_shapes.get(last.output, ())
     name = REARRANGEMENTS.get(tuple(middle.attrs.get("perm") or ()))
     if name is None or len(before) != 4 or len(inner) != len(middle.attrs["perm"]):
         return None
@@ -283,25 +291,22 @@ def operator_of(placing: ImportContext, chain: Sequence[OnnxNode]) -> tuple[str,
     return (name, block) if inner == expected and after == out else None
 
 
-def rearrange(placing: ImportContext, chain: Sequence[OnnxNode]) -> None:
-    """Write the operator that Reshape-Transpose-Reshape spells out.
-
-    A shuffle of channels is a choice of channels.
-    """
+def convert_rearrangement(context: ImportContext, chain: Sequence[OnnxNode]) -> None:
+    """Write the operator that Reshape -> Transpose -> Reshape is; a shuffle selects channels."""
     name, output = chain[0].inputs[0], chain[-1].output
-    placed = placing.picture(name)
-    found = operator_of(placing, chain)
-    if found is None:
+    layout = context.require_nchw(name)
+    match = match_rearrangement(context, chain)
+    if match is None:
         raise UnsupportedError("rearranges axes")
-    kind, block = found
+    kind, block = match
     if kind == "shuffle":
-        depth = placed.shape[2]
+        depth = layout.shape[2]
         order = np.arange(depth).reshape(block, -1).T.reshape(-1)
-        select(placing, name, output, order)
+        emit_channel_selection(context, name, output, order)
     else:
         op, mode = kind.split()
-        placing.emit(op, [name], output, {"block": block, "mode": mode})
-    placing.bind(output, "NCHW")
+        context.emit(op, [name], output, {"block": block, "mode": mode})
+    context.set_layout(output, "NCHW")
 
 
 SHAPE_CONVERTERS: dict[str, Callable[[ImportContext, OnnxNode], None]] = {
@@ -315,7 +320,7 @@ SHAPE_CONVERTERS: dict[str, Callable[[ImportContext, OnnxNode], None]] = {
     "Transpose": transpose,
     "Concat": concat,
     "Split": split,
-    "Slice": cut,
+    "Slice": slice_,
     "Gather": gather,
     "Pad": pad,
 }

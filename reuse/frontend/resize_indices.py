@@ -1,6 +1,7 @@
-"""Where each position of a resized row comes from, in the coordinate modes that exporters write.
+"""ONNX Resize along one axis as tables: which input positions each output position reads.
 
-Computed in float32 as ONNX Runtime does, because a tie between two pixels hangs on the last bit.
+Covers the coordinate modes of the ONNX specification that exporters write. Computed in float32 as
+ONNX Runtime does: where two pixels are equally near, the last bit decides.
 """
 
 from collections.abc import Callable
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Source = tuple[NDArray[np.int32], NDArray[np.int32], Floats]
-"""lo, hi (positions of the input) and the weight of hi."""
+ResizeTaps = tuple[NDArray[np.int32], NDArray[np.int32], Floats]
+"""lo, hi (input positions) and the weight of hi, one of each per output position."""
 
 ONE, HALF = np.float32(1), np.float32(0.5)
 
@@ -43,6 +44,7 @@ def asymmetric(index: Floats, scale: np.float32, size: int, out_size: int) -> Fl
     return index / scale
 
 
+# coordinate_transformation_mode -> (output index, scale, size, out_size) -> input coordinate
 COORDINATES: dict[str, Callable[[Floats, np.float32, int, int], Floats]] = {
     "align_corners": align_corners,
     "half_pixel": half_pixel,
@@ -52,6 +54,7 @@ COORDINATES: dict[str, Callable[[Floats, np.float32, int, int], Floats]] = {
     "asymmetric": asymmetric,
 }
 
+# nearest_mode -> input coordinate -> input position
 ROUNDING: dict[str, Callable[[Floats], Floats]] = {
     "round_prefer_floor": lambda x: np.ceil(x - HALF),
     "round_prefer_ceil": lambda x: np.floor(x + HALF),
@@ -60,20 +63,23 @@ ROUNDING: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def source(
+def resize_taps(
     size: int, out_size: int, scale: float, *, mode: str, coordinates: str, rounding: str
-) -> Source:
-    """lo, hi, weight of hi for each of out_size positions; nearest has lo == hi and weight 0."""
+) -> ResizeTaps:
+    """The taps of out_size output positions; mode "nearest" has lo == hi and weight 0.
+
+    mode: "nearest" or "linear". coordinates: a key of COORDINATES; rounding: a key of ROUNDING.
+    """
     index = np.arange(out_size, dtype=np.float32)
     if out_size == size and scale == 1:
-        at = index
+        coordinate = index
     else:
-        at = COORDINATES[coordinates](index, np.float32(scale), size, out_size)
+        coordinate = COORDINATES[coordinates](index, np.float32(scale), size, out_size)
     if mode == "nearest":
-        low = np.clip(ROUNDING[rounding](at), 0, size - 1).astype(np.int32)
+        low = np.clip(ROUNDING[rounding](coordinate), 0, size - 1).astype(np.int32)
         return low, low.copy(), np.zeros(out_size, np.float32)
-    at = np.clip(at, np.float32(0), np.float32(size - 1))
-    low = np.minimum(at.astype(np.int32), size - 1)
+    coordinate = np.clip(coordinate, np.float32(0), np.float32(size - 1))
+    low = np.minimum(coordinate.astype(np.int32), size - 1)
     high = np.minimum(low + 1, size - 1).astype(np.int32)
-    weight = np.where(high > low, at - low, 0).astype(np.float32)
+    weight = np.where(high > low, coordinate - low, 0).astype(np.float32)
     return low, high, weight

@@ -1,33 +1,38 @@
-"""What a model file says of its inputs and outputs, before any shape is fixed."""
+"""The inputs and outputs that a model file declares, before any shape is fixed."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillframe.reuse.frontend.onnx_loader import declared_ports
+import onnx
+
+from stillframe.reuse.frontend.onnx_loader import load_model
+from stillframe.reuse.frontend.shape_inference import dtype_name
 
 Size = int | str | None
+"""A number, the name of an open size, or None for an open size without one."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenPort:
-    """As onnxruntime's NodeArg: a name, a shape that may be open, and a type.
-
-    type: "tensor(float)" and the like. dtype: NumPy's name for it.
-    """
+class DeclaredPort:
+    """One input or output; the same attributes as onnxruntime.NodeArg."""
 
     name: str
     shape: list[Size]
     type: str
+    """As ONNX Runtime spells it: "tensor(float)"."""
     dtype: str
+    """NumPy's name of it: "float32"."""
 
 
 @dataclass(frozen=True, slots=True)
-class SourceModel:
-    inputs: tuple[OpenPort, ...]
-    outputs: tuple[OpenPort, ...]
+class ModelSignature:
+    """The inputs (without initializers) and outputs of a model file."""
+
+    inputs: tuple[DeclaredPort, ...]
+    outputs: tuple[DeclaredPort, ...]
 
 
-TYPES = {
+ORT_TYPES = {
     "float32": "float",
     "float64": "double",
     "float16": "float16",
@@ -41,15 +46,23 @@ TYPES = {
     "uint32": "uint32",
     "uint64": "uint64",
 }
+"""NumPy's name of a dtype -> ONNX Runtime's."""
 
 
-def read_source(source: Path | bytes) -> SourceModel:
-    """Raises ModelError for what is not an ONNX model."""
-    inputs, outputs = (
-        tuple(
-            OpenPort(name, list(shape), f"tensor({TYPES.get(dtype, dtype)})", dtype)
-            for name, shape, dtype in ports
-        )
-        for ports in declared_ports(source)
+def read_signature(source: str | Path | bytes) -> ModelSignature:
+    """The signature of an ONNX file, or of its bytes. Raises ModelError."""
+    graph = load_model(source).graph
+    initializers = {tensor.name for tensor in graph.initializer}
+    return ModelSignature(
+        inputs=tuple(declared(value) for value in graph.input if value.name not in initializers),
+        outputs=tuple(declared(value) for value in graph.output),
     )
-    return SourceModel(inputs, outputs)
+
+
+def declared(value: onnx.ValueInfoProto) -> DeclaredPort:
+    tensor = value.type.tensor_type
+    shape: list[Size] = [
+        dim.dim_value if dim.dim_value > 0 else dim.dim_param or None for dim in tensor.shape.dim
+    ]
+    dtype = dtype_name(tensor.elem_type)
+    return DeclaredPort(value.name, shape, f"tensor({ORT_TYPES.get(dtype, dtype)})", dtype)

@@ -32,7 +32,7 @@ class Tolerance:
     model: str = field(default="", compare=False)
     """Name of the model that the shares were tuned for; empty: any model."""
     fingerprint: str = field(default="", compare=False)
-    """Fingerprint of that model's weights, see `frontend.onnx_loader.fingerprint`; empty: any."""
+    """Fingerprint of that model's weights, see `frontend.fingerprint`; empty: any."""
 
     def __post_init__(self) -> None:
         for name, share in (("tolerance", self.share), *self.layers.items()):

@@ -34,7 +34,7 @@ from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
 from stillframe.pipeline.studies.bench.row import machine, versions
 from stillframe.pipeline.studies.sweep.equal_compute import equal_compute
 from stillframe.pipeline.studies.sweep.variants import BASELINE, Played, Variant, VariantRow, anchor
-from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.frontend.fingerprint import fingerprint
 
 FORMAT = 1
 HEAT = 5  # players beside the dense one; each holds a network in memory

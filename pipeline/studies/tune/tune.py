@@ -24,7 +24,7 @@ from stillframe.pipeline.studies.tune.trial import (
     TuneBench,
     passages,
 )
-from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import GateSettings
 
 FRAMES = 160

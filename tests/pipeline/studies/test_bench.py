@@ -36,7 +36,7 @@ from stillframe.pipeline.studies.bench.contenders import (
     contender,
 )
 from stillframe.pipeline.studies.bench.row import measure
-from stillframe.reuse.frontend.onnx_loader import fingerprint
+from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
 from tests.answers import painting
 from tests.hostile import media

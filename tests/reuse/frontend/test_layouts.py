@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from stillframe.reuse.frontend import partition
-from stillframe.reuse.frontend.onnx_loader import compile_graph
+from stillframe.reuse.frontend.import_model import compile_graph
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND
 from tests.graph_cases import Array, Step, ints, model, w
@@ -97,7 +97,7 @@ def test_random_models_give_onnxruntime_s_answer(
     seed: int, free: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if free:  # nothing is ever swallowed
-        for name in ("CALL_US", "HAND_OUT_US_PER_BYTE", "HAND_IN_US_PER_BYTE"):
+        for name in ("CALL_US", "TO_ISLAND_US_PER_BYTE", "FROM_ISLAND_US_PER_BYTE"):
             monkeypatch.setattr(partition, name, 0.0)
     steps, feeds, outputs = random_model(seed)
     built = model(steps, feeds, outputs)
@@ -118,7 +118,7 @@ def test_random_models_hold_islands_between_regions() -> None:
     mixed = 0
     for seed in range(20):
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("CALL_US", "HAND_OUT_US_PER_BYTE", "HAND_IN_US_PER_BYTE"):
+            for name in ("CALL_US", "TO_ISLAND_US_PER_BYTE", "FROM_ISLAND_US_PER_BYTE"):
                 patch.setattr(partition, name, 0.0)
             ops = [node.op for node in compile_graph(model(*random_model(seed))).nodes]
         mixed += 1 < ops.count(ISLAND) < len(ops)

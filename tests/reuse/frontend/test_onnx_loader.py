@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
-from stillframe.reuse.frontend.onnx_loader import compile_graph, declared_ports, import_model
+from stillframe.reuse.frontend.import_model import compile_graph, import_model
+from stillframe.reuse.frontend.signature import DeclaredPort, read_signature
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND, Graph, Node, Port
 from stillframe.reuse.ir.ops import OPS
@@ -238,7 +239,7 @@ def test_a_picture_and_its_transpose_do_not_mix() -> None:
     steps += [("Add", ["r", "t"], "y", {})]
     case = Case("mix", tuple(steps), (), {"x": (1, 5, 5, 5)})
     (island,) = islands(compile_graph(case.model()))
-    assert island.attrs["reason"] == "Add: one operand lies NCHW, the other NHWC"
+    assert island.attrs["reason"] == "Add: one operand is NCHW, the other NHWC"
     assert_same(
         compile_graph(case.model()), case.inputs(), run_onnx(case.model(), case.inputs()), 0
     )
@@ -252,7 +253,10 @@ def test_a_reshaped_picture_does_not_count_as_turned() -> None:
     ]
     case = Case("reshaped", tuple(steps), (), {"x": (1, 4, 6, 5)})
     graph = compile_graph(case.model())
-    assert "Pad: 'v' has shape [1, 6, 5, 4], no picture" in islands(graph)[0].attrs["reason"]
+    assert (
+        "Pad: 'v' was reshaped from NCHW [1, 4, 6, 5] to [1, 6, 5, 4]"
+        in islands(graph)[0].attrs["reason"]
+    )
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 0)
 
 
@@ -321,10 +325,11 @@ def test_another_batch_than_one_is_an_island() -> None:
     assert island.attrs["reason"] == "Conv: 'x' has batch 2; the engine runs batch 1"
 
 
-def test_declared_ports_tell_open_sizes() -> None:
-    inputs, outputs = declared_ports(open_model(-1, 3, "h", 0))
-    assert inputs == [("x", (None, 3, "h", None), "float32")]
-    assert outputs == [("c", (), "float32")]
+def test_a_signature_shows_open_sizes() -> None:
+    signature = read_signature(open_model(-1, 3, "h", 0))
+    shape = [None, 3, "h", None]
+    assert signature.inputs == (DeclaredPort("x", shape, "tensor(float)", "float32"),)
+    assert signature.outputs == (DeclaredPort("c", [], "tensor(float)", "float32"),)
 
 
 def test_initialisers_among_the_inputs_are_constants() -> None:
@@ -353,7 +358,7 @@ FAULTS = [
     ),
     (
         lambda: compile_graph(open_model(1, 3, 9, 11), {"q": (1, 2)}),
-        "the model: a shape is given for 'q'; its inputs are ['x']",
+        "the model: got a shape for input 'q'; its inputs are ['x']",
     ),
     (
         lambda: compile_graph(open_model(1, 3, 9, 11), {"x": (3, 9, 11)}),
@@ -363,11 +368,11 @@ FAULTS = [
         lambda: compile_graph(
             model([CONV, ("Warp", ["c"], "y", {"domain": "acme"})], {"x": X}, ["y"])
         ),
-        "the model: node 'n1' (acme.Warp) is no operator that ONNX Runtime can run",
+        "the model: node 'n1' (acme.Warp) is not an operator that ONNX Runtime can run",
     ),
     (
         lambda: compile_graph(model([CONV, ("Warp", ["c"], "y", {})], {"x": X}, ["y"])),
-        "the model: node 'n1' (Warp) is no operator that ONNX Runtime can run",
+        "the model: node 'n1' (Warp) is not an operator that ONNX Runtime can run",
     ),
     (
         lambda: compile_graph("/nowhere/model.onnx"),

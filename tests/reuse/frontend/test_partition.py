@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stillframe.reuse.frontend import partition as partition_module
-from stillframe.reuse.frontend.partition import CALL_US, Partition, Piece, joined, partition
+from stillframe.reuse.frontend.partition import CALL_US, Partition, Piece, partition, summary
 
 LARGE = 100_000.0
 """Work in microseconds that is worth any hand-over of these tests."""
@@ -101,7 +101,7 @@ def test_pieces_fall_into_few_regions_and_islands(row: Row) -> None:
 
 def test_reasons_are_given_once_per_operator() -> None:
     reasons = ["A: one", None, "", "B: two", "A: three", "C: four", "D: five", "E: six", "F: seven"]
-    assert joined(reasons) == "A: one; B: two; C: four; D: five; and E, F"
+    assert summary(reasons) == "A: one; B: two; C: four; D: five; and E, F"
 
 
 def random_pieces(seed: int, count: int) -> list[Piece]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillframe.reuse.frontend.onnx_loader import compile_graph
+from stillframe.reuse.frontend.import_model import compile_graph
 from stillframe.reuse.ir import reference
 from stillframe.reuse.ir.graph import ISLAND, Graph, Node, Shape
 from stillframe.reuse.ir.ops import OPS

@@ -122,7 +122,7 @@ def copy(source: str, output: str, depth: int = 3) -> Line:
 
 
 SAME_ROWS = {
-    key: resize_indices.source(
+    key: resize_indices.resize_taps(
         size, size, 1.0, mode="linear", coordinates="half_pixel", rounding="floor"
     )
     for key, size in (("rows", 9), ("cols", 11))

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.reuse.disk_cache import DiskCache
-from stillframe.reuse.frontend.onnx_loader import compile_graph
+from stillframe.reuse.frontend.import_model import compile_graph
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND, Graph
 from stillframe.reuse.ir.ops import OPS

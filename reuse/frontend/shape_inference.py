@@ -1,0 +1,57 @@
+"""Shape and dtype of every tensor of an ONNX model."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+from stillframe.reuse.ir.graph import Shape
+
+MAX_SHAPE_CONSTANT = 64
+"""Constants of up to this many numbers may be a shape or a scale; larger ones are only weights."""
+
+
+def infer_shapes(model: onnx.ModelProto, corrected: Mapping[str, Shape]) -> None:
+    """Write shape and dtype of every tensor into the model, as far as inference finds them.
+
+    corrected: true shapes of tensors that ONNX infers wrongly; later shapes follow from them.
+    """
+    known = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in corrected.items()]
+    graph = onnx.GraphProto(name="shapes")
+    graph.node.extend(n for n in model.graph.node if not set(n.output) & set(corrected))
+    graph.input.extend([*model.graph.input, *known])
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) > MAX_SHAPE_CONSTANT:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(value)
+        else:
+            graph.initializer.append(tensor)
+    for value in model.graph.output:
+        output = graph.output.add(name=value.name)
+        output.type.tensor_type.elem_type = value.type.tensor_type.elem_type
+    copy = onnx.ModelProto(
+        graph=graph, opset_import=model.opset_import, ir_version=model.ir_version
+    )
+    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
+    del model.graph.value_info[:]
+    model.graph.value_info.extend([*inferred.value_info, *known])
+    outputs = {value.name: value for value in [*inferred.output, *known]}
+    for value in model.graph.output:
+        value.CopyFrom(outputs[value.name])
+
+
+def tensor_shape(value: onnx.ValueInfoProto) -> Shape | None:
+    """The shape of a tensor, -1 for open sizes; None if nothing is known."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+
+
+def dtype_name(element_type: int) -> str:
+    """ONNX element type -> 'float32', 'int64', …; 'unknown' if NumPy has no such type."""
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
+    except (KeyError, TypeError, ValueError):
+        return "unknown"
