@@ -19,8 +19,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
-from stillframe.models.weights import cache_folder, write_whole
+from stillframe.models.weights import write_whole
 
 OPSET, IR_VERSION = 17, 8
 VERSION = 1  # part of the file names in the cache: raise it when the weights or layers change

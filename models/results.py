@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stillframe.errors import ModelError, UsageError
+from stillframe.extras import install_command
 
 Provenance = Literal["computed", "partial", "reused"]
 PROVENANCES: tuple[Provenance, ...] = ("computed", "partial", "reused")
@@ -162,7 +163,7 @@ class Detections(_Evident):
         except ImportError as e:
             raise UsageError(
                 "to_supervision() needs the package supervision, which is not installed: "
-                "pip install 'stillframe[supervision]'"
+                f"{install_command('supervision')}"
             ) from e
         data: dict[str, Any] = {"class_name": np.array(self.names, dtype=np.str_)}
         if self.landmarks is not None:

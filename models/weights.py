@@ -27,8 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-import platformdirs
-
+from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
 
 Progress = Callable[[int, int], None]
@@ -82,12 +81,6 @@ class Asset:
     @property
     def release(self) -> str:
         return f"{self.package}=={self.version}"
-
-
-def cache_folder() -> Path:
-    """Where everything that can be had again is kept; STILLFRAME_CACHE names another folder."""
-    named = os.environ.get("STILLFRAME_CACHE")
-    return Path(named).expanduser() if named else platformdirs.user_cache_path("stillframe")
 
 
 def place(asset: Asset) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import architectures
 from stillframe.models.decoders.detection import centerface, yolo_v3
@@ -28,7 +29,6 @@ from stillframe.models.model import IMAGENET, Form, Model, Preprocessing, Sizing
 from stillframe.models.weights import (
     Asset,
     Progress,
-    cache_folder,
     cached,
     fetch_all,
     place,

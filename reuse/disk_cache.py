@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
-import platformdirs
 
+from stillframe.cache_dir import cache_folder
 from stillframe.reuse.kernels.jit import fingerprint
 
 VERSION = 1
-FOLDER = "STILLFRAME_CACHE"  # the variable that names another folder
 
 
 def host() -> str:
@@ -33,9 +32,7 @@ class DiskCache:
     """Notes by name; safe to use from several threads and processes."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        named = os.environ.get(FOLDER)
-        cache = Path(named).expanduser() if named else platformdirs.user_cache_path("stillframe")
-        self.path = (folder or cache / "measured") / f"{host()}.json"
+        self.path = (folder or cache_folder() / "measured") / f"{host()}.json"
         self._lock = threading.Lock()
         self._notes = self._read()
 

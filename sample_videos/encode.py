@@ -11,8 +11,8 @@ import av
 import cv2
 from av.video.reformatter import ColorRange, Colorspace
 
+from stillframe.cache_dir import cache_folder
 from stillframe.errors import SourceError
-from stillframe.models.weights import cache_folder
 from stillframe.sample_videos.drawing.texture import Picture
 from stillframe.sample_videos.options import Options
 from stillframe.sample_videos.scenes.scenes import DRAWING_VERSION, draw, noise_of, row

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "sample_videos": {"sample_videos", "models.weights"},
     "pipeline": {"pipeline", "reuse", "models", "sample_videos"},
 }
-COMMON = {"errors", "closing"}
+COMMON = {"errors", "closing", "cache_dir", "extras"}
 ONNX = re.compile(r"^\s*(import|from) onnx\b", re.MULTILINE)
 FILES = sorted(
     path.relative_to(ROOT) for folder in ALLOWED for path in (ROOT / folder).rglob("*.py")
@@ -94,6 +94,25 @@ def test_the_folder_links_are_links(folder: str) -> None:
         " run: git config core.symlinks true && git checkout -- src/stillframe"
     )
     assert link.resolve() == ROOT / folder
+
+
+def test_a_checkout_whose_links_are_text_says_what_to_do(tmp_path: Path) -> None:
+    """As git writes them where core.symlinks is off: one text file each, with the target in it."""
+    package = tmp_path / "src" / "stillframe"
+    package.mkdir(parents=True)
+    for path in PACKAGE.glob("*.py"):
+        (package / path.name).write_bytes(path.read_bytes())
+    for folder in ALLOWED:
+        (package / folder).write_text(f"../../{folder}")
+    command = [sys.executable, "-c", "import stillframe"]
+    ran = subprocess.run(
+        command, env={"PYTHONPATH": str(package.parent)}, capture_output=True, text=True
+    )
+    assert ran.returncode == 1
+    last = ran.stderr.strip().splitlines()[-1]
+    assert re.match(r"ImportError: src/stillframe/\w+ is a text file", last)
+    assert last.endswith("git config core.symlinks true && git checkout -- src/stillframe")
+    assert "During handling" not in ran.stderr
 
 
 def test_a_module_imports_the_same_from_any_folder(tmp_path: Path) -> None:

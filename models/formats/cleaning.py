@@ -25,8 +25,9 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
 )
 from onnx import external_data_helper as external
 
+from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
-from stillframe.models.weights import cache_folder, file_sha256, sealed, write_sealed
+from stillframe.models.weights import file_sha256, sealed, write_sealed
 
 RECIPE = 1
 """Raised whenever cleaning changes what it writes, so that older cleaned files are left behind."""

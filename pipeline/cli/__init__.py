@@ -19,7 +19,7 @@ import typer
 
 import stillframe
 from stillframe.errors import SinkError, StillframeError
-from stillframe.pipeline.cli import models, samples, signals
+from stillframe.pipeline.cli import cache, models, samples, signals
 from stillframe.pipeline.cli.bench import bench
 from stillframe.pipeline.cli.bench_placement import bench_placement
 from stillframe.pipeline.cli.devices import devices
@@ -58,6 +58,7 @@ app.command("filter")(filter_)
 app.command()(devices)
 app.add_typer(models.app, name="models")
 app.add_typer(samples.app, name="samples")
+app.add_typer(cache.app, name="cache")
 
 
 @app.callback()

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
+from stillframe.extras import install_command
 
 LINES = (
     ("all cores", "each layer on all cores", "#9a8fb0"),
@@ -88,7 +89,7 @@ def plots() -> Any:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise UsageError("--chart needs Matplotlib: pip install 'stillframe[plot]'") from error
+        raise UsageError(f"--chart needs Matplotlib: {install_command('plot')}") from error
     mpl.use("agg")
     import matplotlib.pyplot as plt
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stillframe.closing import Closing
 from stillframe.errors import ModelError
+from stillframe.extras import install_command
 from stillframe.reuse.gate.change_gate import ChangeMap
 
 if TYPE_CHECKING:
@@ -135,9 +136,7 @@ class OpenvinoBackend:
         try:
             import openvino
         except ImportError as error:
-            raise ModelError(
-                "OpenVINO is not installed: pip install 'stillframe[bench]'"
-            ) from error
+            raise ModelError(f"OpenVINO is not installed: {install_command('bench')}") from error
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             config["INFERENCE_NUM_THREADS"] = threads or available_threads()

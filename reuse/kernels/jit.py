@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import platformdirs
 from numba import types
 from numba.core import caching, sigutils
 from numba.core.ccallback import CFunc
+
+from stillframe.cache_dir import kernel_folder
 
 Kernel = Callable[..., Any]
 
@@ -37,21 +38,18 @@ def fingerprint(file: str) -> str:
 
 
 class KernelLocator(caching._CacheLocator):
-    """Compiled kernels live in the user's cache folder, stamped by `fingerprint`."""
+    """Compiled kernels live in `kernel_folder`, stamped by `fingerprint`."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._file = py_file
         self._line = py_func.__code__.co_firstlineno
-        self._folder = Path(platformdirs.user_cache_dir("stillframe")) / "kernels"
+        folder = kernel_folder()
+        assert folder is not None  # `_cache_of` asks first
+        self._folder = folder
 
     @classmethod
-    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "KernelLocator | None":
-        locator = cls(py_func, py_file)
-        try:
-            locator.ensure_cache_path()
-        except OSError:
-            return None
-        return locator
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "KernelLocator":
+        return cls(py_func, py_file)
 
     def get_cache_path(self) -> str:
         return str(self._folder)
@@ -65,12 +63,17 @@ class KernelLocator(caching._CacheLocator):
 
 
 class KernelCacheImpl(caching.CompileResultCacheImpl):
-    # numba's own locators follow, for a home folder that cannot be written
-    _locator_classes = [KernelLocator, *caching.CacheImpl._locator_classes]  # noqa: RUF012
+    # none of numba's own: the next one of them would write into the source tree
+    _locator_classes = [KernelLocator]  # noqa: RUF012
 
 
 class KernelCache(caching.FunctionCache):
     _impl_class = KernelCacheImpl
+
+
+def _cache_of(function: Callable[..., Any]) -> Any:
+    """Where a function's compiled code is stored; nowhere if no folder can be written."""
+    return KernelCache(function) if kernel_folder() else caching.NullCache()
 
 
 def kernel(function: Kernel) -> Kernel:
@@ -78,7 +81,7 @@ def kernel(function: Kernel) -> Kernel:
     compiled: Kernel = numba.njit(nogil=True, **OPTIONS)(function)
     if hasattr(compiled, "py_func"):
         inspect.getsource(function)  # a cacheable kernel is one that has a file
-        compiled._cache = KernelCache(function)  # type: ignore[attr-defined]
+        compiled._cache = _cache_of(function)  # type: ignore[attr-defined]
     return compiled
 
 
@@ -101,7 +104,7 @@ class Native:
             locals={},
             options={"nopython": True, **OPTIONS},
         )
-        compiled._cache = KernelCache(self.py_func)  # type: ignore[attr-defined]
+        compiled._cache = _cache_of(self.py_func)  # type: ignore[attr-defined]
         compiled.compile()
         self._compiled = compiled  # the address is good while this lives
         assert compiled.address is not None

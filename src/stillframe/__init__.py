@@ -10,9 +10,18 @@ are first used, so that `import stillframe` is quick.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+for _link in ("models", "pipeline", "reuse", "sample_videos"):
+    if os.path.isfile(os.path.join(os.path.dirname(__file__), _link)):
+        raise ImportError(
+            f"src/stillframe/{_link} is a text file where a link to a folder was expected:"
+            " this checkout turned links into text files;"
+            " run: git config core.symlinks true && git checkout -- src/stillframe"
+        )
 
 # Public name -> the module that has it.
 _HOMES = {

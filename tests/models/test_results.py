@@ -1,6 +1,7 @@
 """Results: what is refused and in which words, what a line of JSON holds, what is shared."""
 
 import json
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError, UsageError
+from stillframe.extras import install_command
 from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
 
 LABELS = ("cat", "dog")
@@ -223,7 +225,7 @@ def test_doubles_become_floats() -> None:
 
 def test_without_supervision_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(UsageError, match=r"pip install 'stillframe\[supervision\]'"):
+    with pytest.raises(UsageError, match=re.escape(install_command("supervision"))):
         found().to_supervision()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from stillframe.extras import install_command
 from stillframe.pipeline.inference.backends import Feed, OnnxRuntimeBackend, ReuseBackend
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
@@ -83,7 +84,7 @@ class Openvino:
             import openvino
         except ImportError as error:
             raise UnavailableError(
-                "OpenVINO is not installed: pip install 'stillframe[bench]'"
+                f"OpenVINO is not installed: {install_command('bench')}"
             ) from error
         config = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stillframe.errors import SinkError, UsageError
+from stillframe.extras import install_command
 from stillframe.pipeline.quality.clip import as_share
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front, runnable
 
@@ -44,7 +45,7 @@ def needed() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"reports and charts need the package {error.name}: pip install 'stillframe[report]'"
+            f"reports and charts need the package {error.name}: {install_command('report')}"
         ) from None
 
 
