@@ -8,9 +8,10 @@ Each clip is resized to the size that a model would see. For every gate, as mean
 what a deep layer would see; the PSNR of the reference to the frame; `missed`, the share of places
 (in 1/10 000) whose mean over 5x5 pixels is wrong by more than ten grey levels; frames that are
 wholly unchanged; milliseconds a frame on one core, the median. The answers are checked first: each
-frame's mask and reference must keep the promise of docs/change-gate.md. Times are then taken again,
-without the checks. Writes a table in Markdown. Clips are read from --folder where they lie there by
-file name, else fetched as samples. --pictures DIR keeps some frames with what is new in red.
+frame's mask and reference must keep the promise of docs/explanation/gate.md. Times are then taken
+again, without the checks. Writes a table in Markdown. Clips are read from --folder where they lie
+there by file name, else fetched as samples. --pictures DIR keeps some frames with what is new in
+red.
 
 --agreement N instead runs a whole network on every N-th frame and on each gate's reference, and
 tells how far the results agree: what a network loses by what the gate leaves behind.

@@ -59,14 +59,14 @@ def test_names_that_type_checkers_see_are_those_that_are_imported() -> None:
 
 
 def test_every_public_name_stands_in_the_document_and_has_a_docstring() -> None:
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "library.md").read_text(encoding="utf-8")
     for name in set(stillframe.__all__) - {"__version__", "Result", "Evidence"}:
-        assert re.search(rf"\b{name}\b", page), f"docs/api.md does not name {name}"
+        assert re.search(rf"\b{name}\b", page), f"docs/reference/library.md does not name {name}"
         assert inspect.getdoc(getattr(stillframe, name))
 
 
 def test_the_document_gives_the_defaults_of_stream() -> None:
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "library.md").read_text(encoding="utf-8")
     found = re.search(r"`stream\(source, (.*?)\)`", page, re.DOTALL)
     assert found is not None
     parameters = inspect.signature(stillframe.stream).parameters
@@ -134,7 +134,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_every_option_of_run_stands_in_the_document() -> None:
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     options = set(re.findall(r"--[a-z-]+", inspect.getsource(cli.run)))
     parameters = inspect.signature(cli.run).parameters
     options |= {f"--{name.replace('_', '-')}" for name in parameters if name != "source"}
@@ -144,7 +144,7 @@ def test_every_option_of_run_stands_in_the_document() -> None:
 
 
 def test_exit_codes_stand_in_the_document() -> None:
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     for error in stillframe.StillframeError.__subclasses__():
         assert f"| {error.exit_code} |" in page
 

@@ -10,8 +10,8 @@ A pixel is new where
 - or the mean over the 5x5 pixels around it is beyond PATCH_SHARE of the limit (low contrast);
 - or the mean over its block of 16x16 is beyond `drift_limit` (slow drift, exposure).
 A limit is a multiple of the measured noise at the pixel's brightness. New pixels grow by a margin,
-and for some frames after motion a softer limit holds. docs/change-gate.md states what follows from
-this, and what it saves.
+and for some frames after motion a softer limit holds. docs/explanation/gate.md states what follows
+from this, and what it saves.
 """
 
 from dataclasses import dataclass, field

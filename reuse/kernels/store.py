@@ -6,7 +6,8 @@ stored inputs give, however many frames have passed.
 Within the tolerance a position that changes together with its neighbours in the row has changed
 too, from a third of the tolerance on. What changes alone is mostly noise, and the rim that windows
 grow around every change; what changes together is an object. As the gate does with pixels, and as
-Canny's edges do with two thresholds (IEEE PAMI 8(6), 1986). docs/tolerance.md has what it saves.
+Canny's edges do with two thresholds (IEEE PAMI 8(6), 1986). docs/explanation/quality.md
+has what it saves.
 """
 
 from typing import Any

@@ -193,7 +193,7 @@ def test_thin_and_thick_marks_beside_each_other_are_told_apart(seed: int, densit
 def test_what_is_left_is_within_the_stated_bounds(
     seed: int, noise: float, size: tuple[int, int]
 ) -> None:
-    """The guarantee of docs/change-gate.md, on every frame of a random clip."""
+    """The guarantee of docs/explanation/gate.md, on every frame of a random clip."""
     gate = ChangeGate(*size)
     for image in clip(np.random.default_rng(seed), *size, 14, noise):
         before = gate.reference.copy()
