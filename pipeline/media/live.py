@@ -17,7 +17,7 @@ from stillframe.errors import SourceError
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.freeze_detector import FreezeDetector
-from stillframe.pipeline.media.reconnect import Backoff
+from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
 from stillframe.pipeline.media.timestamps import JoinedTimes
 from stillframe.pipeline.media.to_rgb import Converter

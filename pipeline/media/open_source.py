@@ -22,7 +22,7 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.image_sequence import ImageSource
 from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
 from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_input
-from stillframe.pipeline.media.reconnect import Backoff
+from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceKind, SourceState
 
 __all__ = ["Frame", "Source", "SourceInfo", "SourceKind", "SourceState", "frames", "open_source"]

@@ -24,7 +24,7 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.freeze_detector import FreezeDetector
 from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
 from stillframe.pipeline.media.open_source import SourceState, open_source
-from stillframe.pipeline.media.reconnect import Backoff
+from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.source import SourceInfo
 from tests.hang_guard import HANGS_S, ends
 from tests.hostile import media, servers
