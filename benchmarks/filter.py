@@ -43,10 +43,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe import sample_videos
-from stillframe.pipeline.filter.box_hold import overlap
+from stillframe.pipeline.filter.box_hold import box_iou
 from stillframe.pipeline.filter.filter import Filter
-from stillframe.pipeline.filter.obscure import HIDINGS
-from stillframe.pipeline.filter.sink import FORMATS, Pipe
+from stillframe.pipeline.filter.obscure import OBSCURE_METHODS
+from stillframe.pipeline.filter.sink import FORMATS, OutputPipe
 from stillframe.pipeline.filter.source import open_planes
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
@@ -56,7 +56,7 @@ FILTER = [sys.executable, "-m", "stillframe", "filter"]
 WARM_UP = 10
 SAME = 0.5
 COVERED = 0.95
-EFFECTS = ("none", *HIDINGS, "boxes")
+EFFECTS = ("none", *OBSCURE_METHODS, "boxes")
 
 # Runs in deface's environment: its detector, and the boxes that it hides, one JSON line a frame.
 DUMP = """
@@ -96,7 +96,7 @@ class Known:
 
 
 @contextlib.contextmanager
-def piped(path: Path) -> Iterator[tuple[str, Pipe]]:
+def piped(path: Path) -> Iterator[tuple[str, OutputPipe]]:
     """A named pipe that `cat` fills from a file, and one that another empties."""
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "in"
@@ -104,7 +104,7 @@ def piped(path: Path) -> Iterator[tuple[str, Pipe]]:
         feeding = subprocess.Popen(["sh", "-c", 'cat "$1" > "$2"', "sh", str(path), str(given)])
         drain = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert drain.stdin is not None
-        yield str(given), Pipe(drain.stdin.fileno(), "drain")
+        yield str(given), OutputPipe(drain.stdin.fileno(), "drain")
         drain.stdin.close()
         feeding.wait()
         drain.wait()
@@ -134,13 +134,13 @@ def recorded(clip: str, path: Path, count: int) -> tuple[list[StepResult], tuple
         open(path, "wb") as file,
         open_planes(clip) as shots,
         Filter("centerface", "mask", reuse="layer") as f,
-        FORMATS["y4m"](Pipe(file.fileno(), str(path)), shots.info) as sink,
+        FORMATS["y4m"](OutputPipe(file.fileno(), str(path)), shots.info) as sink,
     ):
         for shot in shots:
             sink.write(shot, shot.picture)
-            f.shot(shot)
-            assert f.step is not None
-            steps.append(f.step)
+            f.filter_planes(shot)
+            assert f.last_step is not None
+            steps.append(f.last_step)
             if len(steps) == count:
                 break
         return steps, shots.info.size
@@ -159,7 +159,7 @@ def timed(path: Path, effect: Any, steps: list[StepResult]) -> list[float]:
         wall, begun = time.perf_counter(), time.thread_time()
         for shot in shots:
             read = time.thread_time()
-            picture = f.shot(shot)
+            picture = f.filter_planes(shot)
             treated = time.thread_time()
             sink.write(shot, picture)
             ended, clock = time.thread_time(), time.perf_counter()
@@ -269,7 +269,7 @@ def agreement(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:
     both = deface_faces = our_faces = covered = 0
     for their, our in zip(theirs, ours, strict=True):
         faces, found = boxes(their["faces"]), boxes(our["detections"]["xyxy"])
-        apart = overlap(faces, found)
+        apart = box_iou(faces, found)
         while apart.size and apart.max() >= SAME:
             row, column = np.unravel_index(apart.argmax(), apart.shape)
             apart[row] = apart[:, column] = 0

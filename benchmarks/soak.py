@@ -27,7 +27,7 @@ from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import InferenceStages, drawing, encoding
 from stillframe.pipeline.media.open_source import open_source
-from stillframe.pipeline.sinks.overlay import compose
+from stillframe.pipeline.sinks.overlay import render_step
 from stillframe.pipeline.sinks.video import VideoSink
 from stillframe.sample_videos import resolve
 
@@ -74,7 +74,7 @@ def soak(clip: str, model: str, minutes: float, curve: Curve) -> None:
         source = stack.enter_context(open_source(path))
         out = Path(folder) / "out.mp4"
         sink = stack.enter_context(VideoSink(out, info=source.info, audio_from=None))
-        stages = [*analysis.stages(), drawing(lambda step: compose(step, "changed"))]
+        stages = [*analysis.stages(), drawing(lambda step: render_step(step, "changed"))]
         stages.append(encoding(lambda d: sink.write(d.step.frame, d.step.result, d.image)))
         with StagePipeline(source, stages) as pipeline:
             began, due = time.monotonic(), 0.0

@@ -29,7 +29,7 @@ def panel(name: str, number: int) -> NDArray[np.uint8]:
     with open_source(f"sample:{name}?size=1280x720&seconds=6") as source, runner:
         for frame in islice(source, number + 1):
             step = runner.step(frame)
-    drawn = overlay.compose(step, "changed")
+    drawn = overlay.render_step(step, "changed")
     size = WIDTH, WIDTH * drawn.shape[0] // drawn.shape[1]
     return np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA), np.uint8)
 

@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.executor.stage import DEADLINE_S, ROOM, Stage
+from stillframe.pipeline.executor.stage import DEADLINE_S, DEFAULT_QUEUE_SIZE, Stage
 
 
 class StageConfig(BaseModel):
@@ -37,7 +37,7 @@ class StageConfig(BaseModel):
     call: str = Field(pattern=r"^[^:]+:[A-Za-z_]\w*$")
     after: Literal["decode", "postprocess"] = "postprocess"
     deadline_s: float = Field(DEADLINE_S, gt=0)
-    room: int = Field(ROOM, ge=1)
+    room: int = Field(DEFAULT_QUEUE_SIZE, ge=1)
     policy: Literal["block", "newest"] = "block"
 
 

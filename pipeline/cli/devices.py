@@ -19,7 +19,7 @@ def devices(
 ) -> None:
     """List cores, providers and devices, and what each was measured to do."""
     from stillframe.errors import UsageError
-    from stillframe.pipeline.executor.hardware.microbenchmark import measure
+    from stillframe.pipeline.executor.hardware.microbenchmark import measure_processor
     from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine, Processor
 
     machine = Machine.here()
@@ -31,7 +31,7 @@ def devices(
     found: dict[str, Capability | str] = {}
     for processor in chosen if measured else ():
         try:
-            found[str(processor)] = measure(processor)
+            found[str(processor)] = measure_processor(processor)
         except UsageError as error:  # it is listed but broken: said in its row
             found[str(processor)] = str(error)
     if as_json:

@@ -129,7 +129,7 @@ def filter_(
     ffmpeg -i IN -f yuv4mpegpipe - | stillframe filter --effect blur | ffmpeg -i - OUT
     """
     from stillframe.pipeline.filter.effects import EFFECTS, EffectSettings
-    from stillframe.pipeline.filter.sink import FORMATS, Pipe
+    from stillframe.pipeline.filter.sink import FORMATS, OutputPipe
     from stillframe.pipeline.filter.source import open_planes
 
     wanted = tuple(filter(None, (name.strip() for name in (classes or "").split(","))))
@@ -139,7 +139,7 @@ def filter_(
     name = model or EFFECTS[effect].model or (MODEL if jsonl is not None else None)
     write: Callable[[PlaneFrame, FrameSink], None] = _as_it_came
     with signals.Stopping() as stopping, contextlib.ExitStack() as stack:
-        pipe = Pipe(1, "standard output")
+        pipe = OutputPipe(1, "standard output")
         if name is not None:
             settings = _settings(reuse, max_age, every, between, threads, tolerance, profile, gate)
             records = _Records(jsonl, force, (source, name))
@@ -224,7 +224,7 @@ def _treating(
     from stillframe.models import zoo
     from stillframe.pipeline.cli.report import Report, preparing, summary
     from stillframe.pipeline.filter.filter import Filter
-    from stillframe.pipeline.sinks.records import FilterSink
+    from stillframe.pipeline.sinks.records import FilterJsonlSink
     from stillframe.pipeline.telemetry.run_stats import Tally
 
     # no bar: the terminal is shared with the programs on both ends of the pipe
@@ -238,11 +238,11 @@ def _treating(
                 progress=told,
                 allow_sdist=network.allow_sdist,
             )
-        made = Filter.of(model, treatment, settings, confidence=network.confidence)
+        made = Filter.from_settings(model, treatment, settings, confidence=network.confidence)
         treat = stack.enter_context(made)
         lines = None
         if records.place is not None:
-            lines = FilterSink(records.place, records.force, records.inputs[0])
+            lines = FilterJsonlSink(records.place, records.force, records.inputs[0])
             stack.enter_context(lines)
         report = stack.enter_context(Report(console, None))
         ended = time.perf_counter()
@@ -251,20 +251,20 @@ def _treating(
         def write(shot: "PlaneFrame", sink: "FrameSink") -> None:
             nonlocal ended
             read = time.perf_counter()
-            picture = treat.shot(shot)
+            picture = treat.filter_planes(shot)
             treated = time.perf_counter()
             if lines is not None:
-                lines.add(shot.index, shot.time_s, treat.result, treat.hidden)
+                lines.write_filtered(shot.index, shot.time_s, treat.result, treat.hidden)
             sink.write(shot, picture)
             begun, ended = ended, time.perf_counter()
-            if treat.step is not None:
-                model_ms = sum(treat.step.spent_ms.values())
+            if treat.last_step is not None:
+                model_ms = sum(treat.last_step.spent_ms.values())
                 spent = {
                     "read": (read - begun) * 1e3,
                     "effect": (treated - read) * 1e3 - model_ms,
                     "write": (ended - treated) * 1e3,
                 }
-                tally.add(treat.step, (ended - begun) * 1e3, spent)
+                tally.add(treat.last_step, (ended - begun) * 1e3, spent)
                 report.tick(tally)
 
         yield write

@@ -16,8 +16,8 @@ from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.inference.stages import DrawnFrame, drawing, encoding
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.source import SourceInfo
-from stillframe.pipeline.sinks.mjpeg_server import Show
-from stillframe.pipeline.sinks.overlay import Overlay, compose
+from stillframe.pipeline.sinks.mjpeg_server import MjpegServer
+from stillframe.pipeline.sinks.overlay import Overlay, render_step
 from stillframe.pipeline.sinks.records import STDOUT, CsvSink, JsonlSink, LineSink, MotSink
 from stillframe.pipeline.sinks.sink import Sink
 from stillframe.pipeline.sinks.video import VideoSink
@@ -74,7 +74,7 @@ class Outputs:
     @property
     def draw(self) -> Callable[[StepResult], NDArray[np.uint8]] | None:
         """What draws a step; None where nothing is shown."""
-        return partial(compose, overlay=self.overlay) if self.are_drawn else None
+        return partial(render_step, overlay=self.overlay) if self.are_drawn else None
 
     @contextlib.contextmanager
     def opened(
@@ -89,7 +89,7 @@ class Outputs:
             for option, sink in TEXTS.items():
                 if option in self.paths:
                     sinks.append(stack.enter_context(sink(self.paths[option], self.force)))
-            page = stack.enter_context(Show()) if self.show else None
+            page = stack.enter_context(MjpegServer()) if self.show else None
             if page is not None:
                 console.print(f"showing at {page.url}", highlight=False)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:  # FFmpeg takes a while to load; asking for help must not
-    from stillframe.pipeline.media.probe import Probe
+    from stillframe.pipeline.media.probe import SourceProbe
 
 PLAIN_WIDTH = 200  # columns of a table that goes to a file or a pipe
 
@@ -30,16 +30,16 @@ def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show what a source holds, and what decoding its first frames showed."""
-    from stillframe.pipeline.media.probe import examine
+    from stillframe.pipeline.media.probe import probe_source
 
-    found = examine(source, frames, rate=fps, timeout_s=timeout)
+    found = probe_source(source, frames, rate=fps, timeout_s=timeout)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
         _print_table(_rows(found))
 
 
-def _rows(found: "Probe") -> list[tuple[str, str]]:
+def _rows(found: "SourceProbe") -> list[tuple[str, str]]:
     about = found.info
     turned = f", turned {about.rotation}° clockwise" if about.rotation else ""
     mirrored = ", mirrored" if about.mirrored else ""
@@ -67,7 +67,7 @@ def _rows(found: "Probe") -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows if value is not None]
 
 
-def _rate(found: "Probe") -> str | None:
+def _rate(found: "SourceProbe") -> str | None:
     stated, measured = found.info.rate, found.measured_rate
     parts = [f"{float(stated):.3f} stated"] if stated else []
     parts += [f"{measured:.3f} measured"] if measured else []
@@ -75,14 +75,14 @@ def _rate(found: "Probe") -> str | None:
     return ", ".join(filter(None, [*parts, kinds[found.variable_rate]])) or None
 
 
-def _interval(found: "Probe") -> str | None:
+def _interval(found: "SourceProbe") -> str | None:
     if found.interval_ms is None:
         return None
     low, middle, high = found.interval_ms
     return f"{low:g} … {middle:g} … {high:g} ms (least, median, most)"
 
 
-def _sizes(found: "Probe") -> str | None:
+def _sizes(found: "SourceProbe") -> str | None:
     """Named only when there is more than one."""
     if len(found.sizes) < 2:
         return None

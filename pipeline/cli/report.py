@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stillframe.pipeline.executor.hardware.topology import listed
+from stillframe.pipeline.executor.hardware.topology import cpu_list
 from stillframe.pipeline.telemetry.exporter import Telemetry
 from stillframe.pipeline.telemetry.run_stats import Tally
 
@@ -174,7 +174,7 @@ def stage_table(telemetry: Telemetry) -> Table:
         table.add_column(head, justify="right")
     for name, row in seen["stages"].items():
         times = [f"{row[p]:.1f}" for p in ("p50", "p95", "p99")]
-        where = listed(row["cores"]) or "any"
+        where = cpu_list(row["cores"]) or "any"
         table.add_row(name, *times, str(row["queue"]), f"{row['stolen']:.0%}", where)
     age, cache = seen["age_ms"]["p95"], seen["cache_bytes"] / 1e6
     words = f"age at the sink {age:.0f} ms, {seen['dropped']} dropped, cache {cache:.0f} MB"

@@ -337,10 +337,10 @@ def _figures(
 
 
 def _write_json(path: Path, figures: dict[str, Any], force: bool) -> None:
-    from stillframe.pipeline.sinks.sink import claim, told
+    from stillframe.pipeline.sinks.sink import create_file, reason
 
     try:
-        with open(claim(path, force), "w", encoding="utf-8") as file:
+        with open(create_file(path, force), "w", encoding="utf-8") as file:
             file.write(json.dumps(figures, indent=2, allow_nan=False) + "\n")
     except OSError as error:
-        raise SinkError(f"{path}: writing failed: {told(error)}") from None
+        raise SinkError(f"{path}: writing failed: {reason(error)}") from None

@@ -96,7 +96,7 @@ class InFlightLimit:
 
     def __init__(self, limit: int) -> None:
         self._changed = threading.Condition()
-        self._inside = 0
+        self._in_use = 0
         self._closed = False
         self.limit = limit
 
@@ -113,23 +113,23 @@ class InFlightLimit:
             self._changed.notify_all()
 
     @property
-    def inside(self) -> int:
-        return self._inside
+    def in_use(self) -> int:
+        return self._in_use
 
-    def enter(self) -> bool:
+    def acquire(self) -> bool:
         """Wait for room and take it. False once closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._inside < self._limit)
-            self._inside += not self._closed
+            self._changed.wait_for(lambda: self._closed or self._in_use < self._limit)
+            self._in_use += not self._closed
             return not self._closed
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the room back."""
         with self._changed:
-            self._inside -= 1
+            self._in_use -= 1
             self._changed.notify_all()
 
-    def pause(self, seconds: float) -> bool:
+    def sleep(self, seconds: float) -> bool:
         """Sleep, but not beyond `close`. False once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, seconds)

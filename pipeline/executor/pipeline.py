@@ -10,11 +10,18 @@ from typing import Any, Self
 from stillframe.closing import Closing
 from stillframe.errors import SourceError, StageError, UsageError
 from stillframe.pipeline.executor.channel import Channel, ClosedError, InFlightLimit
-from stillframe.pipeline.executor.hardware.affinity import Pin, pin
+from stillframe.pipeline.executor.hardware.affinity import PinResult, pin_thread
 from stillframe.pipeline.executor.hardware.processors import Machine
-from stillframe.pipeline.executor.hardware.topology import quota, read_cores
-from stillframe.pipeline.executor.stage import Parcel, Stage, Work, Worker, named, settle
-from stillframe.pipeline.executor.stage_meter import RECENT, Meter
+from stillframe.pipeline.executor.hardware.topology import cpu_quota, read_cores
+from stillframe.pipeline.executor.stage import (
+    Stage,
+    StageItem,
+    Work,
+    Worker,
+    configure_thread,
+    with_stage_name,
+)
+from stillframe.pipeline.executor.stage_meter import RECENT, StageMeter
 
 CLOSE_TIMEOUT_S = 5.0
 _LOOK_S = 0.05
@@ -62,14 +69,14 @@ class StagePipeline(Closing):
         self._source_cores = cores.get(SOURCE, frozenset())
         self._nice, self._pace, self._limit = nice, pace, limit
         self.window = InFlightLimit(len(chain) + 2 if window is None else window)
-        channels: list[Channel[Parcel]] = [Channel(each.room, each.policy) for each in chain]
+        channels: list[Channel[StageItem]] = [Channel(each.room, each.policy) for each in chain]
         channels.append(Channel(2))
         self.channels = channels
         self.workers = []
         for stage, inbox, outbox in zip(chain, channels, channels[1:], strict=False):
             stage = stage.on(cores.get(stage.name, stage.cores))
             self.workers.append(Worker(stage, inbox, outbox, self._fail, self._left, nice))
-        self.source_meter = Meter(SOURCE)
+        self.source_meter = StageMeter(SOURCE)
         self.delivered = 0
         self.skipped = 0
         self.ages_ms: deque[float] = deque(maxlen=RECENT)
@@ -84,7 +91,7 @@ class StagePipeline(Closing):
         self._source = source if isinstance(source, Iterable) else source()
 
     @property
-    def meters(self) -> list[Meter]:
+    def meters(self) -> list[StageMeter]:
         """Of the source and of each stage, in order."""
         return [self.source_meter, *(worker.meter for worker in self.workers)]
 
@@ -106,7 +113,7 @@ class StagePipeline(Closing):
         self._start()
         while True:
             try:
-                parcel = self.channels[-1].get(_LOOK_S)
+                entry = self.channels[-1].get(_LOOK_S)
             except TimeoutError:
                 self._look_for_hangs()
                 self._end_a_wait()
@@ -117,25 +124,29 @@ class StagePipeline(Closing):
                     raise self._failure from self._failure.__cause__
                 return
             now = time.perf_counter()
-            self.ages_ms.append((now - parcel.born_s) * 1e3)
-            self.whole_ms = (now - parcel.asked_s) * 1e3
-            self.source_ms = (parcel.born_s - parcel.asked_s) * 1e3
+            self.ages_ms.append((now - entry.read_s) * 1e3)
+            self.whole_ms = (now - entry.requested_s) * 1e3
+            self.source_ms = (entry.read_s - entry.requested_s) * 1e3
             self.delivered += 1
-            item = parcel.item
-            del parcel
+            item = entry.item
+            del entry
             yield item
             del item
-            self.window.leave()
+            self.window.release()
 
     def run(self) -> int:
         """Take everything out and throw it away; -> how many items came out."""
         with self:
             return sum(1 for _ in self)
 
-    def place(self, stage: str, cores: frozenset[int]) -> Pin:
+    def place(self, stage: str, cores: frozenset[int]) -> PinResult:
         """Move a running stage's thread to other cores, and check that it is there."""
         meter = next(meter for meter in self.meters if meter.name == stage)
-        held = pin(cores, meter.thread or None) if meter.thread else Pin(0, cores, False, "ended")
+        held = (
+            pin_thread(cores, meter.thread or None)
+            if meter.thread
+            else PinResult(0, cores, False, "ended")
+        )
         meter.cores, meter.note = held.cores if cores else frozenset(), held.note
         return held
 
@@ -177,23 +188,23 @@ class StagePipeline(Closing):
         """The source's thread."""
         meter, outbox = self.source_meter, self.channels[0]
         try:
-            settle(meter, self._source_cores, self._nice)
+            configure_thread(meter, self._source_cores, self._nice)
             items = iter(self._source)
             while self._may_read():
-                asked_s = time.perf_counter()
+                requested_s = time.perf_counter()
                 meter.begin()
                 try:
                     item = next(items)
                 except StopIteration:
                     meter.busy_since = None
-                    self.window.leave()
+                    self.window.release()
                     break
                 meter.end()
-                parcel = Parcel(item, asked_s, time.perf_counter())
+                entry = StageItem(item, requested_s, time.perf_counter())
                 del item
-                if outbox.put(parcel) is not None:
+                if outbox.put(entry) is not None:
                     self._left()
-                del parcel
+                del entry
         except ClosedError:
             pass
         except SourceError as error:  # what came before it is still worth having
@@ -205,14 +216,14 @@ class StagePipeline(Closing):
     def _may_read(self) -> bool:
         if self._limit is not None and self.source_meter.items >= self._limit:
             return False
-        if self._stopped.is_set() or not self.window.enter() or self._stopped.is_set():
+        if self._stopped.is_set() or not self.window.acquire() or self._stopped.is_set():
             return False
         wait_s = 0.0 if self._pace is None else self._pace()
-        return wait_s <= 0 or self.window.pause(wait_s)
+        return wait_s <= 0 or self.window.sleep(wait_s)
 
     def _left(self) -> None:
         self.skipped += 1
-        self.window.leave()
+        self.window.release()
 
     def _note(self, failure: BaseException) -> None:
         with self._lock:
@@ -221,7 +232,7 @@ class StagePipeline(Closing):
 
     def _fail(self, stage: str, error: BaseException) -> None:
         """The first failure ends everything."""
-        failure = named(stage, error)
+        failure = with_stage_name(stage, error)
         if failure is not error:
             failure.__cause__ = error
         self._note(failure)
@@ -234,7 +245,7 @@ class StagePipeline(Closing):
     def _end_a_wait(self) -> None:
         """Once stopped, with nothing else under way: what the source waits for is not wanted."""
         waits = self.source_meter.busy_since is not None
-        if self._stopped.is_set() and waits and self.window.inside <= 1:
+        if self._stopped.is_set() and waits and self.window.in_use <= 1:
             _close(self._source)
             self.channels[0].end()
 
@@ -258,7 +269,7 @@ def _placed(place: Mapping[str, str], names: Sequence[str]) -> dict[str, frozens
     """Cores by stage. Raises UsageError for stages and processors that are not there."""
     if not place:
         return {}
-    machine, found = Machine(read_cores(), quota()), {}  # stages run on cores, never on devices
+    machine, found = Machine(read_cores(), cpu_quota()), {}  # stages run on cores, never on devices
     for name, text in place.items():
         if name not in names:
             raise UsageError(f"place: there is no stage {name!r}; there is {', '.join(names)}")

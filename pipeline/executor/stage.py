@@ -9,12 +9,12 @@ from typing import Any
 
 from stillframe.errors import StageError, StillframeError, UsageError
 from stillframe.pipeline.executor.channel import Channel, ClosedError, Policy
-from stillframe.pipeline.executor.hardware.affinity import pin
-from stillframe.pipeline.executor.stage_meter import Meter
+from stillframe.pipeline.executor.hardware.affinity import pin_thread
+from stillframe.pipeline.executor.stage_meter import StageMeter
 
 Work = Callable[[Any], Any]
 DEADLINE_S = 120.0
-ROOM = 2
+DEFAULT_QUEUE_SIZE = 2
 
 
 class Skip:
@@ -45,7 +45,7 @@ class Stage:
     work: Work
     cores: frozenset[int] = frozenset()
     deadline_s: float = DEADLINE_S
-    room: int = ROOM
+    room: int = DEFAULT_QUEUE_SIZE
     policy: Policy = "block"
     close: Callable[[], None] = _nothing
 
@@ -71,32 +71,32 @@ class Stage:
 
 
 @dataclass(slots=True)
-class Parcel:
-    """An item. asked_s, born_s: the clock when the source was asked for it and gave it."""
+class StageItem:
+    """An item. requested_s, read_s: the clock when the source was asked for it and gave it."""
 
     item: Any
-    asked_s: float
-    born_s: float
+    requested_s: float
+    read_s: float
 
 
 class Worker:
     """The thread of one stage: takes from `inbox`, hands to `outbox`.
 
-    fault: told (stage's name, exception) when the stage fails. left: told of each parcel that goes
+    fault: told (stage's name, exception) when the stage fails. left: told of each entry that goes
     no further. nice: how far below others the thread asks to run.
     """
 
     def __init__(
         self,
         stage: Stage,
-        inbox: Channel[Parcel],
-        outbox: Channel[Parcel],
+        inbox: Channel[StageItem],
+        outbox: Channel[StageItem],
         fault: Callable[[str, BaseException], None],
         left: Callable[[], None],
         nice: int = 0,
     ) -> None:
         self.stage, self.inbox, self.outbox = stage, inbox, outbox
-        self.meter = Meter(stage.name)
+        self.meter = StageMeter(stage.name)
         self._fault, self._left, self._nice = fault, left, nice
         self.thread = threading.Thread(
             target=self._run, name=f"stillframe-{stage.name}", daemon=True
@@ -104,7 +104,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            settle(self.meter, self.stage.cores, self._nice)
+            configure_thread(self.meter, self.stage.cores, self._nice)
             try:
                 self._serve()
             finally:
@@ -123,19 +123,19 @@ class Worker:
         """One item. Its names end with the call, so that no frame lives on while the next is
         waited for. False when there are no more."""
         try:
-            parcel = self.inbox.get()
+            entry = self.inbox.get()
         except ClosedError:
             return False
         self.meter.begin()
-        item = self.stage.work(parcel.item)
+        item = self.stage.work(entry.item)
         self.meter.end()
         if item is None:
             raise StageError("returned nothing; return the item for the next stage, or SKIP")
         if item is SKIP:
             self._left()
             return True
-        parcel.item = item
-        if self.outbox.put(parcel) is not None:
+        entry.item = item
+        if self.outbox.put(entry) is not None:
             self._left()
         return True
 
@@ -146,11 +146,11 @@ class Worker:
         return 0.0 if since is None else time.perf_counter() - since - self.stage.deadline_s
 
 
-def settle(meter: Meter, cores: frozenset[int], nice: int) -> None:
+def configure_thread(meter: StageMeter, cores: frozenset[int], nice: int) -> None:
     """Pin the calling thread and lower its priority; the meter notes what came of it."""
     meter.thread = threading.get_native_id()
     if cores:
-        held = pin(cores)
+        held = pin_thread(cores)
         meter.cores, meter.note = held.cores, held.note
     if nice:
         try:
@@ -159,7 +159,7 @@ def settle(meter: Meter, cores: frozenset[int], nice: int) -> None:
             meter.note = f"priority could not be lowered: {error.strerror}"
 
 
-def named(stage: str, error: BaseException) -> BaseException:
+def with_stage_name(stage: str, error: BaseException) -> BaseException:
     """The exception to raise for a stage's failure: of the same kind where it is one of ours."""
     if isinstance(error, BrokenPipeError):
         return error  # a reader that went away is no fault

@@ -13,7 +13,7 @@ PERCENTILES = (50, 95, 99)
 
 
 @dataclass(slots=True)
-class Meter:
+class StageMeter:
     """Written by the stage's own thread, read by any.
 
     items: done. wall_ms, cpu_ms: running means of an item's time, by the clock and on a processor

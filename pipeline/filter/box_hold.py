@@ -27,7 +27,7 @@ class BoxHold:
         self._seen_s: NDArray[np.float64] = np.empty(0)
         self._last_s = self._fresh_s = -math.inf
 
-    def step(self, found: Boxes, time_s: float, *, fresh: bool) -> Boxes:
+    def update(self, found: Boxes, time_s: float, *, fresh: bool) -> Boxes:
         """(n, 4) boxes of a frame -> (m, 4), those to hide in it.
 
         fresh: the boxes are known to hold for this very frame; otherwise it was not looked at, and
@@ -39,20 +39,20 @@ class BoxHold:
         self._last_s = time_s
         if fresh:
             self._fresh_s = time_s
-            lost = ~matched(self._boxes, found)
+            lost = ~match_boxes(self._boxes, found)
             lost &= time_s - self._seen_s <= self._seconds
             self._boxes = np.concatenate([found, self._boxes[lost]])
             self._seen_s = np.concatenate([np.full(len(found), time_s), self._seen_s[lost]])
         elsewhere = found[~(found[:, None] == self._boxes[None]).all(axis=2).any(axis=1)]
         boxes = np.concatenate([elsewhere, self._boxes])
         since_s = np.concatenate([np.full(len(elsewhere), self._fresh_s), self._seen_s])
-        return drifted(boxes, time_s - since_s)
+        return add_drift(boxes, time_s - since_s)
 
 
-def matched(old: Boxes, new: Boxes) -> NDArray[np.bool_]:
+def match_boxes(old: Boxes, new: Boxes) -> NDArray[np.bool_]:
     """Which of the old boxes have a new one in their place; a new one stands for one old one."""
     found = np.zeros(len(old), bool)
-    overlaps = overlap(old, new)
+    overlaps = box_iou(old, new)
     while overlaps.size and overlaps.max() >= SAME:
         row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)
         found[row] = True
@@ -60,7 +60,7 @@ def matched(old: Boxes, new: Boxes) -> NDArray[np.bool_]:
     return found
 
 
-def overlap(first: Boxes, second: Boxes) -> NDArray[np.float32]:
+def box_iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:
     """(n, 4), (m, 4) -> (n, m) intersection over union."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
@@ -70,7 +70,7 @@ def overlap(first: Boxes, second: Boxes) -> NDArray[np.float32]:
     return np.asarray(both / np.maximum(either, 1e-6), np.float32)
 
 
-def drifted(boxes: Boxes, age_s: NDArray[np.float64]) -> Boxes:
+def add_drift(boxes: Boxes, age_s: NDArray[np.float64]) -> Boxes:
     """The boxes with what their owners may have moved by since."""
     side = np.max(boxes[:, 2:] - boxes[:, :2], axis=1, initial=0)
     by = side * np.minimum(MOST_DRIFT, DRIFT_PER_S * age_s)
@@ -78,7 +78,7 @@ def drifted(boxes: Boxes, age_s: NDArray[np.float64]) -> Boxes:
     return np.asarray(boxes + by[:, None] * outward, np.float32)
 
 
-def grown(boxes: Boxes, share: float) -> Boxes:
+def grow_boxes(boxes: Boxes, share: float) -> Boxes:
     """The boxes with that share of their width and height added on each side."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.asarray(np.hstack([boxes[:, :2] - sides * share, boxes[:, 2:] + sides * share]))

@@ -21,7 +21,7 @@ HIDING_CONFIDENCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class EffectRow:
+class EffectSpec:
     """tasks: of models whose results it can use; none: it needs no model. hides: whether what it
     is for must not be seen. model: the default one."""
 
@@ -32,13 +32,13 @@ class EffectRow:
 
 
 _FOUND = ("detection", "segmentation")
-EFFECTS: dict[Effect, EffectRow] = {
-    "boxes": EffectRow("draw what was found", _FOUND, "centerface"),
-    "blur": EffectRow("average it away", _FOUND, "centerface", hides=True),
-    "pixelate": EffectRow("make it a few squares", _FOUND, "centerface", hides=True),
-    "mask": EffectRow("paint it over", _FOUND, "centerface", hides=True),
-    "upscale": EffectRow("the picture that the model makes", ("image",), "animevideo-x2"),
-    "none": EffectRow("every frame as it came", (), None),
+EFFECTS: dict[Effect, EffectSpec] = {
+    "boxes": EffectSpec("draw what was found", _FOUND, "centerface"),
+    "blur": EffectSpec("average it away", _FOUND, "centerface", hides=True),
+    "pixelate": EffectSpec("make it a few squares", _FOUND, "centerface", hides=True),
+    "mask": EffectSpec("paint it over", _FOUND, "centerface", hides=True),
+    "upscale": EffectSpec("the picture that the model makes", ("image",), "animevideo-x2"),
+    "none": EffectSpec("every frame as it came", (), None),
 }
 
 

@@ -3,7 +3,7 @@
     Shot ─to RGB─► Runner ─► Result ─► where ─► effect in the stream's own planes ─► Shot
 
 What no effect touches stays bit for bit as it came. What an effect needs is a row of
-`treatment.EFFECTS`.
+`effect_settings.EFFECTS`.
 """
 
 import os
@@ -20,28 +20,36 @@ from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask, Picture, Result
-from stillframe.pipeline.filter.box_hold import Boxes, BoxHold, grown
+from stillframe.pipeline.filter.box_hold import Boxes, BoxHold, grow_boxes
 from stillframe.pipeline.filter.effects import (
     EFFECTS,
     GROW,
     HIDING_CONFIDENCE,
     HOLD_S,
     Effect,
-    EffectRow,
     EffectSettings,
+    EffectSpec,
 )
 from stillframe.pipeline.filter.obscure import (
     BLACK,
     CELLS,
-    HIDINGS,
+    OBSCURE_METHODS,
     Area,
+    ObscureStyle,
     Shape,
-    Style,
-    area,
-    covered,
+    box_area,
+    mask_area,
 )
-from stillframe.pipeline.filter.overlay_yuv import mark
-from stillframe.pipeline.filter.planes import RGB, Colour, Colours, FromRgb, Planes, Samples, ToRgb
+from stillframe.pipeline.filter.overlay_yuv import draw_on_planes
+from stillframe.pipeline.filter.planes import (
+    RGB,
+    Colour,
+    Colours,
+    Planes,
+    PlanesToRgb,
+    RgbToPlanes,
+    Samples,
+)
 from stillframe.pipeline.filter.source import PlaneFrame
 from stillframe.pipeline.inference.frame_skipping import Between
 from stillframe.pipeline.inference.runner import Runner
@@ -58,8 +66,8 @@ class _Made:
     """What depends on the pictures' layout and size, made again when those change."""
 
     key: tuple[object, ...] = ()
-    to_rgb: ToRgb | None = None
-    from_rgb: FromRgb | None = None
+    to_rgb: PlanesToRgb | None = None
+    from_rgb: RgbToPlanes | None = None
     painted: tuple[NDArray[np.uint8], Planes] | None = None
 
 
@@ -100,50 +108,50 @@ class Filter(Closing):
         tolerance: float = TOLERANCE,
         rate: Fraction | float = 25,
     ) -> None:
-        treatment = EffectSettings(effect, grow, shape, tuple(classes), hold_s, cells, colour)
+        effect_settings = EffectSettings(effect, grow, shape, tuple(classes), hold_s, cells, colour)
         settings = Settings(reuse, max_age_s, every, threads, tolerance, between=between)
         chosen = EFFECTS[effect].model if model is None else model
         network = None if chosen is None else zoo.resolve(chosen, task)
-        self._begin(network, treatment, settings, confidence, rate)
+        self._begin(network, effect_settings, settings, confidence, rate)
 
     @classmethod
-    def of(
+    def from_settings(
         cls,
         model: Model | None,
-        treatment: EffectSettings,
+        effect_settings: EffectSettings,
         settings: Settings,
         confidence: float | None = None,
         rate: Fraction | float = 25,
     ) -> Self:
         """The same from settings that were checked before. model: None for the effect none."""
         made = cls.__new__(cls)
-        made._begin(model, treatment, settings, confidence, rate)
+        made._begin(model, effect_settings, settings, confidence, rate)
         return made
 
     def _begin(
         self,
         model: Model | None,
-        treatment: EffectSettings,
+        effect_settings: EffectSettings,
         settings: Settings,
         confidence: float | None,
         rate: Fraction | float,
     ) -> None:
         if not rate > 0:
             raise UsageError(f"rate: expected more than 0 pictures a second, got {rate}")
-        row = EFFECTS[treatment.effect]
-        self.treatment = treatment
-        self.step: StepResult | None = None
+        row = EFFECTS[effect_settings.effect]
+        self.effect_settings = effect_settings
+        self.last_step: StepResult | None = None
         self.hidden: Boxes = np.empty((0, 4), np.float32)
         self._runner: Runner | None = None
-        self._style = Style(treatment.cells, treatment.colour)
-        self._hold = BoxHold(treatment.hold_s if row.hides else 0.0)
+        self._style = ObscureStyle(effect_settings.cells, effect_settings.colour)
+        self._hold = BoxHold(effect_settings.hold_s if row.hides else 0.0)
         self._made = _Made()
         self._frame_s = 1 / float(rate)
         self._count = 0
         self._damaged = False
         if model is None:
             return
-        _check(model, row, treatment)
+        _check(model, row, effect_settings)
         if confidence is None and row.hides:
             confidence = HIDING_CONFIDENCE
         if confidence is not None:
@@ -171,7 +179,7 @@ class Filter(Closing):
         out = self._applied(picture, frame)
         return out.parts[0]
 
-    def shot(self, shot: PlaneFrame) -> Planes:
+    def filter_planes(self, shot: PlaneFrame) -> Planes:
         """The picture of a shot with the effect, in its own layout; changed where it lies, unless
         the effect makes a new one."""
         picture = shot.picture
@@ -190,7 +198,7 @@ class Filter(Closing):
     @property
     def result(self) -> Result | None:
         """What the model says about the last picture."""
-        return self.step.result if self.step else None
+        return self.last_step.result if self.last_step else None
 
     def close(self) -> None:
         """Give back the network's memory and threads. Calling it again does nothing."""
@@ -198,23 +206,23 @@ class Filter(Closing):
             self._runner.close()
 
     def __repr__(self) -> str:
-        return f"<Filter {self.treatment.effect}, {self._runner!r}>"
+        return f"<Filter {self.effect_settings.effect}, {self._runner!r}>"
 
     def _applied(self, picture: Planes, frame: Frame) -> Planes:
         self._count += 1
         if self._runner is None:
             return picture
-        if EFFECTS[self.treatment.effect].hides:
+        if EFFECTS[self.effect_settings.effect].hides:
             frame = self._distrusted(frame)
-        self.step = step = self._runner.step(frame)
-        result = _chosen(step.result, self.treatment.classes)
-        if self.treatment.effect == "upscale":
+        self.last_step = step = self._runner.step(frame)
+        result = _chosen(step.result, self.effect_settings.classes)
+        if self.effect_settings.effect == "upscale":
             return self._painted(result, picture)
-        if self.treatment.effect == "boxes":
-            mark(picture, result)
-        elif self.treatment.effect != "none":
+        if self.effect_settings.effect == "boxes":
+            draw_on_planes(picture, result)
+        elif self.effect_settings.effect != "none":
             for where in self._areas(picture, result, step):
-                HIDINGS[self.treatment.effect].hide(picture, where, self._style)
+                OBSCURE_METHODS[self.effect_settings.effect].hide(picture, where, self._style)
         return picture
 
     def _distrusted(self, frame: Frame) -> Frame:
@@ -227,19 +235,20 @@ class Filter(Closing):
 
     def _areas(self, picture: Planes, result: Result, step: StepResult) -> list[Area]:
         """What to hide in this frame."""
-        treatment = self.treatment
+        effect_settings = self.effect_settings
         fresh = step.kind in ("computed", "unchanged")
         if isinstance(result, Mask):
             age_s = 0.0 if fresh else result.evidence.age_s
-            share = (treatment.grow / GROW + age_s * STALE_MASK) * WIDEN_MASK
-            where = covered(picture, hidden_in(result), share)
+            share = (effect_settings.grow / GROW + age_s * STALE_MASK) * WIDEN_MASK
+            where = mask_area(picture, hidden_in(result), share)
             return [] if where is None else [where]
         assert isinstance(result, Detections)  # _check lets no other task through
-        boxes = self._hold.step(result.xyxy, step.frame.time_s, fresh=fresh)
-        self.hidden = grown(boxes, treatment.grow)
-        soft = HIDINGS[treatment.effect].soft
+        boxes = self._hold.update(result.xyxy, step.frame.time_s, fresh=fresh)
+        self.hidden = grow_boxes(boxes, effect_settings.grow)
+        soft = OBSCURE_METHODS[effect_settings.effect].soft
         areas = (
-            area(picture, tuple(box), treatment.shape, soft=soft) for box in self.hidden.tolist()
+            box_area(picture, tuple(box), effect_settings.shape, soft=soft)
+            for box in self.hidden.tolist()
         )
         return [where for where in areas if where is not None]
 
@@ -250,27 +259,27 @@ class Filter(Closing):
         made = self._made
         if made.painted is None or made.painted[0] is not result.image:
             if made.from_rgb is None:
-                made.from_rgb = FromRgb(picture.layout, picture.colours)
+                made.from_rgb = RgbToPlanes(picture.layout, picture.colours)
             made.painted = result.image, made.from_rgb(result.image)
         return made.painted[1]
 
     def _converted(self, picture: Planes) -> Samples:
         key = picture.layout, picture.colours, picture.height, picture.width
         if self._made.key != key:
-            to_rgb = ToRgb(picture.layout, picture.colours, (picture.height, picture.width))
+            to_rgb = PlanesToRgb(picture.layout, picture.colours, (picture.height, picture.width))
             self._made = _Made(key, to_rgb)
         assert self._made.to_rgb is not None
         return self._made.to_rgb(picture)
 
 
-def _check(model: Model, row: EffectRow, treatment: EffectSettings) -> None:
+def _check(model: Model, row: EffectSpec, effect_settings: EffectSettings) -> None:
     """Raises UsageError where a model's results are of no use for an effect."""
     if row.tasks and model.task not in row.tasks:
         raise UsageError(
-            f"effect {treatment.effect}: expected a model for {' or '.join(row.tasks)}, got "
+            f"effect {effect_settings.effect}: expected a model for {' or '.join(row.tasks)}, got "
             f"{model.name}, which is for {model.task}; see `stillframe models list`"
         )
-    unknown = [name for name in treatment.classes if name not in model.labels]
+    unknown = [name for name in effect_settings.classes if name not in model.labels]
     if unknown:
         known = ", ".join(model.labels[:80]) or "none"
         raise UsageError(f"classes: {model.name} knows {known}; got {', '.join(unknown)}")

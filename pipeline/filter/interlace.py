@@ -12,7 +12,7 @@ PROGRESSIVE = "p"
 BOTTOM_ONLY = "eq(interlace_type,BOTTOMFIRST)"
 
 
-def interlace_of(picture: av.VideoFrame) -> str:
+def interlace_flag(picture: av.VideoFrame) -> str:
     """The mark of y4m for a decoded picture."""
     if not picture.interlaced_frame:
         return PROGRESSIVE
@@ -26,7 +26,7 @@ def interlace_of(picture: av.VideoFrame) -> str:
     return "b"
 
 
-class FieldMarker:
+class FieldOrderSetter:
     """Marks pictures of one size and layout as interlaced. first: a word of FIRST_FIELD."""
 
     def __init__(self, first: str) -> None:

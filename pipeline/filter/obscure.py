@@ -43,7 +43,7 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class ObscureStyle:
     """How areas are hidden. cells: across the longer side, for blur and pixelate. colour: RGB, for
     mask."""
 
@@ -51,7 +51,7 @@ class Style:
     colour: Colour = BLACK
 
 
-def area(picture: Planes, box: Box, shape: Shape, *, soft: bool) -> Area | None:
+def box_area(picture: Planes, box: Box, shape: Shape, *, soft: bool) -> Area | None:
     """The area of a box in pixels, cut off at the picture's borders; None if nothing is left.
 
     An oval touches the sides of the whole box, also of one that reaches beyond the picture.
@@ -75,7 +75,7 @@ def area(picture: Planes, box: Box, shape: Shape, *, soft: bool) -> Area | None:
     return Area(left, top, right, bottom, cover)
 
 
-def covered(picture: Planes, hidden: NDArray[np.bool_], widen: float) -> Area | None:
+def mask_area(picture: Planes, hidden: NDArray[np.bool_], widen: float) -> Area | None:
     """The area of (H, W) pixels to hide, widened by that share of the picture's shorter side."""
     across, down = picture.layout.cell
     by = round(widen * min(hidden.shape))
@@ -101,13 +101,15 @@ def covered(picture: Planes, hidden: NDArray[np.bool_], widen: float) -> Area | 
     )
 
 
-def part(plane: Samples, shift: tuple[int, int], where: Area) -> Samples:
+def area_samples(plane: Samples, shift: tuple[int, int], where: Area) -> Samples:
     """The samples of an area in one plane, a view."""
     x, y = shift
     return plane[where.top >> y : -(-where.bottom >> y), where.left >> x : -(-where.right >> x)]
 
 
-def cover_of(where: Area, patch: Samples, shift: tuple[int, int], layout: Layout) -> Samples | None:
+def cover_for(
+    where: Area, patch: Samples, shift: tuple[int, int], layout: Layout
+) -> Samples | None:
     """The area's cover with a value for each sample of `patch`."""
     if where.cover is None:
         return None
@@ -176,12 +178,12 @@ def _blurred(patch: Samples, grid: tuple[int, int]) -> Samples:
 Averaging = Callable[[Samples, tuple[int, int]], Samples]
 
 
-def _averaging(average: Averaging) -> Callable[[Planes, Area, Style], None]:
-    def hide(picture: Planes, where: Area, style: Style) -> None:
+def _averaging(average: Averaging) -> Callable[[Planes, Area, ObscureStyle], None]:
+    def hide(picture: Planes, where: Area, style: ObscureStyle) -> None:
         grid = _grid(where, style.cells)
         for plane, shift in zip(picture.parts, picture.layout.shifts, strict=True):
-            patch = part(plane, shift, where)
-            cover = cover_of(where, patch, shift, picture.layout)
+            patch = area_samples(plane, shift, where)
+            cover = cover_for(where, patch, shift, picture.layout)
             blend(patch, average(np.ascontiguousarray(patch), grid), cover)
 
     return hide
@@ -191,24 +193,24 @@ def fill(picture: Planes, where: Area, colour: Colour) -> None:
     """Paint an area in an RGB colour."""
     levels = picture.colours.levels(colour, picture.layout)
     for plane, shift, level in zip(picture.parts, picture.layout.shifts, levels, strict=True):
-        patch = part(plane, shift, where)
-        blend(patch, level, cover_of(where, patch, shift, picture.layout))
+        patch = area_samples(plane, shift, where)
+        blend(patch, level, cover_for(where, patch, shift, picture.layout))
 
 
-def _masked(picture: Planes, where: Area, style: Style) -> None:
+def _masked(picture: Planes, where: Area, style: ObscureStyle) -> None:
     fill(picture, where, style.colour)
 
 
 @dataclass(frozen=True, slots=True)
-class Hiding:
+class ObscureMethod:
     """A way to hide an area. soft: whether its rim may be a mixture."""
 
-    hide: Callable[[Planes, Area, Style], None]
+    hide: Callable[[Planes, Area, ObscureStyle], None]
     soft: bool
 
 
-HIDINGS: dict[str, Hiding] = {
-    "blur": Hiding(_averaging(_blurred), soft=True),
-    "pixelate": Hiding(_averaging(_pixelated), soft=False),
-    "mask": Hiding(_masked, soft=False),
+OBSCURE_METHODS: dict[str, ObscureMethod] = {
+    "blur": ObscureMethod(_averaging(_blurred), soft=True),
+    "pixelate": ObscureMethod(_averaging(_pixelated), soft=False),
+    "mask": ObscureMethod(_masked, soft=False),
 }

@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
-from stillframe.pipeline.filter.obscure import Area, blend, fill, part
+from stillframe.pipeline.filter.obscure import Area, area_samples, blend, fill
 from stillframe.pipeline.filter.planes import Colour, Planes
 from stillframe.pipeline.sinks.overlay import FONT, INK, MASK_OPACITY, PALETTE, PAPER
 
 Cover = NDArray[np.uint8]
 
 
-def mark(picture: Planes, result: Result) -> None:
+def draw_on_planes(picture: Planes, result: Result) -> None:
     """Draw a result into the picture itself."""
     PAINTERS[type(result)](picture, result)
 
 
-def lay(picture: Planes, left: int, top: int, cover: Cover, colour: Colour) -> None:
+def paint(picture: Planes, left: int, top: int, cover: Cover, colour: Colour) -> None:
     """Paint a colour as far as a cover says. cover: (rows, columns) uint8 at luma's resolution,
     its corner at (left, top); what reaches beyond the picture is cut off."""
     across, down = picture.layout.cell
@@ -40,7 +40,7 @@ def lay(picture: Planes, left: int, top: int, cover: Cover, colour: Colour) -> N
     where = Area(first - spare[1][0], above - spare[0][0], right, bottom)
     levels = picture.colours.levels(colour, picture.layout)
     for plane, shift, level in zip(picture.parts, picture.layout.shifts, levels, strict=True):
-        patch = part(plane, shift, where)
+        patch = area_samples(plane, shift, where)
         few = whole
         if shift != (0, 0):
             size = whole.shape[1] >> shift[0], whole.shape[0] >> shift[1]
@@ -122,7 +122,7 @@ def _dot(picture: Planes, x: int, y: int, radius: int, colour: Colour) -> None:
     side = 2 * radius + 3
     cover = np.zeros((side, side), np.uint8)
     cv2.circle(cover, (radius + 1, radius + 1), radius, 255, cv2.FILLED, cv2.LINE_AA)
-    lay(picture, x - radius - 1, y - radius - 1, cover, colour)
+    paint(picture, x - radius - 1, y - radius - 1, cover, colour)
 
 
 def _polygon(picture: Planes, points: NDArray[Any], colour: Colour, line: int) -> None:
@@ -130,7 +130,7 @@ def _polygon(picture: Planes, points: NDArray[Any], colour: Colour, line: int) -
     low, high = corners.min(0) - line, corners.max(0) + line + 1
     cover = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
     cv2.polylines(cover, [corners - low], True, 255, line, cv2.LINE_AA)
-    lay(picture, int(low[0]), int(low[1]), cover, colour)
+    paint(picture, int(low[0]), int(low[1]), cover, colour)
 
 
 def _label(
@@ -142,13 +142,13 @@ def _label(
     plate = np.full((height + below + margin, width + 2 * margin), 255, np.uint8)
     x = min(max(at[0], 0), max(0, picture.width - plate.shape[1]))
     y = min(max(at[1] - plate.shape[0], 0), max(0, picture.height - plate.shape[0]))
-    lay(picture, x, y, plate, colour)
+    paint(picture, x, y, plate, colour)
     red, green, blue = colour
     light = 0.299 * red + 0.587 * green + 0.114 * blue
     ink = np.zeros_like(plate)
     base = margin, height + margin // 2 + 1
     cv2.putText(ink, text, base, FONT, letter, 255, stroke, cv2.LINE_AA)
-    lay(picture, x, y, ink, INK if light > 140 else PAPER)
+    paint(picture, x, y, ink, INK if light > 140 else PAPER)
 
 
 def _tint(picture: Planes, cover: NDArray[np.bool_], colour: Colour, line: int) -> None:
@@ -158,11 +158,11 @@ def _tint(picture: Planes, cover: NDArray[np.bool_], colour: Colour, line: int) 
     if not width:
         return
     near = np.ascontiguousarray(whole[y : y + height, x : x + width])
-    lay(picture, x, y, near * np.uint8(round(255 * MASK_OPACITY)), colour)
+    paint(picture, x, y, near * np.uint8(round(255 * MASK_OPACITY)), colour)
     outlines, _ = cv2.findContours(near, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     drawn = np.zeros_like(near)
     cv2.drawContours(drawn, outlines, -1, 255, line, cv2.LINE_AA)
-    lay(picture, x, y, drawn, colour)
+    paint(picture, x, y, drawn, colour)
 
 
 def _mask(picture: Planes, result: Mask) -> None:

@@ -135,7 +135,7 @@ class Planes:
         return cls.over(np.empty(layout.size_bytes(*size), np.uint8), layout, colours, size)
 
 
-class ToRgb:
+class PlanesToRgb:
     """Turns pictures of one layout and size into (H, W, 3) uint8 RGB."""
 
     def __init__(self, layout: Layout, colours: Colours, size: tuple[int, int]) -> None:
@@ -169,7 +169,7 @@ class ToRgb:
         return np.ascontiguousarray(plain.to_ndarray(), np.uint8)
 
 
-class FromRgb:
+class RgbToPlanes:
     """Turns (H, W, 3) uint8 RGB of any size into pictures of one layout."""
 
     def __init__(self, layout: Layout, colours: Colours) -> None:
@@ -203,7 +203,7 @@ class FromRgb:
         return picture
 
 
-def views(frame: av.VideoFrame, layout: Layout) -> list[Samples]:
+def plane_views(frame: av.VideoFrame, layout: Layout) -> list[Samples]:
     """The planes of a picture that FFmpeg holds, without the bytes between their rows."""
     return _views(frame, layout.shapes(frame.height, frame.width))
 

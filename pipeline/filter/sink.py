@@ -18,18 +18,20 @@ import numpy as np
 from stillframe.closing import Closing
 from stillframe.errors import SinkError
 from stillframe.pipeline.filter import y4m
-from stillframe.pipeline.filter.interlace import FIRST_FIELD, FieldMarker
-from stillframe.pipeline.filter.planes import Planes, views
+from stillframe.pipeline.filter.interlace import FIRST_FIELD, FieldOrderSetter
+from stillframe.pipeline.filter.planes import Planes, plane_views
 from stillframe.pipeline.filter.source import DEFAULT_RATE, PlaneFrame, StreamInfo
-from stillframe.pipeline.media.pipe import lengthen
-from stillframe.pipeline.sinks.sink import told
+from stillframe.pipeline.media.pipe import enlarge_pipe
+from stillframe.pipeline.sinks.sink import reason
 
 Format = Literal["y4m", "rawvideo", "nut", "mpegts"]
-OFF_BEAT = Fraction(1, 2)  # of a frame: how far a time may be from the beat that y4m implies
+MAX_TIME_ERROR_FRAMES = Fraction(
+    1, 2
+)  # of a frame: how far a time may be from the beat that y4m implies
 RATE_ERROR = Fraction(1, 1000)  # how far a container's stated rate may be from its true one
 
 
-class Pipe:
+class OutputPipe:
     """A descriptor that takes bytes whole. Raises SinkError, and BrokenPipeError when nobody reads
     any more."""
 
@@ -43,7 +45,7 @@ class Pipe:
         if os.isatty(descriptor):
             raise SinkError(f"{name}: a terminal; pipe it into a program or a file")
         if stat.S_ISFIFO(mode):
-            lengthen(descriptor)
+            enlarge_pipe(descriptor)
 
     def write(self, *parts: Any) -> int:
         """Hand over all of the bytes. Returns how many."""
@@ -59,14 +61,14 @@ class Pipe:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise SinkError(f"{self.name}: writing failed: {told(error)}") from None
+            raise SinkError(f"{self.name}: writing failed: {reason(error)}") from None
         return size
 
 
 class FrameSink(Closing):
     """Takes the frames of one stream. info: of the stream that they were made from."""
 
-    def __init__(self, pipe: Pipe, info: StreamInfo) -> None:
+    def __init__(self, pipe: OutputPipe, info: StreamInfo) -> None:
         self._pipe, self._info = pipe, info
 
     @abstractmethod
@@ -85,11 +87,11 @@ class FrameSink(Closing):
 class Y4mSink(FrameSink):
     """YUV4MPEG2: the header as it came, but for the picture's size. Holds a constant rate."""
 
-    def __init__(self, pipe: Pipe, info: StreamInfo) -> None:
+    def __init__(self, pipe: OutputPipe, info: StreamInfo) -> None:
         super().__init__(pipe, info)
         self._begun = False
         self._frames = 0
-        self._beat = Beat(info)
+        self._beat = ConstantRateCheck(info)
 
     def write(self, shot: PlaneFrame, picture: Planes) -> None:
         self._beat.check(shot, self._frames)
@@ -113,7 +115,7 @@ class RawSink(FrameSink):
         self._pipe.write(picture.data)
 
 
-class Beat:
+class ConstantRateCheck:
     """Tells frames that y4m cannot hold: it has no times, its frames follow each other evenly."""
 
     def __init__(self, info: StreamInfo) -> None:
@@ -128,7 +130,7 @@ class Beat:
             self._first = time
         elapsed = time - self._first
         due = number / self._rate
-        if abs(elapsed - due) > OFF_BEAT / self._rate + elapsed * RATE_ERROR:
+        if abs(elapsed - due) > MAX_TIME_ERROR_FRAMES / self._rate + elapsed * RATE_ERROR:
             raise SinkError(
                 f"{self._name}: frame {shot.index} is at {float(elapsed):.3f} s, and y4m holds "
                 f"{float(self._rate):.5g} frames a second, due at {float(due):.3f} s; write "
@@ -137,7 +139,7 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Coding:
+class EncoderSettings:
     """How a container's frames are coded. format: FFmpeg's. options: of libx264."""
 
     format: str
@@ -145,26 +147,28 @@ class Coding:
 
 
 _AT_ONCE = {"tune": "zerolatency", "bf": "0", "threads": "1"}
-CODINGS: Mapping[str, Coding] = MappingProxyType(
+ENCODERS: Mapping[str, EncoderSettings] = MappingProxyType(
     {
         # lossless; NUT's own fields, or those of FFV1, would not hold range and matrix
-        "nut": Coding("nut", MappingProxyType({"preset": "ultrafast", "qp": "0", **_AT_ONCE})),
-        "mpegts": Coding(
+        "nut": EncoderSettings(
+            "nut", MappingProxyType({"preset": "ultrafast", "qp": "0", **_AT_ONCE})
+        ),
+        "mpegts": EncoderSettings(
             "mpegts", MappingProxyType({"preset": "veryfast", "crf": "18", **_AT_ONCE})
         ),
     }
 )
 
 
-class MuxSink(FrameSink):
+class ContainerSink(FrameSink):
     """H.264 in a container: times, range, matrix, pixel aspect and field order go with it."""
 
-    def __init__(self, pipe: Pipe, info: StreamInfo, coding: Coding) -> None:
+    def __init__(self, pipe: OutputPipe, info: StreamInfo, coding: EncoderSettings) -> None:
         super().__init__(pipe, info)
         self._coding = coding
         self._output: Any = None
         self._stream: Any = None
-        self._fields: FieldMarker | None = None
+        self._fields: FieldOrderSetter | None = None
         self._closed = False
 
     def write(self, shot: PlaneFrame, picture: Planes) -> None:
@@ -172,7 +176,7 @@ class MuxSink(FrameSink):
             if self._stream is None:
                 self._begin(picture)
             frame = av.VideoFrame(picture.width, picture.height, picture.layout.name)
-            for into, part in zip(views(frame, picture.layout), picture.parts, strict=True):
+            for into, part in zip(plane_views(frame, picture.layout), picture.parts, strict=True):
                 np.copyto(into, part)
             frame.pts, frame.time_base = shot.pts, shot.time_base
             if self._fields is not None:
@@ -209,7 +213,7 @@ class MuxSink(FrameSink):
         if info.header.interlace in FIRST_FIELD:
             first = FIRST_FIELD[info.header.interlace]
             options |= {"flags": "+ildct+ilme", "x264-params": f"{first}=1"}
-            self._fields = FieldMarker(first)
+            self._fields = FieldOrderSetter(first)
         stream: Any = self._output.add_stream(
             "libx264", rate=info.rate or DEFAULT_RATE, options=options
         )
@@ -231,16 +235,16 @@ class MuxSink(FrameSink):
         self._closed = True
         if isinstance(error, BrokenPipeError):
             return error
-        return SinkError(f"{self._pipe.name}: writing failed: {told(error)}")
+        return SinkError(f"{self._pipe.name}: writing failed: {reason(error)}")
 
 
-Opener = Callable[[Pipe, StreamInfo], FrameSink]
+SinkFactory = Callable[[OutputPipe, StreamInfo], FrameSink]
 
 
-def _muxed(name: str) -> Opener:
-    return lambda pipe, info: MuxSink(pipe, info, CODINGS[name])
+def _muxed(name: str) -> SinkFactory:
+    return lambda pipe, info: ContainerSink(pipe, info, ENCODERS[name])
 
 
-FORMATS: Mapping[Format, Opener] = MappingProxyType(
+FORMATS: Mapping[Format, SinkFactory] = MappingProxyType(
     {"y4m": Y4mSink, "rawvideo": RawSink, "nut": _muxed("nut"), "mpegts": _muxed("mpegts")}
 )

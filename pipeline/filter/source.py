@@ -18,7 +18,7 @@ from av.container import InputContainer
 from stillframe.closing import Closing
 from stillframe.errors import SourceError
 from stillframe.pipeline.filter import y4m
-from stillframe.pipeline.filter.interlace import interlace_of
+from stillframe.pipeline.filter.interlace import interlace_flag
 from stillframe.pipeline.filter.planes import (
     FULL,
     LAYOUTS,
@@ -29,9 +29,9 @@ from stillframe.pipeline.filter.planes import (
     Layout,
     Planes,
     likely_matrix,
-    views,
+    plane_views,
 )
-from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse
+from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse_address
 from stillframe.pipeline.media.container import LOW_LATENCY, open_container, open_decoder
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_input
@@ -64,7 +64,7 @@ class StreamInfo:
     aspect: Fraction | None
     time_base: Fraction
     tags: tuple[int, int, int, int]
-    header: y4m.Header
+    header: y4m.Y4mHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,11 @@ def open_planes(spec: str, *, matrix: str | None = None) -> PlaneSource:
 
     matrix: a name of planes.MATRICES, for streams that state none or a wrong one.
     """
-    address = parse(spec)
+    address = parse_address(spec)
     if address.kind == "sample":
         from stillframe import sample_videos
 
-        address = parse(os.fspath(sample_videos.resolve(address.target)))
+        address = parse_address(os.fspath(sample_videos.resolve(address.target)))
     if address.kind not in ("file", "pipe"):
         raise SourceError(
             f"{address.shown}: expected -, a file, a named pipe or sample:NAME, got a source of "
@@ -121,7 +121,7 @@ def open_planes(spec: str, *, matrix: str | None = None) -> PlaneSource:
             pipe.close()
             open_it = partial(open_container, f"file:{path}", address, FILE_PROTOCOLS, {}, None)
         else:
-            pipe.put_back(first)
+            pipe.unread(first)
             open_it = partial(open_container, pipe, address, NO_PROTOCOL, LOW_LATENCY, None)
         return ContainerSource(address, open_it, pipe if path is None else None, matrix)
     except BaseException:
@@ -160,7 +160,7 @@ class Y4mSource(PlaneSource):
 
     def __init__(self, pipe: PipeReader, name: str, first: bytes, matrix: str | None) -> None:
         self._pipe = pipe
-        self._reader = y4m.Reader(pipe, name, first)
+        self._reader = y4m.Y4mReader(pipe, name, first)
         header = self._reader.header
         size = header.height, header.width
         # FFmpeg means full range by grey, and limited by everything else, where nothing is stated
@@ -218,7 +218,7 @@ class ContainerSource(PlaneSource):
             open_it, address, threads=threads, low_latency=pipe is not None
         )
         try:
-            pictures = self._decoder.step() or []
+            pictures = self._decoder.read_packet() or []
             self.info = self._described(pictures[0], matrix)
         except BaseException:
             self._decoder.close()
@@ -256,7 +256,7 @@ class ContainerSource(PlaneSource):
             for picture in self._pictures:
                 return picture
             try:
-                pictures = self._decoder.step()
+                pictures = self._decoder.read_packet()
             except ReadError as error:
                 raise SourceError(
                     f"{self._name}: reading failed after frame {self._index}: {error}"
@@ -278,7 +278,7 @@ class ContainerSource(PlaneSource):
                 f"before, got {_told(layout, size)}; make the whole stream alike before it comes: "
                 f"ffmpeg -i IN -vf scale={want.size[1]}:{want.size[0]} -f yuv4mpegpipe -"
             )
-        for part, view in zip(self._space.parts, views(image, layout), strict=True):
+        for part, view in zip(self._space.parts, plane_views(image, layout), strict=True):
             np.copyto(part, turn.apply(view))
 
     def _layout(self, image: av.VideoFrame) -> tuple[Layout, bool]:
@@ -287,8 +287,8 @@ class ContainerSource(PlaneSource):
         plain = FULL_RANGE_NAMES.get(name, name)
         if plain not in LAYOUTS:
             raise SourceError(
-                f"{self._name}: frame {self._index}: expected {y4m.WANTED}, got {name}; convert "
-                f"it with: {y4m.CONVERT}"
+                f"{self._name}: frame {self._index}: expected {y4m.SUPPORTED}, got {name}; convert "
+                f"it with: {y4m.CONVERT_COMMAND}"
             )
         is_full = int(image.color_range) == FULL
         if plain == "gray":
@@ -303,13 +303,13 @@ class ContainerSource(PlaneSource):
         if turn.rotation in (90, 270) and layout.cell[0] != layout.cell[1]:
             raise SourceError(
                 f"{self._name}: a {layout.name} picture to be turned by {turn.rotation} degrees "
-                f"has no such layout upright; convert it with: {y4m.CONVERT}"
+                f"has no such layout upright; convert it with: {y4m.CONVERT_COMMAND}"
             )
         number = int(image.colorspace)
         if number not in (UNSTATED, *MATRIX_NAMES):
             raise SourceError(
                 f"{self._name}: expected one of the matrices {', '.join(MATRICES)}, got number "
-                f"{number} of H.273; convert it with: {y4m.CONVERT}"
+                f"{number} of H.273; convert it with: {y4m.CONVERT_COMMAND}"
             )
         colours = Colours(matrix or MATRIX_NAMES.get(number) or likely_matrix(size[0]), full)
         tags = (
@@ -323,11 +323,11 @@ class ContainerSource(PlaneSource):
         chroma = CHROMA_OF[layout.name]
         if layout.name == "yuv420p" and about.codec in LEFT_SITED:
             chroma = "420mpeg2"
-        header = y4m.Header(
+        header = y4m.Y4mHeader(
             width=size[1],
             height=size[0],
             rate=about.rate,
-            interlace=interlace_of(image),
+            interlace=interlace_flag(image),
             aspect=aspect,
             chroma=chroma,
             comments=comments,

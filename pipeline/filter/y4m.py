@@ -35,11 +35,11 @@ CHROMA: dict[str, str] = {
     "mono": "gray",
 }
 INTERLACE = "ptbm?"
-CONVERT = "ffmpeg -i IN -pix_fmt yuv420p -f yuv4mpegpipe -"
-WANTED = f"8-bit 4:2:0, 4:2:2, 4:4:4 or grey ({' '.join(CHROMA)})"
+CONVERT_COMMAND = "ffmpeg -i IN -pix_fmt yuv420p -f yuv4mpegpipe -"
+SUPPORTED = f"8-bit 4:2:0, 4:2:2, 4:4:4 or grey ({' '.join(CHROMA)})"
 
 
-class Bytes(Protocol):
+class ByteSource(Protocol):
     """Where a stream comes from."""
 
     def read_into(self, space: memoryview) -> int:
@@ -47,7 +47,7 @@ class Bytes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class Y4mHeader:
     """The first line. rate, aspect: None where the stream says unknown. chroma: a row of CHROMA.
     comments: the X parameters in their order, without the letter. line: as it came, or None."""
 
@@ -70,7 +70,7 @@ class Header:
         stated = [text for text in self.comments if text.startswith("COLORRANGE=")]
         return stated[-1].upper() == "COLORRANGE=FULL" if stated else None
 
-    def resized(self, height: int, width: int) -> "Header":
+    def resized(self, height: int, width: int) -> "Y4mHeader":
         """The header of the same stream with pictures of another size."""
         if (height, width) == (self.height, self.width):
             return self
@@ -90,7 +90,7 @@ def _ratio(value: Fraction | None) -> str:
     return "0:0" if value is None else f"{value.numerator}:{value.denominator}"
 
 
-def parse(line: bytes, name: str) -> Header:
+def parse_header(line: bytes, name: str) -> Y4mHeader:
     """A header line, with its end, that starts with MAGIC. Raises SourceError."""
     text = line.decode("latin-1").removesuffix("\n")
     found: dict[str, str] = {}
@@ -121,8 +121,8 @@ def parse(line: bytes, name: str) -> Header:
         )
     chroma = found.get("C", DEFAULT_CHROMA)
     if chroma not in CHROMA:
-        _refuse(name, 0, f"expected {WANTED}, got C{chroma}; convert it with: {CONVERT}")
-    return Header(
+        _refuse(name, 0, f"expected {SUPPORTED}, got C{chroma}; convert it with: {CONVERT_COMMAND}")
+    return Y4mHeader(
         width=sides[0],
         height=sides[1],
         rate=rate,
@@ -162,19 +162,19 @@ def _refuse(name: str, offset: int, what: str) -> NoReturn:
     raise SourceError(f"{name}: byte {offset}: {what}")
 
 
-class Reader:
+class Y4mReader:
     """Reads frames one by one, never a byte beyond the frame that is asked for.
 
     first: bytes that were read already to see what comes. Raises SourceError for a header that is
     none. offset: bytes read so far. size: bytes of one frame's samples.
     """
 
-    def __init__(self, source: Bytes, name: str, first: bytes = b"") -> None:
+    def __init__(self, source: ByteSource, name: str, first: bytes = b"") -> None:
         self._source, self._name = source, name
         self.frames = 0
         line = self._line(first)
         self.offset = len(line)
-        self.header = parse(line, name)
+        self.header = parse_header(line, name)
         self.size = self.header.layout.size_bytes(self.header.height, self.header.width)
         self._buffer: NDArray[np.uint8] = np.empty(len(FRAME) + self.size, np.uint8)
 

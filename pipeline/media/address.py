@@ -59,7 +59,7 @@ class Address:
     scheme: Scheme | None = None
 
 
-def parse(spec: str | os.PathLike[str]) -> Address:
+def parse_address(spec: str | os.PathLike[str]) -> Address:
     """What `spec` names. Raises SourceError for what is nothing, and for a missing file.
 
     `-` standard input · `0`, `/dev/video0` a camera · `rtsp://…` the network · `sample:NAME` ·

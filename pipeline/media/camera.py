@@ -11,7 +11,7 @@ DEVICES = Path("/dev")
 BY_ID = Path("/dev/v4l/by-id")
 
 
-def device(target: str, shown: str, devices: Path = DEVICES) -> str:
+def device_path(target: str, shown: str, devices: Path = DEVICES) -> str:
     """The device file of a camera number or path. Raises SourceError if there is none."""
     if not sys.platform.startswith("linux"):
         raise SourceError(f"{shown}: cameras are read through Video4Linux, so on Linux only")
@@ -27,7 +27,7 @@ def device(target: str, shown: str, devices: Path = DEVICES) -> str:
     return str(path)
 
 
-def lasting_name(path: str, by_id: Path = BY_ID) -> str:
+def stable_name(path: str, by_id: Path = BY_ID) -> str:
     """A name of the same camera that survives unplugging, where the system keeps one.
 
     After unplugging, number 0 may be another camera.

@@ -14,7 +14,7 @@ from stillframe.pipeline.media.pipe import PIPE_REMEDY, PipeReader
 from stillframe.pipeline.media.pyav_compat import open_input
 from stillframe.pipeline.media.redaction import redact
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
-from stillframe.pipeline.media.to_rgb import Converter
+from stillframe.pipeline.media.to_rgb import RgbConverter
 
 CLOSE_S = 5.0
 # the rate of a stream need not be measured before its first picture is shown
@@ -78,7 +78,7 @@ class FileSource(Source):
         self._address = address
         self._lock = threading.RLock()  # a signal handler may close what its thread reads
         self._status = SourceState.CONNECTING
-        self._converter = Converter()
+        self._converter = RgbConverter()
         self._index = 0
         self._decoder = open_decoder(
             lambda: open_container(f"file:{path}", address, FILE_PROTOCOLS, {}, None),
@@ -87,7 +87,7 @@ class FileSource(Source):
             low_latency=False,
         )
         self._start = self._decoder.start
-        self._pictures = iter(self._decoder.step() or [])
+        self._pictures = iter(self._decoder.read_packet() or [])
         self.info: SourceInfo = self._decoder.info
         self._status = SourceState.RUNNING
 
@@ -100,7 +100,7 @@ class FileSource(Source):
             while self._status is SourceState.RUNNING:
                 for picture in self._pictures:
                     frame = Frame(
-                        image=self._converter.rgb(picture.image),
+                        image=self._converter.convert(picture.image),
                         index=self._index,
                         time_s=float(picture.pts * picture.time_base - self._start),
                         pts=picture.pts,
@@ -125,7 +125,7 @@ class FileSource(Source):
 
     def _read_on(self) -> None:
         try:
-            pictures = self._decoder.step()
+            pictures = self._decoder.read_packet()
         except ReadError as error:
             self._free()
             self._status = SourceState.FAILED

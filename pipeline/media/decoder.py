@@ -14,9 +14,9 @@ from av.stream import Discard, Disposition, Stream
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media.pipe import PIPE_REMEDY
-from stillframe.pipeline.media.pyav_compat import exact
+from stillframe.pipeline.media.pyav_compat import to_fraction
 from stillframe.pipeline.media.source import SourceInfo, SourceKind
-from stillframe.pipeline.media.timestamps import Timeline
+from stillframe.pipeline.media.timestamps import TimestampNormalizer
 from stillframe.pipeline.media.to_rgb import orientation
 
 MAX_READ_ERRORS = 64
@@ -45,7 +45,7 @@ class DecodedPicture:
 
 
 class Decoder:
-    """Reads one container to its end. `step` is called from one thread at a time.
+    """Reads one container to its end. `read_packet` is called from one thread at a time.
 
     The first picture is decoded when the decoder is made, so that what `info` says is true.
     Raises SourceError (`spec` names the source) when there is no video that can be decoded.
@@ -71,8 +71,8 @@ class Decoder:
         by_arrival = kind == "network" and container.format.name in CLOCKLESS_FORMATS
         self._began_s = time.monotonic() if by_arrival else None
         self._rate = None if by_arrival else _rate(self._stream)
-        self._time_base = exact(self._stream.time_base) or Fraction(1, 90_000)
-        self._timeline = Timeline(self._time_base, self._rate)
+        self._time_base = to_fraction(self._stream.time_base) or Fraction(1, 90_000)
+        self._timestamps = TimestampNormalizer(self._time_base, self._rate)
         context = self._stream.codec_context
         context.thread_type = "SLICE" if low_latency else "AUTO"
         context.thread_count = threads
@@ -90,7 +90,7 @@ class Decoder:
         self.start = _start(container, first.pts * first.time_base, self._rate)
         self.info = _info(container, self._stream, first.image, self._rate, spec, kind)
 
-    def step(self) -> list[DecodedPicture] | None:
+    def read_packet(self) -> list[DecodedPicture] | None:
         """The pictures that the next packet completes, often none; None at the end.
 
         Raises ReadError when reading fails for good.
@@ -113,7 +113,7 @@ class Decoder:
     def _first(self, kind: SourceKind) -> list[DecodedPicture]:
         remedy = PIPE_REMEDY if kind == "pipe" else ""
         try:
-            while (pictures := self.step()) is not None:
+            while (pictures := self.read_packet()) is not None:
                 if pictures:
                     return pictures
         except ReadError as error:
@@ -164,10 +164,10 @@ class Decoder:
     def _placed(self, image: av.VideoFrame) -> DecodedPicture:
         raw = image.pts
         if self._began_s is None:
-            pts, jumped = self._timeline.place(raw, image.duration)
+            pts, jumped = self._timestamps.normalize(raw, image.duration)
         else:
             arrived = round((time.monotonic() - self._began_s) / self._time_base)
-            pts, jumped = self._timeline.place(arrived)
+            pts, jumped = self._timestamps.normalize(arrived)
         shape = (image.width, image.height)
         resized = self._shape is not None and shape != self._shape
         self._shape = shape
@@ -251,11 +251,11 @@ def _ignore_other_streams(container: InputContainer, index: int) -> None:
 
 def _rate(stream: av.VideoStream) -> Fraction | None:
     rates = (stream.average_rate, stream.codec_context.framerate, stream.guessed_rate)
-    return next(filter(None, map(exact, rates)), None)
+    return next(filter(None, map(to_fraction, rates)), None)
 
 
 def _duration_s(container: InputContainer, stream: av.VideoStream) -> float | None:
-    tick = exact(stream.time_base)
+    tick = to_fraction(stream.time_base)
     if stream.duration is not None and tick is not None:
         return float(stream.duration * tick)
     return None if container.duration is None else container.duration / av.time_base
@@ -271,7 +271,7 @@ def _variable_rate(stream: av.VideoStream) -> bool | None:
 
 
 def _pixel_aspect(stream: av.VideoStream, sideways: bool) -> Fraction:
-    aspect = exact(stream.sample_aspect_ratio)
+    aspect = to_fraction(stream.sample_aspect_ratio)
     if aspect is None or aspect <= 0:
         return Fraction(1)
     return 1 / aspect if sideways else aspect

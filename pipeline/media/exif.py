@@ -25,7 +25,7 @@ TURNS: tuple[Orientation, ...] = tuple(
 )
 
 
-def turn(data: bytes) -> Orientation | None:
+def exif_orientation(data: bytes) -> Orientation | None:
     """What the EXIF orientation of a JPEG asks for; None where it has none that makes sense."""
     start = data.find(MARK, 0, FAR_ENOUGH)
     if not data.startswith(b"\xff\xd8") or start < 0:

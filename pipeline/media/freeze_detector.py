@@ -20,7 +20,7 @@ class FreezeDetector:
         self._same_since_s = 0.0
         self.frozen = False
 
-    def observe(self, picture: av.VideoFrame, now_s: float) -> bool:
+    def update(self, picture: av.VideoFrame, now_s: float) -> bool:
         """Whether the source is frozen, given its next picture and a monotonic clock."""
         planes = _planes(picture)
         if self._last is None or not _equal(planes, self._last):

@@ -15,7 +15,7 @@ from stillframe.pipeline.media.address import IMAGE_SUFFIXES, NO_PROTOCOL, Addre
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.pyav_compat import open_input
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
-from stillframe.pipeline.media.to_rgb import Converter, Orientation, orientation
+from stillframe.pipeline.media.to_rgb import Orientation, RgbConverter, orientation
 
 DEFAULT_RATE = Fraction(25)
 
@@ -28,7 +28,7 @@ def natural_key(path: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def listed(target: str, shown: str) -> list[str]:
+def list_images(target: str, shown: str) -> list[str]:
     """The pictures that a folder, a pattern or a file name stands for, in natural order."""
     if os.path.isdir(target):
         found = [str(path) for path in Path(target).iterdir()]
@@ -53,9 +53,9 @@ class ImageSource(Source):
     """
 
     def __init__(self, address: Address, rate: Fraction | None) -> None:
-        self._paths = listed(address.target, address.shown)
+        self._paths = list_images(address.target, address.shown)
         self._time_base = 1 / (rate or DEFAULT_RATE)
-        self._converter = Converter()
+        self._converter = RgbConverter()
         self._status = SourceState.RUNNING
         self._next = 0
         self._gap = False
@@ -94,7 +94,7 @@ class ImageSource(Source):
                 self._status = SourceState.ENDED
             raise StopIteration
         picture, turn = found
-        image = self._converter.rgb(picture, turn)
+        image = self._converter.convert(picture, turn)
         resized = self._shape is not None and self._shape != image.shape[:2]
         self._shape = (image.shape[0], image.shape[1])
         gap, self._gap = self._gap, False
@@ -135,7 +135,7 @@ def _decoded(path: str) -> Turned | None:
         data = Path(path).read_bytes()
         with open_input(io.BytesIO(data), NO_PROTOCOL) as container:
             for picture in container.decode(video=0):
-                return picture, exif.turn(data) or orientation(picture)
+                return picture, exif.exif_orientation(data) or orientation(picture)
         return None
     except (av.FFmpegError, OSError, ValueError, IndexError):
         return None

@@ -14,13 +14,13 @@ from fractions import Fraction
 from typing import Protocol
 
 from stillframe.errors import SourceError
+from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.freeze_detector import FreezeDetector
-from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
-from stillframe.pipeline.media.timestamps import JoinedTimes
-from stillframe.pipeline.media.to_rgb import Converter
+from stillframe.pipeline.media.timestamps import TimestampStitcher
+from stillframe.pipeline.media.to_rgb import RgbConverter
 
 GRACE_S = 1.0  # how long a reader may overrun its own deadline before it is left behind
 CLOSE_S = 2.0  # how long `close` waits for the reader to tidy up
@@ -39,12 +39,12 @@ class Connection(Protocol):
     skipped: int
     start: Fraction
 
-    def step(self) -> list[DecodedPicture] | None: ...
+    def read_packet(self) -> list[DecodedPicture] | None: ...
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenConnection:
     """A connection and what it showed."""
 
     connection: Connection
@@ -90,7 +90,7 @@ class ThreadedSource(Source):
 
     def __init__(
         self,
-        connect: Callable[[], Opened],
+        connect: Callable[[], OpenConnection],
         policy: LivePolicy,
         shown: str,
         interrupt: Callable[[], None] | None = None,
@@ -103,9 +103,9 @@ class ThreadedSource(Source):
         self._finished = finished
         self._changed = threading.Condition()
         self._queue: deque[tuple[DecodedPicture, int, float]] = deque()
-        self._converter = Converter()
+        self._converter = RgbConverter()
         self._chance = random.Random()
-        self._times = JoinedTimes()
+        self._times = TimestampStitcher()
         self._opened_info: SourceInfo | None = None
         self._status = SourceState.CONNECTING
         self._error: BaseException | None = None
@@ -141,7 +141,7 @@ class ThreadedSource(Source):
             picture, index, time_s = self._queue.popleft()
             self._changed.notify_all()
         return Frame(
-            image=self._converter.rgb(picture.image),
+            image=self._converter.convert(picture.image),
             index=index,
             time_s=time_s,
             pts=picture.pts,
@@ -220,13 +220,13 @@ class ThreadedSource(Source):
             self._skipped_before += opened.connection.skipped
             opened.connection.close()
 
-    def _relay(self, me: _Reader, opened: Opened) -> SourceError | None:
+    def _relay(self, me: _Reader, opened: OpenConnection) -> SourceError | None:
         started_s = last_s = time.monotonic()
         first = True
         watch = self._new_watch(opened.info)
         limit = self._policy.timeout_s
         while self._is_mine(me):
-            pictures = opened.connection.step()
+            pictures = opened.connection.read_packet()
             me.last_sign_s = now_s = time.monotonic()
             if pictures is None:
                 return StreamEndedError(f"{self._shown}: the stream ended")
@@ -234,7 +234,7 @@ class ThreadedSource(Source):
                 return SourceError(f"{self._shown}: connected, but no picture for {limit:g} s")
             for picture in pictures:
                 last_s = now_s
-                frozen = watch is not None and watch.observe(picture.image, now_s)
+                frozen = watch is not None and watch.update(picture.image, now_s)
                 if not self._deliver(me, picture, opened, first, frozen):
                     return None
                 first = False
@@ -244,7 +244,12 @@ class ThreadedSource(Source):
         return None
 
     def _deliver(
-        self, me: _Reader, picture: DecodedPicture, opened: Opened, first: bool, frozen: bool
+        self,
+        me: _Reader,
+        picture: DecodedPicture,
+        opened: OpenConnection,
+        first: bool,
+        frozen: bool,
     ) -> bool:
         """Queue a picture. False when this reader is no longer wanted."""
         live, now_s = opened.info.live, time.monotonic()
@@ -256,8 +261,8 @@ class ThreadedSource(Source):
             if not self._is_mine(me):
                 return False
             if first:
-                self._times.connect(picture.pts, picture.time_base, opened.connection.start, now_s)
-            pts, time_s = self._times.place(picture.pts, picture.time_base, now_s)
+                self._times.start(picture.pts, picture.time_base, opened.connection.start, now_s)
+            pts, time_s = self._times.stitch(picture.pts, picture.time_base, now_s)
             broken = picture.discontinuity or (first and self._index > 0)
             if live and self._queue:
                 broken |= self._queue.popleft()[0].discontinuity

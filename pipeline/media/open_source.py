@@ -11,7 +11,8 @@ from av.container import InputContainer
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media import camera
-from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse
+from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse_address
+from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.container import (
     LOW_LATENCY,
     FileSource,
@@ -20,9 +21,8 @@ from stillframe.pipeline.media.container import (
 )
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.image_sequence import ImageSource
-from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
+from stillframe.pipeline.media.live import LivePolicy, OpenConnection, ThreadedSource
 from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_input
-from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceKind, SourceState
 
 __all__ = ["Frame", "Source", "SourceInfo", "SourceKind", "SourceState", "frames", "open_source"]
@@ -70,7 +70,7 @@ def open_source(
     max_reconnects: attempts in a row to win a lost camera or stream back; None tries for ever.
     frozen_after_s: seconds of bit-identical frames after which a live source counts as frozen.
     """
-    address = parse(spec)
+    address = parse_address(spec)
     exact = None if rate is None else Fraction(rate).limit_denominator(1001)
     if exact is not None and exact <= 0:
         raise SourceError(f"{address.shown}: a rate of {rate} frames a second; give one above 0")
@@ -122,7 +122,7 @@ def _pipe(request: SourceRequest) -> Source:
     )
 
 
-def _opened_pipe(request: SourceRequest, pipe: PipeReader) -> Opened:
+def _opened_pipe(request: SourceRequest, pipe: PipeReader) -> OpenConnection:
     open_it = partial(open_container, pipe, request.address, NO_PROTOCOL, LOW_LATENCY, None)
     return _opened(request, open_it, live=bool(request.live))
 
@@ -135,7 +135,7 @@ def _network(request: SourceRequest) -> Source:
         open_container, address.target, address, scheme.protocols, options, request.timeout_s
     )
 
-    def connect() -> Opened:
+    def connect() -> OpenConnection:
         live = scheme.live if request.live is None else request.live
         return _opened(request, open_it, live)
 
@@ -144,12 +144,12 @@ def _network(request: SourceRequest) -> Source:
 
 def _camera(request: SourceRequest) -> Source:
     address = request.address
-    name = camera.lasting_name(camera.device(address.target, address.shown))
+    name = camera.stable_name(camera.device_path(address.target, address.shown))
     options = {} if request.rate is None else {"framerate": str(request.rate)}
     live = True if request.live is None else request.live
 
-    def connect() -> Opened:
-        path = camera.device(name, address.shown)
+    def connect() -> OpenConnection:
+        path = camera.device_path(name, address.shown)
         open_it = partial(
             open_container, path, address, FILE_PROTOCOLS, options, request.timeout_s, "v4l2"
         )
@@ -160,13 +160,13 @@ def _camera(request: SourceRequest) -> Source:
 
 def _opened(
     request: SourceRequest, open_it: Callable[[], InputContainer], live: bool | None
-) -> Opened:
+) -> OpenConnection:
     """A connection for low latency. live None: live if the container states no duration."""
     address = request.address
     decoder = open_decoder(open_it, address, threads=request.threads, low_latency=True)
     if live is None:
         live = decoder.info.duration_s is None
-    return Opened(decoder, replace(decoder.info, live=live))
+    return OpenConnection(decoder, replace(decoder.info, live=live))
 
 
 OPENERS: Mapping[SourceKind, Callable[[SourceRequest], Source]] = MappingProxyType(

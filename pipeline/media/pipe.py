@@ -18,7 +18,7 @@ PIPE_REMEDY = (
 PIPE_BYTES = 1 << 20  # the most that Linux grants to anyone
 
 
-def lengthen(descriptor: int) -> None:
+def enlarge_pipe(descriptor: int) -> None:
     """Let a pipe hold more, where the system lets us: it saves switches between programs, and who
     writes can be at work on the next frame."""
     with suppress(OSError, AttributeError):  # other systems than Linux have no such call
@@ -40,7 +40,7 @@ class PipeReader:
         self._poll = select.poll()
         for watched in (descriptor, self._wake_read):
             self._poll.register(watched, select.POLLIN)
-        lengthen(descriptor)
+        enlarge_pipe(descriptor)
         self._lock = threading.Lock()
         self._interrupted = False
         self._closed = False
@@ -76,7 +76,7 @@ class PipeReader:
             return 0
         return os.readv(self._descriptor, [space])
 
-    def put_back(self, data: bytes) -> None:
+    def unread(self, data: bytes) -> None:
         """What `read` gives first: bytes that were read to see what comes."""
         self._returned = data + self._returned
 

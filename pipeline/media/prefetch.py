@@ -13,7 +13,7 @@ CLOSE_TIMEOUT_S = 5.0
 _POLL_S = 0.05
 
 
-class Frames(Protocol):
+class ClosableFrames(Protocol):
     """What can be read ahead: an iterator whose `close` unblocks it from another thread."""
 
     def __iter__(self) -> Iterator[Frame]: ...
@@ -29,7 +29,7 @@ class Prefetcher(Closing):
     before it. Leaving the `with` block closes the source and ends the thread.
     """
 
-    def __init__(self, source: Frames, depth: int) -> None:
+    def __init__(self, source: ClosableFrames, depth: int) -> None:
         self._source = source
         self._asked = threading.Semaphore(depth)
         self._read = queue.SimpleQueue[Frame | None]()

@@ -17,7 +17,7 @@ TICK_S = 0.0011  # a container may count whole milliseconds
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class SourceProbe:
     """The facts of a source.
 
     frames: how many were decoded for this. corrupt, discontinuities: flagged among them.
@@ -48,19 +48,19 @@ class Probe:
         return {**asdict(self), "info": self.info.to_dict()}
 
 
-def examine(
+def probe_source(
     spec: str | os.PathLike[str],
     frames: int = DEFAULT_FRAMES,
     *,
     rate: Fraction | float | None = None,
     timeout_s: float = 10.0,
-) -> Probe:
+) -> SourceProbe:
     """Open a source and decode its first `frames` frames (at least one). Raises SourceError."""
     with open_source(spec, rate=rate, timeout_s=timeout_s) as source:
         return _examined(source, max(1, frames))
 
 
-def _examined(source: Source, wanted: int) -> Probe:
+def _examined(source: Source, wanted: int) -> SourceProbe:
     times: list[float] = []
     spent_ms: list[float] = []
     indices: list[int] = []
@@ -84,7 +84,7 @@ def _examined(source: Source, wanted: int) -> Probe:
     gaps = [(b - a) / (j - i) for (a, i), (b, j) in pairwise(zip(times, indices, strict=True))]
     # the first picture was decoded while the source was opened
     decoding = spent_ms[1:] or spent_ms
-    return Probe(
+    return SourceProbe(
         info=source.info,
         frames=len(times),
         corrupt=corrupt,

@@ -48,6 +48,6 @@ def open_input(
     return opened
 
 
-def exact(ratio: Ratio | None) -> Fraction | None:
+def to_fraction(ratio: Ratio | None) -> Fraction | None:
     """The ratio as a Fraction, None where it is unknown."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio else None

@@ -6,7 +6,7 @@ JUMP_BACK_S = 1.0
 JUMP_AHEAD_S = 10.0
 
 
-class Timeline:
+class TimestampNormalizer:
     """Gives each picture of one stream its time in ticks of `time_base`.
 
     Times that rise are kept exactly, however unevenly. A missing time is the last one plus the
@@ -24,14 +24,14 @@ class Timeline:
         self._duration = 0
         self._offset = 0
 
-    def place(self, pts: int | None, duration: int | None = None) -> tuple[int, bool]:
+    def normalize(self, pts: int | None, duration: int | None = None) -> tuple[int, bool]:
         """(time in ticks, whether it jumped) of the next picture in presentation order."""
-        ticks, jumped = self._placed(pts)
+        ticks, jumped = self._normalized(pts)
         self._last = ticks
         self._duration = duration or 0
         return ticks, jumped
 
-    def _placed(self, pts: int | None) -> tuple[int, bool]:
+    def _normalized(self, pts: int | None) -> tuple[int, bool]:
         last = self._last
         if last is None:
             return (pts or 0), False
@@ -47,7 +47,7 @@ class Timeline:
         return ticks, ticks > expected + self._ahead
 
 
-class JoinedTimes:
+class TimestampStitcher:
     """One run of times out of successive connections, in the time base of the first.
 
     Where a connection was lost, the gap lasts as long as it lasted on the wall clock.
@@ -60,7 +60,7 @@ class JoinedTimes:
         self._last_pts = 0
         self._last_seen_s = 0.0
 
-    def connect(self, pts: int, time_base: Fraction, start: Fraction, now_s: float) -> None:
+    def start(self, pts: int, time_base: Fraction, start: Fraction, now_s: float) -> None:
         """Begin a connection whose first picture has `pts`. now_s: a monotonic clock."""
         if not self.time_base:
             self.time_base, self._origin = time_base, start
@@ -68,7 +68,7 @@ class JoinedTimes:
         gap = max(1, round(Fraction(now_s - self._last_seen_s) / self.time_base))
         self._offset = self._last_pts + gap - self._ticks(pts, time_base)
 
-    def place(self, pts: int, time_base: Fraction, now_s: float) -> tuple[int, float]:
+    def stitch(self, pts: int, time_base: Fraction, now_s: float) -> tuple[int, float]:
         """(pts in `self.time_base`, seconds from the source's start) of the next picture."""
         self._last_pts = self._ticks(pts, time_base) + self._offset
         self._last_seen_s = now_s

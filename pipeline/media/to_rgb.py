@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Quarter = tuple[int, int, int, int]
+MatrixSigns = tuple[int, int, int, int]
 side_data: Any = SideDataContainer  # its types do not know that it takes a picture
 
 
@@ -49,7 +49,7 @@ UPRIGHT = Orientation(0, False, _as_it_is)
 
 # signs of (a, b, c, d) of the display matrix: a pixel at (x, y), y downwards, is shown at
 # (a·x + c·y, b·x + d·y)
-ORIENTATIONS: dict[Quarter, Orientation] = {
+ORIENTATIONS: dict[MatrixSigns, Orientation] = {
     (1, 0, 0, 1): UPRIGHT,
     (0, 1, -1, 0): Orientation(90, False, _turned(cv2.ROTATE_90_CLOCKWISE)),
     (-1, 0, 0, -1): Orientation(180, False, _turned(cv2.ROTATE_180)),
@@ -85,7 +85,7 @@ def _sign(value: int) -> int:
     return (value > 0) - (value < 0)
 
 
-class Converter:
+class RgbConverter:
     """Turns pictures into (H, W, 3) uint8 RGB; keeps FFmpeg's scaler, so one for each source.
 
     Limited range, chroma subsampling, 10 bit, grey and palettes are FFmpeg's work; alpha is
@@ -95,7 +95,7 @@ class Converter:
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
-    def rgb(self, picture: av.VideoFrame, turn: Orientation | None = None) -> Pixels:
+    def convert(self, picture: av.VideoFrame, turn: Orientation | None = None) -> Pixels:
         """The upright picture, C-contiguous, in memory that no decoder reads again.
 
         turn: how to make it upright, where that is not for its display matrix to say.

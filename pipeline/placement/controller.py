@@ -11,10 +11,10 @@ from typing import Any
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.executor.hardware.affinity import allowed_everywhere
-from stillframe.pipeline.executor.hardware.contention import Competition
-from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
+from stillframe.pipeline.executor.hardware.contention import ContentionMeter
+from stillframe.pipeline.executor.hardware.topology import cpu_list, cpu_quota, read_cores
 from stillframe.pipeline.executor.pipeline import StagePipeline
-from stillframe.pipeline.executor.stage_meter import Meter
+from stillframe.pipeline.executor.stage_meter import StageMeter
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.placement.backend_choice import BackendChoice
@@ -79,7 +79,7 @@ class PlacementController:
         profile: StageCosts,
         wish: Goal,
         windows: tuple[int, ...],
-        competition: Competition,
+        competition: ContentionMeter,
         told: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.profile, self.wish, self.windows = profile, wish, windows
@@ -138,7 +138,7 @@ class PlacementController:
         now = time.perf_counter()
         if now >= self._next_look_s:
             self._next_look_s = now + LOOK_S
-            self._competition.look()
+            self._competition.sample()
         self._take_over()
         if now >= self._next_review_s and self._builder is None:
             self.review(now)
@@ -184,7 +184,7 @@ class PlacementController:
             self._hysteresis.agrees(now, now, now_s)
             return
         if lost or self._hysteresis.agrees(now, chosen, now_s):
-            why = f"core {listed(lost)} disappeared" if lost else self._why(measured, now, chosen)
+            why = f"core {cpu_list(lost)} disappeared" if lost else self._why(measured, now, chosen)
             self._change(best, why, now, now_s)
 
     def _corrected(self, prediction: Prediction) -> Prediction:
@@ -291,7 +291,7 @@ class PlacementController:
             self.profile, stages=stages, infer=infer, others=self._competition.others
         )
 
-    def _ratio(self, meters: Mapping[str, Meter], current: BackendChoice) -> float:
+    def _ratio(self, meters: Mapping[str, StageMeter], current: BackendChoice) -> float:
         """How much more the network does now than when it was probed: by its own thread's
         processor time, which waiting for others does not touch."""
         now = meters[INFER].cpu_ms + (meters[SECOND].cpu_ms if SECOND in meters else 0.0)
@@ -306,8 +306,8 @@ class PlacementController:
             return frozenset()
         gone = frozenset(self.profile.cores) - frozenset(cores)
         speed = {core: self.profile.speed.get(core, 1.0) for core in cores}
-        self.profile = replace(self.profile, cores=cores, speed=speed, capacity=quota() or 0.0)
-        self._say(f"cores of this process are now {listed(cores)}")
+        self.profile = replace(self.profile, cores=cores, speed=speed, capacity=cpu_quota() or 0.0)
+        self._say(f"cores of this process are now {cpu_list(cores)}")
         return gone
 
     def _pin(self) -> None:
@@ -317,10 +317,10 @@ class PlacementController:
             if not cores and not meter.cores:
                 continue
             held = self._pipeline.place(meter.name, cores)
-            if not held.held:
+            if not held.applied:
                 self._say(f"stage {meter.name}: {held.note}")
 
-    def _meter(self, name: str) -> Meter:
+    def _meter(self, name: str) -> StageMeter:
         return next(meter for meter in self._pipeline.meters if meter.name == name)
 
     def _facts(self, prediction: Prediction) -> str:

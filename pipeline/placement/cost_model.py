@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from stillframe.pipeline.executor.hardware.topology import listed
+from stillframe.pipeline.executor.hardware.topology import cpu_list
 from stillframe.pipeline.placement.backend_choice import BackendChoice
 
 Aim = Literal["throughput", "latency", "share"]
@@ -75,7 +75,7 @@ class Candidate:
         how = "one after the other" if self.window == 1 else f"{self.window} frames under way"
         where: dict[str, list[str]] = {}
         for name, cores in self.pins:
-            where.setdefault(f"cpu:{listed(cores)}", []).append(name)
+            where.setdefault(f"cpu:{cpu_list(cores)}", []).append(name)
         told = "; ".join(f"{'+'.join(names)} on {cores}" for cores, names in where.items())
         return f"{self.infer}, {how}, {told or 'nothing pinned'}"
 

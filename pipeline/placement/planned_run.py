@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from stillframe.errors import UsageError
 from stillframe.models.model import Model
-from stillframe.pipeline.executor.hardware.contention import Competition
+from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine, Processor
-from stillframe.pipeline.executor.hardware.topology import listed, quota, read_cores
+from stillframe.pipeline.executor.hardware.topology import cpu_list, cpu_quota, read_cores
 from stillframe.pipeline.executor.pipeline import SOURCE, StagePipeline
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.inference.backend_slot import BackendSlot
@@ -134,12 +134,12 @@ class PlannedRun:
             window = self.placer.now.candidate.window if self.placer is not None else window
         stages = with_own([*self.analysis.stages(), *ends], own)
         cores = float(len([core for core in read_cores() if core.allowed]))
-        granted = min(cores, quota() or cores)
+        granted = min(cores, cpu_quota() or cores)
         self.pipeline = StagePipeline(
             taken,
             [stage.on(hand.get(stage.name, stage.cores)) for stage in stages],
             window=window,
-            place={SOURCE: f"cpu:{listed(hand[SOURCE])}"} if SOURCE in hand else None,
+            place={SOURCE: f"cpu:{cpu_list(hand[SOURCE])}"} if SOURCE in hand else None,
             pace=Pacer(placing.share, granted) if placing.share else None,
             limit=limit,
         )
@@ -162,8 +162,8 @@ class PlannedRun:
         first, decode = read(source)
         if not first:
             return source
-        competition = Competition()
-        before = competition.settled()
+        competition = ContentionMeter()
+        before = competition.sample_mean()
         cores = tuple(core for core in read_cores() if core.allowed)
         kinds = [
             each
@@ -187,8 +187,8 @@ class PlannedRun:
             },
             cores=numbers,
             speed=speeds(cores),
-            others=competition.settled(),
-            capacity=quota() or 0.0,
+            others=competition.sample_mean(),
+            capacity=cpu_quota() or 0.0,
         )
         rate = source.info.rate
         wish = Goal(
@@ -252,7 +252,7 @@ class PlannedRun:
             if meter.note:
                 self._say(f"stage {meter.name}: {meter.note}")
             else:
-                where = f"core {listed(meter.cores)}" if processor.cores else str(processor)
+                where = f"core {cpu_list(meter.cores)}" if processor.cores else str(processor)
                 self._say(f"stage {meter.name} runs on {where}, as asked")
         self._checked = True
 
@@ -288,7 +288,7 @@ def _processors(place: Mapping[str, str], names: Sequence[str]) -> dict[str, Pro
     if not place:
         return {}
     cores_only = all(re.match(r"cpu:|auto$", text) for text in place.values())
-    machine = Machine(read_cores(), quota()) if cores_only else Machine.here()
+    machine = Machine(read_cores(), cpu_quota()) if cores_only else Machine.here()
     found = {}
     for name, text in place.items():
         if name not in (*names, ISLANDS):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from stillframe.errors import StillframeError
 from stillframe.models.model import Model
-from stillframe.pipeline.executor.hardware.affinity import pinned
-from stillframe.pipeline.executor.hardware.microbenchmark import measure
+from stillframe.pipeline.executor.hardware.affinity import pinned_thread
+from stillframe.pipeline.executor.hardware.microbenchmark import measure_processor
 from stillframe.pipeline.executor.hardware.processors import Processor
 from stillframe.pipeline.executor.hardware.topology import Core
 from stillframe.pipeline.inference.backend_slot import BackendSlot
@@ -165,12 +165,12 @@ def speeds(cores: tuple[Core, ...]) -> dict[int, float]:
     for core in usable:
         design = (core.most_mhz, core.little)
         if design not in found:
-            found[design] = measure(Processor.on(core.number), SPEED_S).gflops
+            found[design] = measure_processor(Processor.on(core.number), SPEED_S).gflops
     top = max(found.values())
     return {core.number: found[core.most_mhz, core.little] / top for core in usable}
 
 
 def made(choice: BackendChoice, path: Path, settings: Settings, cores: frozenset[int]) -> Backend:
     """The engine, made on these cores: the threads that it starts stay on them."""
-    with pinned(cores):
+    with pinned_thread(cores):
         return choice.make(path, settings)

@@ -12,9 +12,9 @@ from av.stream import Discard
 
 from stillframe.errors import SinkError
 from stillframe.pipeline.media.address import FILE_PROTOCOLS
-from stillframe.pipeline.media.pyav_compat import exact, open_input
-from stillframe.pipeline.media.timestamps import Timeline
-from stillframe.pipeline.sinks.sink import told
+from stillframe.pipeline.media.pyav_compat import open_input, to_fraction
+from stillframe.pipeline.media.timestamps import TimestampNormalizer
+from stillframe.pipeline.sinks.sink import reason
 
 # Sound may lead by what an encoder needs to start up; its packets then belong before time zero.
 PRIMING_S = Fraction(1, 10)
@@ -22,7 +22,7 @@ NO_TICK = Fraction(1, 48_000)  # only where a stream states no time base
 PACKETS_A_SECOND = Fraction(50)  # only where packets state neither time nor duration
 
 
-class AudioCopy:
+class AudioRemuxer:
     """Hands the audio packets of a file to `output`, as far as the pictures have come.
 
     All its audio streams are copied and none is encoded again. Where the file's times jump, sound
@@ -34,18 +34,20 @@ class AudioCopy:
         try:
             self._input = open_input(f"file:{path}", FILE_PROTOCOLS)
         except (av.FFmpegError, OSError) as error:
-            raise SinkError(f"{shown}: the sound of {path} cannot be read: {told(error)}") from None
+            raise SinkError(
+                f"{shown}: the sound of {path} cannot be read: {reason(error)}"
+            ) from None
         self._output = output
         self._shown = shown
         self._origin = Fraction(0)
         self._outputs: dict[int, AudioStream] = {}
-        self._packets = self._placed()
+        self._packets = self._normalized_packets()
         self._next = next(self._packets, None)
         # what the output has no place for is told before any work; its own streams come later
         with av.open(os.devnull, mode="w", format=output.format.name) as trial:
             self._add_streams(trial)
 
-    def begin(self, picture_s: Fraction, from_start: bool) -> Fraction:
+    def start(self, picture_s: Fraction, from_start: bool) -> Fraction:
         """Add the sound to the output, whose video stream is there already.
 
         Returns the time, in the file's own seconds, that is zero in the output.
@@ -62,7 +64,7 @@ class AudioCopy:
             self._next = next(self._packets, None)
         return self._origin
 
-    def copy_until(self, moment_s: Fraction | None) -> None:
+    def mux_until(self, moment_s: Fraction | None) -> None:
         """Mux what starts before `moment_s` of the output's time; None: all that is left."""
         while (packet := self._next) is not None:
             if moment_s is not None and _seconds(packet) - self._origin >= moment_s:
@@ -97,14 +99,16 @@ class AudioCopy:
             added[stream.index] = copied
         return added
 
-    def _placed(self) -> "Iterator[Packet[AudioStream]]":
+    def _normalized_packets(self) -> "Iterator[Packet[AudioStream]]":
         """The audio packets, each stream's times rising. Damage ends the sound only."""
         sound = tuple(self._input.streams.audio)
         for stream in self._input.streams:
             if stream.type != "audio":
                 stream.discard = Discard.all
         timelines = {
-            stream.index: Timeline(exact(stream.time_base) or NO_TICK, PACKETS_A_SECOND)
+            stream.index: TimestampNormalizer(
+                to_fraction(stream.time_base) or NO_TICK, PACKETS_A_SECOND
+            )
             for stream in sound
         }
         try:
@@ -112,7 +116,7 @@ class AudioCopy:
                 if packet.size == 0:
                     continue  # asks a decoder to give what it holds
                 dts = packet.dts if packet.dts is not None else packet.pts
-                placed, _ = timelines[packet.stream.index].place(dts, packet.duration)
+                placed, _ = timelines[packet.stream.index].normalize(dts, packet.duration)
                 packet.pts = placed + max(0, (packet.pts or 0) - (dts or 0))
                 packet.dts = placed
                 yield packet
@@ -125,4 +129,4 @@ def _seconds(packet: "Packet[AudioStream]") -> Fraction:
 
 
 def _tick(packet: "Packet[AudioStream]") -> Fraction:
-    return exact(packet.time_base) or NO_TICK
+    return to_fraction(packet.time_base) or NO_TICK

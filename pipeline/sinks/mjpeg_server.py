@@ -36,7 +36,7 @@ PAGE = b"""<!doctype html>
 """
 
 
-class Show(Closing):
+class MjpegServer(Closing):
     """Serves the newest picture until it is closed. `url` is where to look."""
 
     def __init__(self, port: int = 0) -> None:
@@ -105,7 +105,9 @@ class _PageServer(ThreadingHTTPServer):
     daemon_threads = False  # server_close waits for them
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], handler: type["_PageHandler"], show: Show) -> None:
+    def __init__(
+        self, address: tuple[str, int], handler: type["_PageHandler"], show: MjpegServer
+    ) -> None:
         self.show = show
         self.watchers = 0
         self._connections: set[socket.socket] = set()

@@ -62,30 +62,30 @@ class _Pen:
         return cls(max(1, round(side / 380)), letter, max(1, round(letter * 1.7)))
 
 
-def compose(step: StepResult, overlay: Overlay) -> Image:
+def render_step(step: StepResult, overlay: Overlay) -> Image:
     """The picture to show for a step: with its result, and for "changed" what was new in it."""
     canvas = step.result.image if isinstance(step.result, Picture) else step.frame.image
     if overlay == "none":
         return canvas
     if overlay == "changed":
         if step.kind == "computed":
-            canvas = tint(canvas, step.changed, step.view)
-        canvas = draw(canvas, step.result)
-        caption(
+            canvas = tint_changes(canvas, step.changed, step.view)
+        canvas = draw_result(canvas, step.result)
+        draw_caption(
             canvas, CAPTIONS[step.kind].format(active=step.active, age=step.result.evidence.age_s)
         )
         return canvas
-    return draw(canvas, step.result)
+    return draw_result(canvas, step.result)
 
 
-def draw(image: Image, result: Result) -> Image:
+def draw_result(image: Image, result: Result) -> Image:
     """A copy of (H, W, 3) uint8 RGB with the result drawn in."""
     canvas = np.array(image, np.uint8, order="C")
     PAINTERS[type(result)](canvas, result)
     return canvas
 
 
-def tint(image: Image, changed: NDArray[np.uint8] | None, view: View | None) -> Image:
+def tint_changes(image: Image, changed: NDArray[np.uint8] | None, view: View | None) -> Image:
     """A copy of (H, W, 3) with what was treated as new tinted and outlined.
 
     changed: (H', W') of 0 or 1 over the model's input, as `view` lays it over the source;
@@ -105,7 +105,7 @@ def tint(image: Image, changed: NDArray[np.uint8] | None, view: View | None) -> 
     return canvas
 
 
-def caption(image: Image, text: str) -> None:
+def draw_caption(image: Image, text: str) -> None:
     """A line of text in the lower left corner, drawn into the picture itself."""
     pen = _Pen.suiting(image)
     (_, height), below = cv2.getTextSize(text, FONT, pen.letter, pen.stroke)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stillframe.errors import SinkError
 from stillframe.models.results import Detections, Result
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.sinks.sink import Sink, claim, told
+from stillframe.pipeline.sinks.sink import Sink, create_file, reason
 
 STDOUT = "-"
 DESCRIPTOR = "fd:"
@@ -55,7 +55,7 @@ class LineSink(Sink):
         elif self._name.startswith(DESCRIPTOR):
             self._file = _descriptor(self._name)
         else:
-            self._file = os.fdopen(claim(Path(path), force, (source,)), "wb", buffering=0)
+            self._file = os.fdopen(create_file(Path(path), force, (source,)), "wb", buffering=0)
 
     def write(self, frame: Frame, result: Result | None, image: NDArray[np.uint8] | None) -> None:
         text = "".join(f"{line}\n" for line in self._lines(frame, result))
@@ -81,7 +81,7 @@ class LineSink(Sink):
         except BrokenPipeError:
             raise
         except (OSError, ValueError) as error:
-            raise SinkError(f"{self._name}: writing failed: {told(error)}") from None
+            raise SinkError(f"{self._name}: writing failed: {reason(error)}") from None
 
 
 class JsonlSink(LineSink):
@@ -97,11 +97,11 @@ class JsonlSink(LineSink):
         return [_json(row)]
 
 
-class FilterSink(JsonlSink):
+class FilterJsonlSink(JsonlSink):
     """As JsonlSink, and `hidden`: the boxes that an effect hid, in source px, also outside of the
     picture and where nothing was found any more. Frames come as what is known of them."""
 
-    def add(
+    def write_filtered(
         self, index: int, time_s: float, result: Result | None, hidden: NDArray[np.float32]
     ) -> None:
         row: dict[str, Any] = {"index": index, "time_s": round(time_s, TIME_DECIMALS)}

@@ -29,7 +29,7 @@ class Sink(Closing):
         """Finish. Raises SinkError when what is left could not be written."""
 
 
-def claim(path: Path, force: bool, sources: tuple[str | None, ...] = ()) -> int:
+def create_file(path: Path, force: bool, sources: tuple[str | None, ...] = ()) -> int:
     """Create the file and give its descriptor, open for writing.
 
     Raises SinkError if there is such a file and not `force`, if it is one of `sources`, or if it
@@ -47,9 +47,9 @@ def claim(path: Path, force: bool, sources: tuple[str | None, ...] = ()) -> int:
     except FileExistsError:
         raise SinkError(f"{path}: there is such a file; overwrite it with --force") from None
     except OSError as error:
-        raise SinkError(f"{path}: cannot be written: {told(error)}") from None
+        raise SinkError(f"{path}: cannot be written: {reason(error)}") from None
 
 
-def told(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What the system said, without numbers and names."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

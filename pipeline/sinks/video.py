@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from stillframe.errors import SinkError, StillframeError
 from stillframe.models.results import Result
-from stillframe.pipeline.media.address import parse
+from stillframe.pipeline.media.address import parse_address
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.source import SourceInfo
-from stillframe.pipeline.sinks.audio_remux import AudioCopy
-from stillframe.pipeline.sinks.sink import Sink, claim, told
+from stillframe.pipeline.sinks.audio_remux import AudioRemuxer
+from stillframe.pipeline.sinks.sink import Sink, create_file, reason
 
 Pixels = NDArray[np.uint8]
 
@@ -36,7 +36,7 @@ BT709, LIMITED = 1, 1  # of H.273: colour primaries, transfer and matrix; range
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class VideoFormat:
     """A kind of file. constant_rate: it has no times, only numbered slots of equal length."""
 
     format: str
@@ -51,15 +51,15 @@ _FRAGMENTS = MappingProxyType(
 _CLUSTERS = MappingProxyType({"cluster_time_limit": "1000"})
 _PLAIN: Mapping[str, str] = MappingProxyType({})
 
-CONTAINERS: Mapping[str, Container] = MappingProxyType(
+VIDEO_FORMATS: Mapping[str, VideoFormat] = MappingProxyType(
     {
-        ".mp4": Container("mp4", "libx264", _FRAGMENTS),
-        ".m4v": Container("mp4", "libx264", _FRAGMENTS),
-        ".mov": Container("mov", "libx264", _FRAGMENTS),
-        ".mkv": Container("matroska", "libx264", _CLUSTERS),
-        ".webm": Container("webm", "libvpx-vp9", _CLUSTERS),
-        ".ts": Container("mpegts", "libx264", _PLAIN),
-        ".avi": Container("avi", "libx264", _PLAIN, constant_rate=True),
+        ".mp4": VideoFormat("mp4", "libx264", _FRAGMENTS),
+        ".m4v": VideoFormat("mp4", "libx264", _FRAGMENTS),
+        ".mov": VideoFormat("mov", "libx264", _FRAGMENTS),
+        ".mkv": VideoFormat("matroska", "libx264", _CLUSTERS),
+        ".webm": VideoFormat("webm", "libvpx-vp9", _CLUSTERS),
+        ".ts": VideoFormat("mpegts", "libx264", _PLAIN),
+        ".avi": VideoFormat("avi", "libx264", _PLAIN, constant_rate=True),
     }
 )
 # what is written goes to the system at once, and sound that ends early does not hold up pictures
@@ -109,18 +109,18 @@ class VideoSink(Sink):
         self._reformatter = VideoReformatter()
         self._output: OutputContainer | None = None
         self._stream: Any = None
-        self._audio: AudioCopy | None = None
+        self._audio: AudioRemuxer | None = None
         self._origin = Fraction(0)
         self._time_base = Fraction(0)
         self._last_pts = -1
         self._last_index = -1
         self._frame_s = 1 / (info.rate or DEFAULT_RATE)
         self._closed = False
-        os.close(claim(self._path, force, (sound, info.spec)))
+        os.close(create_file(self._path, force, (sound, info.spec)))
         try:
             self._output = self._opened()
             if sound is not None:
-                self._audio = AudioCopy(sound, self._output, str(self._path))
+                self._audio = AudioRemuxer(sound, self._output, str(self._path))
         except BaseException:
             self._discard()
             raise
@@ -140,7 +140,7 @@ class VideoSink(Sink):
                 )
             self._encode(picture, pts)
             if self._audio is not None:
-                self._audio.copy_until(pts * self._time_base)
+                self._audio.mux_until(pts * self._time_base)
         except (av.FFmpegError, OSError) as error:
             raise self._failed(error) from None
         if self._last_pts >= 0:
@@ -158,7 +158,7 @@ class VideoSink(Sink):
         try:
             self._output.mux(self._stream.encode(None))
             if self._audio is not None:
-                self._audio.copy_until(self._end_of_sound())
+                self._audio.mux_until(self._end_of_sound())
             self._output.close()
         except (av.FFmpegError, OSError) as error:
             raise self._failed(error) from None
@@ -198,7 +198,7 @@ class VideoSink(Sink):
         self._stream = stream
         self._origin = frame.pts * frame.time_base
         if self._audio is not None:
-            self._origin = self._audio.begin(self._origin, from_start=frame.index == 0)
+            self._origin = self._audio.start(self._origin, from_start=frame.index == 0)
 
     def _ticks(self, frame: Frame) -> int:
         return round((frame.pts * frame.time_base - self._origin) / self._time_base)
@@ -244,7 +244,7 @@ class VideoSink(Sink):
         self._closed = True
         self._release()
         return SinkError(
-            f"{self._path}: writing failed: {told(error)}; it plays up to where it broke off"
+            f"{self._path}: writing failed: {reason(error)}; it plays up to where it broke off"
         )
 
     def _release(self) -> None:
@@ -263,12 +263,12 @@ class VideoSink(Sink):
             self._path.unlink()
 
 
-def _container(path: Path, info: SourceInfo) -> Container:
-    kind = CONTAINERS.get(path.suffix.lower())
+def _container(path: Path, info: SourceInfo) -> VideoFormat:
+    kind = VIDEO_FORMATS.get(path.suffix.lower())
     if kind is None:
         raise SinkError(
             f"{path}: no kind of video is known by the suffix {path.suffix or 'of nothing'!r}; "
-            f"use one of {' '.join(CONTAINERS)}"
+            f"use one of {' '.join(VIDEO_FORMATS)}"
         )
     if kind.constant_rate and info.variable_rate:
         raise SinkError(
@@ -278,7 +278,7 @@ def _container(path: Path, info: SourceInfo) -> Container:
     return kind
 
 
-def _encoder(name: str, path: Path, kind: Container) -> str:
+def _encoder(name: str, path: Path, kind: VideoFormat) -> str:
     """The encoder's name, once it is known to be one whose video this kind of file can hold."""
     try:
         is_video = av.Codec(name, "w").type == "video"
@@ -299,7 +299,7 @@ def _sound_file(spec: str | None) -> str | None:
     if spec is None:
         return None
     try:
-        address = parse(spec)
+        address = parse_address(spec)
     except StillframeError as error:
         raise SinkError(f"no sound to copy: {error}") from None
     if address.kind == "sample":

@@ -110,7 +110,7 @@ class Telemetry:
                 meter.name: {**meter.to_dict(), "queue": depths.get(meter.name, 0)}
                 for meter in self.pipeline.meters
             },
-            "under_way": self.pipeline.window.inside,
+            "under_way": self.pipeline.window.in_use,
             "window": self.pipeline.window.limit,
             "age_ms": {k: round(v, 3) for k, v in percentiles(self.pipeline.ages_ms).items()},
             "dropped": self._dropped() + self.pipeline.dropped,

@@ -26,8 +26,8 @@ class _Count:
     cores: int
 
 
-class Competition:
-    """Running means, fed by `look`. Where the kernel does not tell, nobody competes.
+class ContentionMeter:
+    """Running means, fed by `sample`. Where the kernel does not tell, nobody competes.
 
     Two counts, since each alone misleads. The queue counts our own threads a moment apart from all
     threads, and so sees others where there are none. The time that others took on our cores is
@@ -47,7 +47,7 @@ class Competition:
         self._queued = self._own = self._taken = 0.0
         self._last: _Count | None = None
 
-    def look(self) -> float:
+    def sample(self) -> float:
         """Count once; -> threads of others, the mean so far. A fifth of a millisecond."""
         try:
             now = self._count()
@@ -67,10 +67,10 @@ class Competition:
         self.others = min(self.others, fair)
         return self.others
 
-    def settled(self, looks: int = 15, every_s: float = 0.02) -> float:
+    def sample_mean(self, samples: int = 15, every_s: float = 0.02) -> float:
         """Look several times; -> the mean."""
-        for _ in range(looks):
-            self.look()
+        for _ in range(samples):
+            self.sample()
             time.sleep(every_s)
         return self.others
 

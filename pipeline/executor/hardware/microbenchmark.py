@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.executor.hardware.affinity import Pin, pinned
+from stillframe.pipeline.executor.hardware.affinity import PinResult, pinned_thread
 from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Processor
 
 SIDE = 384
@@ -38,13 +38,13 @@ class Capability:
     note: str = ""
 
 
-def measure(processor: Processor, seconds: float = SECONDS) -> Capability:
+def measure_processor(processor: Processor, seconds: float = SECONDS) -> Capability:
     """Measure one processor: a core, or a device. Raises UsageError where it does not answer."""
     found: list[Capability | Exception] = []
 
     def work() -> None:
         try:
-            with pinned(processor.cores) as pin:
+            with pinned_thread(processor.cores) as pin:
                 found.append(_measured(processor, seconds, pin))
         except Exception as error:
             found.append(error)
@@ -58,7 +58,7 @@ def measure(processor: Processor, seconds: float = SECONDS) -> Capability:
     return found[0]
 
 
-def _measured(processor: Processor, seconds: float, pin: Pin) -> Capability:
+def _measured(processor: Processor, seconds: float, pin: PinResult) -> Capability:
     draw = np.random.default_rng(5)
     weights, values = (draw.random((SIDE, SIDE), np.float32) for _ in range(2))
     product = _product(processor, weights)

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.executor.hardware.topology import Core, listed, numbers, quota, read_cores
+from stillframe.pipeline.executor.hardware.topology import (
+    Core,
+    cpu_list,
+    cpu_quota,
+    parse_cpu_list,
+    read_cores,
+)
 
 # Kind -> ONNX Runtime's name of the provider.
 PROVIDERS: dict[str, str] = {
@@ -35,7 +41,7 @@ class Processor:
 
     def __str__(self) -> str:
         if self.kind == "cpu":
-            return f"cpu:{listed(self.cores)}"
+            return f"cpu:{cpu_list(self.cores)}"
         return f"{self.kind}:{self.device}" if self.device else self.kind
 
     @classmethod
@@ -61,7 +67,7 @@ class Machine:
     @classmethod
     def here(cls) -> "Machine":
         """This machine, now."""
-        return cls(read_cores(), quota(), _providers(), tuple(openvino_devices()))
+        return cls(read_cores(), cpu_quota(), _providers(), tuple(openvino_devices()))
 
     @property
     def allowed(self) -> tuple[int, ...]:
@@ -77,7 +83,7 @@ class Machine:
     @property
     def names(self) -> list[str]:
         """Everything that `parse` takes here."""
-        found = [f"cpu:{listed(self.allowed)}"]
+        found = [f"cpu:{cpu_list(self.allowed)}"]
         found += [f"openvino:{device}" for device in self.openvino]
         return [*found, *self.devices, "auto"]
 
@@ -92,13 +98,13 @@ class Machine:
             return AUTO
         if match := _CORES.fullmatch(text):
             try:
-                cores = numbers(match[1])
+                cores = parse_cpu_list(match[1])
             except ValueError as error:
                 raise UsageError(f"processor {text!r}: {error}") from None
             missing = cores - set(self.allowed)
             if missing:
                 raise UsageError(
-                    f"processor {text!r}: core {listed(missing)} is not there or not allowed to"
+                    f"processor {text!r}: core {cpu_list(missing)} is not there or not allowed to"
                     f" this process; there is {self._told}"
                 )
             return Processor("cpu", cores)

@@ -29,7 +29,7 @@ class Core:
     allowed: bool = True
 
 
-def numbers(text: str) -> frozenset[int]:
+def parse_cpu_list(text: str) -> frozenset[int]:
     """`0-3,6` -> {0, 1, 2, 3, 6}. Raises ValueError for what is no such list."""
     found: set[int] = set()
     for part in text.strip().split(","):
@@ -41,7 +41,7 @@ def numbers(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def listed(cores: Iterable[int]) -> str:
+def cpu_list(cores: Iterable[int]) -> str:
     """{0, 1, 2, 3, 6} -> `0-3,6`."""
     runs: list[list[int]] = []
     for core in sorted(cores):
@@ -63,7 +63,7 @@ def read_cores(system: Path = SYSTEM, allowed: frozenset[int] | None = None) -> 
     """Every core that is online, in order. Where there is no such folder: the allowed ones."""
     allowed = allowed_cores() if allowed is None else allowed
     online = _text(system / "online")
-    found = sorted(numbers(online)) if online else sorted(allowed)
+    found = sorted(parse_cpu_list(online)) if online else sorted(allowed)
     tops = {core: _top(system / f"cpu{core}") for core in found}
     fastest = max((top for top in tops.values() if top), default=0)
     cores = []
@@ -76,7 +76,7 @@ def read_cores(system: Path = SYSTEM, allowed: frozenset[int] | None = None) -> 
             Core(
                 number=core,
                 package=max(0, int(package)) if package else 0,
-                siblings=tuple(sorted(numbers(siblings))) if siblings else (core,),
+                siblings=tuple(sorted(parse_cpu_list(siblings))) if siblings else (core,),
                 most_mhz=int(mhz) // 1000 if mhz else None,
                 little=(tops[core] or fastest) < LITTLE * fastest,
                 allowed=core in allowed,
@@ -91,7 +91,7 @@ def _top(folder: Path) -> int | None:
     return int(text) if text else None
 
 
-def quota(process: Path = PROCESS) -> float | None:
+def cpu_quota(process: Path = PROCESS) -> float | None:
     """How many cores' time the control groups grant this process; None: all of it.
 
     The tightest limit from the process's own group up to the root counts, in version 2 (`cpu.max`)

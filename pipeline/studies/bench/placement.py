@@ -31,7 +31,7 @@ from stillframe.pipeline.media.open_source import Source, open_source
 from stillframe.pipeline.placement.backend_choice import BackendChoice, choices
 from stillframe.pipeline.placement.cost_model import Aim, Candidate
 from stillframe.pipeline.placement.planned_run import PlacementRequest, PlannedRun
-from stillframe.pipeline.sinks.overlay import compose
+from stillframe.pipeline.sinks.overlay import render_step
 from stillframe.pipeline.sinks.video import VideoSink
 from stillframe.pipeline.studies.bench.background_load import children, playback, played, rivals
 from stillframe.pipeline.studies.bench.planner_check import planner
@@ -235,7 +235,7 @@ def _plain(
             read = time.perf_counter()
             step = runner.step(frame)
             done = time.perf_counter()
-            image = compose(step, "boxes")
+            image = render_step(step, "boxes")
             drawn = time.perf_counter()
             sink.write(step.frame, step.result, image)
             now = time.perf_counter()
@@ -257,7 +257,7 @@ def _staged(
     figures: _Figures,
 ) -> None:
     def draw(step: StepResult) -> Any:
-        return compose(step, "boxes")
+        return render_step(step, "boxes")
 
     placing = PlacementRequest(
         aim=condition.aim,

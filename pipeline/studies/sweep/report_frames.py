@@ -12,7 +12,7 @@ from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask, Picture, Result
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.agreement import label_map, pair_boxes
-from stillframe.pipeline.sinks.overlay import draw, tint
+from stillframe.pipeline.sinks.overlay import draw_result, tint_changes
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep
 from stillframe.pipeline.studies.sweep.variants import DenseVariant, RunnerVariant, VariantRow
 
@@ -63,7 +63,7 @@ def frames(sweep: Sweep, spec: str, model: Model, row: Row, player: VariantRow) 
                 reference = dense.play(frame).result
                 step = ours.last
                 assert step is not None
-                new = tint(frame.image, step.changed, step.view)
+                new = tint_changes(frame.image, step.changed, step.view)
                 if step.kind != "computed":
                     new = frame.image
                 pictures = {
@@ -88,7 +88,7 @@ def frames(sweep: Sweep, spec: str, model: Model, row: Row, player: VariantRow) 
 
 
 def drawn(image: Image, result: Result) -> Image:
-    return result.image if isinstance(result, Picture) else draw(image, result)
+    return result.image if isinstance(result, Picture) else draw_result(image, result)
 
 
 def difference(image: Image, result: Result, reference: Result) -> Image:

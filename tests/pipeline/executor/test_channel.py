@@ -129,20 +129,20 @@ def test_no_room_and_unknown_policies_are_refused() -> None:
 
 def test_a_window_lets_so_many_in_and_can_be_widened_and_closed() -> None:
     window = InFlightLimit(1)
-    assert window.enter()
-    thread, told = beside(window.enter)
+    assert window.acquire()
+    thread, told = beside(window.acquire)
     assert is_waiting(thread)
     window.limit = 2
     thread.join(WAIT_S)
     assert told == [True]
-    assert window.inside == 2
+    assert window.in_use == 2
     window.limit = 1
-    window.leave()
-    thread, told = beside(window.enter)
+    window.release()
+    thread, told = beside(window.acquire)
     assert is_waiting(thread)
     window.close()
     thread.join(WAIT_S)
     assert told == [False]
-    assert not ends(lambda: window.pause(100 * HANGS_S))
+    assert not ends(lambda: window.sleep(100 * HANGS_S))
     with pytest.raises(UsageError, match="expected 1 item or more under way, got 0"):
         window.limit = 0

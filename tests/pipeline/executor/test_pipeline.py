@@ -26,7 +26,7 @@ from stillframe.pipeline.inference.stages import (
 )
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.sinks.overlay import compose
+from stillframe.pipeline.sinks.overlay import render_step
 from tests import networks
 from tests.hostile import media
 
@@ -99,7 +99,7 @@ def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
 
     def draw(step: StepResult) -> NDArray[np.uint8]:
         seen.append(None if step.changed is None else step.changed.copy())
-        return compose(step, "changed")
+        return render_step(step, "changed")
 
     written: list[DrawnFrame] = []
     stages = [*InferenceStages(zoo.load(painter), settings).stages(), drawing(draw)]

@@ -9,14 +9,14 @@ import pytest
 
 from stillframe.errors import UsageError
 from stillframe.pipeline import cli
-from stillframe.pipeline.executor.hardware.affinity import cores_of, pin, pinned
-from stillframe.pipeline.executor.hardware.microbenchmark import measure
+from stillframe.pipeline.executor.hardware.affinity import cores_of, pin_thread, pinned_thread
+from stillframe.pipeline.executor.hardware.microbenchmark import measure_processor
 from stillframe.pipeline.executor.hardware.processors import AUTO, Machine, Processor
 from stillframe.pipeline.executor.hardware.topology import (
     allowed_cores,
-    listed,
-    numbers,
-    quota,
+    cpu_list,
+    cpu_quota,
+    parse_cpu_list,
     read_cores,
 )
 
@@ -36,14 +36,14 @@ def write(root: Path, files: dict[str, str]) -> Path:
     ("text", "cores"), [("0", {0}), ("0-3,6", {0, 1, 2, 3, 6}), ("5,1-2", {1, 2, 5})]
 )
 def test_lists_of_cores_go_both_ways(text: str, cores: set[int]) -> None:
-    assert numbers(text) == cores
-    assert numbers(listed(cores)) == cores
+    assert parse_cpu_list(text) == cores
+    assert parse_cpu_list(cpu_list(cores)) == cores
 
 
 def test_lists_that_make_no_sense_are_refused() -> None:
     for text in ("", "a", "3-1", "1--2"):
         with pytest.raises(ValueError, match=r"[a-z]"):
-            numbers(text)
+            parse_cpu_list(text)
 
 
 def test_topology_is_read_with_siblings_packages_and_little_cores(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_tightest_control_group_counts(
 ) -> None:
     root = write(tmp_path / "groups", files)
     process = write(tmp_path / "process", {"cgroup": group, "mountinfo": mount.format(root=root)})
-    assert quota(process) == cores
+    assert cpu_quota(process) == cores
 
 
 def test_a_quota_bounds_what_the_machine_offers() -> None:
@@ -151,8 +151,8 @@ def test_what_is_not_there_is_refused_and_what_is_there_is_named(text: str, says
 def test_a_pinned_thread_is_where_the_kernel_says_it_is() -> None:
     core = min(allowed_cores())
     before = cores_of(threading.get_native_id())
-    with pinned(frozenset({core})) as held:
-        assert held.held
+    with pinned_thread(frozenset({core})) as held:
+        assert held.applied
         assert held.cores == {core} == cores_of(threading.get_native_id())
         assert os.sched_getaffinity(0) == {core}
     assert cores_of(threading.get_native_id()) == before
@@ -165,7 +165,7 @@ def test_another_thread_is_pinned_by_its_number() -> None:
     told.wait()
     try:
         assert thread.native_id is not None
-        assert pin(frozenset({core}), thread.native_id).held
+        assert pin_thread(frozenset({core}), thread.native_id).applied
         assert cores_of(thread.native_id) == {core}
         assert cores_of(threading.get_native_id()) != {core} or len(allowed_cores()) == 1
     finally:
@@ -182,8 +182,8 @@ def test_affinity_that_is_denied_leaves_the_thread_and_says_so(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setaffinity", denied)
-    told = pin(frozenset({0}))
-    assert not told.held
+    told = pin_thread(frozenset({0}))
+    assert not told.applied
     assert told.cores == before
     assert told.note == (
         "core 0 could not be had (operation not permitted); the thread stays where it was"
@@ -194,20 +194,20 @@ def test_a_kernel_that_gives_something_else_is_caught(monkeypatch: pytest.Monkey
     """A pin counts by what the kernel reports, not by what was asked."""
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: None)
     missing = frozenset({max(allowed_cores()) + 1})
-    told = pin(missing)
-    assert not told.held
+    told = pin_thread(missing)
+    assert not told.applied
     assert "the kernel gave" in told.note
 
 
 def test_a_core_that_does_not_exist_is_told() -> None:
-    told = pin(frozenset({4000}))
-    assert not told.held
+    told = pin_thread(frozenset({4000}))
+    assert not told.applied
     assert "core 4000 could not be had" in told.note
 
 
 def test_a_system_without_affinity_states_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity")
-    assert pin(frozenset({0})).note == "this system does not let threads be pinned"
+    assert pin_thread(frozenset({0})).note == "this system does not let threads be pinned"
 
 
 # --- measuring, and the command ------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_a_system_without_affinity_states_it(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_core_is_measured_where_it_is() -> None:
     core = min(allowed_cores())
-    seen = measure(Processor.on(core), seconds=0.01)
+    seen = measure_processor(Processor.on(core), seconds=0.01)
     assert seen.gflops > 0
     assert seen.gigabytes_s > 0
     assert not seen.note
@@ -224,7 +224,7 @@ def test_a_core_is_measured_where_it_is() -> None:
 
 def test_a_device_that_does_not_answer_is_told() -> None:
     with pytest.raises(UsageError, match="processor openvino:NONE: it does not work"):
-        measure(Processor("openvino", device="NONE"), seconds=0.01)
+        measure_processor(Processor("openvino", device="NONE"), seconds=0.01)
 
 
 def test_the_command_lists_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_items_pass_every_stage_in_order() -> None:
         assert list(pipeline) == list(range(5, 55))
     assert [meter.items for meter in pipeline.meters] == [50] * 6
     assert pipeline.delivered == 50
-    assert pipeline.window.inside == 0
+    assert pipeline.window.in_use == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -193,7 +193,7 @@ def test_items_may_be_left_out() -> None:
     with StagePipeline(range(30), [odd, plus]) as pipeline:
         assert list(pipeline) == list(range(2, 31, 2))
     assert pipeline.skipped == 15
-    assert pipeline.window.inside == 0
+    assert pipeline.window.in_use == 0
 
 
 def test_newest_drops_what_nobody_waited_for_and_counts_it() -> None:
@@ -213,7 +213,7 @@ def test_newest_drops_what_nobody_waited_for_and_counts_it() -> None:
     assert found[0] in (0, 19)
     assert found[-1] == 19
     assert pipeline.dropped == 20 - len(found)
-    assert pipeline.window.inside == 0
+    assert pipeline.window.in_use == 0
 
 
 def test_one_at_a_time_is_one_at_a_time() -> None:
@@ -257,7 +257,7 @@ def test_a_stage_is_where_it_was_placed_and_can_be_moved() -> None:
     with StagePipeline(range(20), [look], window=1, place={"look": f"cpu:{first}"}) as pipeline:
         for item in pipeline:
             if item == 9:
-                assert pipeline.place("look", frozenset({last})).held
+                assert pipeline.place("look", frozenset({last})).applied
     assert seen[0] == {first}
     assert seen[-1] == {last}
     assert pipeline.workers[0].meter.cores == {last}

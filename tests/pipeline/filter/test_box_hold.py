@@ -7,10 +7,10 @@ from stillframe.pipeline.filter.box_hold import (
     MOST_DRIFT,
     Boxes,
     BoxHold,
-    drifted,
-    grown,
-    matched,
-    overlap,
+    add_drift,
+    box_iou,
+    grow_boxes,
+    match_boxes,
 )
 
 
@@ -34,35 +34,35 @@ def covers(outer: Boxes, inner: tuple[float, float, float, float]) -> bool:
 
 def test_what_was_found_comes_back_as_it_is() -> None:
     hold = BoxHold(0.5)
-    np.testing.assert_array_equal(hold.step(boxes(A, B), 0.0, fresh=True), boxes(A, B))
-    np.testing.assert_array_equal(hold.step(boxes(NEAR_A, B), 0.04, fresh=True), boxes(NEAR_A, B))
+    np.testing.assert_array_equal(hold.update(boxes(A, B), 0.0, fresh=True), boxes(A, B))
+    np.testing.assert_array_equal(hold.update(boxes(NEAR_A, B), 0.04, fresh=True), boxes(NEAR_A, B))
 
 
 def test_what_was_lost_is_held_so_long_and_grows_meanwhile() -> None:
     hold = BoxHold(0.5)
-    hold.step(boxes(A, B), 0.0, fresh=True)
+    hold.update(boxes(A, B), 0.0, fresh=True)
     widths = []
     for time_s in (0.1, 0.3, 0.5):
-        got = hold.step(boxes(B), time_s, fresh=True)
+        got = hold.update(boxes(B), time_s, fresh=True)
         assert len(got) == 2
         np.testing.assert_array_equal(got[0], B)
         assert covers(got, A)
         widths.append(float(got[1, 2] - got[1, 0]))
     assert 20 < widths[0] < widths[1] <= widths[2] <= 20 + 2 * MOST_DRIFT * 30
-    np.testing.assert_array_equal(hold.step(boxes(B), 0.51, fresh=True), boxes(B))
+    np.testing.assert_array_equal(hold.update(boxes(B), 0.51, fresh=True), boxes(B))
 
 
 def test_two_that_were_close_need_two_to_replace_them() -> None:
     hold = BoxHold(1.0)
-    hold.step(boxes(A, NEAR_A), 0.0, fresh=True)
-    assert len(hold.step(boxes(A), 0.1, fresh=True)) == 2
-    assert len(hold.step(boxes(A, NEAR_A), 0.2, fresh=True)) == 2
+    hold.update(boxes(A, NEAR_A), 0.0, fresh=True)
+    assert len(hold.update(boxes(A), 0.1, fresh=True)) == 2
+    assert len(hold.update(boxes(A, NEAR_A), 0.2, fresh=True)) == 2
 
 
 def test_one_that_jumps_is_hidden_in_both_places() -> None:
     hold = BoxHold(0.5)
-    hold.step(boxes(A), 0.0, fresh=True)
-    got = hold.step(boxes(B), 0.04, fresh=True)
+    hold.update(boxes(A), 0.0, fresh=True)
+    got = hold.update(boxes(B), 0.04, fresh=True)
     assert covers(got, A)
     assert covers(got, B)
 
@@ -72,8 +72,8 @@ def test_frames_that_were_not_looked_at_keep_all_boxes_grown_by_what_they_may_ha
     seconds: float,
 ) -> None:
     hold = BoxHold(seconds)
-    hold.step(boxes(A, B), 0.0, fresh=True)
-    got = hold.step(boxes(A, B), 0.1, fresh=False)
+    hold.update(boxes(A, B), 0.0, fresh=True)
+    got = hold.update(boxes(A, B), 0.1, fresh=False)
     assert len(got) == 2
     by = 0.1 * 2.0 * 30
     for row, was in zip(got.tolist(), (A, B), strict=True):
@@ -82,36 +82,36 @@ def test_frames_that_were_not_looked_at_keep_all_boxes_grown_by_what_they_may_ha
 
 def test_skipping_does_not_end_a_hold_early_or_lengthen_it() -> None:
     hold = BoxHold(0.5)
-    hold.step(boxes(A), 0.0, fresh=True)
-    assert len(hold.step(NONE, 0.2, fresh=True)) == 1
-    assert len(hold.step(NONE, 0.9, fresh=False)) == 1  # nobody looked: better too long
-    assert len(hold.step(NONE, 0.9, fresh=True)) == 0
+    hold.update(boxes(A), 0.0, fresh=True)
+    assert len(hold.update(NONE, 0.2, fresh=True)) == 1
+    assert len(hold.update(NONE, 0.9, fresh=False)) == 1  # nobody looked: better too long
+    assert len(hold.update(NONE, 0.9, fresh=True)) == 0
 
 
 def test_nothing_is_held_where_nothing_is_asked_for() -> None:
     hold = BoxHold(0.0)
-    hold.step(boxes(A), 0.0, fresh=True)
-    assert len(hold.step(NONE, 0.04, fresh=True)) == 0
+    hold.update(boxes(A), 0.0, fresh=True)
+    assert len(hold.update(NONE, 0.04, fresh=True)) == 0
 
 
 def test_a_stream_that_begins_anew_begins_anew() -> None:
     hold = BoxHold(10.0)
-    hold.step(boxes(A), 100.0, fresh=True)
-    assert len(hold.step(NONE, 0.0, fresh=True)) == 0
+    hold.update(boxes(A), 100.0, fresh=True)
+    assert len(hold.update(NONE, 0.0, fresh=True)) == 0
 
 
 def test_overlap_and_matching() -> None:
-    both = overlap(boxes(A, B), boxes(A, NEAR_A, (0, 0, 0, 0)))
+    both = box_iou(boxes(A, B), boxes(A, NEAR_A, (0, 0, 0, 0)))
     assert both[0, 0] == pytest.approx(1)
     assert 0.7 < both[0, 1] < 1
     assert not both[1].any()
     assert not both[:, 2].any()
-    assert matched(boxes(A, B), boxes(NEAR_A)).tolist() == [True, False]
-    assert matched(NONE, boxes(A)).tolist() == []
-    assert matched(boxes(A), NONE).tolist() == [False]
+    assert match_boxes(boxes(A, B), boxes(NEAR_A)).tolist() == [True, False]
+    assert match_boxes(NONE, boxes(A)).tolist() == []
+    assert match_boxes(boxes(A), NONE).tolist() == [False]
 
 
 def test_growing_is_by_a_share_of_each_side_on_each_side() -> None:
-    np.testing.assert_allclose(grown(boxes(A), 0.3), [[4, 1, 36, 49]])
-    assert grown(NONE, 0.3).shape == (0, 4)
-    assert drifted(NONE, np.empty(0)).shape == (0, 4)
+    np.testing.assert_allclose(grow_boxes(boxes(A), 0.3), [[4, 1, 36, 49]])
+    assert grow_boxes(NONE, 0.3).shape == (0, 4)
+    assert add_drift(NONE, np.empty(0)).shape == (0, 4)

@@ -9,8 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.models.results import Detections, Mask
-from stillframe.pipeline.filter.obscure import HIDINGS, Area, Shape, Style, area, covered
-from stillframe.pipeline.filter.overlay_yuv import mark
+from stillframe.pipeline.filter.obscure import (
+    OBSCURE_METHODS,
+    Area,
+    ObscureStyle,
+    Shape,
+    box_area,
+    mask_area,
+)
+from stillframe.pipeline.filter.overlay_yuv import draw_on_planes
 from stillframe.pipeline.filter.planes import (
     FULL,
     LAYOUTS,
@@ -18,13 +25,13 @@ from stillframe.pipeline.filter.planes import (
     MATRICES,
     RGB,
     Colours,
-    FromRgb,
     Planes,
-    ToRgb,
+    PlanesToRgb,
+    RgbToPlanes,
     likely_matrix,
-    views,
+    plane_views,
 )
-from stillframe.pipeline.media.to_rgb import Converter
+from stillframe.pipeline.media.to_rgb import RgbConverter
 from tests import streams
 
 EVERY = [*LAYOUTS, "rgb24"]
@@ -73,16 +80,16 @@ def differs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.b
 
 @pytest.mark.parametrize("shape", ["oval", "box"])
 @pytest.mark.parametrize("box", [BOX, BEYOND], ids=["within", "beyond"])
-@pytest.mark.parametrize("effect", HIDINGS)
+@pytest.mark.parametrize("effect", OBSCURE_METHODS)
 @pytest.mark.parametrize("layout", EVERY)
 def test_nothing_outside_of_the_box_changes_and_the_middle_is_gone(
     layout: str, effect: str, box: tuple[float, float, float, float], shape: Shape
 ) -> None:
     before = noise(layout)
     after = copied(before)
-    where = area(after, box, shape, soft=HIDINGS[effect].soft)
+    where = box_area(after, box, shape, soft=OBSCURE_METHODS[effect].soft)
     assert where is not None
-    HIDINGS[effect].hide(after, where, Style())
+    OBSCURE_METHODS[effect].hide(after, where, ObscureStyle())
     across, down = before.layout.cell  # samples that share their chroma share their fate
     assert where.left % across == where.top % down == 0
     if where.cover is not None:
@@ -105,7 +112,7 @@ def test_nothing_outside_of_the_box_changes_and_the_middle_is_gone(
         assert changed[touched].mean() > (0.93 if shape == "box" else 0.6)
 
 
-@pytest.mark.parametrize("effect", HIDINGS)
+@pytest.mark.parametrize("effect", OBSCURE_METHODS)
 @pytest.mark.parametrize("layout", EVERY)
 def test_an_oval_grown_by_the_default_hides_the_whole_box(layout: str, effect: str) -> None:
     """Nothing of what was in the box can be told from what leaves, but for its averages."""
@@ -118,7 +125,7 @@ def test_an_oval_grown_by_the_default_hides_the_whole_box(layout: str, effect: s
         BOX[3] + margin * high,
     )
     picture = noise(layout)
-    where = area(picture, grown, "oval", soft=HIDINGS[effect].soft)
+    where = box_area(picture, grown, "oval", soft=OBSCURE_METHODS[effect].soft)
     assert where is not None
     assert where.cover is not None
     hidden = cv2.resize(where.cover, None, fx=picture.layout.cell[0], fy=picture.layout.cell[1],
@@ -134,9 +141,9 @@ def test_a_mask_lets_nothing_through(layout: str) -> None:
     leaving = []
     for seed in (1, 2):
         picture = noise(layout, seed)
-        where = area(picture, BOX, "box", soft=False)
+        where = box_area(picture, BOX, "box", soft=False)
         assert where is not None
-        HIDINGS["mask"].hide(picture, where, Style(colour=(200, 30, 90)))
+        OBSCURE_METHODS["mask"].hide(picture, where, ObscureStyle(colour=(200, 30, 90)))
         leaving.append(picture)
     for number, touched in per_plane(leaving[0], inside(BOX)):
         assert not differs(leaving[0].parts[number], leaving[1].parts[number])[touched].any()
@@ -150,9 +157,9 @@ def test_an_average_leaves_no_detail(effect: str, side: int) -> None:
     stripe = max(2, side // 24)
     columns = np.arange(720) // stripe % 2 * 180 + 40
     picture.parts[0][:] = columns.astype(np.uint8)
-    where = area(picture, (5, 5, 5 + side, 5 + side), "box", soft=False)
+    where = box_area(picture, (5, 5, 5 + side, 5 + side), "box", soft=False)
     assert where is not None
-    HIDINGS[effect].hide(picture, where, Style())
+    OBSCURE_METHODS[effect].hide(picture, where, ObscureStyle())
     left = picture.parts[0][5 + side // 4 : 5 + 3 * side // 4, 5 + side // 4 : 5 + 3 * side // 4]
     assert float(left.std()) < 12  # of 90 before
 
@@ -160,9 +167,9 @@ def test_an_average_leaves_no_detail(effect: str, side: int) -> None:
 @pytest.mark.parametrize("cells", [1, 3, 9])
 def test_pixelate_gives_as_many_squares_as_asked_for(cells: int) -> None:
     picture = streams.noise("gray", 200, 200)
-    where = area(picture, (10, 10, 190, 100), "box", soft=False)
+    where = box_area(picture, (10, 10, 190, 100), "box", soft=False)
     assert where is not None
-    HIDINGS["pixelate"].hide(picture, where, Style(cells=cells))
+    OBSCURE_METHODS["pixelate"].hide(picture, where, ObscureStyle(cells=cells))
     part = picture.parts[0][10:100, 10:190]
     assert 1 + np.count_nonzero(np.diff(part.astype(int), axis=1).any(0)) == cells
     assert 1 + np.count_nonzero(np.diff(part.astype(int), axis=0).any(1)) == max(
@@ -173,7 +180,7 @@ def test_pixelate_gives_as_many_squares_as_asked_for(cells: int) -> None:
 def test_an_oval_at_the_border_is_that_of_the_whole_box() -> None:
     """Cut off first, it would be a narrower oval and leave the face's edge in view."""
     picture = streams.noise("gray", 100, 100)
-    where = area(picture, (-40, 20, 40, 80), "oval", soft=False)
+    where = box_area(picture, (-40, 20, 40, 80), "oval", soft=False)
     assert where is not None
     assert where.cover is not None
     assert (where.left, where.right) == (0, 40)
@@ -184,7 +191,7 @@ def test_an_oval_at_the_border_is_that_of_the_whole_box() -> None:
 def test_boxes_outside_of_the_picture_and_empty_ones_are_no_area() -> None:
     picture = streams.noise("yuv420p", *SIZE)
     for box in ((-20.0, -20.0, -2.0, -2.0), (90.0, 5.0, 99.0, 9.0), (5.0, 70.0, 9.0, 90.0)):
-        assert area(picture, box, "box", soft=False) is None
+        assert box_area(picture, box, "box", soft=False) is None
 
 
 @pytest.mark.parametrize("layout", EVERY)
@@ -194,9 +201,9 @@ def test_a_segment_is_hidden_where_it_is_and_nowhere_else(layout: str) -> None:
     pixels = np.zeros(SIZE, bool)
     cv2.circle(blank := pixels.astype(np.uint8), (70, 50), 15, 1, -1)
     pixels = blank.astype(bool)
-    where = covered(after, pixels, 0.0)
+    where = mask_area(after, pixels, 0.0)
     assert where is not None
-    HIDINGS["mask"].hide(after, where, Style())
+    OBSCURE_METHODS["mask"].hide(after, where, ObscureStyle())
     cells = np.zeros(SIZE, bool)
     across, down = before.layout.cell
     for y, x in zip(*np.nonzero(pixels), strict=True):
@@ -208,8 +215,8 @@ def test_a_segment_is_hidden_where_it_is_and_nowhere_else(layout: str) -> None:
     np.testing.assert_array_equal(
         after.parts[0][cells], after.parts[0][50, 70][None].repeat(cells.sum(), 0)
     )
-    assert covered(after, np.zeros(SIZE, bool), 0.1) is None
-    wide = covered(after, pixels, 0.1)
+    assert mask_area(after, np.zeros(SIZE, bool), 0.1) is None
+    wide = mask_area(after, pixels, 0.1)
     assert isinstance(wide, Area)
     assert wide.left <= where.left - 4
 
@@ -230,7 +237,7 @@ def test_a_colour_has_the_levels_that_ffmpeg_gives_it(matrix: str, full: bool) -
         (20, 160, 90),
     ):
         image = np.full((16, 16, 3), colour, np.uint8)
-        made = FromRgb(LAYOUTS["yuv444p"], colours)(image)
+        made = RgbToPlanes(LAYOUTS["yuv444p"], colours)(image)
         levels = colours.levels(colour, LAYOUTS["yuv444p"])
         for part, (level,) in zip(made.parts, levels, strict=True):
             assert abs(int(part[8, 8]) - level) <= 2, (colour, part[8, 8], level)
@@ -245,8 +252,8 @@ def test_there_and_back_again_is_the_same_picture(layout: str, matrix: str, full
     image[:, 24:] = (30, 90, 200)
     if layout == "gray":
         image[...] = image.mean(2, keepdims=True)
-    made = FromRgb(LAYOUTS[layout], colours)(image)
-    back = ToRgb(LAYOUTS[layout], colours, (32, 48))(made)
+    made = RgbToPlanes(LAYOUTS[layout], colours)(image)
+    back = PlanesToRgb(LAYOUTS[layout], colours, (32, 48))(made)
     apart = np.abs(back.astype(int) - image)
     apart[:, 20:28] = 0  # chroma bleeds over the edge
     assert apart.max() <= 4
@@ -259,14 +266,14 @@ def test_the_model_sees_what_any_other_source_gives_it(
 ) -> None:
     picture = streams.noise(layout, 64, 96, colours=Colours(likely_matrix(height)))
     frame = av.VideoFrame(96, 64, layout)
-    for into, part in zip(views(frame, picture.layout), picture.parts, strict=True):
+    for into, part in zip(plane_views(frame, picture.layout), picture.parts, strict=True):
         into[:] = part
     frame.colorspace, frame.color_range = number, LIMITED
-    got = ToRgb(picture.layout, picture.colours, (64, 96))(picture)
-    np.testing.assert_array_equal(got, Converter().rgb(frame))
-    full = ToRgb(picture.layout, Colours("bt709", True), (64, 96))(picture)
+    got = PlanesToRgb(picture.layout, picture.colours, (64, 96))(picture)
+    np.testing.assert_array_equal(got, RgbConverter().convert(frame))
+    full = PlanesToRgb(picture.layout, Colours("bt709", True), (64, 96))(picture)
     frame.color_range, frame.colorspace = FULL, 1
-    np.testing.assert_array_equal(full, Converter().rgb(frame))
+    np.testing.assert_array_equal(full, RgbConverter().convert(frame))
 
 
 # --- marks ---------------------------------------------------------------------------------------
@@ -295,7 +302,7 @@ def test_a_box_is_drawn_in_its_colour_and_its_inside_is_untouched(layout: str) -
         before = Planes.empty(RGB, Colours(), size)
         before.data[:] = 120
     after = copied(before)
-    mark(after, found((100, 80, 220, 200)))
+    draw_on_planes(after, found((100, 80, 220, 200)))
     changed = differs(before.parts[0], after.parts[0])
     assert not changed[90:190, 110:210].any()
     assert not changed[205:].any()
@@ -303,13 +310,15 @@ def test_a_box_is_drawn_in_its_colour_and_its_inside_is_untouched(layout: str) -
     assert changed[100:180, 100].all()
     assert changed[100:180, 219].all()
     if layout in ("yuv420p", "yuv444p"):
-        rgb = ToRgb(after.layout, after.colours, size)(after)
+        rgb = PlanesToRgb(after.layout, after.colours, size)(after)
         assert np.abs(rgb[150, 100].astype(int) - (0, 158, 255)).max() <= 6
 
 
 def test_boxes_that_reach_beyond_the_picture_are_drawn_as_far_as_it_goes() -> None:
     picture = streams.noise("yuv420p", *SIZE)
-    mark(picture, found((-50, -50, 500, 500), (80, 50, 83, 61), (0, 0, 0, 0), landmarks=True))
+    draw_on_planes(
+        picture, found((-50, -50, 500, 500), (80, 50, 83, 61), (0, 0, 0, 0), landmarks=True)
+    )
 
 
 @pytest.mark.parametrize("layout", EVERY)
@@ -322,7 +331,7 @@ def test_segments_are_tinted_and_the_rest_is_untouched(layout: str) -> None:
         Mask(pixels.astype(np.float32), ("person",)),
     ):
         after = copied(before)
-        mark(after, result)
+        draw_on_planes(after, result)
         changed = differs(before.parts[0], after.parts[0])
         assert changed[22:39, 32:59].mean() > 0.9
         assert not changed[:18].any()

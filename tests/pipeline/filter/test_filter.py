@@ -84,7 +84,7 @@ def test_none_is_every_bit_and_needs_no_model() -> None:
 
 def test_boxes_are_the_default(network: Path) -> None:
     with Filter(network) as f:
-        assert f.treatment.effect == "boxes"
+        assert f.effect_settings.effect == "boxes"
         image = noisy()
         apart = changed(image, f(image))
     assert apart[8:40, 10].all()
@@ -101,9 +101,9 @@ def test_upscale_gives_the_models_picture(painter: Path) -> None:
 @pytest.mark.parametrize("layout", streams.CHROMA_OF)
 def test_upscale_is_a_new_picture_in_the_streams_layout(painter: Path, layout: str) -> None:
     with Filter(painter, effect="upscale", reuse="frame") as f:
-        first = f.shot(shot(streams.even(layout, *SIZE, 60), 0))
-        again = f.shot(shot(streams.even(layout, *SIZE, 60), 1))
-        other = f.shot(shot(streams.even(layout, *SIZE, 200), 2))
+        first = f.filter_planes(shot(streams.even(layout, *SIZE, 60), 0))
+        again = f.filter_planes(shot(streams.even(layout, *SIZE, 60), 1))
+        other = f.filter_planes(shot(streams.even(layout, *SIZE, 200), 2))
     assert again is first  # the model's picture was turned into planes once
     assert first.layout.name == layout
     full = first.layout.name == "gray"
@@ -198,7 +198,7 @@ def test_a_streams_planes_change_only_near_what_was_found(
     picture.parts[0][:] += 180
     before = picture.data.copy()
     with Filter(network, effect=effect) as f:
-        out = f.shot(shot(picture))
+        out = f.filter_planes(shot(picture))
     assert out.data.shape == before.shape
     old = Planes.over(before, picture.layout, picture.colours, SIZE)
     for part, was, (x, y) in zip(out.parts, old.parts, picture.layout.shifts, strict=True):
@@ -337,6 +337,6 @@ def test_segments_are_hidden_and_more_where_they_are_old(network: Path, probable
 
 def test_what_was_checked_need_not_be_checked_again(network: Path) -> None:
     treatment, settings = EffectSettings("mask", hold_s=0.0), Settings("off")
-    with Filter.of(zoo.load(str(network)), treatment, settings) as f:
+    with Filter.from_settings(zoo.load(str(network)), treatment, settings) as f:
         image = noisy()
         assert changed(image, f(image)).any()

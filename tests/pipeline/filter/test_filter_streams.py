@@ -31,9 +31,9 @@ from stillframe.pipeline.cli.filter import filter_
 from stillframe.pipeline.filter.effects import EFFECTS
 from stillframe.pipeline.filter.filter import Filter
 from stillframe.pipeline.filter.planes import LAYOUTS, MATRICES, Planes
-from stillframe.pipeline.filter.sink import FORMATS, Pipe
+from stillframe.pipeline.filter.sink import FORMATS, OutputPipe
 from stillframe.pipeline.filter.source import PlaneFrame, PlaneSource, open_planes
-from stillframe.pipeline.sinks.records import FilterSink
+from stillframe.pipeline.sinks.records import FilterJsonlSink
 from tests import networks, streams
 from tests.hostile import media
 
@@ -63,7 +63,7 @@ def passed(
     with (
         open(out, "wb") as file,
         open_planes(str(source), **options) as frames,
-        FORMATS[form](Pipe(file.fileno(), "out"), frames.info) as sink,
+        FORMATS[form](OutputPipe(file.fileno(), "out"), frames.info) as sink,
     ):
         for shot in frames:
             sink.write(shot, shot.picture)
@@ -218,10 +218,10 @@ def test_a_turned_clip_leaves_upright(turn: int, tmp_path: Path) -> None:
         first = next(frames)
         upright = SIZE if turn == 180 else SIZE[::-1]
         assert frames.info.size == upright
-    from stillframe.pipeline.filter.planes import ToRgb
+    from stillframe.pipeline.filter.planes import PlanesToRgb
 
     picture = first.picture
-    image = ToRgb(picture.layout, picture.colours, upright)(picture)
+    image = PlanesToRgb(picture.layout, picture.colours, upright)(picture)
     from stillframe.pipeline.media.open_source import frames as rgb_frames
 
     other = next(iter(rgb_frames(path))).image
@@ -457,10 +457,10 @@ def test_metadata_go_to_a_descriptor(started: Any, network: Path, tmp_path: Path
 
 def test_lines_whose_reader_goes_away_are_a_fault(tmp_path: Path) -> None:
     read, write = os.pipe()
-    with FilterSink(f"fd:{write}") as lines:
+    with FilterJsonlSink(f"fd:{write}") as lines:
         os.close(read)
         with pytest.raises(SinkError, match=f"fd:{write}: writing failed: its reader went away"):
-            lines.add(0, 0.0, None, np.empty((0, 4), np.float32))
+            lines.write_filtered(0, 0.0, None, np.empty((0, 4), np.float32))
     os.close(write)
 
 
@@ -613,11 +613,11 @@ def test_no_face_can_be_found_where_faces_were_hidden(effect: Any, tmp_path: Pat
         Filter(model, "none", reuse="off") as look,
     ):
         for shot in islice(shots, 12):
-            before = look.shot(shot).data.copy()
+            before = look.filter_planes(shot).data.copy()
             assert isinstance(look.result, Detections)
             faces = len(look.result)
-            picture = hide.shot(shot)
+            picture = hide.filter_planes(shot)
             assert (picture.data != before).any()
-            look.shot(replace(shot, picture=picture))
+            look.filter_planes(replace(shot, picture=picture))
             seen.append((faces, len(look.result)))
     assert all(faces and not left for faces, left in seen), seen

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.filter import y4m
-from stillframe.pipeline.filter.y4m import CHROMA, Header, Reader
+from stillframe.pipeline.filter.y4m import CHROMA, Y4mHeader, Y4mReader
 from tests import streams
 from tests.streams import Trickle
 
 GOOD = "YUV4MPEG2 W6 H4 F25:1"
 
 
-def parsed(line: str) -> Header:
-    return y4m.parse(f"{line}\n".encode(), "clip")
+def parsed(line: str) -> Y4mHeader:
+    return y4m.parse_header(f"{line}\n".encode(), "clip")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_other_samples_are_refused_with_the_way_to_convert_them(chroma: str) -> 
 def test_frames_come_as_they_are_however_slowly(layout: str, most: int) -> None:
     pictures = [streams.noise(layout, 5, 7, seed=n) for n in range(3)]
     source = Trickle(streams.y4m(pictures), most)
-    reader = Reader(source, "clip")
+    reader = Y4mReader(source, "clip")
     for picture in pictures:
         data = reader.read()
         assert data is not None
@@ -138,7 +138,7 @@ def test_no_byte_is_taken_beyond_the_frame_that_is_asked_for() -> None:
     data = streams.y4m(pictures)
     size = len(streams.frames(pictures)[0])
     source = Trickle(data)
-    reader = Reader(source, "clip")
+    reader = Y4mReader(source, "clip")
     start = len(data) - 3 * size
     assert source.taken == start
     for number in (1, 2, 3):
@@ -153,7 +153,7 @@ def test_a_stream_that_ends_within_a_frame_says_where_after_the_frames_before_it
     size = len(streams.frames(pictures)[0])
     start = len(data) - 3 * size
     for end in range(start + size, len(data)):
-        reader = Reader(Trickle(data[:end]), "clip")
+        reader = Y4mReader(Trickle(data[:end]), "clip")
         whole = (end - start) // size
         for _ in range(whole):
             assert reader.read() is not None
@@ -168,7 +168,7 @@ def test_a_stream_that_ends_within_a_frame_says_where_after_the_frames_before_it
         )
 
 
-def rest_of_it(reader: Reader) -> None:
+def rest_of_it(reader: Y4mReader) -> None:
     while reader.read() is not None:
         pass
 
@@ -177,7 +177,7 @@ def rest_of_it(reader: Reader) -> None:
 def test_a_size_that_lies_is_told_by_the_missing_marker(width: int, height: int) -> None:
     pictures = [streams.noise("yuv420p", 4, 4, seed=n) for n in range(4)]
     data = b"".join([streams.header("yuv420p", height, width), *streams.frames(pictures)])
-    reader = Reader(Trickle(data), "clip")
+    reader = Y4mReader(Trickle(data), "clip")
     assert reader.read() is not None
     offset = reader.offset
     with pytest.raises(SourceError) as raised:
@@ -189,7 +189,7 @@ def test_a_size_that_lies_is_told_by_the_missing_marker(width: int, height: int)
 def test_rubbish_in_place_of_a_marker_is_told_before_a_frame_of_it_has_come() -> None:
     picture = streams.noise("yuv420p", 480, 640)
     source = Trickle(streams.y4m([picture]) + b"FRXME\n" + bytes(1000), 6)
-    reader = Reader(source, "clip")
+    reader = Y4mReader(source, "clip")
     reader.read()
     with pytest.raises(SourceError, match=r"expected FRAME where frame 1 starts, got b'FRXME"):
         reader.read()
@@ -201,14 +201,14 @@ def test_parameters_of_a_single_frame_are_refused() -> None:
     data = streams.header("gray", 2, 2) + b"FRAME Ip\n" + picture.data.tobytes()
     at = len(streams.header("gray", 2, 2)) + 5
     with pytest.raises(SourceError, match=rf"byte {at}: frame 0 has parameters of its own"):
-        Reader(Trickle(data), "clip").read()
+        Y4mReader(Trickle(data), "clip").read()
 
 
 def test_a_header_without_an_end_is_not_read_for_ever() -> None:
     with pytest.raises(SourceError, match="byte 4096: expected the header to end"):
-        Reader(Trickle(b"YUV4MPEG2 X" + b"x" * 10_000), "clip")
+        Y4mReader(Trickle(b"YUV4MPEG2 X" + b"x" * 10_000), "clip")
     with pytest.raises(SourceError, match="byte 14: the stream ends within its header"):
-        Reader(Trickle(b"YUV4MPEG2 W6 H"), "clip")
+        Y4mReader(Trickle(b"YUV4MPEG2 W6 H"), "clip")
 
 
 WORDS = ("W6", "H4", "F25:1", "F0:0", "Ip", "A1:1", "C444", "Cmono", "XA", "W", "", " ", "FRAME")
@@ -225,7 +225,7 @@ def test_whatever_comes_is_frames_or_one_clear_error(
     line = " ".join(["YUV4MPEG2", *words]).encode() + b"\n"
     told = "clip: byte "  # or nothing, for a stream that is one
     try:
-        reader = Reader(Trickle(line + rest, most), "clip")
+        reader = Y4mReader(Trickle(line + rest, most), "clip")
         if reader.size < 1 << 20:
             rest_of_it(reader)
             assert reader.offset == len(line) + len(rest)

@@ -17,7 +17,7 @@ from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.cli.filter import _settings as filter_settings
-from stillframe.pipeline.filter.box_hold import BoxHold, overlap
+from stillframe.pipeline.filter.box_hold import BoxHold, box_iou
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.box_flow import BoxFollower, Lens, follow, moved
 from stillframe.pipeline.inference.frame_policy import FramePolicy, SceneCutDetector
@@ -330,7 +330,7 @@ def test_skipped_frames_are_told_where_boxes_went(model: Model, staged: bool) ->
     boxes = [s.result.xyxy[0] for s in steps]  # type: ignore[union-attr]
     for number, moves in enumerate((0, 2, 4)):
         inner = boxes[0] + np.array([moves, 0, moves, 0])
-        assert overlap(boxes[number][None], np.clip(inner, 0, 96)[None])[0, 0] > 0.9
+        assert box_iou(boxes[number][None], np.clip(inner, 0, 96)[None])[0, 0] > 0.9
     assert (boxes[3] == boxes[0]).all()
     assert (boxes[6] == boxes[3]).all()
     assert steps[1].result.evidence.provenance == "reused"
@@ -367,28 +367,28 @@ def test_what_is_hidden_is_hidden_where_it_was_and_where_it_went() -> None:
     """What passes before a still face takes its box along; the face must not show."""
     hold = BoxHold(0.5)
     seen = np.array([(50, 50, 90, 90)], np.float32)
-    hold.step(seen, 0.0, fresh=True)
-    went, stayed = hold.step(seen + 60, 0.1, fresh=False)
+    hold.update(seen, 0.0, fresh=True)
+    went, stayed = hold.update(seen + 60, 0.1, fresh=False)
     assert went == pytest.approx([102, 102, 158, 158])
     assert stayed == pytest.approx([42, 42, 98, 98])
-    assert len(hold.step(seen, 0.2, fresh=False)) == 1  # one place, not two
-    assert len(hold.step(np.empty((0, 4), np.float32), 0.3, fresh=False)) == 1
+    assert len(hold.update(seen, 0.2, fresh=False)) == 1  # one place, not two
+    assert len(hold.update(np.empty((0, 4), np.float32), 0.3, fresh=False)) == 1
 
 
 def test_a_lost_neighbour_s_place_is_not_given_to_another() -> None:
     hold = BoxHold(1.0)
     one, other = np.array([(100, 100, 200, 200), (140, 100, 240, 200)], np.float32)[:, None]
-    hold.step(np.concatenate([one, other]), 0.0, fresh=True)
-    hold.step(one, 0.04, fresh=True)
-    assert hold.step(one, 0.08, fresh=False)[:, 2].max() >= 240
-    assert hold.step(one, 0.12, fresh=True)[:, 2].max() >= 240
+    hold.update(np.concatenate([one, other]), 0.0, fresh=True)
+    hold.update(one, 0.04, fresh=True)
+    assert hold.update(one, 0.08, fresh=False)[:, 2].max() >= 240
+    assert hold.update(one, 0.12, fresh=True)[:, 2].max() >= 240
 
 
 def test_what_is_told_when_times_begin_anew_is_hidden() -> None:
     hold = BoxHold(1.0)
     box = np.array([(100, 100, 200, 200)], np.float32)
-    hold.step(box, 5.0, fresh=True)
-    assert hold.step(box, 1.0, fresh=False) == pytest.approx(box)
+    hold.update(box, 5.0, fresh=True)
+    assert hold.update(box, 1.0, fresh=False) == pytest.approx(box)
 
 
 def test_a_gate_of_one_s_own_decides_which_frames_change(model: Model) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stillframe import sample_videos
 from stillframe.errors import SourceError
 from stillframe.pipeline.media import camera
-from stillframe.pipeline.media.address import SCHEMES, parse
+from stillframe.pipeline.media.address import SCHEMES, parse_address
 from stillframe.pipeline.media.open_source import frames, open_source
 from stillframe.pipeline.media.redaction import display, redact
 from tests.hostile import media
@@ -29,13 +29,13 @@ from tests.hostile.media import numbers
     ],
 )
 def test_a_spec_says_what_it_is(spec: str, kind: str) -> None:
-    assert parse(spec).kind == kind
+    assert parse_address(spec).kind == kind
 
 
 def test_no_network_source_may_open_files() -> None:
     for name, scheme in SCHEMES.items():
         assert not {"file", "pipe", "concat", "subfile", "data"} & set(scheme.protocols.split(","))
-        assert parse(f"{name}://h/x").scheme is scheme
+        assert parse_address(f"{name}://h/x").scheme is scheme
 
 
 def test_a_sample_is_a_file_under_its_own_name(
@@ -105,7 +105,7 @@ def test_no_secret_is_ever_shown(user: str, password: str, token: str, scheme: s
         for secret in (user, password, token):
             assert secret not in display(spec)
             assert secret not in text
-            assert secret not in repr(parse(spec)) if scheme else True
+            assert secret not in repr(parse_address(spec)) if scheme else True
 
 
 def test_errors_about_the_network_hide_the_credentials() -> None:
@@ -123,9 +123,9 @@ def test_a_camera_keeps_its_lasting_name(tmp_path: Path) -> None:
     by_id = tmp_path / "by-id"
     by_id.mkdir()
     (by_id / "usb-Maker_Model").symlink_to(tmp_path / "video0")
-    path = camera.device("0", "0", tmp_path)
+    path = camera.device_path("0", "0", tmp_path)
     assert path == str(tmp_path / "video0")
-    assert camera.lasting_name(path, by_id) == str(by_id / "usb-Maker_Model")
-    assert camera.lasting_name(path, tmp_path / "none") == path
+    assert camera.stable_name(path, by_id) == str(by_id / "usb-Maker_Model")
+    assert camera.stable_name(path, tmp_path / "none") == path
     with pytest.raises(SourceError, match=r"3: no camera at .*/video3; cameras here: .*/video0"):
-        camera.device("3", "3", tmp_path)
+        camera.device_path("3", "3", tmp_path)

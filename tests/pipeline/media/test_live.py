@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media import live
+from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.freeze_detector import FreezeDetector
-from stillframe.pipeline.media.live import LivePolicy, Opened, ThreadedSource
+from stillframe.pipeline.media.live import LivePolicy, OpenConnection, ThreadedSource
 from stillframe.pipeline.media.open_source import SourceState, open_source
-from stillframe.pipeline.media.connection import Backoff
 from stillframe.pipeline.media.source import SourceInfo
 from tests.hang_guard import HANGS_S, ends
 from tests.hostile import media, servers
@@ -244,9 +244,9 @@ def test_one_bit_of_noise_tells_a_still_scene_from_a_frozen_camera(pix_fmt: str)
         return frame
 
     watch = FreezeDetector(1.0)
-    assert [watch.observe(shown(0), now) for now in (0.0, 0.5, 1.0)] == [False, False, True]
-    assert not watch.observe(shown(1), 1.5)
-    assert [watch.observe(shown(1), now) for now in (2.0, 2.6)] == [False, True]
+    assert [watch.update(shown(0), now) for now in (0.0, 0.5, 1.0)] == [False, False, True]
+    assert not watch.update(shown(1), 1.5)
+    assert [watch.update(shown(1), now) for now in (2.0, 2.6)] == [False, True]
 
 
 def test_what_lies_beyond_the_picture_in_memory_is_not_part_of_it() -> None:
@@ -257,7 +257,7 @@ def test_what_lies_beyond_the_picture_in_memory_is_not_part_of_it() -> None:
             rows = np.full((plane.buffer_size // plane.line_size, plane.line_size), int(now))
             rows[:, : plane.width] = 9
             plane.update(rows.astype(np.uint8).tobytes())
-        frozen = watch.observe(frame, now)
+        frozen = watch.update(frame, now)
     assert frozen
 
 
@@ -274,7 +274,7 @@ class Stand:
         self._script = script
         self.closed = threading.Event()
 
-    def step(self) -> list[DecodedPicture] | None:
+    def read_packet(self) -> list[DecodedPicture] | None:
         return next(self._script)
 
     def close(self) -> None:
@@ -304,9 +304,9 @@ def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch: pytest.Monkey
             time.sleep(0.01)
             yield shot(number)
 
-    def connect() -> Opened:
+    def connect() -> OpenConnection:
         stands.append(Stand(stuck() if not stands else well()))
-        return Opened(stands[-1], INFO)
+        return OpenConnection(stands[-1], INFO)
 
     backoff = Backoff(shortest_s=0.01)
     with ThreadedSource(connect, LivePolicy(0.3, backoff), "stand") as source:
@@ -329,8 +329,8 @@ def test_packets_without_pictures_are_no_sign_of_life() -> None:
             time.sleep(0.01)
             yield []
 
-    def connect() -> Opened:
-        return Opened(Stand(sound_only_after(next(connections))), INFO)
+    def connect() -> OpenConnection:
+        return OpenConnection(Stand(sound_only_after(next(connections))), INFO)
 
     policy = LivePolicy(0.3, Backoff(shortest_s=0.01))
     with ThreadedSource(connect, policy, "stand") as source:
@@ -345,7 +345,7 @@ def test_a_fault_of_our_own_reaches_the_caller() -> None:
         raise ZeroDivisionError("a bug")
 
     source = ThreadedSource(
-        lambda: Opened(Stand(broken()), INFO), LivePolicy(1.0, Backoff()), "stand"
+        lambda: OpenConnection(Stand(broken()), INFO), LivePolicy(1.0, Backoff()), "stand"
     )
     with pytest.raises(ZeroDivisionError), source:
         taken(source, 2)
@@ -360,7 +360,7 @@ def test_a_discontinuity_survives_the_drop_of_its_frame() -> None:
         time.sleep(0.5)
         yield None
 
-    source = ThreadedSource(lambda: Opened(Stand(script()), INFO), LivePolicy(2.0), "stand")
+    source = ThreadedSource(lambda: OpenConnection(Stand(script()), INFO), LivePolicy(2.0), "stand")
     with source:
         time.sleep(0.2)
         frame = next(source)
@@ -422,7 +422,7 @@ def test_errors_while_reading_name_the_source() -> None:
         yield shot(0)
         raise ReadError("connection reset by peer")
 
-    source = ThreadedSource(lambda: Opened(Stand(script()), INFO), LivePolicy(1.0), "cam")
+    source = ThreadedSource(lambda: OpenConnection(Stand(script()), INFO), LivePolicy(1.0), "cam")
     with source, pytest.raises(SourceError, match="cam: lost: connection reset by peer"):
         taken(source, 2)
     assert source.state is SourceState.CLOSED

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from stillframe.errors import SourceError
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.media.probe import _examined, examine
+from stillframe.pipeline.media.probe import _examined, probe_source
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
 from tests.hostile import media
 
@@ -32,7 +32,7 @@ def command() -> Any:
 
 def test_a_plain_clip(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "a.mp4", 40, audio_s=1.6)
-    found = examine(path, 25)
+    found = probe_source(path, 25)
     assert found.info.spec == str(path)
     assert (found.frames, found.corrupt, found.skipped, found.discontinuities) == (25, 0, 0, 0)
     assert (found.measured_rate, found.variable_rate) == (25.0, False)
@@ -47,7 +47,7 @@ def test_uneven_times_are_seen_where_no_index_tells(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     times = [0, 40, 47, 300, 301, 900]
     media.encode(path, media.pictures(6), times=times, time_base=Fraction(1, 1000))
-    found = examine(path)
+    found = probe_source(path)
     assert found.info.variable_rate is not False
     assert found.variable_rate is True
     assert found.interval_ms == (1.0, 40.0, 599.0)
@@ -57,7 +57,7 @@ def test_milliseconds_of_a_container_are_no_unevenness(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     rate = Fraction(30_000, 1001)
     media.encode(path, media.pictures(30), rate=rate, time_base=1 / rate)
-    found = examine(path)
+    found = probe_source(path)
     assert found.variable_rate is False
     assert found.measured_rate == pytest.approx(float(rate), rel=2e-3)
 
@@ -69,11 +69,11 @@ def test_damage_turns_and_sizes_are_told(tmp_path: Path) -> None:
     for place in np.linspace(len(data) // 3, len(data) - 100, 12).astype(int):
         data[place] ^= 0xFF
     path.write_bytes(data)
-    found = examine(path, 100)
+    found = probe_source(path, 100)
     assert found.corrupt + found.skipped > 0
     assert 0 < found.frames <= 60
     media.encode(tmp_path / "turned.mp4", media.pictures(3), rotation=90)
-    turned = examine(tmp_path / "turned.mp4")
+    turned = probe_source(tmp_path / "turned.mp4")
     assert (turned.info.rotation, turned.info.width, turned.info.height) == (90, 64, 96)
     assert turned.sizes == ((64, 96),)
 
@@ -99,7 +99,7 @@ def test_frames_that_a_live_source_dropped_leave_no_uneven_gaps() -> None:
 def test_one_picture_is_enough(tmp_path: Path) -> None:
     frame = av.VideoFrame.from_ndarray(media.picture(3), format="rgb24")
     frame.save(str(tmp_path / "a.png"))
-    found = examine(tmp_path / "a.png", rate=2)
+    found = probe_source(tmp_path / "a.png", rate=2)
     assert (found.frames, found.measured_rate, found.interval_ms) == (1, None, None)
     assert found.info.rate == 2
 

@@ -6,14 +6,16 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillframe.pipeline.media.timestamps import JoinedTimes, Timeline
+from stillframe.pipeline.media.timestamps import TimestampNormalizer, TimestampStitcher
 
 
 @given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=40, unique=True))
 def test_rising_times_are_kept_exactly(times: list[int]) -> None:
-    timeline = Timeline(Fraction(1, 10**7), Fraction(25))  # no gap here is ten seconds long
+    timeline = TimestampNormalizer(
+        Fraction(1, 10**7), Fraction(25)
+    )  # no gap here is ten seconds long
     times.sort()
-    assert [timeline.place(pts) for pts in times] == [(pts, False) for pts in times]
+    assert [timeline.normalize(pts) for pts in times] == [(pts, False) for pts in times]
 
 
 @given(
@@ -23,30 +25,30 @@ def test_rising_times_are_kept_exactly(times: list[int]) -> None:
 def test_times_always_rise_whatever_the_container_says(
     times: list[int | None], time_base: Fraction
 ) -> None:
-    timeline = Timeline(time_base, None)
-    placed = [timeline.place(pts, 3)[0] for pts in times]
+    timeline = TimestampNormalizer(time_base, None)
+    placed = [timeline.normalize(pts, 3)[0] for pts in times]
     assert all(later > earlier for earlier, later in pairwise(placed))
 
 
 def test_missing_times_continue_at_the_rate() -> None:
-    timeline = Timeline(Fraction(1, 1000), Fraction(25))
-    placed = [timeline.place(pts) for pts in (None, None, 80, None, 81, 5)]
+    timeline = TimestampNormalizer(Fraction(1, 1000), Fraction(25))
+    placed = [timeline.normalize(pts) for pts in (None, None, 80, None, 81, 5)]
     assert placed == [(pts, False) for pts in (0, 40, 80, 120, 121, 122)]
 
 
 def test_a_long_gap_is_a_jump_only_where_no_duration_covers_it() -> None:
-    covered, uncovered = (Timeline(Fraction(1, 10), Fraction(10)) for _ in range(2))
-    covered.place(0, 500)
-    assert covered.place(500, 1) == (500, False)
-    uncovered.place(0, 1)
-    assert uncovered.place(500, 1) == (500, True)
+    covered, uncovered = (TimestampNormalizer(Fraction(1, 10), Fraction(10)) for _ in range(2))
+    covered.normalize(0, 500)
+    assert covered.normalize(500, 1) == (500, False)
+    uncovered.normalize(0, 1)
+    assert uncovered.normalize(500, 1) == (500, True)
 
 
 def test_times_of_connections_are_joined_in_the_first_time_base() -> None:
-    times = JoinedTimes()
-    times.connect(1000, Fraction(1, 1000), Fraction(1), now_s=50.0)
-    assert times.place(1000, Fraction(1, 1000), 50.0) == (1000, 0.0)
-    assert times.place(1500, Fraction(1, 1000), 50.5) == (1500, 0.5)
-    times.connect(7, Fraction(1, 10), Fraction(0), now_s=53.5)  # three seconds were lost
-    assert times.place(7, Fraction(1, 10), 53.5) == (4500, 3.5)
-    assert times.place(8, Fraction(1, 10), 53.6) == (4600, 3.6)
+    times = TimestampStitcher()
+    times.start(1000, Fraction(1, 1000), Fraction(1), now_s=50.0)
+    assert times.stitch(1000, Fraction(1, 1000), 50.0) == (1000, 0.0)
+    assert times.stitch(1500, Fraction(1, 1000), 50.5) == (1500, 0.5)
+    times.start(7, Fraction(1, 10), Fraction(0), now_s=53.5)  # three seconds were lost
+    assert times.stitch(7, Fraction(1, 10), 53.5) == (4500, 3.5)
+    assert times.stitch(8, Fraction(1, 10), 53.6) == (4600, 3.6)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.executor.hardware.contention import Competition
+from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.placement import controller
 from stillframe.pipeline.placement.controller import Goal, PlacementController, plan
@@ -19,8 +19,8 @@ from stillframe.pipeline.placement.cost_model import (
 from tests.pipeline.placement.test_cost_model import ONE, TWO, WINDOWS, profile
 
 
-class Quiet(Competition):
-    def look(self) -> float:
+class Quiet(ContentionMeter):
+    def sample(self) -> float:
         return self.others
 
 

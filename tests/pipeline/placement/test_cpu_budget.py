@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.executor.hardware.contention import Competition
+from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.placement.cpu_budget import Pacer, share_of
 
 # --- pace ----------------------------------------------------------------------------------------
@@ -55,11 +55,11 @@ def test_others_are_counted_without_our_own(tmp_path: Path) -> None:
     for thread, state in (("7", "R"), ("8", "S"), ("9", "R")):
         (tmp_path / "task" / thread).mkdir(parents=True)
         (tmp_path / "task" / thread / "stat").write_text(f"{thread} (a ) b) {state} 1 2")
-    seen = Competition(tmp_path / "stat", tmp_path / "task")
-    assert seen.look() == 3
+    seen = ContentionMeter(tmp_path / "stat", tmp_path / "task")
+    assert seen.sample() == 3
     (tmp_path / "stat").write_text("procs_running 2\n")
-    assert 0 < seen.look() < 3
-    assert Competition(tmp_path / "none").look() == 0
+    assert 0 < seen.sample() < 3
+    assert ContentionMeter(tmp_path / "none").sample() == 0
 
 
 @pytest.mark.parametrize(("others_share", "expected"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
@@ -71,7 +71,7 @@ def test_a_queue_that_took_no_time_was_our_own(
     (tmp_path / "task" / "7").mkdir(parents=True)
     (tmp_path / "task" / "7" / "stat").write_text("7 (a) R 1 2")
     clock = {"at": 0.0, "spent": 0.0, "busy": 0.0}
-    seen = Competition(
+    seen = ContentionMeter(
         tmp_path / "stat", tmp_path / "task", lambda: clock["at"], lambda: clock["spent"]
     )
     cores = len(os.sched_getaffinity(0))
@@ -83,5 +83,5 @@ def test_a_queue_that_took_no_time_was_our_own(
         (tmp_path / "stat").write_text(
             f"cpu 1 1 1 9 9 1 1 0\ncpu{core} 0 0 {busy} 99999 99999 0 0 0\nprocs_running 2\n"
         )
-        seen.look()
+        seen.sample()
     assert seen.others == pytest.approx(expected, abs=0.02)

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 
 from stillframe.errors import SinkError
-from stillframe.pipeline.sinks.mjpeg_server import LONGEST_SIDE, Show
+from stillframe.pipeline.sinks.mjpeg_server import LONGEST_SIDE, MjpegServer
 from tests.hang_guard import ends
 
 PICTURE = np.full((90, 160, 3), 200, np.uint8)
 
 
 @pytest.fixture
-def show() -> Iterator[Show]:
+def show() -> Iterator[MjpegServer]:
     before = set(threading.enumerate())
-    with Show() as page:
+    with MjpegServer() as page:
         yield page
     assert set(threading.enumerate()) == before
 
 
-def get(show: Show, path: str, host: str | None = None) -> http.client.HTTPResponse:
+def get(show: MjpegServer, path: str, host: str | None = None) -> http.client.HTTPResponse:
     address = urlsplit(show.url).netloc
     connection = http.client.HTTPConnection(address, timeout=5)
     connection.putrequest("GET", path, skip_host=True)
@@ -52,14 +52,14 @@ def part(response: http.client.HTTPResponse) -> bytes:
     return data
 
 
-def test_the_page_is_on_this_machine_only_and_shows_the_stream(show: Show) -> None:
+def test_the_page_is_on_this_machine_only_and_shows_the_stream(show: MjpegServer) -> None:
     assert urlsplit(show.url).hostname == "127.0.0.1"
     page = get(show, "/")
     assert page.status == 200
     assert b'src="/stream"' in page.read()
 
 
-def test_the_stream_sends_the_newest_picture_and_then_each_new_one(show: Show) -> None:
+def test_the_stream_sends_the_newest_picture_and_then_each_new_one(show: MjpegServer) -> None:
     show.show(PICTURE)
     stream = get(show, "/stream")
     assert stream.status == 200
@@ -68,19 +68,19 @@ def test_the_stream_sends_the_newest_picture_and_then_each_new_one(show: Show) -
     assert jpeg_size(part(stream)) == (50, 60)
 
 
-def test_large_pictures_are_made_smaller(show: Show) -> None:
+def test_large_pictures_are_made_smaller(show: MjpegServer) -> None:
     show.show(np.zeros((1080, 1920, 3), np.uint8))
     assert jpeg_size(part(get(show, "/stream"))) == (LONGEST_SIDE * 1080 // 1920, LONGEST_SIDE)
 
 
-def test_nothing_is_coded_while_nobody_looks(show: Show) -> None:
+def test_nothing_is_coded_while_nobody_looks(show: MjpegServer) -> None:
     show.show(PICTURE)
     show.show(np.zeros((50, 60, 3), np.uint8))
     assert jpeg_size(part(get(show, "/stream"))) == (90, 160)
 
 
 @pytest.mark.parametrize("host", ["", "example.com", "example.com:80", "127.0.0.1", "[::1]:80"])
-def test_other_names_for_this_machine_are_refused(show: Show, host: str) -> None:
+def test_other_names_for_this_machine_are_refused(show: MjpegServer, host: str) -> None:
     """What DNS rebinding would send."""
     show.show(PICTURE)
     for path in ("/", "/stream"):
@@ -89,14 +89,14 @@ def test_other_names_for_this_machine_are_refused(show: Show, host: str) -> None
         assert b"jpeg" not in answer.read()
 
 
-def test_what_is_not_there_is_not_found(show: Show) -> None:
+def test_what_is_not_there_is_not_found(show: MjpegServer) -> None:
     assert get(show, "/etc/passwd").status == 404
     assert get(show, "/../../etc/passwd").status == 404
 
 
 def test_closing_ends_a_stream_that_waits_and_one_that_does_not_read() -> None:
     before = set(threading.enumerate())
-    show = Show()
+    show = MjpegServer()
     with show:
         show.show(PICTURE)
         waiting = get(show, "/stream")
@@ -114,7 +114,7 @@ def test_closing_ends_a_stream_that_waits_and_one_that_does_not_read() -> None:
         connection.close()
 
 
-def test_a_port_in_use_is_one_clear_line(show: Show) -> None:
+def test_a_port_in_use_is_one_clear_line(show: MjpegServer) -> None:
     port = urlsplit(show.url).port or 0
     with pytest.raises(SinkError, match=rf"cannot serve a page on 127.0.0.1 port {port}: "):
-        Show(port)
+        MjpegServer(port)

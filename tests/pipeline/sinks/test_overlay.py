@@ -71,7 +71,7 @@ RESULTS: dict[str, Result] = {
 def test_every_result_is_drawn_without_touching_the_frame(name: str, how: Overlay) -> None:
     result = RESULTS[name]
     given = step(result)
-    image = overlay.compose(given, how)
+    image = overlay.render_step(given, how)
     assert image.dtype == np.uint8
     expected = result.image.shape if isinstance(result, Picture) else (*SIZE, 3)
     assert image.shape == expected
@@ -80,11 +80,11 @@ def test_every_result_is_drawn_without_touching_the_frame(name: str, how: Overla
 
 def test_no_overlay_is_the_frame_itself() -> None:
     given = step(RESULTS["boxes"])
-    assert overlay.compose(given, "none") is given.frame.image
+    assert overlay.render_step(given, "none") is given.frame.image
 
 
 def test_a_box_is_drawn_on_its_border_and_not_inside() -> None:
-    image = overlay.compose(step(boxes((120, 60, 220, 160))), "boxes")
+    image = overlay.render_step(step(boxes((120, 60, 220, 160))), "boxes")
     marked = drawn_at(image)
     assert marked[60, 120:221].all()
     assert marked[160, 120:221].all()
@@ -98,7 +98,7 @@ def test_a_box_is_drawn_on_its_border_and_not_inside() -> None:
 def test_lines_and_letters_scale_with_the_picture(height: int) -> None:
     width = height * 16 // 9
     box = boxes((width / 4, height / 4, width / 2, height * 3 / 4))
-    marked = drawn_at(overlay.draw(grey(height, width), box))
+    marked = drawn_at(overlay.draw_result(grey(height, width), box))
     middle = marked[height // 2]
     line = int(middle[: width * 3 // 8].sum())
     assert 3 <= line <= max(5, height / 90)
@@ -108,21 +108,21 @@ def test_lines_and_letters_scale_with_the_picture(height: int) -> None:
 
 
 def test_classes_have_colours_of_their_own() -> None:
-    image = overlay.draw(grey(), boxes((20, 60, 90, 120), (150, 60, 230, 140)))
+    image = overlay.draw_result(grey(), boxes((20, 60, 90, 120), (150, 60, 230, 140)))
     assert tuple(image[90, 20]) == overlay.PALETTE[0]
     assert tuple(image[100, 150]) == overlay.PALETTE[1]
 
 
 def test_a_label_stays_inside_the_picture() -> None:
     """Over the right border its plate is moved left, over the top one into the box."""
-    marked = drawn_at(overlay.draw(grey(), boxes((5, 1, 6, 2), (315, 1, 322, 8))))
+    marked = drawn_at(overlay.draw_result(grey(), boxes((5, 1, 6, 2), (315, 1, 322, 8))))
     assert marked[0:12, 100:315].sum() > 500
 
 
 def test_changed_tints_what_is_new_and_only_that() -> None:
     changed = np.zeros((91, 162), np.uint8)
     changed[20:40, 100:140] = 1
-    image = overlay.compose(step(Detections.none(("face",)), "computed", changed), "changed")
+    image = overlay.render_step(step(Detections.none(("face",)), "computed", changed), "changed")
     tinted = drawn_at(image)[: SIZE[0] * 3 // 4]  # below is the caption
     rows, columns = np.nonzero(tinted)
     assert abs(int(rows.min()) - 20 * 181 / 91) <= 2
@@ -135,9 +135,9 @@ def test_changed_tints_what_is_new_and_only_that() -> None:
 
 def test_changed_tints_all_of_a_frame_that_is_all_new_and_none_of_an_unchanged_one() -> None:
     none = Detections.none(("face",))
-    assert drawn_at(overlay.compose(step(none), "changed")).all()
+    assert drawn_at(overlay.render_step(step(none), "changed")).all()
     kept = step(none.with_evidence(Evidence("reused", 0.5)), "unchanged")
-    assert not drawn_at(overlay.compose(kept, "changed"))[: SIZE[0] * 3 // 4].any()
+    assert not drawn_at(overlay.render_step(kept, "changed"))[: SIZE[0] * 3 // 4].any()
 
 
 def test_the_tint_leaves_out_what_letterboxing_added() -> None:
@@ -145,14 +145,14 @@ def test_the_tint_leaves_out_what_letterboxing_added() -> None:
     changed = np.zeros((160, 160), np.uint8)
     changed[:70] = 1
     view = View((40, 320), (160, 160), (0.5, 0.5), (0.0, 70.0))
-    image = overlay.tint(grey(40, 320), changed, view)
+    image = overlay.tint_changes(grey(40, 320), changed, view)
     assert not drawn_at(image).any()
 
 
 def test_a_mask_is_laid_where_it_is_sure() -> None:
     share = np.zeros(SIZE, np.float32)
     share[50:100, 60:160] = 1
-    marked = drawn_at(overlay.draw(grey(), Mask(share, ("person",))))
+    marked = drawn_at(overlay.draw_result(grey(), Mask(share, ("person",))))
     assert marked[50:100, 60:160].all()
     assert not marked[:45].any()
     assert not marked[106:].any()
@@ -163,7 +163,7 @@ def test_detections_with_masks_show_them() -> None:
     cover = np.zeros((1, *SIZE), bool)
     cover[0, 60:90, 70:150] = True
     masked = Detections(found.xyxy, found.confidence, found.class_id, found.labels, masks=cover)
-    assert drawn_at(overlay.draw(grey(), masked))[60:90, 70:150].all()
+    assert drawn_at(overlay.draw_result(grey(), masked))[60:90, 70:150].all()
 
 
 def test_every_result_has_a_painter_and_every_kind_a_caption() -> None:

@@ -19,7 +19,7 @@ from stillframe.errors import SinkError
 from stillframe.pipeline.media.open_source import frames, open_source
 from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, MotSink
 from stillframe.pipeline.sinks.sink import Sink
-from stillframe.pipeline.sinks.video import CONTAINERS, VideoSink
+from stillframe.pipeline.sinks.video import VIDEO_FORMATS, VideoSink
 from tests.hostile import media
 from tests.hostile.media import INFO, boxes, frame_of, number_of
 
@@ -49,7 +49,7 @@ def contents(path: Path) -> tuple[list[int], list[float]]:
 # --- video: times, pixels ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("suffix", VIDEO_FORMATS)
 def test_every_kind_of_file_holds_every_frame_at_its_time(suffix: str, tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 40)
     numbers, times = contents(rewritten(source, tmp_path / f"out{suffix}"))

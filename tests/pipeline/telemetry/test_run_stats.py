@@ -20,7 +20,7 @@ from stillframe.pipeline.cli import report
 from stillframe.pipeline.cli.report import Report, stage_table
 from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage import Stage
-from stillframe.pipeline.executor.stage_meter import Meter
+from stillframe.pipeline.executor.stage_meter import StageMeter
 from stillframe.pipeline.inference.types import PARTS
 from stillframe.pipeline.telemetry.exporter import ProcessorShare, Served, Telemetry
 from stillframe.pipeline.telemetry.run_stats import Tally
@@ -66,7 +66,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 
 def test_a_meter_tells_time_on_a_processor_from_time_without_one(clocks: Clocks) -> None:
-    meter = Meter("busy")
+    meter = StageMeter("busy")
     for _ in range(3):
         meter.begin()
         assert meter.busy_since == clocks.wall
@@ -79,7 +79,7 @@ def test_a_meter_tells_time_on_a_processor_from_time_without_one(clocks: Clocks)
     assert meter.wall_total_s == pytest.approx(0.030)
     assert (meter.wall_ms, meter.cpu_ms) == pytest.approx((10, 9))
     assert meter.stolen == pytest.approx(0.1)
-    idle = Meter("idle")
+    idle = StageMeter("idle")
     for _ in range(3):
         idle.begin()
         clocks.pass_by(0.010)
@@ -88,7 +88,7 @@ def test_a_meter_tells_time_on_a_processor_from_time_without_one(clocks: Clocks)
 
 
 def test_percentiles_are_of_what_was_measured(clocks: Clocks) -> None:
-    meter = Meter("stage")
+    meter = StageMeter("stage")
     for milliseconds in range(1, 101):
         meter.begin()
         clocks.pass_by(milliseconds / 1e3)
