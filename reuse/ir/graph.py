@@ -1,8 +1,7 @@
-"""The network between ONNX and the plan: a few small frozen classes and a check.
+"""The graph of a network, between ONNX and the plan: four frozen classes and a check.
 
-Every tensor of a region is one picture of features, (H, W, C) float32; batch is 1 and has no axis.
-Vectors, such as the output of global pooling, are (1, 1, C). Tensors that only islands touch keep
-their own ONNX shape.
+Every tensor of a region is (H, W, C) float32; batch is 1 and has no axis. Vectors, such as the
+output of global pooling, are (1, 1, C). Tensors that only islands touch keep their ONNX shape.
 """
 
 from collections.abc import Mapping
@@ -16,71 +15,79 @@ Shape = tuple[int, ...]
 Array = NDArray[Any]
 
 ISLAND = "Island"
-"""The operator that ONNX Runtime runs. Its attributes: model, the bytes of an ONNX model; reads and
-writes, one Port per input and output of the node, in order and by the same names, which are those
-inside that model as well; reason, why it is no region; nodes, "operator name" of what it holds."""
+"""The operator that ONNX Runtime runs as a sub-model. Its attributes:
+
+model: bytes of the ONNX model.
+reads, writes: a Port per input and output, in order; the model uses the same names.
+reason: why the engine cannot run it.
+nodes: "operator name" of each ONNX node in it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What happens to each number at the end of an operator; `reference.ACTS` lists the kinds.
-
-    a and b are the numbers that some kinds take: leaky (slope), clip (low, high), hardsigmoid
-    (alpha, beta), elu (alpha). The slopes of "prelu", one per channel, are the node's last input.
-    """
+    """An activation function, applied to each number at the end of an operator."""
 
     kind: str
+    """A key of `reference.ACTS`, or "prelu": its slopes, one a channel, are the last input."""
     a: float = 0.0
+    """First parameter: slope of leaky, low of clip, alpha of hardsigmoid and elu."""
     b: float = 0.0
+    """Second parameter: high of clip, beta of hardsigmoid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator call. Names are tensor names; a graph holds its nodes in execution order."""
+    """One operator applied to tensors."""
 
     op: str
+    """A key of `ops.OPS`, or ISLAND."""
     inputs: tuple[str, ...]
+    """Names of tensors and constants."""
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def output(self) -> str:
-        """The only output; every operator of a region has one, only islands may have more."""
+        """The only output; only islands may have more."""
         (name,) = self.outputs
         return name
 
     def with_(self, **changes: Any) -> "Node":
+        """A copy with other fields."""
         return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A tensor at the border: what callers feed or get.
-
-    name, shape and dtype are the model's own, -1 in shape is a size that only a run can tell;
-    layout says how the tensor maps to (H, W, C): "raw" not at all, only islands touch it; "NHWC":
-    the (H, W, C) array reshaped to shape; "NCHW": its channels first, (C, H, W), reshaped to shape.
-    """
+    """An ONNX tensor that enters or leaves the graph or an island."""
 
     name: str
     shape: Shape
+    """ONNX shape; -1 for a size known only after a run."""
     dtype: str
+    """NumPy's name: "float32"."""
     layout: str
+    """How the (H, W, C) tensor maps to `shape`.
+
+    "NHWC": the array, reshaped. "NCHW": its (C, H, W) transpose, reshaped. "raw": not at all, only
+    islands touch this tensor and its graph shape is the ONNX shape.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """nodes in execution order; shapes of every tensor, constants included; constants' values.
-
-    notes say in words what was done to the model that a user should know.
-    """
+    """A network as the engine runs it."""
 
     nodes: tuple[Node, ...]
+    """In execution order."""
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     shapes: Mapping[str, Shape]
+    """Shape of every tensor and constant."""
     constants: Mapping[str, Array]
     notes: tuple[str, ...] = ()
+    """What was changed in the model that a user should know."""
 
     def check(self) -> "Graph":
         """Raise ValueError naming the first node that breaks a rule; return the graph itself."""
@@ -101,13 +108,15 @@ class Graph:
                 raise ValueError(f"output {port.name!r} is not written by any node")
         for name, value in self.constants.items():
             if tuple(np.shape(value)) != tuple(self.shapes.get(name, ())):
-                raise ValueError(f"constant {name!r} is {np.shape(value)}, declared otherwise")
+                raise ValueError(
+                    f"constant {name!r}: declared {self.shapes.get(name)}, is {np.shape(value)}"
+                )
         return self
 
     def readers(self) -> dict[str, list[int]]:
         """Tensor name -> indices of the nodes that read it, in order."""
-        found: dict[str, list[int]] = {}
+        readers: dict[str, list[int]] = {}
         for index, node in enumerate(self.nodes):
             for name in node.inputs:
-                found.setdefault(name, []).append(index)
-        return found
+                readers.setdefault(name, []).append(index)
+        return readers

@@ -1,4 +1,4 @@
-"""A graph run plainly, node by node, in NumPy; islands by ONNX Runtime. For tests and checks."""
+"""A graph run node by node in NumPy, islands by ONNX Runtime: the oracle for tests and checks."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from stillframe.reuse.ir.ops import OPS
 
 
 def to_region(array: Array, port: Port) -> Array:
-    """What stands at the port -> (H, W, C) float32; raw arrays as they are."""
+    """The ONNX array of a port -> (H, W, C) float32; raw arrays unchanged."""
     if port.layout == "raw":
         return np.asarray(array)
     array = np.asarray(array, np.float32)[0]
@@ -18,7 +18,7 @@ def to_region(array: Array, port: Port) -> Array:
 
 
 def from_region(array: Array, port: Port) -> Array:
-    """(H, W, C) -> what stands at the port."""
+    """(H, W, C) float32 -> the ONNX array of a port; raw arrays unchanged."""
     if port.layout == "NCHW":
         array = array.transpose(2, 0, 1)
     if port.layout != "raw":
@@ -27,7 +27,7 @@ def from_region(array: Array, port: Port) -> Array:
 
 
 def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Input name -> array as the model declares it, to output name -> array."""
+    """Output name -> array, for the model's inputs by name; both in their ONNX shape and dtype."""
     tensors: dict[str, Array] = dict(graph.constants)
     for port in graph.inputs:
         tensors[port.name] = to_region(feeds[port.name], port)
@@ -37,12 +37,15 @@ def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
         else:
             tensors[node.output] = OPS[node.op].reference(node, [tensors[n] for n in node.inputs])
             if tensors[node.output].shape != graph.shapes[node.output]:
-                raise ValueError(f"{node.op} -> {node.output!r} has another shape than declared")
+                raise ValueError(
+                    f"{node.op} -> {node.output!r}: declared {graph.shapes[node.output]},"
+                    f" got {tensors[node.output].shape}"
+                )
     return {port.name: from_region(tensors[port.name], port) for port in graph.outputs}
 
 
 def run_island(node: Node, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs of an island, in the layouts that the graph around it expects."""
+    """The outputs of an island as the graph around it reads them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
@@ -53,8 +56,8 @@ def run_island(node: Node, tensors: Mapping[str, Array]) -> dict[str, Array]:
         port.name: from_region(tensors[name], port)
         for name, port in zip(node.inputs, reads, strict=True)
     }
-    found = session.run([port.name for port in writes], feeds)
+    outputs = session.run([port.name for port in writes], feeds)
     return {
         name: to_region(array, port)
-        for name, port, array in zip(node.outputs, writes, found, strict=True)
+        for name, port, array in zip(node.outputs, writes, outputs, strict=True)
     }

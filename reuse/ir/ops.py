@@ -1,11 +1,6 @@
-"""The engine's operators: one row each, read by the compiler, the planner and the tests.
+"""The engine's operators: one row of OPS each, read by the compiler, the planner and the tests.
 
-Region tensors are (H, W, C) float32, C-contiguous. A row says three things:
-
-    shape(attrs, input shapes) -> output shape
-    window(node, shapes) -> per input a Window, or None where every output reads all of it
-                            (weights and other vectors of constants are None as well)
-    reference(node, arrays) -> the output, in plain NumPy
+Region tensors are (H, W, C) float32, C-contiguous.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,26 +24,35 @@ Compute = Callable[[Node, Sequence[Tensor], Shape], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Op:
+    """What the engine knows of one operator."""
+
     shape: ShapeRule
+    """(attrs, input shapes) -> output shape."""
     window: WindowRule
+    """(node, shapes) -> per input, its Window; None where every output reads all of it."""
     compute: Compute
+    """(node, input arrays, output shape) -> output array, in plain NumPy."""
 
     def reference(self, node: Node, arrays: Sequence[Tensor]) -> Tensor:
         """The node's output (H', W', C') float32 for its inputs, constants included."""
         out = self.shape(node.attrs, [tuple(array.shape) for array in arrays])
         result = self.compute(node, arrays, out)
         if result.shape != out:
-            raise ValueError(f"{node.op} -> {node.output!r} made {result.shape}, expected {out}")
+            raise ValueError(f"{node.op} -> {node.output!r}: expected {out}, got {result.shape}")
         return np.ascontiguousarray(result, np.float32)
 
 
-def slid(size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:
-    """How many places a kernel of `kernel` taps finds on `size` padded positions."""
+def window_count(
+    size: int, kernel: int, stride: int, dilation: int, before: int, after: int
+) -> int:
+    """Outputs of a sliding kernel of `kernel` taps along an axis of `size` padded positions."""
     return (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
 
 
-def slid_up(size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:
-    """As `slid`, rounded up; a last window that would begin in the padding behind is left out."""
+def window_count_ceil(
+    size: int, kernel: int, stride: int, dilation: int, before: int, after: int
+) -> int:
+    """As `window_count`, rounded up, without a last window that begins in the end padding."""
     count = -(-(size + before + after - (kernel - 1) * dilation - 1) // stride) + 1
     return count - 1 if (count - 1) * stride >= size + before else count
 
@@ -58,8 +62,8 @@ def conv_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     (stride_h, stride_w), (dilation_h, dilation_w) = attrs["stride"], attrs["dilation"]
     top, left, bottom, right = attrs["pad"]
     return (
-        slid(height, kernel_h, stride_h, dilation_h, top, bottom),
-        slid(width, kernel_w, stride_w, dilation_w, left, right),
+        window_count(height, kernel_h, stride_h, dilation_h, top, bottom),
+        window_count(width, kernel_w, stride_w, dilation_w, left, right),
         depth,
     )
 
@@ -69,7 +73,7 @@ def pool_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     (kernel_h, kernel_w), (stride_h, stride_w) = attrs["kernel"], attrs["stride"]
     dilation_h, dilation_w = attrs["dilation"]
     top, left, bottom, right = attrs["pad"]
-    count = slid_up if attrs["ceil_mode"] else slid
+    count = window_count_ceil if attrs["ceil_mode"] else window_count
     return (
         count(height, kernel_h, stride_h, dilation_h, top, bottom),
         count(width, kernel_w, stride_w, dilation_w, left, right),
@@ -122,29 +126,29 @@ def space_to_depth_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     return (height // block, width // block, depth * block**2)
 
 
-def reads_at(*tensors: int) -> WindowRule:
-    """The inputs of these numbers are read at the position itself, or at 0 where they have one."""
+def pointwise_window(*tensors: int) -> WindowRule:
+    """Inputs of these indices are read at the output position (at 0 along axes of size 1)."""
 
     def window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
         out = shapes[node.output]
-        found: list[Window | None] = []
+        reads: list[Window | None] = []
         for index, name in enumerate(node.inputs):
             shape = shapes[name]
             rows_cols = (windows.broadcast(out[axis], shape[axis]) for axis in (0, 1))
-            found.append(Window(*rows_cols) if index in tensors else None)
-        return tuple(found)
+            reads.append(Window(*rows_cols) if index in tensors else None)
+        return tuple(reads)
 
     return window
 
 
 def kernel_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
-    """A convolution or pool; a residual is read at the position itself."""
-    inside, out = shapes[node.inputs[0]], shapes[node.output]
+    """A convolution or pool; a residual is read at the output position."""
+    in_shape, out = shapes[node.inputs[0]], shapes[node.output]
     kernel = node.attrs["kernel"] if node.op != "Conv" else shapes[node.inputs[1]][:2]
     rows, cols = (
         windows.sliding(
             out[axis],
-            inside[axis],
+            in_shape[axis],
             kernel[axis],
             node.attrs["stride"][axis],
             node.attrs["dilation"][axis],
@@ -152,67 +156,68 @@ def kernel_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
         )
         for axis in (0, 1)
     )
-    found: list[Window | None] = [Window(rows, cols)]
+    reads: list[Window | None] = [Window(rows, cols)]
     for name in node.inputs[1:]:
-        at = Window(windows.same(out[0]), windows.same(out[1]))
-        found.append(at if len(shapes[name]) == 3 else None)
-    return tuple(found)
+        same = Window(windows.same(out[0]), windows.same(out[1]))
+        reads.append(same if len(shapes[name]) == 3 else None)
+    return tuple(reads)
 
 
-def all_of_it(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+def no_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    """Every output reads all of every input."""
     return (None,) * len(node.inputs)
 
 
 def concat_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
     out, axis = shapes[node.output], node.attrs["axis"]
-    found = []
+    reads = []
     offset = 0
     for name in node.inputs:
         spans = [windows.same(out[0]), windows.same(out[1])]
         if axis < 2:
             spans[axis] = windows.strided(out[axis], shapes[name][axis], -offset, 1)
             offset += shapes[name][axis]
-        found.append(Window(*spans))
-    return tuple(found)
+        reads.append(Window(*spans))
+    return tuple(reads)
 
 
 def slice_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
-    inside, out = shapes[node.inputs[0]], shapes[node.output]
+    in_shape, out = shapes[node.inputs[0]], shapes[node.output]
     start, step = node.attrs["start"], node.attrs["step"]
-    spans = (windows.strided(out[axis], inside[axis], start[axis], step[axis]) for axis in (0, 1))
+    spans = (windows.strided(out[axis], in_shape[axis], start[axis], step[axis]) for axis in (0, 1))
     return (Window(*spans),)
 
 
 def pad_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
-    inside, out = shapes[node.inputs[0]], shapes[node.output]
+    in_shape, out = shapes[node.inputs[0]], shapes[node.output]
     spans = []
     for axis in (0, 1):
         source = windows.pad_source(
-            out[axis], inside[axis], node.attrs["pad"][axis], node.attrs["mode"]
+            out[axis], in_shape[axis], node.attrs["pad"][axis], node.attrs["mode"]
         )
         low = np.where(source < 0, 0, source)
-        spans.append(windows.span(low, np.where(source < 0, 0, source + 1), inside[axis]))
+        spans.append(windows.span(low, np.where(source < 0, 0, source + 1), in_shape[axis]))
     return (Window(*spans),)
 
 
 def resize_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
-    inside = shapes[node.inputs[0]]
+    in_shape = shapes[node.inputs[0]]
     spans = []
     for axis, (low, high, weight) in enumerate((node.attrs["rows"], node.attrs["cols"])):
-        spans.append(windows.listed(low, np.where(weight > 0, high, low), inside[axis]))
+        spans.append(windows.listed(low, np.where(weight > 0, high, low), in_shape[axis]))
     return (Window(*spans),)
 
 
 def blocks_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
     """DepthToSpace: a block of outputs reads one position; SpaceToDepth: the other way round."""
-    inside, out, block = shapes[node.inputs[0]], shapes[node.output], node.attrs["block"]
+    in_shape, out, block = shapes[node.inputs[0]], shapes[node.output], node.attrs["block"]
     spans = []
     for axis in (0, 1):
         if node.op == "DepthToSpace":
             index = np.arange(out[axis]) // block
-            spans.append(windows.span(index, index + 1, inside[axis]))
+            spans.append(windows.span(index, index + 1, in_shape[axis]))
         else:
-            spans.append(windows.sliding(out[axis], inside[axis], block, block))
+            spans.append(windows.sliding(out[axis], in_shape[axis], block, block))
     return (Window(*spans),)
 
 
@@ -220,15 +225,15 @@ OPS: dict[str, Op] = {
     "Conv": Op(conv_shape, kernel_window, reference.conv),
     "MaxPool": Op(pool_shape, kernel_window, reference.max_pool),
     "AveragePool": Op(pool_shape, kernel_window, reference.average_pool),
-    "GlobalPool": Op(vector_shape, all_of_it, reference.global_pool),
-    "Unary": Op(same_shape, reads_at(0), reference.unary),
-    "Binary": Op(binary_shape, reads_at(0, 1), reference.binary),
-    "Affine": Op(same_shape, reads_at(0), reference.affine),
-    "Moments": Op(moments_shape, all_of_it, reference.moments),
-    "Modulate": Op(same_shape, reads_at(0, 1), reference.modulate),
-    "Softmax": Op(same_shape, reads_at(0), reference.softmax),
+    "GlobalPool": Op(vector_shape, no_window, reference.global_pool),
+    "Unary": Op(same_shape, pointwise_window(0), reference.unary),
+    "Binary": Op(binary_shape, pointwise_window(0, 1), reference.binary),
+    "Affine": Op(same_shape, pointwise_window(0), reference.affine),
+    "Moments": Op(moments_shape, no_window, reference.moments),
+    "Modulate": Op(same_shape, pointwise_window(0, 1), reference.modulate),
+    "Softmax": Op(same_shape, pointwise_window(0), reference.softmax),
     "Concat": Op(concat_shape, concat_window, reference.concat),
-    "Slice": Op(slice_shape, slice_window, reference.cut),
+    "Slice": Op(slice_shape, slice_window, reference.slice_),
     "Pad": Op(pad_shape, pad_window, reference.pad),
     "Resize": Op(resize_shape, resize_window, reference.resize),
     "DepthToSpace": Op(depth_to_space_shape, blocks_window, reference.depth_to_space),

@@ -1,7 +1,7 @@
-"""Every operator in plain NumPy: the oracle that kernels are tested against, never run for speed.
+"""Every operator in plain NumPy: the oracle that kernels are tested against; not written for speed.
 
-Tensors are (H, W, C) float32. A function takes its node and its input arrays and returns the
-output array.
+Tensors are (H, W, C) float32. A function takes its node, its input arrays and the shape of its
+output, and returns the output array.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,26 +17,26 @@ from stillframe.reuse.ir.windows import pad_source
 
 Tensor = NDArray[Any]
 
-ERF_STEPS = 60
+ERF_TERMS = 60
 
 
 def erf(x: NDArray[Any]) -> NDArray[Any]:
-    """The error function to 14 digits: a series inside, a continued fraction outside."""
+    """The error function to 14 digits: Taylor series up to 2.5, continued fraction beyond."""
     x = np.asarray(x, np.float64)
-    size = np.minimum(np.abs(x), 6.5)
-    small = np.minimum(size, 2.5)
+    magnitude = np.minimum(np.abs(x), 6.5)
+    small = np.minimum(magnitude, 2.5)
     term = small.copy()
     total = small.copy()
-    for step in range(1, ERF_STEPS):
-        term = term * -(small**2) / step
-        total = total + term / (2 * step + 1)
-    inside = total * 2 / np.sqrt(np.pi)
-    large = np.maximum(size, 2.5)
+    for index in range(1, ERF_TERMS):
+        term = term * -(small**2) / index
+        total = total + term / (2 * index + 1)
+    series = total * 2 / np.sqrt(np.pi)
+    large = np.maximum(magnitude, 2.5)
     tail = large.copy()
-    for step in range(ERF_STEPS, 0, -1):
-        tail = large + step / 2 / tail
-    outside = 1 - np.exp(-(large**2)) / tail / np.sqrt(np.pi)
-    return np.asarray(np.sign(x) * np.where(size <= 2.5, inside, outside))
+    for index in range(ERF_TERMS, 0, -1):
+        tail = large + index / 2 / tail
+    fraction = 1 - np.exp(-(large**2)) / tail / np.sqrt(np.pi)
+    return np.asarray(np.sign(x) * np.where(magnitude <= 2.5, series, fraction))
 
 
 def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
@@ -68,7 +68,7 @@ ACTS: dict[str, Callable[[NDArray[Any], Act], NDArray[Any]]] = {
     "neg": lambda x, _: -x,
     "square": lambda x, _: x * x,
 }
-"""What each kind of Act computes; "prelu" has slopes and is in `activate`."""
+"""What each kind of Act computes; "prelu", which has slopes, is in `activate`."""
 
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": np.add,
@@ -81,7 +81,7 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def activate(x: Tensor, act: Act | None, slope: Tensor | None = None) -> Tensor:
-    """act of every number of x; slope (C,) for prelu."""
+    """The activation of every number of x; slope (C,) for prelu."""
     if act is None:
         return x
     if act.kind == "prelu":
@@ -97,7 +97,7 @@ def slope_of(node: Node, arrays: Sequence[Tensor]) -> Tensor | None:
 
 
 def taps(x: Tensor, node: Node, out: Shape, fill: float) -> list[tuple[int, int, NDArray[Any]]]:
-    """(i, j, the (H', W', C) input numbers under tap i, j) of a kernel; fill stands outside x."""
+    """(i, j, the (H', W', C) input numbers under tap (i, j)) of a kernel; x is padded by `fill`."""
     (kernel_h, kernel_w), (stride_h, stride_w) = node.attrs["kernel"], node.attrs["stride"]
     dilation_h, dilation_w = node.attrs["dilation"]
     top, left = node.attrs["pad"][:2]
@@ -105,12 +105,12 @@ def taps(x: Tensor, node: Node, out: Shape, fill: float) -> list[tuple[int, int,
     width = max((out[1] - 1) * stride_w + (kernel_w - 1) * dilation_w + 1, left + x.shape[1])
     padded = np.full((height, width, x.shape[2]), fill, x.dtype)
     padded[top : top + x.shape[0], left : left + x.shape[1]] = x
-    found = []
+    parts = []
     for i, j in product(range(kernel_h), range(kernel_w)):
         rows = slice(i * dilation_h, i * dilation_h + (out[0] - 1) * stride_h + 1, stride_h)
         cols = slice(j * dilation_w, j * dilation_w + (out[1] - 1) * stride_w + 1, stride_w)
-        found.append((i, j, padded[rows, cols]))
-    return found
+        parts.append((i, j, padded[rows, cols]))
+    return parts
 
 
 def conv(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
@@ -144,9 +144,9 @@ def max_pool(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
 
 
 def average_pool(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
-    """Divided by the number of taps inside the picture, or inside the padded picture.
+    """The mean of the taps inside x, or with count_include_pad of those inside the padded x.
 
-    What a rounded-up last window reads past the padding is never counted.
+    What the last window of ceil_mode reads beyond the padding is never counted.
     """
     (x,) = arrays
     total = np.sum([part for _, _, part in taps(x, node, out, 0.0)], axis=0, dtype=np.float32)
@@ -183,7 +183,7 @@ def affine(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
 
 
 def moments(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
-    """x, gamma (C,), beta (C,) -> (1, 1, 2C): the scale, then the shift, that normalise x."""
+    """x, gamma (C,), beta (C,) -> (1, 1, 2C): scales, then shifts, that normalise x per channel."""
     x, gamma, beta = arrays
     mean = x.mean((0, 1), dtype=np.float64)
     scale = gamma / np.sqrt(x.var((0, 1), dtype=np.float64) + node.attrs["epsilon"])
@@ -191,7 +191,7 @@ def moments(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
 
 
 def modulate(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
-    """x · m[:C] + m[C:] with m (1, 1, 2C)"""
+    """x · m[:C] + m[C:], with m (1, 1, 2C) from `moments`"""
     x, m = arrays[:2]
     total = x * m[..., : x.shape[2]] + m[..., x.shape[2] :]
     return activate(total, node.attrs["act"], slope_of(node, arrays))
@@ -207,9 +207,9 @@ def concat(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     return np.concatenate(arrays, axis=node.attrs["axis"])
 
 
-def cut(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
-    places = zip(node.attrs["start"], node.attrs["step"], out, strict=True)
-    return arrays[0][tuple(slice(a, a + (n - 1) * s + 1, s) for a, s, n in places)]
+def slice_(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
+    axes = zip(node.attrs["start"], node.attrs["step"], out, strict=True)
+    return arrays[0][tuple(slice(a, a + (n - 1) * s + 1, s) for a, s, n in axes)]
 
 
 def pad(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
@@ -225,7 +225,7 @@ def pad(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
 
 
 def resize(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
-    """Between rows lo and hi by weight_hi, then the same for columns."""
+    """Linear between rows lo and hi by the weight of hi, then the same for columns."""
     (x,) = arrays
     low, high, weight = node.attrs["rows"]
     x = x[low] + (x[high] - x[low]) * weight[:, None, None]

@@ -1,1 +1,1 @@
-"""Rewriting rules from graph to graph, in the order in which they run."""
+"""Graph -> graph: the rewriting rules of the optimiser and the order in which they run."""

@@ -1,4 +1,4 @@
-"""Passes that take out what does nothing and say the rest in fewer, simpler nodes."""
+"""Passes that remove nodes without effect and express the rest in fewer, simpler ones."""
 
 from collections.abc import Callable
 from math import inf
@@ -10,31 +10,33 @@ from stillframe.reuse.ir.ops import OPS
 from stillframe.reuse.passes.rewriter import Draft, rewrites
 
 NEGLIGIBLE = -1e30
-"""A padding value at or below this never wins a maximum."""
-NOT_NEGATIVE = ("relu", "sigmoid", "hardsigmoid", "softplus", "exp", "sqrt", "abs", "square")
+"""A padding value at or below this never is the maximum of a pool."""
+NONNEGATIVE_ACTS = ("relu", "sigmoid", "hardsigmoid", "softplus", "exp", "sqrt", "abs", "square")
 
 
 @rewrites(*OPS)
 def compute_constants(draft: Draft, node: Node) -> bool:
-    """A node that reads only constants -> a constant. Kept when its output is the model's."""
-    if node.output in draft.kept or not all(name in draft.constants for name in node.inputs):
+    """A node that reads only constants -> its value as a constant; not for model outputs."""
+    if node.output in draft.model_outputs or not all(
+        name in draft.constants for name in node.inputs
+    ):
         return False
     value = OPS[node.op].reference(node, [draft.constants[name] for name in node.inputs])
     draft.constants[node.output] = value
-    draft.leave(node)
+    draft.remove(node)
     return True
 
 
-def same_affine(draft: Draft, node: Node) -> bool:
+def is_identity_affine(draft: Draft, node: Node) -> bool:
     scale, shift = (draft.constants[name] for name in node.inputs[1:3])
     return node.attrs["act"] is None and bool((scale == 1).all() and (shift == 0).all())
 
 
-def same_places(draft: Draft, node: Node) -> bool:
-    """A Resize in which each position comes from itself."""
-    places = (node.attrs["rows"], node.attrs["cols"])
+def is_identity_resize(draft: Draft, node: Node) -> bool:
+    """A Resize in which each output position is the input position of the same index."""
+    taps = (node.attrs["rows"], node.attrs["cols"])
     return all(
-        np.array_equal(low, np.arange(len(low))) and not weight.any() for low, _, weight in places
+        np.array_equal(low, np.arange(len(low))) and not weight.any() for low, _, weight in taps
     )
 
 
@@ -46,27 +48,27 @@ COPIES: dict[str, Callable[[Draft, Node], bool]] = {
     "MaxPool": lambda draft, node: max(node.attrs["kernel"] + node.attrs["stride"]) == 1,
     "AveragePool": lambda draft, node: max(node.attrs["kernel"] + node.attrs["stride"]) == 1,
     "Unary": lambda draft, node: node.attrs["act"] == Act("clip", -inf, inf),
-    "Affine": same_affine,
-    "Resize": same_places,
+    "Affine": is_identity_affine,
+    "Resize": is_identity_resize,
     "DepthToSpace": lambda draft, node: node.attrs["block"] == 1,
     "SpaceToDepth": lambda draft, node: node.attrs["block"] == 1,
 }
-"""When the output is the first input, number by number, given that it has the same shape."""
+"""Operator -> test whether a node of it copies its first input, if the shapes are equal."""
 
 
 @rewrites(*COPIES)
 def drop_copies(draft: Draft, node: Node) -> bool:
-    """x -> (takes all, pads by nothing, joins one, …) -> y : read x instead of y.
+    """x -> (full Slice, empty Pad, Concat of one, …) -> y : read x instead of y.
 
-    Kept where both are names that callers or islands know.
+    The copy stays where both names must (model inputs and outputs, tensors of islands).
     """
     same = draft.shapes[node.inputs[0]] == draft.shapes[node.output]
-    return same and COPIES[node.op](draft, node) and draft.forward(node)
+    return same and COPIES[node.op](draft, node) and draft.bypass(node)
 
 
 @rewrites("MaxPool", "AveragePool")
 def simplify_pools(draft: Draft, node: Node) -> bool:
-    """A pool over the whole picture -> GlobalPool; a pool of one position -> Slice."""
+    """A pool over all rows and columns -> GlobalPool; a 1 × 1 pool with a stride -> Slice."""
     attrs, inside, out = node.attrs, draft.shapes[node.inputs[0]], draft.shapes[node.output]
     if any(attrs["pad"]) or attrs["dilation"] != (1, 1):
         return False
@@ -76,16 +78,16 @@ def simplify_pools(draft: Draft, node: Node) -> bool:
         return True
     if attrs["kernel"] == (1, 1) and attrs["stride"] != (1, 1):
         step = (*attrs["stride"], 1)
-        taken = {"start": (0, 0, 0), "step": step, "size": out}
-        draft.replace(node, draft.node("Slice", node.inputs, taken, node.output))
+        attrs = {"start": (0, 0, 0), "step": step, "size": out}
+        draft.replace(node, draft.node("Slice", node.inputs, attrs, node.output))
         return True
     return False
 
 
 @rewrites("Slice")
 def merge_slices(draft: Draft, node: Node) -> bool:
-    """x -> Slice -> Slice -> y : one Slice of x."""
-    inner = draft.made_by(node.inputs[0], "Slice")
+    """x -> Slice -> Slice -> y : x -> Slice -> y."""
+    inner = draft.producer(node.inputs[0], "Slice")
     if inner is None:
         return False
     starts, steps = (
@@ -104,11 +106,15 @@ def merge_slices(draft: Draft, node: Node) -> bool:
 
 @rewrites("Concat")
 def merge_concats(draft: Draft, node: Node) -> bool:
-    """Concat of Concat along the same axis, the inner read by nobody else: one Concat."""
+    """Concat -> Concat along the same axis, the inner read once : one Concat."""
     names: list[str] = []
     for name in node.inputs:
-        inner = draft.made_by(name, "Concat")
-        if inner is not None and draft.sole(name) and inner.attrs["axis"] == node.attrs["axis"]:
+        inner = draft.producer(name, "Concat")
+        if (
+            inner is not None
+            and draft.read_once(name)
+            and inner.attrs["axis"] == node.attrs["axis"]
+        ):
             names.extend(inner.inputs)
         else:
             names.append(name)
@@ -120,12 +126,12 @@ def merge_concats(draft: Draft, node: Node) -> bool:
 
 @rewrites("Concat")
 def focus_to_depth(draft: Draft, node: Node) -> bool:
-    """Every block-th row and column from every start, joined on channels -> SpaceToDepth.
+    """Strided Slices of x, one per offset in a block, -> Concat on channels : SpaceToDepth of x.
 
-    In another order than SpaceToDepth's, only where all readers are Convs, whose weights are put
-    into that order.
+    YOLO's Focus layer. If the Slices come in another order than SpaceToDepth's, every reader must
+    be a Conv: its weights are reordered.
     """
-    slices = [draft.made_by(name, "Slice") for name in node.inputs]
+    slices = [draft.producer(name, "Slice") for name in node.inputs]
     block = round(len(slices) ** 0.5)
     if node.attrs["axis"] != 2 or block < 2 or block**2 != len(slices) or None in slices:
         return False
@@ -150,15 +156,15 @@ def focus_to_depth(draft: Draft, node: Node) -> bool:
     readers = draft.readers.get(node.output, [])
     if order != sorted(order):
         convs = [each for each in readers if each.op == "Conv" and each.attrs["group"] == 1]
-        if len(convs) != len(readers) or node.output in draft.kept:
+        if len(convs) != len(readers) or node.output in draft.model_outputs:
             return False
         if any(conv.inputs.count(node.output) > 1 for conv in convs):
             return False
-        index = np.concatenate([np.arange(depth) + place * depth for place in order])
+        index = np.concatenate([np.arange(depth) + offset * depth for offset in order])
         for conv in convs:
             weights = np.empty_like(draft.constants[conv.inputs[1]])
             weights[:, :, index] = draft.constants[conv.inputs[1]]
-            name = draft.hold(conv.inputs[1], weights)
+            name = draft.add_constant(conv.inputs[1], weights)
             inputs = (conv.inputs[0], name, *conv.inputs[2:])
             draft.replace(conv, conv.with_(inputs=inputs))
     attrs = {"block": block, "mode": "DCR"}
@@ -168,7 +174,7 @@ def focus_to_depth(draft: Draft, node: Node) -> bool:
 
 @rewrites("Unary", "Affine", "Binary", "Conv", "Modulate")
 def simplify_acts(draft: Draft, node: Node) -> bool:
-    """Activations that are a simpler one: clip from 0 on is relu, equal slopes are leaky."""
+    """clip(0, inf) -> relu; leaky of slope 0 -> relu; prelu of equal slopes -> leaky."""
     act = node.attrs["act"]
     if act is None:
         return False
@@ -187,11 +193,11 @@ def simplify_acts(draft: Draft, node: Node) -> bool:
 
 
 @rewrites("Binary")
-def bounds_to_clip(draft: Draft, node: Node) -> bool:
-    """min or max with one constant number -> clip."""
+def min_max_to_clip(draft: Draft, node: Node) -> bool:
+    """min(x, c) or max(x, c) with one constant number c -> clip."""
     kind = node.attrs["kind"]
-    at = 0 if node.inputs[0] in draft.constants else 1
-    name, bound = node.inputs[1 - at], draft.constants.get(node.inputs[at])
+    constant = 0 if node.inputs[0] in draft.constants else 1
+    name, bound = node.inputs[1 - constant], draft.constants.get(node.inputs[constant])
     if kind not in ("min", "max") or node.attrs["act"] is not None or bound is None:
         return False
     if name in draft.constants or np.ptp(bound) or draft.shapes[name] != draft.shapes[node.output]:
@@ -202,8 +208,8 @@ def bounds_to_clip(draft: Draft, node: Node) -> bool:
     return True
 
 
-def limits(act: Act | None) -> tuple[float, float] | None:
-    """What a clip or relu cuts at; None for any other activation."""
+def clip_bounds(act: Act | None) -> tuple[float, float] | None:
+    """(low, high) of a clip or relu; None for any other activation."""
     if act is None or act.kind not in ("clip", "relu"):
         return None
     return (0.0, inf) if act.kind == "relu" else (act.a, act.b)
@@ -211,30 +217,30 @@ def limits(act: Act | None) -> tuple[float, float] | None:
 
 @rewrites("Unary")
 def merge_clips(draft: Draft, node: Node) -> bool:
-    """clip of clip, the inner read by nobody else: one clip. A relu is a clip."""
-    inner = draft.made_by(node.inputs[0], "Unary")
-    if inner is None or not draft.sole(inner.output):
+    """clip -> clip, the inner read once : one clip. A relu is a clip."""
+    inner = draft.producer(node.inputs[0], "Unary")
+    if inner is None or not draft.read_once(inner.output):
         return False
-    within, around = limits(inner.attrs["act"]), limits(node.attrs["act"])
-    if within is None or around is None:
+    first, second = clip_bounds(inner.attrs["act"]), clip_bounds(node.attrs["act"])
+    if first is None or second is None:
         return False
-    low, high = (min(max(bound, around[0]), around[1]) for bound in within)
+    low, high = (min(max(bound, second[0]), second[1]) for bound in first)
     act = Act("clip", low, high)
     draft.replace(node, draft.node("Unary", inner.inputs, {"act": act}, node.output))
     return True
 
 
-def never_negative(draft: Draft, name: str) -> bool:
-    """Every number of this tensor is 0 or more, by what writes it."""
-    node = draft.made_by(name)
+def is_nonnegative(draft: Draft, name: str) -> bool:
+    """The operator that writes the tensor guarantees numbers of 0 or more."""
+    node = draft.producer(name)
     if node is None or node.op == ISLAND:
         return False
     act = node.attrs.get("act")
     if act is not None and not (node.op == "Conv" and not node.attrs["residual_first"]):
-        return act.kind in NOT_NEGATIVE or (act.kind == "clip" and act.a >= 0)
+        return act.kind in NONNEGATIVE_ACTS or (act.kind == "clip" and act.a >= 0)
     if act is not None:
-        plain = len(node.inputs) == 3
-        return plain and (act.kind in NOT_NEGATIVE or (act.kind == "clip" and act.a >= 0))
+        no_residual = len(node.inputs) == 3
+        return no_residual and (act.kind in NONNEGATIVE_ACTS or (act.kind == "clip" and act.a >= 0))
     if node.op in ("MaxPool", "Slice", "GlobalPool", "Resize", "DepthToSpace", "SpaceToDepth"):
-        return never_negative(draft, node.inputs[0])
-    return node.op == "Concat" and all(never_negative(draft, part) for part in node.inputs)
+        return is_nonnegative(draft, node.inputs[0])
+    return node.op == "Concat" and all(is_nonnegative(draft, part) for part in node.inputs)

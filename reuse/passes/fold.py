@@ -1,21 +1,21 @@
-"""Passes that fold scaling, shifting and padding into the weights of a convolution."""
+"""Passes that fold scales, shifts and padding into the convolutions beside them."""
 
 from math import prod
 
 import numpy as np
 
 from stillframe.reuse.ir.graph import Array, Node
-from stillframe.reuse.passes.canonicalize import NEGLIGIBLE, never_negative
+from stillframe.reuse.passes.canonicalize import NEGLIGIBLE, is_nonnegative
 from stillframe.reuse.passes.rewriter import Draft, rewrites
 
-MOVES = ("DepthToSpace", "Slice", "Concat")
-"""Operators that only move numbers: what is done to each channel can be done before them."""
+DATA_MOVEMENT = ("DepthToSpace", "Slice", "Concat")
+"""Operators that only move numbers: a per-channel operation can be done before them instead."""
 
 
 @rewrites("Conv", "AveragePool", "MaxPool")
 def pad_into_kernel(draft: Draft, node: Node) -> bool:
-    """Pad -> Conv or pool : pad in the kernel, where that means the same."""
-    pad = draft.made_by(node.inputs[0], "Pad")
+    """Pad -> Conv or pool : the pad attribute of the Conv or pool, where that gives the same."""
+    pad = draft.producer(node.inputs[0], "Pad")
     if pad is None or pad.attrs["mode"] != "constant" or any(pad.attrs["pad"][4:]):
         return False
     value, amounts = pad.attrs["value"], pad.attrs["pad"][:4]
@@ -30,7 +30,7 @@ def pad_into_kernel(draft: Draft, node: Node) -> bool:
     if node.op == "MaxPool":
         kernel = attrs["kernel"]
         narrow = all(amount < kernel[index % 2] for index, amount in enumerate(amounts))
-        zero = value == 0 and narrow and never_negative(draft, pad.inputs[0])
+        zero = value == 0 and narrow and is_nonnegative(draft, pad.inputs[0])
         if not (zero or value <= NEGLIGIBLE) or attrs["ceil_mode"] or any(before):
             return False
     attrs["pad"] = tuple(a + b for a, b in zip(before, amounts, strict=True))
@@ -39,8 +39,8 @@ def pad_into_kernel(draft: Draft, node: Node) -> bool:
     return True
 
 
-def vector(draft: Draft, name: str, depth: int) -> Array | None:
-    """A constant that is one number per channel, as (C,) float64; None for any other tensor."""
+def per_channel(draft: Draft, name: str, depth: int) -> Array | None:
+    """A constant of one number per channel, as (C,) float64; None for any other tensor."""
     value = draft.constants.get(name)
     if value is None or value.shape[:2] != (1, 1) or value.ndim != 3:
         return None
@@ -57,13 +57,13 @@ def constants_to_affine(draft: Draft, node: Node) -> bool:
         name, scale, shift = node.inputs[0], np.full(out[2], -1.0), np.zeros(out[2])
         act = None
     else:
-        at = 0 if node.inputs[0] in draft.constants else 1
-        name, other = node.inputs[1 - at], node.inputs[at]
-        value = vector(draft, other, out[2])
+        side = 0 if node.inputs[0] in draft.constants else 1
+        name, other = node.inputs[1 - side], node.inputs[side]
+        value = per_channel(draft, other, out[2])
         if value is None or draft.shapes[name] != out or name in draft.constants:
             return False
         zeros, ones = np.zeros(out[2]), np.ones(out[2])
-        forms = {
+        forms = {  # (kind, side of the constant) -> scale, shift
             ("add", 1): (ones, value),
             ("add", 0): (ones, value),
             ("sub", 1): (ones, -value),
@@ -71,36 +71,37 @@ def constants_to_affine(draft: Draft, node: Node) -> bool:
             ("mul", 1): (value, zeros),
             ("mul", 0): (value, zeros),
         }
-        if node.attrs["kind"] == "div" and at == 1 and value.all():
+        if node.attrs["kind"] == "div" and side == 1 and value.all():
             forms["div", 1] = (1 / value, zeros)
-        if (node.attrs["kind"], at) not in forms:
+        if (node.attrs["kind"], side) not in forms:
             return False
-        scale, shift = forms[node.attrs["kind"], at]
+        scale, shift = forms[node.attrs["kind"], side]
         act = node.attrs["act"]
     slopes = node.inputs[2:]
-    inputs = [name, draft.hold(name, scale), draft.hold(name, shift), *slopes]
+    inputs = [name, draft.add_constant(name, scale), draft.add_constant(name, shift), *slopes]
     draft.replace(node, draft.node("Affine", inputs, {"act": act}, node.output))
     return True
 
 
 def scale_and_shift(draft: Draft, node: Node) -> tuple[Array, Array]:
+    """The constants of an Affine in float64."""
     scale, shift = (draft.constants[name].astype(np.float64) for name in node.inputs[1:3])
     return scale, shift
 
 
 @rewrites("Affine")
 def merge_affines(draft: Draft, node: Node) -> bool:
-    """x -> Affine -> Affine -> y, nobody else between : one Affine."""
-    inner = draft.made_by(node.inputs[0], "Affine")
-    if inner is None or inner.attrs["act"] is not None or not draft.sole(inner.output):
+    """Affine -> Affine, the inner read once : one Affine."""
+    inner = draft.producer(node.inputs[0], "Affine")
+    if inner is None or inner.attrs["act"] is not None or not draft.read_once(inner.output):
         return False
     (first_scale, first_shift), (scale, shift) = (
         scale_and_shift(draft, each) for each in (inner, node)
     )
     name = inner.inputs[0]
     names = [
-        draft.hold(name, first_scale * scale),
-        draft.hold(name, first_shift * scale + shift),
+        draft.add_constant(name, first_scale * scale),
+        draft.add_constant(name, first_shift * scale + shift),
     ]
     draft.replace(
         node, draft.node("Affine", [name, *names, *node.inputs[3:]], node.attrs, node.output)
@@ -108,26 +109,26 @@ def merge_affines(draft: Draft, node: Node) -> bool:
     return True
 
 
-def bare_conv(draft: Draft, name: str) -> Node | None:
-    """The Conv that writes a tensor which only one node reads, if it ends with its bias."""
-    conv = draft.made_by(name, "Conv")
-    if conv is None or not draft.sole(name):
+def plain_conv(draft: Draft, name: str) -> Node | None:
+    """The Conv without activation or residual that writes a tensor which is read once."""
+    conv = draft.producer(name, "Conv")
+    if conv is None or not draft.read_once(name):
         return None
     return conv if conv.attrs["act"] is None and len(conv.inputs) == 3 else None
 
 
 @rewrites("Affine")
-def affine_into_conv(draft: Draft, node: Node) -> bool:
-    """Conv -> Affine, nobody else between : into the weights and the bias."""
-    conv = bare_conv(draft, node.inputs[0])
+def affine_into_previous_conv(draft: Draft, node: Node) -> bool:
+    """Conv -> Affine, the Conv read once : one Conv with scaled weights and bias."""
+    conv = plain_conv(draft, node.inputs[0])
     if conv is None:
         return False
     scale, shift = scale_and_shift(draft, node)
     weights, bias = (draft.constants[name] for name in conv.inputs[1:3])
     names = [
         conv.inputs[0],
-        draft.hold(conv.inputs[1], weights * scale),
-        draft.hold(conv.inputs[2], bias * scale + shift),
+        draft.add_constant(conv.inputs[1], weights * scale),
+        draft.add_constant(conv.inputs[2], bias * scale + shift),
         *node.inputs[3:],
     ]
     attrs = {**conv.attrs, "act": node.attrs["act"]}
@@ -135,39 +136,42 @@ def affine_into_conv(draft: Draft, node: Node) -> bool:
     return True
 
 
-def takes_affine(draft: Draft, conv: Node, affine: Node) -> bool:
-    """Whether a Conv can do what this Affine does before it."""
+def can_absorb(draft: Draft, conv: Node, affine: Node) -> bool:
+    """Whether a Conv can take the Affine before it into its weights.
+
+    With padding only if the Affine does not shift: the zeros around x are not shifted.
+    """
     shift = draft.constants[affine.inputs[2]]
     once = conv.inputs.count(affine.output) == 1 and conv.inputs[0] == affine.output
     return conv.op == "Conv" and once and (not any(conv.attrs["pad"]) or not shift.any())
 
 
 @rewrites("Conv")
-def affine_out_of_conv(draft: Draft, node: Node) -> bool:
-    """Affine -> Convs : into their weights. Not where a shift would have to reach the padding."""
-    affine = draft.made_by(node.inputs[0], "Affine")
-    if affine is None or affine.attrs["act"] is not None or affine.output in draft.kept:
+def affine_into_next_conv(draft: Draft, node: Node) -> bool:
+    """Affine -> Conv, and all its readers such Convs : the Convs with scaled weights and bias."""
+    affine = draft.producer(node.inputs[0], "Affine")
+    if affine is None or affine.attrs["act"] is not None or affine.output in draft.model_outputs:
         return False
-    if not all(takes_affine(draft, each, affine) for each in draft.readers[affine.output]):
+    if not all(can_absorb(draft, each, affine) for each in draft.readers[affine.output]):
         return False
     scale, shift = scale_and_shift(draft, affine)
     weights, bias = (draft.constants[name] for name in node.inputs[1:3])
     group = node.attrs["group"]
-    # channel of x that weight (·, ·, c, m) meets: c within the group of output channel m
+    # Weight (·, ·, c, m) multiplies channel c of the group of output channel m.
     start = np.repeat(np.arange(group) * weights.shape[2], weights.shape[3] // group)
     channel = np.arange(weights.shape[2])[:, None] + start[None, :]
     inputs = (
         affine.inputs[0],
-        draft.hold(node.inputs[1], weights * scale[channel]),
-        draft.hold(node.inputs[2], bias + (weights * shift[channel]).sum((0, 1, 2))),
+        draft.add_constant(node.inputs[1], weights * scale[channel]),
+        draft.add_constant(node.inputs[2], bias + (weights * shift[channel]).sum((0, 1, 2))),
         *node.inputs[3:],
     )
     draft.replace(node, node.with_(inputs=inputs))
     return True
 
 
-def spread_over(draft: Draft, move: Node, value: Array) -> list[Array]:
-    """One number per channel behind a move -> the same per channel of each of its inputs."""
+def per_channel_inputs(draft: Draft, move: Node, value: Array) -> list[Array]:
+    """(C,) numbers per channel of a data movement's output -> those of each of its inputs."""
     if move.op == "Slice":
         return [value]
     if move.op == "DepthToSpace":
@@ -180,13 +184,16 @@ def spread_over(draft: Draft, move: Node, value: Array) -> list[Array]:
     return list(np.split(value, np.cumsum(depths)[:-1]))
 
 
-def movable(draft: Draft, node: Node) -> Node | None:
-    """The move in front of a node that has Convs behind it which can take what the node does."""
-    move = draft.made_by(node.inputs[0], *MOVES)
-    if move is None or not draft.sole(move.output):
+def movement_to_cross(draft: Draft, node: Node) -> Node | None:
+    """The data movement before a per-channel node, if only Convs write what it moves.
+
+    Such a node can be done before the movement, where the Convs then absorb it.
+    """
+    move = draft.producer(node.inputs[0], *DATA_MOVEMENT)
+    if move is None or not draft.read_once(move.output):
         return None
     names = dict.fromkeys(move.inputs)
-    if len(names) < len(move.inputs) or any(bare_conv(draft, name) is None for name in names):
+    if len(names) < len(move.inputs) or any(plain_conv(draft, name) is None for name in names):
         return None
     if move.op == "Slice" and draft.shapes[move.inputs[0]][2] != draft.shapes[move.output][2]:
         return None
@@ -194,15 +201,17 @@ def movable(draft: Draft, node: Node) -> Node | None:
 
 
 @rewrites("Affine")
-def affine_before_moves(draft: Draft, node: Node) -> bool:
-    """Convs -> move -> Affine : Convs -> Affine -> move, where the Convs then take it in."""
-    move = movable(draft, node)
+def affine_before_move(draft: Draft, node: Node) -> bool:
+    """Convs -> move -> Affine : Convs -> Affine -> move, where the Convs then absorb it."""
+    move = movement_to_cross(draft, node)
     if move is None:
         return False
-    scales, shifts = (spread_over(draft, move, draft.constants[name]) for name in node.inputs[1:3])
+    scales, shifts = (
+        per_channel_inputs(draft, move, draft.constants[name]) for name in node.inputs[1:3]
+    )
     before = []
     for name, scale, shift in zip(move.inputs, scales, shifts, strict=True):
-        inputs = [name, draft.hold(name, scale), draft.hold(name, shift)]
+        inputs = [name, draft.add_constant(name, scale), draft.add_constant(name, shift)]
         before.append(draft.node("Affine", inputs, {"act": None}))
     names = [each.output for each in before]
     if node.attrs["act"] is None:
@@ -217,8 +226,8 @@ def affine_before_moves(draft: Draft, node: Node) -> bool:
 
 @rewrites("Conv")
 def join_convs(draft: Draft, node: Node) -> bool:
-    """Conv -> Conv with nothing between, one of them 1 × 1 : one Conv, where that is less work."""
-    first = bare_conv(draft, node.inputs[0])
+    """Conv -> Conv, one of them 1 × 1 : one Conv, where that takes fewer multiply-adds."""
+    first = plain_conv(draft, node.inputs[0])
     if first is None or first.attrs["group"] != 1 or node.attrs["group"] != 1:
         return False
     if node.inputs.count(first.output) > 1:
@@ -237,14 +246,15 @@ def join_convs(draft: Draft, node: Node) -> bool:
         attrs = {**node.attrs, **{key: first.attrs[key] for key in ("stride", "pad", "dilation")}}
     else:
         return False
-    places = [prod(draft.shapes[each.output][:2]) for each in (first, node)]
-    if places[1] * weights.size >= places[0] * before.size + places[1] * after.size:
+    positions = [prod(draft.shapes[each.output][:2]) for each in (first, node)]
+    separate = positions[0] * before.size + positions[1] * after.size
+    if positions[1] * weights.size >= separate:
         return False
     shift = draft.constants[node.inputs[2]] + np.einsum("k,yxkm->m", bias, after)
     inputs = [
         first.inputs[0],
-        draft.hold(node.inputs[1], weights),
-        draft.hold(node.inputs[2], shift),
+        draft.add_constant(node.inputs[1], weights),
+        draft.add_constant(node.inputs[2], shift),
         *node.inputs[3:],
     ]
     draft.replace(node, draft.node("Conv", inputs, attrs, node.output))

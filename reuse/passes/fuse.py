@@ -1,32 +1,32 @@
-"""Passes that let one node do what two did: activations, residual additions, groups of channels."""
+"""Passes that fuse activations and residual additions into Convs, and split grouped Convs."""
 
 from typing import Any
 
 import numpy as np
 
 from stillframe.reuse.ir.graph import Node
-from stillframe.reuse.passes.fold import movable, spread_over
+from stillframe.reuse.passes.fold import movement_to_cross, per_channel_inputs
 from stillframe.reuse.passes.rewriter import Draft, rewrites
 
-ENDS_IN_ACT = ("Conv", "Binary", "Affine", "Modulate")
-MOST_GROUPS = 64
+ACT_OPS = ("Conv", "Binary", "Affine", "Modulate")
+MAX_SPLIT_GROUPS = 64
 """A grouped Conv of more groups than this stays one node."""
-DENSE_DEPTH = 16
-"""... and of so few channels in all becomes an ordinary Conv with zeros for the other groups."""
+MAX_DENSE_DEPTH = 16
+"""A grouped Conv of up to this many channels becomes one Conv with zeros between groups."""
 
 
 @rewrites("Unary")
-def act_before_moves(draft: Draft, node: Node) -> bool:
-    """Convs -> move -> Unary : Convs -> Unary -> move, where the Convs then take it in."""
-    move = movable(draft, node)
+def act_before_move(draft: Draft, node: Node) -> bool:
+    """Convs -> move -> Unary : Convs -> Unary -> move, where the Convs then absorb it."""
+    move = movement_to_cross(draft, node)
     if move is None:
         return False
     slopes: list[Any] = [None for _ in move.inputs]
     if node.attrs["act"].kind == "prelu":
-        slopes = list(spread_over(draft, move, draft.constants[node.inputs[1]]))
+        slopes = list(per_channel_inputs(draft, move, draft.constants[node.inputs[1]]))
     before = []
     for name, slope in zip(move.inputs, slopes, strict=True):
-        inputs = [name] if slope is None else [name, draft.hold(name, slope)]
+        inputs = [name] if slope is None else [name, draft.add_constant(name, slope)]
         before.append(draft.node("Unary", inputs, node.attrs))
     names = [each.output for each in before]
     draft.replace(node, *before, draft.node(move.op, names, move.attrs, node.output))
@@ -35,9 +35,9 @@ def act_before_moves(draft: Draft, node: Node) -> bool:
 
 @rewrites("Unary")
 def act_into_producer(draft: Draft, node: Node) -> bool:
-    """Conv, Binary, Affine or Modulate -> Unary, nobody else between : its act."""
-    before = draft.made_by(node.inputs[0], *ENDS_IN_ACT)
-    if before is None or not draft.sole(before.output) or before.attrs["act"] is not None:
+    """Conv, Binary, Affine or Modulate -> Unary, the first read once : its act."""
+    before = draft.producer(node.inputs[0], *ACT_OPS)
+    if before is None or not draft.read_once(before.output) or before.attrs["act"] is not None:
         return False
     if before.op == "Conv" and len(before.inputs) > 3 and not before.attrs["residual_first"]:
         return False
@@ -49,33 +49,36 @@ def act_into_producer(draft: Draft, node: Node) -> bool:
 
 @rewrites("Conv")
 def split_groups(draft: Draft, node: Node) -> bool:
-    """A Conv of some groups, not depthwise -> Slice, Conv, Concat; of few channels: one Conv."""
+    """A grouped Conv that is not depthwise -> a Slice and a Conv per group, Concat.
+
+    A Conv of few channels -> one ungrouped Conv.
+    """
     group = node.attrs["group"]
     weights = draft.constants[node.inputs[1]]
     depth, channels = draft.shapes[node.inputs[0]][2], weights.shape[3]
     if group == 1 or group == depth == channels:
         return False
     ins, outs = weights.shape[2], channels // group
-    if depth <= DENSE_DEPTH:
+    if depth <= MAX_DENSE_DEPTH:
         full = np.zeros((*weights.shape[:2], depth, channels), np.float32)
         for g in range(group):
-            mine = slice(g * outs, (g + 1) * outs)
-            full[:, :, g * ins : (g + 1) * ins, mine] = weights[..., mine]
-        inputs = (node.inputs[0], draft.hold(node.inputs[1], full), *node.inputs[2:])
+            group_out = slice(g * outs, (g + 1) * outs)
+            full[:, :, g * ins : (g + 1) * ins, group_out] = weights[..., group_out]
+        inputs = (node.inputs[0], draft.add_constant(node.inputs[1], full), *node.inputs[2:])
         draft.replace(node, node.with_(inputs=inputs, attrs={**node.attrs, "group": 1}))
         return True
     act = node.attrs["act"]
     prelu = act is not None and act.kind == "prelu"
-    if group > MOST_GROUPS or len(node.inputs) - prelu > 3:
+    if group > MAX_SPLIT_GROUPS or len(node.inputs) - prelu > 3:
         return False
     height, width, _ = draft.shapes[node.inputs[0]]
     nodes, parts = [], []
     for g in range(group):
-        taken = {"start": (0, 0, g * ins), "step": (1, 1, 1), "size": (height, width, ins)}
-        part = draft.node("Slice", [node.inputs[0]], taken)
-        mine = slice(g * outs, (g + 1) * outs)
-        values = [draft.constants[name][..., mine] for name in node.inputs[1:]]
-        inputs = (part.output, *(draft.hold(node.output, value) for value in values))
+        group_in = {"start": (0, 0, g * ins), "step": (1, 1, 1), "size": (height, width, ins)}
+        part = draft.node("Slice", [node.inputs[0]], group_in)
+        group_out = slice(g * outs, (g + 1) * outs)
+        values = [draft.constants[name][..., group_out] for name in node.inputs[1:]]
+        inputs = (part.output, *(draft.add_constant(node.output, value) for value in values))
         conv = draft.node("Conv", inputs, {**node.attrs, "group": 1})
         nodes += [part, conv]
         parts.append(conv.output)
@@ -85,14 +88,17 @@ def split_groups(draft: Draft, node: Node) -> bool:
 
 @rewrites("Binary")
 def add_into_conv(draft: Draft, node: Node) -> bool:
-    """Conv + another tensor of its shape : the Conv's residual. The later Conv takes it."""
+    """Conv -> Add of another tensor of its shape : the Conv with that tensor as residual.
+
+    If both operands come from Convs, the later one takes the other as its residual.
+    """
     if node.attrs["kind"] != "add" or node.inputs[0] == node.inputs[1]:
         return False
     out, act = draft.shapes[node.output], node.attrs["act"]
     candidates = []
     for name, other in (node.inputs[:2], node.inputs[1::-1]):
-        conv = draft.made_by(name, "Conv")
-        if conv is None or not draft.sole(name) or other in draft.constants:
+        conv = draft.producer(name, "Conv")
+        if conv is None or not draft.read_once(name) or other in draft.constants:
             continue
         inner = conv.attrs["act"]
         prelu = inner is not None and inner.kind == "prelu"

@@ -1,6 +1,6 @@
-"""What rewriting rules work with: a graph that can be changed, and the sweep that makes a pass.
+"""A mutable graph for rewriting rules, and the decorator that turns a rule into a pass.
 
-A rule is given a Draft and one node, changes the draft or not, and says whether it did.
+A rule takes a Draft and one node, perhaps changes the draft, and returns whether it did.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,51 +16,55 @@ Pass = Callable[[Graph], Graph]
 
 
 class Draft:
-    """A graph under change. Nodes are known by their first output."""
+    """A graph that rules change in place."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.shapes: dict[str, Shape] = dict(graph.shapes)
         self.constants: dict[str, Array] = dict(graph.constants)
-        self.kept = {port.name for port in graph.outputs}
+        self.model_outputs = {port.name for port in graph.outputs}
+        # One slot per node of the original graph, holding what replaced it, in execution order.
         self.slots: list[list[Node]] = [[node] for node in graph.nodes]
+        self.slot_of: dict[str, int] = {}  # by the first output of the node
         self.writer: dict[str, Node] = {}
-        self.place: dict[str, int] = {}
         self.readers: dict[str, list[Node]] = {}
         for index, node in enumerate(graph.nodes):
-            self.enter(node, index)
+            self.link(node, index)
 
-    # looking
+    # --- queries ----------------------------------------------------------------------------
 
-    def made_by(self, name: str, *ops: str) -> Node | None:
+    def producer(self, name: str, *ops: str) -> Node | None:
         """The node that writes a tensor, if it is one of these operators (any, if none given)."""
         node = self.writer.get(name)
         return node if node is not None and (not ops or node.op in ops) else None
 
-    def sole(self, name: str) -> bool:
-        """Read exactly once, and by nobody outside."""
-        return len(self.readers.get(name, ())) == 1 and name not in self.kept
+    def read_once(self, name: str) -> bool:
+        """One node reads the tensor, once, and it is not an output of the model."""
+        return len(self.readers.get(name, ())) == 1 and name not in self.model_outputs
 
     def position(self, node: Node) -> int:
-        return self.place[node.outputs[0]]
+        """The slot of a node: later nodes have higher ones."""
+        return self.slot_of[node.outputs[0]]
 
-    # changing
+    # --- changes ----------------------------------------------------------------------------
 
-    def enter(self, node: Node, slot: int) -> None:
+    def link(self, node: Node, slot: int) -> None:
+        """Record a node that stands in a slot as writer and reader of its tensors."""
         for name in node.outputs:
             self.writer[name] = node
-        self.place[node.outputs[0]] = slot
+        self.slot_of[node.outputs[0]] = slot
         for name in node.inputs:
             self.readers.setdefault(name, []).append(node)
 
-    def leave(self, node: Node) -> None:
+    def remove(self, node: Node) -> None:
+        """Take a node out of its slot and unlink it."""
         self.slots[self.position(node)].remove(node)
         for name in node.outputs:
             del self.writer[name]
         for name in node.inputs:
             self.readers[name].remove(node)
 
-    def fresh(self, base: str) -> str:
+    def unused_name(self, base: str) -> str:
         """A tensor name that is not in use."""
         base = base.split("~")[0]
         count = len(self.shapes)
@@ -68,9 +72,9 @@ class Draft:
             count += 1
         return f"{base}~{count}"
 
-    def hold(self, base: str, value: Any) -> str:
-        """Keep a float32 constant; returns its name."""
-        name = self.fresh(base)
+    def add_constant(self, base: str, value: Any) -> str:
+        """Add a float32 constant under a new name that begins like `base`; returns the name."""
+        name = self.unused_name(base)
         self.constants[name] = np.array(value, np.float32, order="C")
         self.shapes[name] = self.constants[name].shape
         return name
@@ -78,80 +82,82 @@ class Draft:
     def node(
         self, op: str, inputs: Sequence[str], attrs: Mapping[str, Any], output: str = ""
     ) -> Node:
-        """A node with its output's shape noted; its output gets a name if none is given.
+        """A new node, not yet in the graph: `replace` puts it there. Records its output's shape.
 
-        It stands nowhere before `replace` puts it in.
+        output: its name; empty chooses an unused one.
         """
-        output = output or self.fresh(inputs[0])
+        output = output or self.unused_name(inputs[0])
         self.shapes[output] = OPS[op].shape(attrs, [self.shapes[name] for name in inputs])
         return Node(op, tuple(inputs), (output,), dict(attrs))
 
     def replace(self, node: Node, *nodes: Node) -> None:
-        """Put nodes in the place of one; the last writes what it wrote. The unread go."""
+        """Replace a node by others, the last of which writes its output; prune what is unread."""
         slot = self.position(node)
-        at = self.slots[slot].index(node)
-        self.leave(node)
-        self.slots[slot][at:at] = nodes
+        index = self.slots[slot].index(node)
+        self.remove(node)
+        self.slots[slot][index:index] = nodes
         for new in nodes:
-            self.enter(new, slot)
+            self.link(new, slot)
         self.prune(node.inputs)
 
     def prune(self, names: Sequence[str]) -> None:
-        """Take out the nodes that wrote these tensors, if nothing reads them any more."""
+        """Remove the nodes that write these tensors if nothing reads them any more."""
         for name in dict.fromkeys(names):
             writer = self.writer.get(name)
             if writer is None or any(
-                self.readers.get(output) or output in self.kept for output in writer.outputs
+                self.readers.get(output) or output in self.model_outputs
+                for output in writer.outputs
             ):
                 continue
-            self.leave(writer)
+            self.remove(writer)
             self.prune(writer.inputs)
 
-    def fixed(self, name: str) -> bool:
-        """Callers or an island know the tensor by this name."""
-        fed = name not in self.writer
+    def is_external(self, name: str) -> bool:
+        """The model's inputs and outputs and the tensors of islands: their names must stay."""
+        model_input = name not in self.writer
         island = any(node.op == ISLAND for node in self.readers.get(name, ()))
-        return fed or island or name in self.kept or self.writer[name].op == ISLAND
+        return model_input or island or name in self.model_outputs or self.writer[name].op == ISLAND
 
-    def forward(self, node: Node) -> bool:
-        """Give the node's only input and its output one name, and take the node out.
+    def bypass(self, node: Node) -> bool:
+        """Remove a node that copies its input: input and output become one tensor.
 
-        False where both names are fixed.
+        False where both names must stay.
         """
         source, output = node.inputs[0], node.output
-        if not self.fixed(output):
+        if not self.is_external(output):
             self.rename_reads(output, source)
-            self.leave(node)
+            self.remove(node)
             self.prune([source])
             return True
-        if self.fixed(source):
+        if self.is_external(source):
             return False
         writer = self.writer[source]
         slot = self.position(writer)
-        at = self.slots[slot].index(writer)
-        self.leave(node)
-        self.leave(writer)
+        index = self.slots[slot].index(writer)
+        self.remove(node)
+        self.remove(writer)
         renamed = writer.with_(outputs=(output,))
-        self.slots[slot].insert(at, renamed)
-        self.enter(renamed, slot)
+        self.slots[slot].insert(index, renamed)
+        self.link(renamed, slot)
         self.rename_reads(source, output)
         return True
 
     def rename_reads(self, old: str, new: str) -> None:
+        """Let every reader of one tensor read another."""
         for reader in {each.outputs[0]: each for each in self.readers.get(old, ())}.values():
             slot = self.position(reader)
-            at = self.slots[slot].index(reader)
+            index = self.slots[slot].index(reader)
             inputs = tuple(new if name == old else name for name in reader.inputs)
-            self.leave(reader)
+            self.remove(reader)
             changed = reader.with_(inputs=inputs)
-            self.slots[slot].insert(at, changed)
-            self.enter(changed, slot)
+            self.slots[slot].insert(index, changed)
+            self.link(changed, slot)
 
     def finish(self) -> Graph:
-        """The graph as it stands, without what nothing reads."""
+        """The changed graph, without tensors that no node reads or writes."""
         nodes = tuple(node for slot in self.slots for node in slot)
         used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
-        used |= self.kept | {port.name for port in self.graph.inputs}
+        used |= self.model_outputs | {port.name for port in self.graph.inputs}
         return Graph(
             nodes=nodes,
             inputs=self.graph.inputs,
@@ -166,7 +172,7 @@ Rule = Callable[[Draft, Node], bool]
 
 
 def rewrites(*ops: str) -> Callable[[Rule], Pass]:
-    """Make a pass of a rule: it is shown every node of these operators, from first to last."""
+    """Turn a rule into a pass that applies it to every node of these operators, in order."""
 
     def decorate(rule: Rule) -> Pass:
         @wraps(rule)

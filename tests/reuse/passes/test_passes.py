@@ -276,10 +276,10 @@ ROWS = (
         None,
         {"x": (8, 12, 3)},
     ),
-    Row("max", canonicalize.bounds_to_clip, [binary("max", number(0.5), "x", "y")], "Unary"),
-    Row("min", canonicalize.bounds_to_clip, [binary("min", "x", number(-0.2), "y")], "Unary"),
-    Row("of two tensors", canonicalize.bounds_to_clip, [binary("min", "x", "x", "y")]),
-    Row("by channel", canonicalize.bounds_to_clip, [binary("min", "x", w(1, 1, 3), "y")]),
+    Row("max", canonicalize.min_max_to_clip, [binary("max", number(0.5), "x", "y")], "Unary"),
+    Row("min", canonicalize.min_max_to_clip, [binary("min", "x", number(-0.2), "y")], "Unary"),
+    Row("of two tensors", canonicalize.min_max_to_clip, [binary("min", "x", "x", "y")]),
+    Row("by channel", canonicalize.min_max_to_clip, [binary("min", "x", w(1, 1, 3), "y")]),
     *(
         Row(
             f"{first} {second}",
@@ -408,7 +408,7 @@ ROWS = (
     *(
         Row(
             f"over {name}",
-            fold.affine_before_moves,
+            fold.affine_before_move,
             [conv("x", "c", 3, 8), *moves, affine("m", "y", w(depth), 1, depth, act)],
             f"Conv {after}",
         )
@@ -420,7 +420,7 @@ ROWS = (
     ),
     Row(
         "over Concat",
-        fold.affine_before_moves,
+        fold.affine_before_move,
         [
             conv("x", "a", 3, 2),
             conv("x", "b", 3, 3),
@@ -431,33 +431,33 @@ ROWS = (
     ),
     Row(
         "over a Slice of channels",
-        fold.affine_before_moves,
+        fold.affine_before_move,
         [conv("x", "c"), cut("c", "m", (0, 0, 1), (9, 11, 2)), affine("m", "y", 2, 1, 2)],
     ),
     Row(
         "over a Concat of something else",
-        fold.affine_before_moves,
+        fold.affine_before_move,
         [conv("x", "a"), concat("m", "a", "x"), affine("m", "y", 2, 1, 6)],
     ),
     Row(
         "behind",
-        fold.affine_into_conv,
+        fold.affine_into_previous_conv,
         [conv("x", "c", 3, 5, size=3), affine("c", "y", w(5), w(5), 5, RELU)],
         "Conv",
     ),
     Row(
         "behind an act",
-        fold.affine_into_conv,
+        fold.affine_into_previous_conv,
         [conv("x", "c", act=RELU), affine("c", "y", 2, 1)],
     ),
     Row(
         "behind, read twice",
-        fold.affine_into_conv,
+        fold.affine_into_previous_conv,
         [conv("x", "c"), affine("c", "a", 2, 1), binary("mul", "a", "c", "y")],
     ),
     Row(
         "in front of Convs",
-        fold.affine_out_of_conv,
+        fold.affine_into_next_conv,
         [
             affine("x", "a", w(3), w(3)),
             conv("a", "b", 3, 5),
@@ -469,25 +469,25 @@ ROWS = (
     ),
     Row(
         "a factor in front of padding",
-        fold.affine_out_of_conv,
+        fold.affine_into_next_conv,
         [affine("x", "a", w(3), 0), conv("a", "y", size=3)],
         "Conv",
     ),
     Row(
         "in front of groups",
-        fold.affine_out_of_conv,
+        fold.affine_into_next_conv,
         [affine("x", "a", w(6), w(6), 6), conv("a", "y", 6, 4, group=2)],
         "Conv",
         {"x": (9, 11, 6)},
     ),
     Row(
         "a shift in front of padding",
-        fold.affine_out_of_conv,
+        fold.affine_into_next_conv,
         [affine("x", "a", w(3), w(3)), conv("a", "y", size=3)],
     ),
     Row(
         "in front of something else as well",
-        fold.affine_out_of_conv,
+        fold.affine_into_next_conv,
         [affine("x", "a", w(3), w(3)), conv("a", "b"), binary("mul", "a", "b", "y")],
     ),
     Row(
@@ -515,7 +515,7 @@ ROWS = (
     *(
         Row(
             f"over {name}",
-            fuse.act_before_moves,
+            fuse.act_before_move,
             [conv("x", "c", 3, 8), move, ("Unary", ["m", *slope], "y", {"act": act})],
             f"Conv Unary {move[0]}",
         )
@@ -528,7 +528,7 @@ ROWS = (
     ),
     Row(
         "over Concat, prelu",
-        fuse.act_before_moves,
+        fuse.act_before_move,
         [
             conv("x", "a", 3, 2),
             conv("x", "b", 3, 3),
@@ -539,7 +539,7 @@ ROWS = (
     ),
     Row(
         "over a Concat of something else",
-        fuse.act_before_moves,
+        fuse.act_before_move,
         [conv("x", "a"), concat("m", "a", "x"), unary("m", "y", "relu")],
     ),
     Row(
@@ -630,57 +630,57 @@ ROWS = (
     Row("of itself", fuse.add_into_conv, [conv("x", "a"), binary("add", "a", "a", "y")]),
     Row(
         "SiLU",
-        recognize_activations.spelled_products,
+        recognize_activations.recognize_gated,
         [unary("x", "s", "sigmoid"), binary("mul", "s", "x", "y", RELU)],
         "Unary Affine",
     ),
     Row(
         "a sigmoid that is read twice",
-        recognize_activations.spelled_products,
+        recognize_activations.recognize_gated,
         [unary("x", "s", "sigmoid"), binary("mul", "s", "x", "y")],
         "Unary Unary",
         outputs=("y", "s"),
     ),
     Row(
         "hardsigmoid with another slope",
-        recognize_activations.spelled_products,
+        recognize_activations.recognize_gated,
         [unary("x", "s", "hardsigmoid", 0.2, 0.5), binary("mul", "s", "x", "y")],
     ),
     Row(
         "a sigmoid plus one",
-        recognize_activations.spelled_products,
+        recognize_activations.recognize_gated,
         [unary("x", "s", "sigmoid"), affine("s", "a", 1, 1), binary("mul", "a", "x", "y")],
     ),
     Row(
         "relu1",
-        recognize_activations.spelled_products,
+        recognize_activations.recognize_gated,
         [affine("x", "a", 1, 3), unary("a", "c", "clip", 0, 1), binary("mul", "c", "x", "y")],
     ),
     Row(
         "erf of too much",
-        recognize_activations.spelled_products,
+        recognize_activations.recognize_gated,
         [unary("x", "e", "erf"), affine("e", "a", 0.5, 0.5), binary("mul", "x", "a", "y")],
     ),
     Row(
         "hardsigmoid",
-        recognize_activations.spelled_clips,
+        recognize_activations.recognize_hardsigmoid,
         [affine("x", "a", 1, 3), unary("a", "c", "clip", 0, 6), affine("c", "y", 1 / 6, 0)],
         "Unary",
     ),
     Row(
         "a clip from below 0",
-        recognize_activations.spelled_clips,
+        recognize_activations.recognize_hardsigmoid,
         [affine("x", "a", 1, 3), unary("a", "c", "clip", -1, 6), affine("c", "y", 1 / 6, 0)],
     ),
     Row(
         "a gate and its skip",
-        recognize_activations.gate_with_skip,
+        recognize_activations.merge_gated_skip,
         [mean("x", "g"), binary("mul", "g", "x", "m"), binary("add", "x", "m", "y", RELU)],
         "GlobalPool Affine Binary",
     ),
     Row(
         "a picture for a gate",
-        recognize_activations.gate_with_skip,
+        recognize_activations.merge_gated_skip,
         [unary("x", "g", "relu"), binary("mul", "g", "x", "m"), binary("add", "x", "m", "y")],
     ),
 )
