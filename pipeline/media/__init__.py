@@ -1,1 +1,1 @@
-"""From a text that names a source to frames with times; the only room that opens media files."""
+"""Opens what a text names (file, camera, stream, pipe) and yields timed frames."""

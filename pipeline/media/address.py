@@ -1,4 +1,4 @@
-"""What the text that names a source means: its kind, and how FFmpeg may open it."""
+"""Parsing a source's text: its kind, and how FFmpeg may open it."""
 
 import os
 import re
@@ -16,20 +16,18 @@ from stillframe.pipeline.media.source import SourceKind
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-NO_PROTOCOL = "none"  # names no protocol of FFmpeg: what is read may not open anything further
+NO_PROTOCOL = "none"  # no protocol of FFmpeg has this name: nothing further may be opened
 FILE_PROTOCOLS = "file"
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How one kind of network address is opened.
-
-    protocols: all that FFmpeg may open for it, playlists and redirects included; never `file`.
-    live: True for streams; None where only the answer tells (a file over HTTP has a duration).
-    """
+    """How one kind of network address is opened."""
 
     protocols: str
+    """All that FFmpeg may open for it, playlists and redirects included; never `file`."""
     live: bool | None
+    """True for streams; None where only the answer shows it (a file over HTTP has a duration)."""
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -51,16 +49,18 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A source's address, understood. `target` may hold credentials: it is never shown."""
+    """A parsed source address."""
 
     kind: SourceKind
     target: str = field(repr=False)
+    """What is opened. May hold credentials: never show it."""
     shown: str
+    """The address without credentials, for messages."""
     scheme: Scheme | None = None
 
 
 def parse_address(spec: str | os.PathLike[str]) -> Address:
-    """What `spec` names. Raises SourceError for what is nothing, and for a missing file.
+    """Parse a source's text. Raises SourceError for an unknown address and for a missing file.
 
     `-` standard input · `0`, `/dev/video0` a camera · `rtsp://…` the network · `sample:NAME` ·
     a folder or pattern of pictures · else a file. `./0` is the file called 0.
@@ -75,15 +75,15 @@ def parse_address(spec: str | os.PathLike[str]) -> Address:
         return Address("sample", text.removeprefix("sample:"), shown)
     if text.isdecimal() or re.fullmatch(r"/dev/(video\d+|v4l/.+)", text):
         return Address("camera", text, shown)
-    name, mark, rest = text.partition("://")
-    if mark and name.lower() == "file":
-        return _on_disk(unquote(rest), shown)
-    if mark:
-        return _on_the_network(name, text, shown)
-    return _on_disk(text, shown)
+    name, separator, rest = text.partition("://")
+    if separator and name.lower() == "file":
+        return _local_address(unquote(rest), shown)
+    if separator:
+        return _network_address(name, text, shown)
+    return _local_address(text, shown)
 
 
-def _on_the_network(name: str, text: str, shown: str) -> Address:
+def _network_address(name: str, text: str, shown: str) -> Address:
     scheme = SCHEMES.get(name.lower())
     if scheme is None:
         known = ", ".join(f"{row}://" for row in (*SCHEMES, "file"))
@@ -91,7 +91,7 @@ def _on_the_network(name: str, text: str, shown: str) -> Address:
     return Address("network", f"{name.lower()}{text[len(name) :]}", shown, scheme)
 
 
-def _on_disk(text: str, shown: str) -> Address:
+def _local_address(text: str, shown: str) -> Address:
     path = Path(text)
     try:
         mode = path.stat().st_mode

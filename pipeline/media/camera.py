@@ -17,8 +17,8 @@ def device_path(target: str, shown: str, devices: Path = DEVICES) -> str:
         raise SourceError(f"{shown}: cameras are read through Video4Linux, so on Linux only")
     path = devices / f"video{int(target)}" if target.isdecimal() else Path(target)
     if not path.exists():
-        found = sorted(str(row) for row in devices.glob("video[0-9]*"))
-        there = f"cameras here: {', '.join(found)}" if found else "no camera is plugged in"
+        cameras = sorted(str(each) for each in devices.glob("video[0-9]*"))
+        there = f"cameras here: {', '.join(cameras)}" if cameras else "no camera is plugged in"
         raise SourceError(f"{shown}: no camera at {path}; {there}")
     if not os.access(path, os.R_OK | os.W_OK):
         raise SourceError(
@@ -28,7 +28,7 @@ def device_path(target: str, shown: str, devices: Path = DEVICES) -> str:
 
 
 def stable_name(path: str, by_id: Path = BY_ID) -> str:
-    """A name of the same camera that survives unplugging, where the system keeps one.
+    """The camera's name under `by_id`, which survives unplugging; `path` itself if it has none.
 
     After unplugging, number 0 may be another camera.
     """

@@ -1,29 +1,61 @@
-"""When to try a lost connection again."""
+"""One connection of a threaded source, and when to make the next one."""
 
 import random
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from stillframe.pipeline.media.decoder import DecodedPicture
+from stillframe.pipeline.media.source import SourceInfo
+
+
+class Connection(Protocol):
+    """What a threaded source reads from: a Decoder, or a stand-in for it in tests."""
+
+    skipped: int
+    start: Fraction
+
+    def read_packet(self) -> list[DecodedPicture] | None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConnection:
+    """A connection and the facts of its first picture."""
+
+    connection: Connection
+    info: SourceInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits that double from `shortest_s` to `longest_s`, with jitter, for `attempts` times.
-
-    The jitter keeps many cameras behind one failed switch from returning in step. A connection
-    counts as good again after `steady_s` of pictures; until then the count of attempts goes on.
-    attempts: None tries for ever.
-    """
+    """Exponential backoff with jitter, so that many cameras do not reconnect at one instant."""
 
     shortest_s: float = 0.5
     longest_s: float = 30.0
     attempts: int | None = 10
+    """The most attempts in a row; None tries for ever."""
     steady_s: float = 10.0
+    """Seconds of pictures after which a connection counts as good and `attempts` starts anew."""
 
-    def delay_s(self, attempt: int, chance: random.Random) -> float:
+    def delay_s(self, attempt: int, rng: random.Random) -> float:
         """Seconds to wait before attempt 0, 1, 2, …: between half and all of 0.5 · 2^attempt."""
         # 2.0**attempt would overflow after a thousand lost connections
         ceiling = min(self.longest_s, self.shortest_s * 2.0 ** min(attempt, 60))
-        return chance.uniform(max(self.shortest_s, ceiling / 2), ceiling)
+        return rng.uniform(max(self.shortest_s, ceiling / 2), ceiling)
 
     def exhausted(self, attempt: int) -> bool:
-        """Whether `attempt` attempts were all there were."""
+        """Whether no attempt is left after `attempt` of them."""
         return self.attempts is not None and attempt >= self.attempts
+
+
+@dataclass(frozen=True, slots=True)
+class LivePolicy:
+    """The deadlines of a threaded source."""
+
+    timeout_s: float | None = 10.0
+    """The longest wait for a picture, connecting included; None waits for ever (a pipe)."""
+    backoff: Backoff | None = None
+    """When to reconnect; None ends the source at the stream's end or fault."""
+    frozen_after_s: float | None = None
+    """Seconds of bit-identical pictures until the source counts as frozen; None: never."""

@@ -1,4 +1,4 @@
-"""Opening containers with FFmpeg, each kind of source with only the protocols it needs."""
+"""Files through FFmpeg; each kind of source may open only the protocols that it needs."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
 from stillframe.pipeline.media.to_rgb import RgbConverter
 
 CLOSE_S = 5.0
-# the rate of a stream need not be measured before its first picture is shown
+# do not measure a stream's frame rate before its first picture
 LOW_LATENCY: Mapping[str, str] = {"fpsprobesize": "0"}
 NOT_A_VIDEO = "not a video that can be read, or cut off before its index"
 
@@ -30,7 +30,7 @@ def open_container(
     timeout_s: float | None,
     format_name: str | None = None,
 ) -> InputContainer:
-    """A container that may open nothing but `protocols`. SourceError says what FFmpeg said."""
+    """A container that may open only `protocols`. Raises SourceError with FFmpeg's message."""
     try:
         return open_input(file, protocols, options, timeout_s, format_name)
     except av.InvalidDataError:
@@ -44,20 +44,20 @@ def open_container(
             f"that a {address.kind} source may not open"
         ) from None
     except (av.FFmpegError, OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = redact(said, address.target)
+        message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = redact(message, address.target)
         raise SourceError(f"{address.shown}: cannot be opened: {reason.lower()}") from None
 
 
 def open_decoder(
-    open_it: Callable[[], InputContainer],
+    connect: Callable[[], InputContainer],
     address: Address,
     *,
     threads: int,
     low_latency: bool,
 ) -> Decoder:
-    """A decoder over a fresh container, which is closed again if it holds no video."""
-    container = open_it()
+    """A decoder over a new container, which is closed again if it holds no video."""
+    container = connect()
     try:
         return Decoder(
             container,
@@ -76,7 +76,7 @@ class FileSource(Source):
 
     def __init__(self, address: Address, path: str, threads: int) -> None:
         self._address = address
-        self._lock = threading.RLock()  # a signal handler may close what its thread reads
+        self._lock = threading.RLock()  # reentrant: a signal handler may close during a read
         self._status = SourceState.CONNECTING
         self._converter = RgbConverter()
         self._index = 0
@@ -110,7 +110,7 @@ class FileSource(Source):
                     )
                     self._index += 1
                     return frame
-                self._read_on()
+                self._read_packet()
         raise StopIteration
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class FileSource(Source):
             finally:
                 self._lock.release()
 
-    def _read_on(self) -> None:
+    def _read_packet(self) -> None:
         try:
             pictures = self._decoder.read_packet()
         except ReadError as error:

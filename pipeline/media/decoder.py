@@ -1,4 +1,4 @@
-"""Pictures out of one open container, each with its time; what is damaged is told, not hidden."""
+"""Decodes one open container into timed pictures. Damage is flagged, not hidden."""
 
 import time
 from collections import deque
@@ -20,40 +20,44 @@ from stillframe.pipeline.media.timestamps import TimestampNormalizer
 from stillframe.pipeline.media.to_rgb import orientation
 
 MAX_READ_ERRORS = 64
-MOST_IN_DECODER = 64
+MAX_IN_DECODER = 64
 BUSY_WAIT_S = 0.01
 INDEX_SAMPLE = 4096
-LONGEST_LEAD_S = 60  # a container that starts earlier than this before its video is mistaken
-# streams without a clock of their own: a live one is timed by when its pictures arrive
+LONGEST_LEAD_S = 60  # a container that claims to start earlier before its video is wrong
+# formats without timestamps: a live stream's pictures are timed by their arrival
 CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mjpeg", "mpjpeg", "mpegvideo"})
-TEXT_FORMATS = frozenset({"tty"})  # FFmpeg would draw any text file as if on a terminal
+TEXT_FORMATS = frozenset({"tty"})  # FFmpeg would render any text file as a terminal
 
 
 class ReadError(Exception):
-    """Reading went wrong for good: `str` is FFmpeg's message, not yet redacted."""
+    """Reading failed for good. `str` is FFmpeg's message, not yet redacted."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedPicture:
-    """One decoded picture, not yet converted. pts counts ticks of time_base and always rises."""
+    """One decoded picture, not yet converted to RGB."""
 
     image: av.VideoFrame
     pts: int
+    """Ticks of `time_base`; always rises."""
     time_base: Fraction
     corrupt: bool
     discontinuity: bool
 
 
 class Decoder:
-    """Reads one container to its end. `read_packet` is called from one thread at a time.
+    """Reads one container to its end. Not thread-safe.
 
-    The first picture is decoded when the decoder is made, so that what `info` says is true.
-    Raises SourceError (`spec` names the source) when there is no video that can be decoded.
-
-    info: the facts, from the container and the first picture.
-    start: when the container's first stream starts, in seconds: the zero of `time_s`.
-    skipped: packets so far that were too damaged to give a picture.
+    The constructor decodes the first picture, so that `info` is true. It raises SourceError (with
+    `spec` as the source's name) if no video can be decoded.
     """
+
+    info: SourceInfo
+    """The facts of the container and its first picture."""
+    start: Fraction
+    """When the container's first stream starts, in seconds: the zero of `time_s`."""
+    skipped: int
+    """Packets so far that were too damaged to give a picture."""
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class Decoder:
         self._spec = spec
         self._stream = _video_stream(container, spec)
         by_arrival = kind == "network" and container.format.name in CLOCKLESS_FORMATS
-        self._began_s = time.monotonic() if by_arrival else None
+        self._arrival_start_s = time.monotonic() if by_arrival else None
         self._rate = None if by_arrival else _rate(self._stream)
         self._time_base = to_fraction(self._stream.time_base) or Fraction(1, 90_000)
         self._timestamps = TimestampNormalizer(self._time_base, self._rate)
@@ -80,13 +84,13 @@ class Decoder:
             _ignore_other_streams(container, self._stream.index)
         self._packets = self._demux()
         self._read_errors = 0
-        self._damaged = False  # something before the next picture could not be read or decoded
-        # pts of packets that arrived marked as damaged, as long as they may be in the decoder
-        self._suspects: deque[int] = deque(maxlen=MOST_IN_DECODER)
+        self._damaged = False  # data before the next picture could not be read or decoded
+        # pts of packets flagged as corrupt that may still be in the decoder
+        self._corrupt_pts: deque[int] = deque(maxlen=MAX_IN_DECODER)
         self._shape: tuple[int, int] | None = None
-        self._waiting: list[DecodedPicture] = []
-        self._waiting = self._first(kind)
-        first = self._waiting[0]
+        self._pending: list[DecodedPicture] = []
+        self._pending = self._first_pictures(kind)
+        first = self._pending[0]
         self.start = _start(container, first.pts * first.time_base, self._rate)
         self.info = _info(container, self._stream, first.image, self._rate, spec, kind)
 
@@ -95,22 +99,22 @@ class Decoder:
 
         Raises ReadError when reading fails for good.
         """
-        if self._waiting:
-            first, self._waiting = self._waiting, []
-            return first
+        if self._pending:
+            pictures, self._pending = self._pending, []
+            return pictures
         packet = self._next_packet()
         if packet is None:
             return None
-        if packet.stream.index != self._stream.index:  # a flushing packet's own index is always 0
+        if packet.stream.index != self._stream.index:  # a flush packet's own index is always 0
             return []
-        return [self._placed(image) for image in self._decoded(packet)]
+        return [self._timed(image) for image in self._decode(packet)]
 
     def close(self) -> None:
-        """Free the container. Only by the thread that steps, or when none does."""
+        """Free the container. Not while another thread is in `read_packet`."""
         self._packets = iter(())
         self._container.close()
 
-    def _first(self, kind: SourceKind) -> list[DecodedPicture]:
+    def _first_pictures(self, kind: SourceKind) -> list[DecodedPicture]:
         remedy = PIPE_REMEDY if kind == "pipe" else ""
         try:
             while (pictures := self.read_packet()) is not None:
@@ -125,8 +129,8 @@ class Decoder:
         )
 
     def _demux(self) -> "Iterator[Packet[Stream]]":
-        # every stream, not only the video: a track that falls silent while others go on must not
-        # keep the reader inside FFmpeg
+        # all streams, not only the video: if the video track falls silent while others go on,
+        # FFmpeg must still return
         return self._container.demux()
 
     def _next_packet(self) -> "Packet[Stream] | None":
@@ -149,9 +153,9 @@ class Decoder:
                 self._read_errors = 0
                 return packet
 
-    def _decoded(self, packet: "Packet[Stream]") -> list[av.VideoFrame]:
+    def _decode(self, packet: "Packet[Stream]") -> list[av.VideoFrame]:
         if packet.is_corrupt and packet.pts is not None:
-            self._suspects.append(packet.pts)
+            self._corrupt_pts.append(packet.pts)
         try:
             return [image for image in packet.decode() if isinstance(image, av.VideoFrame)]
         except av.EOFError:
@@ -161,13 +165,13 @@ class Decoder:
             self._damaged = True
             return []
 
-    def _placed(self, image: av.VideoFrame) -> DecodedPicture:
-        raw = image.pts
-        if self._began_s is None:
-            pts, jumped = self._timestamps.normalize(raw, image.duration)
+    def _timed(self, image: av.VideoFrame) -> DecodedPicture:
+        raw_pts = image.pts
+        if self._arrival_start_s is None:
+            pts, jumped = self._timestamps.normalize(raw_pts, image.duration)
         else:
-            arrived = round((time.monotonic() - self._began_s) / self._time_base)
-            pts, jumped = self._timestamps.normalize(arrived)
+            arrival = round((time.monotonic() - self._arrival_start_s) / self._time_base)
+            pts, jumped = self._timestamps.normalize(arrival)
         shape = (image.width, image.height)
         resized = self._shape is not None and shape != self._shape
         self._shape = shape
@@ -175,28 +179,27 @@ class Decoder:
             image=image,
             pts=pts,
             time_base=self._time_base,
-            corrupt=self._is_damaged(image, raw),
+            corrupt=self._is_damaged(image, raw_pts),
             discontinuity=jumped or resized,
         )
 
-    def _is_damaged(self, image: av.VideoFrame, raw: int | None) -> bool:
-        marked = raw in self._suspects
-        after, self._damaged = self._damaged, False
-        return image.is_corrupt or marked or after
+    def _is_damaged(self, image: av.VideoFrame, raw_pts: int | None) -> bool:
+        after_damage, self._damaged = self._damaged, False
+        return image.is_corrupt or raw_pts in self._corrupt_pts or after_damage
 
 
-def _video_stream(container: InputContainer, where: str) -> av.VideoStream:
+def _video_stream(container: InputContainer, spec: str) -> av.VideoStream:
     if container.format.name in TEXT_FORMATS:
-        raise SourceError(f"{where}: a text file, not a video")
+        raise SourceError(f"{spec}: a text file, not a video")
     best = container.streams.best("video")
-    pictures = [s for s in container.streams.video if not _is_cover(s)]
-    chosen = best if isinstance(best, av.VideoStream) and best in pictures else None
-    if chosen is None and not pictures:
+    videos = [s for s in container.streams.video if not _is_cover_art(s)]
+    chosen = best if isinstance(best, av.VideoStream) and best in videos else None
+    if chosen is None and not videos:
         kinds = ", ".join(sorted({stream.type for stream in container.streams}))
-        raise SourceError(f"{where}: no video track; it holds {kinds or 'nothing'}")
-    stream = chosen or pictures[0]
+        raise SourceError(f"{spec}: no video track; it holds {kinds or 'nothing'}")
+    stream = chosen or videos[0]
     if stream.codec_context is None:
-        raise SourceError(f"{where}: its video codec has no decoder here; convert it to H.264")
+        raise SourceError(f"{spec}: its video codec has no decoder here; convert it to H.264")
     return stream
 
 
@@ -204,7 +207,7 @@ def _start(container: InputContainer, first: Fraction, rate: Fraction | None) ->
     if container.start_time is None or rate is None:
         return first
     stated = Fraction(container.start_time, av.time_base)
-    # a lead of a frame or two is only how codecs reorder and containers round
+    # a lead of a frame or two comes from codec reordering and rounding
     return stated if 2 / rate < first - stated < LONGEST_LEAD_S else first
 
 
@@ -239,7 +242,7 @@ def _info(
     )
 
 
-def _is_cover(stream: av.VideoStream) -> bool:
+def _is_cover_art(stream: av.VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
@@ -262,7 +265,7 @@ def _duration_s(container: InputContainer, stream: av.VideoStream) -> float | No
 
 
 def _variable_rate(stream: av.VideoStream) -> bool | None:
-    """Whether the times in the container's index are uneven by more than rounding; or None."""
+    """Whether intervals in the container's index vary beyond rounding; None without an index."""
     if len(stream.index_entries) < max(3, stream.frames):
         return None
     times = [entry.timestamp for entry in stream.index_entries[:INDEX_SAMPLE]]

@@ -9,20 +9,19 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded picture, upright, with the time at which it is to be shown.
-
-    image: (H, W, 3) uint8 RGB, C-contiguous, rotation metadata already applied.
-    index: 0-based count of frames that this source has delivered or dropped before this one.
-    time_s: presentation time in seconds from the start of the source.
-    pts, time_base: the same instant exactly, in the source's own units.
-    corrupt: the decoder reported damage; the picture must not become evidence for later frames.
-    discontinuity: the first frame after a gap (reconnect, seek, time jump): caches start afresh.
-    """
+    """One decoded picture, upright, with its presentation time."""
 
     image: NDArray[np.uint8]
+    """(H, W, 3) uint8 RGB, C-contiguous, rotation metadata already applied."""
     index: int
+    """0-based; counts every frame of the source, dropped ones too."""
     time_s: float
+    """Presentation time in seconds from the start of the source."""
     pts: int
+    """The presentation time exactly, in ticks of `time_base`."""
     time_base: Fraction
+    """Seconds per tick."""
     corrupt: bool = False
+    """The decoder reported damage: later frames must not be compared with this one."""
     discontinuity: bool = False
+    """First frame after a gap (reconnect, seek, time jump): caches start afresh."""

@@ -1,17 +1,17 @@
-"""Telling a camera that hangs from a scene in which nothing moves."""
+"""Tells a camera that hangs from a scene in which nothing moves."""
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_STEP = 16  # rows between those that are compared first
+ROW_STRIDE = 16  # the quick check compares every 16th row
 
 
 class FreezeDetector:
-    """Watches for pictures that stay equal in every bit for `after_s` seconds.
+    """Detects pictures that stay bit-identical for `after_s` seconds.
 
-    A sensor's noise changes some bits of a still scene with every picture; a camera or a server
-    that hangs and repeats its last picture changes none, whatever times it puts on them.
+    Sensor noise changes some bits in every picture of a still scene. A camera or server that hangs
+    repeats its last picture exactly, whatever times it puts on the copies.
     """
 
     def __init__(self, after_s: float) -> None:
@@ -21,7 +21,7 @@ class FreezeDetector:
         self.frozen = False
 
     def update(self, picture: av.VideoFrame, now_s: float) -> bool:
-        """Whether the source is frozen, given its next picture and a monotonic clock."""
+        """Whether the source is frozen after this picture. now_s: a monotonic clock."""
         planes = _planes(picture)
         if self._last is None or not _equal(planes, self._last):
             self._same_since_s = now_s
@@ -29,31 +29,26 @@ class FreezeDetector:
         self.frozen = now_s - self._same_since_s >= self._after_s
         return self.frozen
 
-    def reset(self) -> None:
-        """Forget the last picture: a new connection starts."""
-        self._last = None
-        self.frozen = False
-
 
 def _planes(picture: av.VideoFrame) -> list[NDArray[np.uint8]]:
-    """(rows, bytes) for each plane; keeps the decoder's buffers alive, copies nothing."""
+    """(rows, bytes) views of each plane. They keep the decoder's buffers alive."""
     components = picture.format.components
-    found = []
+    planes = []
     for index, plane in enumerate(picture.planes):
         content = np.frombuffer(memoryview(plane), np.uint8)
         line = abs(plane.line_size) or content.size
-        own = [part.width * -(-part.bits // 8) for part in components if part.plane == index]
-        # beyond the picture's own bytes a line holds whatever was there before
-        used = min(line, sum(own) or line)
-        found.append(content[: content.size // line * line].reshape(-1, line)[:, :used])
-    return found
+        widths = [part.width * -(-part.bits // 8) for part in components if part.plane == index]
+        # bytes after the picture's own are padding with arbitrary content
+        used = min(line, sum(widths) or line)
+        planes.append(content[: content.size // line * line].reshape(-1, line)[:, :used])
+    return planes
 
 
 def _equal(one: list[NDArray[np.uint8]], other: list[NDArray[np.uint8]]) -> bool:
     if [rows.shape for rows in one] != [rows.shape for rows in other]:
         return False
     pairs = list(zip(one, other, strict=True))
-    # most pictures differ already in a few rows
-    return all(np.array_equal(a[::SAMPLE_STEP], b[::SAMPLE_STEP]) for a, b in pairs) and all(
+    # quick check first: most pictures differ already in a few rows
+    return all(np.array_equal(a[::ROW_STRIDE], b[::ROW_STRIDE]) for a, b in pairs) and all(
         np.array_equal(a, b) for a, b in pairs
     )

@@ -1,25 +1,45 @@
-"""Folders and patterns of pictures as one source."""
+"""Folders and patterns of pictures as one source, upright as their EXIF orientation says."""
 
 import glob
 import io
 import os
 import re
+import struct
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.media import exif
 from stillframe.pipeline.media.address import IMAGE_SUFFIXES, NO_PROTOCOL, Address
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.pyav_compat import open_input
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
-from stillframe.pipeline.media.to_rgb import Orientation, RgbConverter, orientation
+from stillframe.pipeline.media.to_rgb import ORIENTATIONS, Orientation, RgbConverter, orientation
 
 DEFAULT_RATE = Fraction(25)
 
-Turned = tuple[av.VideoFrame, Orientation]
+EXIF_ORIENTATION_TAG = 0x0112
+EXIF_SHORT = 3
+EXIF_MARKER = b"Exif\0\0"
+EXIF_SEARCH_BYTES = 1 << 17  # the EXIF segment precedes the picture data
+
+# the tag's values 1 to 8, as signs of the display matrix
+EXIF_ORIENTATIONS: tuple[Orientation, ...] = tuple(
+    ORIENTATIONS[signs]
+    for signs in (
+        (1, 0, 0, 1),
+        (-1, 0, 0, 1),
+        (-1, 0, 0, -1),
+        (1, 0, 0, -1),
+        (0, 1, 1, 0),
+        (0, 1, -1, 0),
+        (0, -1, -1, 0),
+        (0, -1, 1, 0),
+    )
+)
+
+OrientedPicture = tuple[av.VideoFrame, Orientation]
 
 
 def natural_key(path: str) -> list[tuple[int, int, str]]:
@@ -29,27 +49,27 @@ def natural_key(path: str) -> list[tuple[int, int, str]]:
 
 
 def list_images(target: str, shown: str) -> list[str]:
-    """The pictures that a folder, a pattern or a file name stands for, in natural order."""
+    """The picture files of a folder, a pattern or a file name, in natural order."""
     if os.path.isdir(target):
-        found = [str(path) for path in Path(target).iterdir()]
-        what = f"a folder without a picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        paths = [str(path) for path in Path(target).iterdir()]
+        fault = f"a folder without a picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
     elif os.path.isfile(target):
         return [target]
     else:
-        found = glob.glob(target, recursive=True)
-        what = "no picture matches this pattern"
-    found = [path for path in found if Path(path).suffix.lower() in IMAGE_SUFFIXES]
-    found = [path for path in found if os.path.isfile(path)]
-    if not found:
-        raise SourceError(f"{shown}: {what}")
-    return sorted(found, key=natural_key)
+        paths = glob.glob(target, recursive=True)
+        fault = "no picture matches this pattern"
+    paths = [path for path in paths if Path(path).suffix.lower() in IMAGE_SUFFIXES]
+    paths = [path for path in paths if os.path.isfile(path)]
+    if not paths:
+        raise SourceError(f"{shown}: {fault}")
+    return sorted(paths, key=natural_key)
 
 
 class ImageSource(Source):
-    """Pictures in natural order, `rate` a second (25 unless stated).
+    """Pictures in natural order at `rate` per second (default 25).
 
-    A picture that cannot be read is skipped and counted in `skipped`; time and index go on, and
-    the next frame is a discontinuity. So is one of another size.
+    An unreadable picture is skipped and counted in `skipped`; time and index go on, and the next
+    frame is a discontinuity. So is a frame of another size.
     """
 
     def __init__(self, address: Address, rate: Fraction | None) -> None:
@@ -60,12 +80,12 @@ class ImageSource(Source):
         self._next = 0
         self._gap = False
         self._shape: tuple[int, int] | None = None
-        self._waiting = self._read_on()
-        if self._waiting is None:
+        self._pending = self._read_next()
+        if self._pending is None:
             raise SourceError(
                 f"{address.shown}: none of its {len(self._paths)} pictures can be read"
             )
-        first, turn = self._waiting
+        first, turn = self._pending
         sideways = turn.rotation in (90, 270)
         self.info: SourceInfo = SourceInfo(
             spec=address.shown,
@@ -88,12 +108,12 @@ class ImageSource(Source):
         return self._status
 
     def __next__(self) -> Frame:
-        found, self._waiting = self._waiting or self._read_on(), None
-        if found is None:
+        oriented, self._pending = self._pending or self._read_next(), None
+        if oriented is None:
             if self._status is SourceState.RUNNING:
                 self._status = SourceState.ENDED
             raise StopIteration
-        picture, turn = found
+        picture, turn = oriented
         image = self._converter.convert(picture, turn)
         resized = self._shape is not None and self._shape != image.shape[:2]
         self._shape = (image.shape[0], image.shape[1])
@@ -111,14 +131,14 @@ class ImageSource(Source):
 
     def close(self) -> None:
         self._status = SourceState.CLOSED
-        self._waiting = None
+        self._pending = None
 
-    def _read_on(self) -> Turned | None:
-        """The next picture that can be decoded, or None after the last."""
+    def _read_next(self) -> OrientedPicture | None:
+        """The next picture that can be decoded; None after the last."""
         while self._status is SourceState.RUNNING and self._next < len(self._paths):
             path = self._paths[self._next]
             self._next += 1
-            picture = _decoded(path)
+            picture = _decode(path)
             if picture is not None:
                 return picture
             self.skipped += 1
@@ -126,16 +146,42 @@ class ImageSource(Source):
         return None
 
 
-def _decoded(path: str) -> Turned | None:
-    """The first picture in a file and how to turn it, or None if there is none that can be read.
+def _decode(path: str) -> OrientedPicture | None:
+    """The first picture in a file and its orientation; None if it cannot be read.
 
-    FFmpeg gets the bytes and no name: a name with a % in it would stand for a row of files.
+    FFmpeg gets the bytes, not the name: it would take a name with a % for a sequence of files.
     """
     try:
         data = Path(path).read_bytes()
         with open_input(io.BytesIO(data), NO_PROTOCOL) as container:
             for picture in container.decode(video=0):
-                return picture, exif.exif_orientation(data) or orientation(picture)
+                return picture, exif_orientation(data) or orientation(picture)
         return None
     except (av.FFmpegError, OSError, ValueError, IndexError):
         return None
+
+
+def exif_orientation(data: bytes) -> Orientation | None:
+    """The EXIF orientation of a JPEG's bytes; None if there is none that makes sense."""
+    start = data.find(EXIF_MARKER, 0, EXIF_SEARCH_BYTES)
+    if not data.startswith(b"\xff\xd8") or start < 0:
+        return None
+    body = data[start + len(EXIF_MARKER) :]
+    order = {b"II": "<", b"MM": ">"}.get(body[:2])
+    if order is None:
+        return None
+    try:
+        (table,) = struct.unpack_from(f"{order}I", body, 4)
+        (count,) = struct.unpack_from(f"{order}H", body, table)
+        for entry in range(count):
+            at = table + 2 + 12 * entry
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", body, at)
+            if (
+                tag == EXIF_ORIENTATION_TAG
+                and kind == EXIF_SHORT
+                and 1 <= value <= len(EXIF_ORIENTATIONS)
+            ):
+                return EXIF_ORIENTATIONS[int(value) - 1]
+    except struct.error:  # the data is cut off
+        return None
+    return None

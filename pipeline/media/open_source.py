@@ -1,4 +1,4 @@
-"""The front door of frames: whatever a source's text names, as one iterator of frames."""
+"""open_source: whatever a text names, as one iterator of frames."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from av.container import InputContainer
 from stillframe.errors import SourceError
 from stillframe.pipeline.media import camera
 from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse_address
-from stillframe.pipeline.media.connection import Backoff
+from stillframe.pipeline.media.connection import Backoff, LivePolicy, OpenConnection
 from stillframe.pipeline.media.container import (
     LOW_LATENCY,
     FileSource,
@@ -21,18 +21,18 @@ from stillframe.pipeline.media.container import (
 )
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.image_sequence import ImageSource
-from stillframe.pipeline.media.live import LivePolicy, OpenConnection, ThreadedSource
+from stillframe.pipeline.media.live import ThreadedSource
 from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_input
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceKind, SourceState
 
 __all__ = ["Frame", "Source", "SourceInfo", "SourceKind", "SourceState", "frames", "open_source"]
 
-MOST_DECODE_THREADS = 4
+MAX_DECODE_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """What a caller asked for: the arguments of `open_source`, checked."""
+    """The checked arguments of `open_source`."""
 
     address: Address
     live: bool | None
@@ -58,30 +58,30 @@ def open_source(
     max_reconnects: int | None = 10,
     frozen_after_s: float | None = 10.0,
 ) -> Source:
-    """Open what `spec` names and decode its first frame. Raises SourceError if there is none.
+    """Open a source and decode its first frame. Raises SourceError if there is none.
 
     spec: `-` · `0` or `/dev/video0` · `rtsp:// rtsps:// http:// https:// udp:// tcp:// srt://` ·
     `sample:NAME` · a file, a folder or pattern of pictures.
-    live: True delivers the newest frame and drops what nobody waited for, False delivers every
-    frame; None decides by the source: cameras and streams are live, files and pipes are not.
+    live: True delivers the newest frame and drops older ones, False delivers every frame; None
+    chooses by the source: cameras and streams are live, files and pipes are not.
     timeout_s: for cameras and networks, the longest wait for a frame, connecting included.
-    rate: frames per second of pictures (default 25), and what a camera is asked for.
-    decode_threads: default as many as this process may use, at most 4.
-    max_reconnects: attempts in a row to win a lost camera or stream back; None tries for ever.
-    frozen_after_s: seconds of bit-identical frames after which a live source counts as frozen.
+    rate: frames per second of picture folders (default 25), and the rate requested of a camera.
+    decode_threads: by default the CPUs that this process may use, at most 4.
+    max_reconnects: attempts in a row to reconnect a camera or stream; None tries for ever.
+    frozen_after_s: seconds of bit-identical frames after which a live source is `frozen`.
     """
     address = parse_address(spec)
-    exact = None if rate is None else Fraction(rate).limit_denominator(1001)
-    if exact is not None and exact <= 0:
+    exact_rate = None if rate is None else Fraction(rate).limit_denominator(1001)
+    if exact_rate is not None and exact_rate <= 0:
         raise SourceError(f"{address.shown}: a rate of {rate} frames a second; give one above 0")
-    threads = decode_threads or min(MOST_DECODE_THREADS, len(os.sched_getaffinity(0)))
+    threads = decode_threads or min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0)))
     return OPENERS[address.kind](
-        SourceRequest(address, live, timeout_s, exact, threads, max_reconnects, frozen_after_s)
+        SourceRequest(address, live, timeout_s, exact_rate, threads, max_reconnects, frozen_after_s)
     )
 
 
 def frames(spec: str | os.PathLike[str]) -> Iterator[Frame]:
-    """The frames of a source, which is closed when the iterator ends or is dropped."""
+    """The frames of a source; it is closed when the iterator ends or is garbage-collected."""
     with open_source(spec) as source:
         yield from source
 
@@ -94,14 +94,14 @@ def _file(request: SourceRequest) -> Source:
     address = request.address
     if not request.live:
         return FileSource(address, address.target, request.threads)
-    open_it = partial(open_container, f"file:{address.target}", address, FILE_PROTOCOLS, {}, None)
+    open_file = partial(open_container, f"file:{address.target}", address, FILE_PROTOCOLS, {}, None)
     return ThreadedSource(
-        lambda: _opened(request, open_it, live=True), LivePolicy(timeout_s=None), address.shown
+        lambda: _connect(request, open_file, live=True), LivePolicy(timeout_s=None), address.shown
     )
 
 
 def _sample(request: SourceRequest) -> Source:
-    # imported here: the drawn clips bring in code that reading a file has no use for
+    # imported here: reading a file does not need the code that draws the sample clips
     from stillframe import sample_videos
 
     path = os.fspath(sample_videos.resolve(request.address.target))
@@ -114,7 +114,7 @@ def _pipe(request: SourceRequest) -> Source:
     if pipe is None:
         return _file(replace(request, address=replace(address, target="/dev/stdin")))
     return ThreadedSource(
-        lambda: _opened_pipe(request, pipe),
+        lambda: _connect_pipe(request, pipe),
         LivePolicy(timeout_s=None),
         address.shown,
         pipe.interrupt,
@@ -122,22 +122,22 @@ def _pipe(request: SourceRequest) -> Source:
     )
 
 
-def _opened_pipe(request: SourceRequest, pipe: PipeReader) -> OpenConnection:
-    open_it = partial(open_container, pipe, request.address, NO_PROTOCOL, LOW_LATENCY, None)
-    return _opened(request, open_it, live=bool(request.live))
+def _connect_pipe(request: SourceRequest, pipe: PipeReader) -> OpenConnection:
+    open_file = partial(open_container, pipe, request.address, NO_PROTOCOL, LOW_LATENCY, None)
+    return _connect(request, open_file, live=bool(request.live))
 
 
 def _network(request: SourceRequest) -> Source:
     address, scheme = request.address, request.address.scheme
     assert scheme is not None  # parse gives every network address one
     options = {**LOW_LATENCY, **scheme.options}
-    open_it = partial(
+    open_file = partial(
         open_container, address.target, address, scheme.protocols, options, request.timeout_s
     )
 
     def connect() -> OpenConnection:
         live = scheme.live if request.live is None else request.live
-        return _opened(request, open_it, live)
+        return _connect(request, open_file, live)
 
     return ThreadedSource(connect, request.live_policy, address.shown)
 
@@ -150,20 +150,20 @@ def _camera(request: SourceRequest) -> Source:
 
     def connect() -> OpenConnection:
         path = camera.device_path(name, address.shown)
-        open_it = partial(
+        open_file = partial(
             open_container, path, address, FILE_PROTOCOLS, options, request.timeout_s, "v4l2"
         )
-        return _opened(request, open_it, live)
+        return _connect(request, open_file, live)
 
     return ThreadedSource(connect, request.live_policy, address.shown)
 
 
-def _opened(
-    request: SourceRequest, open_it: Callable[[], InputContainer], live: bool | None
+def _connect(
+    request: SourceRequest, open_file: Callable[[], InputContainer], live: bool | None
 ) -> OpenConnection:
-    """A connection for low latency. live None: live if the container states no duration."""
+    """A low-latency connection. live None: live if the container states no duration."""
     address = request.address
-    decoder = open_decoder(open_it, address, threads=request.threads, low_latency=True)
+    decoder = open_decoder(open_file, address, threads=request.threads, low_latency=True)
     if live is None:
         live = decoder.info.duration_s is None
     return OpenConnection(decoder, replace(decoder.info, live=live))

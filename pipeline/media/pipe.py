@@ -1,4 +1,4 @@
-"""Reading a pipe so that another thread can end the wait."""
+"""Pipes that another thread can stop waiting on."""
 
 import fcntl
 import os
@@ -15,21 +15,23 @@ PIPE_REMEDY = (
 )
 
 
-PIPE_BYTES = 1 << 20  # the most that Linux grants to anyone
+PIPE_BYTES = 1 << 20  # the most that Linux grants to unprivileged processes
 
 
 def enlarge_pipe(descriptor: int) -> None:
-    """Let a pipe hold more, where the system lets us: it saves switches between programs, and who
-    writes can be at work on the next frame."""
-    with suppress(OSError, AttributeError):  # other systems than Linux have no such call
+    """Give a pipe the largest buffer that the system grants.
+
+    Fewer context switches, and the writer can work on the next frame while this one is read.
+    """
+    with suppress(OSError, AttributeError):  # Linux only
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class PipeReader:
-    """A file object over a pipe's descriptor, for `av.open`; it cannot seek.
+    """An unseekable file object over a pipe's descriptor, for `av.open`.
 
-    `read` hands on whatever has arrived, so that a frame is decoded as soon as its last byte is
-    there. `interrupt`, from any thread, makes the waiting and every later `read` see the end.
+    `read` returns whatever has arrived, so a frame can be decoded as soon as its last byte is
+    there. After `interrupt`, from any thread, the waiting read and all later ones see the end.
     """
 
     def __init__(self, descriptor: int, *, name: str, owned: bool) -> None:
@@ -38,60 +40,60 @@ class PipeReader:
         self._owned = owned
         self._wake_read, self._wake_write = os.pipe()
         self._poll = select.poll()
-        for watched in (descriptor, self._wake_read):
-            self._poll.register(watched, select.POLLIN)
+        for each in (descriptor, self._wake_read):
+            self._poll.register(each, select.POLLIN)
         enlarge_pipe(descriptor)
         self._lock = threading.Lock()
         self._interrupted = False
         self._closed = False
-        self._returned = b""
+        self._unread = b""
 
     @property
     def interrupted(self) -> bool:
-        """Whether an end that a reader saw may be no end of the pipe."""
+        """Whether `interrupt` was called: the end that a reader saw may not be the pipe's."""
         return self._interrupted
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes, at least one; empty at the end or after `interrupt`."""
         if self._interrupted:
             return b""
-        if self._returned:
-            first, self._returned = self._returned[:size], self._returned[size:]
-            return first
+        if self._unread:
+            data, self._unread = self._unread[:size], self._unread[size:]
+            return data
         self._poll.poll()
         if self._interrupted:
             return b""
         return os.read(self._descriptor, size)
 
-    def read_into(self, space: memoryview) -> int:
-        """Fill some of `space`, at least a byte; 0 at the end or after `interrupt`."""
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill part of `buffer`; -> bytes read, at least 1; 0 at the end or after `interrupt`."""
         if self._interrupted:
             return 0
-        if self._returned:
-            first = self.read(len(space))
-            space[: len(first)] = first
-            return len(first)
+        if self._unread:
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
         self._poll.poll()
         if self._interrupted:
             return 0
-        return os.readv(self._descriptor, [space])
+        return os.readv(self._descriptor, [buffer])
 
     def unread(self, data: bytes) -> None:
-        """What `read` gives first: bytes that were read to see what comes."""
-        self._returned = data + self._returned
+        """Put back bytes that were read; the next `read` returns them first."""
+        self._unread = data + self._unread
 
     def readable(self) -> bool:
         return True
 
     def interrupt(self) -> None:
-        """End the wait of a reader, now and from now on."""
+        """Wake a waiting reader; every later read returns nothing."""
         with self._lock:
             self._interrupted = True
             if not self._closed:
                 os.write(self._wake_write, b"x")
 
     def close(self) -> None:
-        """Give the descriptors back; only once no thread reads any more."""
+        """Close the descriptors. Call it only when no thread reads any more."""
         with self._lock:
             if self._closed:
                 return
@@ -103,7 +105,7 @@ class PipeReader:
 
 
 def standard_input() -> PipeReader | None:
-    """Standard input as a pipe, or None where it is an ordinary file, which can be read as one.
+    """Standard input as a pipe; None if it is an ordinary file, which can be read by name.
 
     Raises SourceError when standard input is closed or a terminal.
     """
@@ -119,7 +121,7 @@ def standard_input() -> PipeReader | None:
 
 
 def named_pipe(path: str) -> PipeReader:
-    """A FIFO, opened without waiting for its writer. Raises SourceError if it may not be read."""
+    """A FIFO, opened without waiting for its writer. Raises SourceError if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:

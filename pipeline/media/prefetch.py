@@ -1,4 +1,4 @@
-"""Decode while the network computes: a source read in its own thread, a few frames ahead."""
+"""Decode while the model computes: a source is read in its own thread, a few frames ahead."""
 
 import queue
 import threading
@@ -14,7 +14,7 @@ _POLL_S = 0.05
 
 
 class ClosableFrames(Protocol):
-    """What can be read ahead: an iterator whose `close` unblocks it from another thread."""
+    """An iterator of frames whose `close` unblocks it from another thread."""
 
     def __iter__(self) -> Iterator[Frame]: ...
 
@@ -22,20 +22,20 @@ class ClosableFrames(Protocol):
 
 
 class Prefetcher(Closing):
-    """Iterates over a source that a thread of its own reads, `depth` frames ahead of the asking.
+    """Iterates over a source that its own thread reads, at most `depth` frames ahead.
 
-    At depth 0 a frame is read when it is asked for, as a live source wants it: what it has then is
-    its newest. Frames keep their order. What the source raises is raised here, after the frames
-    before it. Leaving the `with` block closes the source and ends the thread.
+    At depth 0 a frame is read only when it is asked for: a live source then gives its newest.
+    Frames keep their order. An error of the source is raised here, after the frames before it.
+    Leaving the `with` block closes the source and ends the thread.
     """
 
     def __init__(self, source: ClosableFrames, depth: int) -> None:
         self._source = source
-        self._asked = threading.Semaphore(depth)
-        self._read = queue.SimpleQueue[Frame | None]()
+        self._requests = threading.Semaphore(depth)
+        self._frames = queue.SimpleQueue[Frame | None]()
         self._stopped = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="stillframe-decode", daemon=True)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="stillframe-decode", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,18 +43,18 @@ class Prefetcher(Closing):
 
     def __iter__(self) -> Iterator[Frame]:
         while not self._stopped.is_set():
-            self._asked.release()
+            self._requests.release()
             frame = self._next()
             if frame is None:
                 return
             yield frame
 
     def stop(self) -> None:
-        """Hand out no more frames. Only sets a flag, so that a signal handler may call it."""
+        """Yield no more frames. Only sets a flag, so a signal handler may call it."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Stop, close the source and wait for the thread. Calling it again does nothing."""
+        """Stop, close the source and join the thread. May be called twice."""
         self.stop()
         self._source.close()
         if self._thread.ident is None:
@@ -66,25 +66,26 @@ class Prefetcher(Closing):
             )
 
     def _next(self) -> Frame | None:
-        """Wait for a frame; None when there is none to come."""
+        """Wait for a frame; None at the end."""
         while not self._stopped.is_set():
             try:
-                frame = self._read.get(timeout=_POLL_S)
+                frame = self._frames.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
-            if frame is None and self._failure is not None:
-                raise self._failure
+            if frame is None and self._error is not None:
+                raise self._error
             return frame
         return None
 
-    def _work(self) -> None:
+    def _read(self) -> None:
+        """The thread: reads one frame for each request."""
         try:
             frames = iter(self._source)
             while not self._stopped.is_set():
-                if self._asked.acquire(timeout=_POLL_S):
-                    self._read.put(next(frames))
+                if self._requests.acquire(timeout=_POLL_S):
+                    self._frames.put(next(frames))
         except StopIteration:
             pass
         except BaseException as error:
-            self._failure = error
-        self._read.put(None)
+            self._error = error
+        self._frames.put(None)

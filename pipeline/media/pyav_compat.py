@@ -1,4 +1,4 @@
-"""What differs between the versions of PyAV that are supported, 17.1 and later."""
+"""Differences between the supported versions of PyAV (17.1 and later)."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -7,20 +7,20 @@ from typing import Any, BinaryIO, Protocol
 import av
 from av.container import InputContainer
 
-# Before 19, tags in another encoding than UTF-8 were an error unless one asked otherwise.
+# Before PyAV 19, tags that are not UTF-8 raise an error by default.
 _ANY_TAGS: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 )
 
 
 class ReadableFile(Protocol):
-    """What FFmpeg can read besides a name."""
+    """A file object that FFmpeg can read from."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Ratio(Protocol):
-    """A Fraction; since PyAV 19 a type of its own, with 0 or a denominator of 0 for unknown."""
+    """A Fraction; since PyAV 19 its own type, in which 0 or a denominator of 0 means unknown."""
 
     @property
     def numerator(self) -> int: ...
@@ -36,8 +36,11 @@ def open_input(
     timeout_s: float | None = None,
     format_name: str | None = None,
 ) -> InputContainer:
-    """Open for reading, with no more than `protocols` (FFmpeg's names, by commas) to open more."""
-    opened: InputContainer = av.open(
+    """Open a container for reading.
+
+    protocols: all that FFmpeg may open further (playlists, redirects): its names, comma-separated.
+    """
+    container: InputContainer = av.open(
         file,
         mode="r",
         format=format_name,
@@ -45,9 +48,9 @@ def open_input(
         timeout=timeout_s,
         **_ANY_TAGS,
     )
-    return opened
+    return container
 
 
 def to_fraction(ratio: Ratio | None) -> Fraction | None:
-    """The ratio as a Fraction, None where it is unknown."""
+    """The ratio as a Fraction; None if it is unknown."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio else None

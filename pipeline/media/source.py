@@ -1,4 +1,4 @@
-"""What every source is and says about itself."""
+"""What every source is: an iterator of frames that knows its facts and its state."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ SourceKind = Literal["file", "images", "camera", "network", "pipe", "sample"]
 
 
 class SourceState(Enum):
-    """Where a source stands. Only live sources are ever STALLED or RECONNECTING."""
+    """The state of a source. Only live sources are ever STALLED or RECONNECTING."""
 
     CONNECTING = "connecting"  # opened, no picture yet
     RUNNING = "running"
     STALLED = "stalled"  # connected, but no picture for a while
-    RECONNECTING = "reconnecting"  # the connection was lost; the next attempt is waited for or made
+    RECONNECTING = "reconnecting"  # connection lost; waiting for the next attempt, or making it
     ENDED = "ended"  # every frame was delivered
     FAILED = "failed"  # lost for good; the iterator raised, or will raise, SourceError
     CLOSED = "closed"
@@ -27,72 +27,72 @@ class SourceState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source holds, known once its first picture has been decoded.
-
-    spec: the address in the form that may be shown, without credentials.
-    width, height: of the first frame in pixels, upright, that is after `rotation`.
-    rate: average frames per second, where the source states one.
-    frame_count, duration_s: as the container states them; None for streams.
-    rotation: degrees clockwise (0, 90, 180, 270) that were applied; `mirrored`: then flipped.
-    variable_rate: True or False where the container's index shows it, else None.
-    live: delivers the newest frame and drops what nobody waited for; otherwise every frame.
-    pixel_aspect: width over height of one pixel, 1 where the source says nothing.
-    """
+    """The facts of a source, known once its first picture is decoded."""
 
     spec: str
+    """The address without credentials; safe to show."""
     kind: SourceKind
     width: int
+    """Of the first frame in pixels, upright (after `rotation`)."""
     height: int
+    """Of the first frame in pixels, upright (after `rotation`)."""
     rate: Fraction | None = None
+    """Average frames per second; None if the source does not state one."""
     frame_count: int | None = None
+    """As the container states it; None for streams."""
     duration_s: float | None = None
+    """As the container states it; None for streams."""
     codec: str | None = None
     pix_fmt: str | None = None
+    """FFmpeg's pixel format before conversion to RGB."""
     rotation: int = 0
+    """Degrees clockwise (0, 90, 180, 270) that were applied."""
     has_audio: bool = False
     variable_rate: bool | None = None
+    """Whether frame intervals vary; None if the container has no index."""
     live: bool = False
+    """True: delivers the newest frame and drops the rest. False: delivers every frame."""
     mirrored: bool = False
+    """Whether the picture was flipped left to right after `rotation`."""
     container: str | None = None
+    """FFmpeg's name of the container format."""
     audio_codec: str | None = None
     pixel_aspect: Fraction = Fraction(1)
+    """Width over height of one pixel, upright; 1 if the source does not state it."""
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:
-        """All fields as JSON values; fractions as text (`30000/1001`), which loses nothing."""
+        """All fields as JSON values; fractions as exact text (`30000/1001`)."""
         values = ((row.name, getattr(self, row.name)) for row in fields(self))
         return {name: str(v) if isinstance(v, Fraction) else v for name, v in values}
 
 
 class Source(Closing):
-    """An iterator of frames and a context manager; `close` may be called from any thread.
-
-    dropped: live frames that were decoded but replaced by a newer one before anyone took them.
-    skipped: packets or pictures that were too damaged to give a frame.
-    frozen: a live picture has not changed in a single bit for a while: the camera hangs. It is an
-    alarm, not a saving.
-    """
+    """An iterator of frames and a context manager. Any thread may call `close`."""
 
     info: SourceInfo
     dropped: int = 0
+    """Live frames that were decoded but replaced by a newer one before anyone took them."""
     skipped: int = 0
+    """Packets or pictures too damaged to give a frame."""
     frozen: bool = False
+    """The live picture has been bit-identical for a while: the camera hangs. An alarm."""
 
     @property
     @abstractmethod
     def state(self) -> SourceState:
-        """Where this source stands now; may be read from any thread."""
+        """The current state. Any thread may read it."""
 
     @abstractmethod
     def __next__(self) -> Frame:
-        """The next frame. Raises StopIteration at the end or once closed, SourceError when lost."""
+        """The next frame. Raises StopIteration at the end or once closed, SourceError on loss."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the source and free a reader that waits in another thread. May be called twice."""
+        """End the source and unblock a reader in another thread. May be called twice."""
 
     def __iter__(self) -> Iterator[Frame]:
         return self
 
     def __repr__(self) -> str:
-        about = self.info
-        return f"<{type(self).__name__} {about.spec} {about.width}x{about.height}>"
+        info = self.info
+        return f"<{type(self).__name__} {info.spec} {info.width}x{info.height}>"

@@ -1,4 +1,4 @@
-"""Presentation times that only go forward, as close to what the container says as can be."""
+"""Presentation times that only rise, as close to the container's as possible."""
 
 from fractions import Fraction
 
@@ -9,17 +9,19 @@ JUMP_AHEAD_S = 10.0
 class TimestampNormalizer:
     """Gives each picture of one stream its time in ticks of `time_base`.
 
-    Times that rise are kept exactly, however unevenly. A missing time is the last one plus the
-    last picture's duration. A time that steps back a little, or repeats, goes one tick after the
-    last. A step back of more than JUMP_BACK_S, or one ahead of more than JUMP_AHEAD_S beyond what
-    the last picture's duration covers, is a jump: it is reported, and after a step back all later
-    times are moved so that they go on where the last picture ended.
+    * Rising times are kept exactly, however uneven.
+    * A missing time becomes the last one plus the last picture's duration.
+    * A time that repeats or steps back a little becomes the last one plus one tick.
+    * A step back of more than JUMP_BACK_S is a jump: it is reported, and all later times are
+      shifted so that they continue where the last picture ended.
+    * A step ahead of more than JUMP_AHEAD_S beyond the last picture's duration is a jump too: it
+      is reported, and its time is kept.
     """
 
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
-        self._step = max(1, round(1 / ((rate or Fraction(25)) * time_base)))
-        self._back = max(1, round(Fraction(JUMP_BACK_S) / time_base))
-        self._ahead = max(1, round(Fraction(JUMP_AHEAD_S) / time_base))
+        self._frame_ticks = max(1, round(1 / ((rate or Fraction(25)) * time_base)))
+        self._back_ticks = max(1, round(Fraction(JUMP_BACK_S) / time_base))
+        self._ahead_ticks = max(1, round(Fraction(JUMP_AHEAD_S) / time_base))
         self._last: int | None = None
         self._duration = 0
         self._offset = 0
@@ -35,22 +37,22 @@ class TimestampNormalizer:
         last = self._last
         if last is None:
             return (pts or 0), False
-        expected = last + (self._duration or self._step)
+        expected = last + (self._duration or self._frame_ticks)
         if pts is None:
             return expected, False
         ticks = pts + self._offset
-        if ticks < last - self._back:
+        if ticks < last - self._back_ticks:
             self._offset = expected - pts
             return expected, True
         if ticks <= last:
             return last + 1, False
-        return ticks, ticks > expected + self._ahead
+        return ticks, ticks > expected + self._ahead_ticks
 
 
 class TimestampStitcher:
-    """One run of times out of successive connections, in the time base of the first.
+    """Joins the times of successive connections into one timeline, in the first's time base.
 
-    Where a connection was lost, the gap lasts as long as it lasted on the wall clock.
+    The gap between two connections lasts as long as it lasted on the wall clock.
     """
 
     def __init__(self) -> None:

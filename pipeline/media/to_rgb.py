@@ -1,4 +1,4 @@
-"""From a decoded picture in whatever form to upright RGB."""
+"""Converts decoded pictures of any format to upright RGB."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,19 +13,22 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 MatrixSigns = tuple[int, int, int, int]
-side_data: Any = SideDataContainer  # its types do not know that it takes a picture
+side_data: Any = SideDataContainer  # its stubs lack the constructor's argument
 
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a stored picture is to be turned: clockwise degrees, then mirrored left to right."""
+    """How to make a stored picture upright: rotate, then mirror."""
 
     rotation: int
+    """Degrees clockwise: 0, 90, 180 or 270."""
     mirrored: bool
+    """Left to right."""
     apply: Callable[[Pixels], Pixels]
+    """(H, W, ...) -> the upright picture."""
 
 
-def _as_it_is(image: Pixels) -> Pixels:
+def _identity(image: Pixels) -> Pixels:
     return image
 
 
@@ -41,11 +44,11 @@ def _transposed(image: Pixels) -> Pixels:
     return cv2.transpose(image).astype(np.uint8, copy=False)
 
 
-def _transposed_the_other_way(image: Pixels) -> Pixels:
+def _antitransposed(image: Pixels) -> Pixels:
     return cv2.rotate(cv2.transpose(image), cv2.ROTATE_180).astype(np.uint8, copy=False)
 
 
-UPRIGHT = Orientation(0, False, _as_it_is)
+UPRIGHT = Orientation(0, False, _identity)
 
 # signs of (a, b, c, d) of the display matrix: a pixel at (x, y), y downwards, is shown at
 # (a·x + c·y, b·x + d·y)
@@ -57,16 +60,16 @@ ORIENTATIONS: dict[MatrixSigns, Orientation] = {
     (-1, 0, 0, 1): Orientation(0, True, _flipped(1)),
     (0, 1, 1, 0): Orientation(90, True, _transposed),
     (1, 0, 0, -1): Orientation(180, True, _flipped(0)),
-    (0, -1, -1, 0): Orientation(270, True, _transposed_the_other_way),
+    (0, -1, -1, 0): Orientation(270, True, _antitransposed),
 }
 
 
 def orientation(picture: av.VideoFrame) -> Orientation:
-    """What the picture's display matrix asks for, to the nearest quarter turn."""
-    try:  # picture.side_data would be a cycle: only the collector would give the picture back
+    """The orientation in the picture's display matrix, to the nearest quarter turn."""
+    try:  # picture.side_data would be a reference cycle and keep the picture alive
         matrix = side_data(picture).get("DISPLAYMATRIX")
-    except ValueError:  # PyAV does not know all that FFmpeg attaches; then it gives the turn alone
-        return _turn(round(-picture.rotation / 90) * 90 % 360)
+    except ValueError:  # side data that PyAV does not know; it still gives the rotation
+        return _rotated(round(-picture.rotation / 90) * 90 % 360)
     if not isinstance(matrix, SideData):
         return UPRIGHT
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
@@ -77,7 +80,7 @@ def orientation(picture: av.VideoFrame) -> Orientation:
     return ORIENTATIONS.get((_sign(a), _sign(b), _sign(c), _sign(d)), UPRIGHT)
 
 
-def _turn(degrees: int) -> Orientation:
+def _rotated(degrees: int) -> Orientation:
     return next(o for o in ORIENTATIONS.values() if (o.rotation, o.mirrored) == (degrees, False))
 
 
@@ -86,21 +89,21 @@ def _sign(value: int) -> int:
 
 
 class RgbConverter:
-    """Turns pictures into (H, W, 3) uint8 RGB; keeps FFmpeg's scaler, so one for each source.
+    """Converts pictures to (H, W, 3) uint8 RGB. Caches FFmpeg's scaler, so make one per source.
 
-    Limited range, chroma subsampling, 10 bit, grey and palettes are FFmpeg's work; alpha is
-    dropped. Colours follow the matrix that the stream states, BT.601 where it states none.
+    FFmpeg handles limited range, chroma subsampling, 10 bit, grey and palettes; alpha is dropped.
+    Colours follow the stream's matrix, BT.601 if it states none.
     """
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def convert(self, picture: av.VideoFrame, turn: Orientation | None = None) -> Pixels:
-        """The upright picture, C-contiguous, in memory that no decoder reads again.
+        """The upright picture, C-contiguous, in memory of its own.
 
-        turn: how to make it upright, where that is not for its display matrix to say.
+        turn: overrides the picture's display matrix.
         """
         plain = self._reformatter.reformat(picture, format="rgb24", threads=1)
-        # a picture that was RGB already is the decoder's own, which it may still refer to
+        # a picture that is RGB already belongs to the decoder, which may still read it: copy
         image = np.array(plain.to_ndarray(), np.uint8, copy=True if plain is picture else None)
         return np.ascontiguousarray((turn or orientation(picture)).apply(image), dtype=np.uint8)

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media import live
-from stillframe.pipeline.media.connection import Backoff
+from stillframe.pipeline.media.connection import Backoff, LivePolicy, OpenConnection
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.freeze_detector import FreezeDetector
-from stillframe.pipeline.media.live import LivePolicy, OpenConnection, ThreadedSource
+from stillframe.pipeline.media.live import ThreadedSource
 from stillframe.pipeline.media.open_source import SourceState, open_source
 from stillframe.pipeline.media.source import SourceInfo
 from tests.hang_guard import HANGS_S, ends

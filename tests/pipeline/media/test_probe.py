@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from stillframe.errors import SourceError
 from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.media.probe import _examined, probe_source
+from stillframe.pipeline.media.probe import _probe_open_source, probe_source
 from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
 from tests.hostile import media
 
@@ -90,7 +90,7 @@ def test_frames_that_a_live_source_dropped_leave_no_uneven_gaps() -> None:
 
         def close(self) -> None: ...
 
-    found = _examined(Dropping(), 10)
+    found = _probe_open_source(Dropping(), 10)
     assert found.interval_ms == (40.0, 40.0, 40.0)
     assert (found.variable_rate, found.measured_rate, found.dropped) == (False, 25.0, 3)
     assert found.decode_ms is None
