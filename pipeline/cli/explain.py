@@ -12,7 +12,7 @@ from stillframe.errors import ModelError, SinkError, UsageError
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.models.model import Model
-    from stillframe.pipeline.studies.explain.layers import Explanation, Row
+    from stillframe.pipeline.studies.explain.explain import Explanation, Row
     from stillframe.pipeline.studies.explain.verdict import Verdict
 
 WIDTH = 190  # of the table where it does not go to a terminal
@@ -43,7 +43,7 @@ def explain(
 ) -> None:
     """Show what each layer costs and what a clip makes of it, and say whether reuse pays."""
     from stillframe.pipeline.media.open_source import open_source
-    from stillframe.pipeline.studies.explain.layers import explain as examine
+    from stillframe.pipeline.studies.explain.explain import explain as examine
     from stillframe.pipeline.studies.explain.verdict import judge
 
     if heatmap is not None and clip is None:

@@ -6,7 +6,7 @@ One function a judgement; each returns None where it has nothing to say.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from stillframe.pipeline.studies.explain.layers import GLOBAL, Explanation, Row
+from stillframe.pipeline.studies.explain.explain import GLOBAL, Explanation, Row
 from stillframe.reuse.ir.graph import ISLAND
 
 PAYS = 1.1  # times faster, below which the gain is not worth having

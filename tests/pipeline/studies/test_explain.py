@@ -18,9 +18,9 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.pipeline import cli
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.studies.explain import layers as part
+from stillframe.pipeline.studies.explain import explain as part
+from stillframe.pipeline.studies.explain.explain import Explanation, Row, Totals, explain
 from stillframe.pipeline.studies.explain.heatmap import HeatMeter, draw
-from stillframe.pipeline.studies.explain.layers import Explanation, Row, Totals, explain
 from stillframe.pipeline.studies.explain.verdict import judge
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.session import ReuseSession
