@@ -82,7 +82,7 @@ def main() -> None:
             works, oldest, lost, at_stake = [], 0.0, 0.0, 0.0
             for frame in islice(stream, cycle):
                 step = runner.step(frame)
-                engine = runner.engine
+                engine = runner.backend
                 assert isinstance(engine, ReuseBackend)
                 stats = engine.session.last_stats
                 works.append(stats.work if step.kind == "computed" and stats else 0.0)

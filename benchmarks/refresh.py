@@ -38,7 +38,7 @@ def timed(work: Callable[[Frame], Any], frame: Frame) -> float:
 
 def done(runner: Runner, before: int) -> float:
     """Multiply-adds of the frame just analysed, as a share of all; 0 where nothing was computed."""
-    engine = runner.engine
+    engine = runner.backend
     assert isinstance(engine, ReuseBackend)
     stats = engine.session.last_stats
     return stats.work if stats is not None and id(stats) != before else 0.0
@@ -69,8 +69,8 @@ def main() -> None:
             for name in list(runners)[:: 1 if number % 2 else -1]:
                 runner = runners[name]
                 before = 0
-                if isinstance(runner.engine, ReuseBackend):
-                    before = id(runner.engine.session.last_stats)
+                if isinstance(runner.backend, ReuseBackend):
+                    before = id(runner.backend.session.last_stats)
                 spent[name].append(timed(runner.step, frame))
                 work[name].append(done(runner, before))
     dense.close()

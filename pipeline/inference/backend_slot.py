@@ -203,7 +203,10 @@ def timed(task: Task, run: Run) -> list[NDArray[Any]]:
     """Feed the task to a backend's function; the task's stop watch takes the time."""
     assert task.fitted is not None
     task.watch.start()
-    outputs = run(task.model.feed(task.fitted), task.change)
+    feed = task.model.feed(task.fitted)
+    if task.watch.detailed:
+        task.watch.lap("feed")
+    outputs = run(feed, task.change)
     task.watch.lap("infer")
     return outputs
 

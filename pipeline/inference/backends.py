@@ -226,6 +226,22 @@ class ReuseBackend:
         self.session.close()
 
 
+class BorrowedBackend:
+    """Runs a backend that somebody else closes: a study that goes on with it elsewhere."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.incremental = backend.incremental
+        self.run = backend.run
+        self._backend = backend
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._backend.cache_bytes
+
+    def close(self) -> None:
+        """Nothing: the owner does."""
+
+
 def scale_tolerance(
     session: "ReuseSession", tolerance: "Tolerance", factor: float, lowered: bool
 ) -> None:

@@ -4,6 +4,7 @@ Nothing here waits for a result: what may stand for later frames, and how old it
 the frame is looked at. So frames can be looked at while the network is still busy with others.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -15,8 +16,8 @@ from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import BackendHandle
 from stillframe.pipeline.inference.box_flow import Grey, Lens
 from stillframe.pipeline.inference.rolling_refresh import RollingRefresh
-from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.types import Kind, StopWatch, Task
+from stillframe.pipeline.inference.settings import Settings, StudySettings
+from stillframe.pipeline.inference.types import FittedFrame, Kind, StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
@@ -66,10 +67,16 @@ class FramePolicy:
     after a gap in the source starts afresh. A corrupt frame is answered with the previous result
     while that is young enough; after that it is computed, but nothing later rests on it.
 
-    slot: asked for the backend of each frame.
+    slot: asked for the backend of each frame. study: what differs from a run.
     """
 
-    def __init__(self, model: Model, settings: Settings, slot: BackendSlot) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        slot: BackendSlot,
+        study: StudySettings | None = None,
+    ) -> None:
         if settings.profile is not None:  # found now, not at the first frame
             settings.profile.check(fingerprint(model.path))
         self.model = model
@@ -83,7 +90,13 @@ class FramePolicy:
         self._passed = 0  # frames since the last one that was computed
         self._computed_s = 0.0
         self._cadence = settings.cadence
-        self._cuts = SceneCutDetector()
+        self._cuts: SceneCutDetector | None = SceneCutDetector()
+        self._stop_watch: Callable[[], StopWatch] = StopWatch
+        self._run_unchanged = False
+        if study is not None:
+            self._cadence = study.skipping or self._cadence
+            self._cuts = self._cuts if study.scene_cuts else None
+            self._stop_watch, self._run_unchanged = study.stop_watch, study.run_unchanged
         self._lens = Lens() if self._cadence.follows else None
 
     def close(self) -> None:
@@ -103,7 +116,7 @@ class FramePolicy:
         if backend is not self._backend:  # it knows no frame yet: all of this one is new
             self._backend = backend
             self.forget()
-        watch = StopWatch()
+        watch = self._stop_watch()
         if frame.discontinuity:
             self.forget()
         since_s = self._since_s
@@ -117,15 +130,20 @@ class FramePolicy:
         elif frame.corrupt and young:
             carried = "corrupt"
         grey = self._grey(frame)
+        if watch.detailed:
+            watch.lap("grey")
         if carried:
             return Task(frame, carried, self.model, watch, age_s, grey=grey)
-        fitted, view = self.model.fit(frame.image)
+        if isinstance(frame, FittedFrame):
+            fitted, view = frame.fitted, frame.view
+        else:
+            fitted, view = self.model.fit(frame.image)
         watch.lap("fit")
         change = None
         if self._gate is not None and not frame.corrupt:
             change = self._change(self._gate, fitted, held, young, frame.time_s)
             watch.lap("gate")
-            if held and change.kind == "unchanged":
+            if held and change.kind == "unchanged" and not self._run_unchanged:
                 return Task(frame, "unchanged", self.model, watch, age_s, grey=grey)
             if backend.incremental:
                 fitted = self._gate.reference
@@ -151,14 +169,15 @@ class FramePolicy:
         """Whether the network leaves this frame out. A cut that is seen it does not."""
         if self._cadence.every == 1:
             return False
-        cut = not frame.corrupt and self._cuts.step(frame.image)
+        cuts = None if frame.corrupt else self._cuts
+        cut = cuts is not None and cuts.step(frame.image)
         return not cut and self._cadence.passes(self._passed, frame.time_s - self._computed_s)
 
     def _grey(self, frame: Frame) -> Grey | None:
         """What boxes are followed on, where they are."""
         if self._lens is None or frame.corrupt:
             return None
-        return self._lens.grey(frame.image)
+        return frame.grey if isinstance(frame, FittedFrame) else self._lens.grey(frame.image)
 
     def _change(
         self, gate: ChangeGate, fitted: NDArray[np.uint8], held: bool, young: bool, time_s: float

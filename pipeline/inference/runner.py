@@ -18,7 +18,8 @@ from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import Backend
 from stillframe.pipeline.inference.box_flow import BoxFollower
 from stillframe.pipeline.inference.frame_policy import FramePolicy
-from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.observer import ObservedFrame, Observer
+from stillframe.pipeline.inference.settings import Settings, StudySettings
 from stillframe.pipeline.inference.types import StepResult, Task
 from stillframe.pipeline.media.frame import Frame
 
@@ -78,15 +79,26 @@ class ResultHolder:
 class Runner(Closing):
     """Analyses the frames of one source in order, see `FramePolicy`. Not thread-safe.
 
-    slot: owns the backend, instead of one that makes the settings' own.
+    THE loop: runs, benchmarks, searches and probes all drive it. slot: owns the backend, instead of
+    one that makes the settings' own. observer: is given what happened in each frame. study: what
+    differs from a run; with an observer, None means that only laps are finer.
     """
 
     def __init__(
-        self, model: Model, settings: Settings | None = None, *, slot: BackendSlot | None = None
+        self,
+        model: Model,
+        settings: Settings | None = None,
+        *,
+        slot: BackendSlot | None = None,
+        observer: Observer | None = None,
+        study: StudySettings | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.slot = slot or BackendSlot.of(self.settings)
-        self._policy = FramePolicy(model, self.settings, self.slot)
+        self.slot = slot or BackendSlot(self.settings.engine, incremental=self.settings.incremental)
+        self._observer = observer
+        if study is None and observer is not None:
+            study = StudySettings()
+        self._policy = FramePolicy(model, self.settings, self.slot, study)
         self._results = ResultHolder()
 
     @property
@@ -95,8 +107,8 @@ class Runner(Closing):
         return self._policy.model
 
     @property
-    def engine(self) -> Backend | None:
-        """What runs the network, once a frame has been there; for its counters."""
+    def backend(self) -> Backend | None:
+        """What runs the network, once it has run; for its counters."""
         return self.slot.backend
 
     def __repr__(self) -> str:
@@ -109,13 +121,26 @@ class Runner(Closing):
         self._policy.close()
         self._results.forget()
 
+    def reset(self) -> None:
+        """Forget the frames so far: the next one is computed whole."""
+        self._policy.forget()
+        self._results.forget()
+
     def step(self, frame: Frame) -> StepResult:
         """The frame's result. Raises ModelError when the model cannot be run on it."""
         task = self._policy.decide(frame)
+        outputs = None
         if task.kind != "computed":
-            return self._results.carried(task)
-        try:
-            return self._results.computed(task, self.slot.run(task))
-        except BaseException:
-            self._policy.forget()  # there is no result that could stand for later frames
-            raise
+            step = self._results.carried(task)
+        else:
+            try:
+                outputs = self.slot.run(task)
+                step = self._results.computed(task, outputs)
+            except BaseException as error:
+                self._policy.forget()  # there is no result that could stand for later frames
+                if self._observer is not None:
+                    self._observer(ObservedFrame(task, outputs, None, error))
+                raise
+        if self._observer is not None:
+            self._observer(ObservedFrame(task, outputs, step))
+        return step

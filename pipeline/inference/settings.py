@@ -1,6 +1,7 @@
 """How frames are analysed: the modes of reuse, one row each, and what a user may choose."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from stillframe.errors import UsageError
 from stillframe.pipeline.inference.backends import Backend, Device, OnnxRuntimeBackend, ReuseBackend
 from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
+from stillframe.pipeline.inference.types import DetailedStopWatch, StopWatch
 from stillframe.reuse.gate.change_gate import GateSettings
 
 Reuse = Literal["off", "frame", "layer", "exact"]
@@ -36,6 +38,23 @@ MODES: dict[Reuse, Mode] = {
         "as layer, bit for bit the whole model", GateSettings(exact=True), True, math.inf
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class StudySettings:
+    """What a study changes in the way of a frame, so that it measures one thing and no other.
+
+    A run has none of this. Laps of DETAILS are taken apart, see `types`.
+    """
+
+    skipping: FrameSkipping | None = None
+    """Which frames the network leaves out, instead of what the settings say."""
+    scene_cuts: bool = True
+    """Whether a skipped frame that begins another scene is computed after all."""
+    run_unchanged: bool = False
+    """Whether the network runs on unchanged frames too: what they cost is then measured."""
+    stop_watch: Callable[[], StopWatch] = DetailedStopWatch
+    """What takes the laps of each frame."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from stillframe.reuse.gate.change_gate import ChangeMap
 Kind = Literal["computed", "unchanged", "corrupt", "skipped"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PARTS = ("fit", "gate", "infer", "decode", "follow")
+DETAILS = {"grey": "fit", "feed": "infer"}
+"""Of an observed frame these laps are told apart from a part that else holds them: making the
+picture that boxes are followed on, and making the network's input."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,9 @@ class StopWatch:
     spent_ms: dict[str, float] = field(default_factory=dict)
     _at: float = field(default_factory=time.perf_counter)
 
+    detailed: ClassVar[bool] = False
+    """Whether laps of DETAILS are taken too."""
+
     def start(self) -> None:
         """What lay before belongs to no part."""
         self._at = time.perf_counter()
@@ -34,6 +40,47 @@ class StopWatch:
         now = time.perf_counter()
         self.spent_ms[part] = self.spent_ms.get(part, 0.0) + (now - self._at) * 1e3
         self._at = now
+
+
+class DetailedStopWatch(StopWatch):
+    """Takes the laps of DETAILS apart from their part."""
+
+    detailed = True
+
+
+class ProcessorStopWatch(DetailedStopWatch):
+    """Also takes the processor time of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cpu_ms: dict[str, float] = {}
+        """As `spent_ms`, summed over all threads."""
+        self._cpu_at = time.process_time()
+
+    def start(self) -> None:
+        super().start()
+        self._cpu_at = time.process_time()
+
+    def lap(self, part: str) -> None:
+        super().lap(part)
+        now = time.process_time()
+        self.cpu_ms[part] = self.cpu_ms.get(part, 0.0) + (now - self._cpu_at) * 1e3
+        self._cpu_at = now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedFrame(Frame):
+    """A frame that was fitted to the model beforehand, for studies that play it many times.
+
+    Of `image` only the shape counts.
+    """
+
+    fitted: NDArray[np.uint8]
+    """(H, W, 3) at the model's size."""
+    view: View
+    """How it lies over the frame."""
+    grey: Grey | None = None
+    """What boxes are followed on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,17 @@ from stillframe.pipeline.executor.hardware.microbenchmark import measure_process
 from stillframe.pipeline.executor.hardware.processors import Processor
 from stillframe.pipeline.executor.hardware.topology import Core
 from stillframe.pipeline.inference.backend_slot import BackendSlot
-from stillframe.pipeline.inference.backends import Backend
-from stillframe.pipeline.inference.frame_policy import FramePolicy
-from stillframe.pipeline.inference.runner import ResultHolder
-from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.backends import Backend, Feed
+from stillframe.pipeline.inference.observer import ObservedFrame
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings, StudySettings
 from stillframe.pipeline.inference.split_backend import SplitBackend, UncuttableError
-from stillframe.pipeline.inference.types import StepResult, Task
+from stillframe.pipeline.inference.types import ProcessorStopWatch, StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.source import Source
 from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.placement.cost_model import Cost
+from stillframe.reuse.gate.change_gate import ChangeMap
 
 FRAMES = 6
 LONGEST_S = 20.0
@@ -74,6 +75,11 @@ class _Clock:
             self.wall_s += time.perf_counter() - wall
             self.cpu_s += time.process_time() - cpu
 
+    def add(self, watch: ProcessorStopWatch, *parts: str) -> None:
+        """What the laps of these parts took."""
+        self.wall_s += sum(watch.spent_ms.get(part, 0.0) for part in parts) / 1e3
+        self.cpu_s += sum(watch.cpu_ms.get(part, 0.0) for part in parts) / 1e3
+
     def cost(self, items: int) -> Cost:
         return Cost(1e3 * self.wall_s / max(1, items), 1e3 * self.cpu_s / max(1, items))
 
@@ -115,6 +121,25 @@ def probe(
     return MeasuredCosts(stages, costs, tuple(notes))
 
 
+class _ClockedBackend:
+    """Times a backend's runs, without making their input; of two halves each apart."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.incremental, self.close = backend.incremental, backend.close
+        self._backend = backend
+        self.clocks = [_Clock(), _Clock()] if isinstance(backend, SplitBackend) else [_Clock()]
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._backend.cache_bytes
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        clocks, backend = self.clocks, self._backend
+        if not isinstance(backend, SplitBackend):
+            return list(clocks[0].timed(backend.run, feed, change))
+        return list(clocks[1].timed(backend.tail, clocks[0].timed(backend.head, feed, change)))
+
+
 def _granularity(
     model: Model,
     settings: Settings,
@@ -123,39 +148,32 @@ def _granularity(
     around: tuple[_Clock, _Clock, _Clock] | None,
     draw: Draw,
 ) -> tuple[Cost, ...]:
-    slot = BackendSlot(lambda path: choice.make(path, settings), incremental=choice.incremental)
-    policy, answers = FramePolicy(model, settings, slot), ResultHolder()
-    first = policy.decide(frames[0])  # fixes the model's size
-    policy.forget()
-    engine = slot.enter(first)
-    parts = (_Clock(), _Clock())
+    """What each stage of the network takes. around: clocks of what comes before and after it, and
+    of drawing; None: they are measured already."""
     fit, answer, drawing = around or (_Clock(), _Clock(), _Clock())
-    try:
-        for index, frame in enumerate(frames):
-            warm = index > 0
-            task: Task = (fit if warm else _Clock()).timed(policy.decide, frame)
-            clock = answer if warm else _Clock()
-            if task.kind == "computed":
-                outputs = _run(engine, task, parts if warm else (_Clock(), _Clock()))
-                step: StepResult = clock.timed(
-                    answers.computed, replace(task, fitted=None), outputs
-                )
-            else:
-                step = clock.timed(answers.carried, task)
-            if draw is not None and around is not None:
-                (drawing if warm else _Clock()).timed(draw, step)
-    finally:
-        slot.close()
-    used = parts if isinstance(engine, SplitBackend) else parts[:1]
-    return tuple(clock.cost(len(frames) - 1) for clock in used)
+    backends: list[_ClockedBackend] = []
 
+    def make(path: Path) -> Backend:
+        backends.append(_ClockedBackend(choice.make(path, settings)))
+        return backends[-1]
 
-def _run(engine: Any, task: Task, clocks: tuple[_Clock, _Clock]) -> list[NDArray[Any]]:
-    assert task.fitted is not None
-    feed = task.model.feed(task.fitted)
-    if not isinstance(engine, SplitBackend):
-        return list(clocks[0].timed(engine.run, feed, task.change))
-    return list(clocks[1].timed(engine.tail, clocks[0].timed(engine.head, feed, task.change)))
+    def observe(seen: ObservedFrame) -> None:
+        watch = seen.task.watch
+        assert isinstance(watch, ProcessorStopWatch)
+        fit.add(watch, "grey", "fit", "gate")
+        answer.add(watch, "decode", "follow")
+        if draw is not None and around is not None and seen.result is not None:
+            drawing.timed(draw, seen.result)
+        if seen.task.frame is frames[0]:  # of which nothing counts
+            for clock in (fit, answer, drawing, *backends[-1].clocks):
+                clock.wall_s = clock.cpu_s = 0.0
+
+    slot = BackendSlot(make, incremental=choice.incremental)
+    study = StudySettings(stop_watch=ProcessorStopWatch)
+    with Runner(model, settings, slot=slot, study=study, observer=observe) as runner:
+        for frame in frames:
+            runner.step(frame)
+    return tuple(clock.cost(len(frames) - 1) for clock in backends[-1].clocks)
 
 
 def speeds(cores: tuple[Core, ...]) -> dict[int, float]:

@@ -76,7 +76,7 @@ class RunnerVariant:
         self.last = step = self._runner.step(frame)
         if step.kind != "computed":
             return Played(step.result, 0.0, 0.0)
-        engine = self._runner.engine
+        engine = self._runner.backend
         if not isinstance(engine, ReuseBackend):
             return Played(step.result, 1.0, step.active)
         stats = engine.session.last_stats
@@ -84,7 +84,7 @@ class RunnerVariant:
         return Played(step.result, stats.work, step.active, layer_shares(engine))
 
     def layers(self) -> tuple[str, ...]:
-        engine = self._runner.engine
+        engine = self._runner.backend
         return layer_names(engine) if isinstance(engine, ReuseBackend) else ()
 
     def close(self) -> None:

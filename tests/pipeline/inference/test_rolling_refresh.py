@@ -139,7 +139,7 @@ def test_by_default_stripes_cost_little(model: Model) -> None:
         works = []
         for index in range(600):
             step = runner.step(frame(index, image, rate=30))
-            engine = runner.engine
+            engine = runner.backend
             assert isinstance(engine, ReuseBackend)
             stats = engine.session.last_stats
             works.append(stats.work if step.kind == "computed" and stats is not None else 0.0)

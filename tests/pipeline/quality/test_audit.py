@@ -149,7 +149,7 @@ def run(model: Model, wanted: float, frames: int, tolerance: float) -> tuple[Aud
     with Runner(model, settings) as runner, Runner(model, Settings(reuse="off")) as whole:
 
         def steer(factor: float, lowered: bool) -> None:
-            engine = runner.engine
+            engine = runner.backend
             assert isinstance(engine, ReuseBackend)
             engine.steer(factor, lowered)
 
