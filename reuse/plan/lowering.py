@@ -14,7 +14,7 @@ from stillframe.reuse.kernels.activation import ACTIVATIONS
 from stillframe.reuse.kernels.microkernel import LANES
 from stillframe.reuse.memory.mask_implication import identity
 from stillframe.reuse.memory.required_regions import turned
-from stillframe.reuse.plan.packing import choose_tile, pack_depthwise, pack_panels
+from stillframe.reuse.plan.lower_conv import choose_tile, pack_depthwise, pack_panels
 
 if TYPE_CHECKING:
     from stillframe.reuse.plan.tables import MaskSource, TableBuilder

@@ -15,7 +15,7 @@ from stillframe.reuse.kernels.zero_pad import clear_ring
 from stillframe.reuse.memory.buffers import BufferView, Storage
 from stillframe.reuse.memory.required_regions import Demand
 from stillframe.reuse.plan.lowering import Lowered
-from stillframe.reuse.plan.packing import aligned
+from stillframe.reuse.plan.lower_conv import aligned
 
 Integers = NDArray[np.int64]
 Reads = tuple[tuple[str, Window], ...]  # tensors whose marks make an instruction compute

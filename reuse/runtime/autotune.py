@@ -14,7 +14,7 @@ from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir.graph import Graph, Node, Port
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.conv import TILES
-from stillframe.reuse.plan.packing import EFFICIENCY, choose_tile, tile_width
+from stillframe.reuse.plan.lower_conv import EFFICIENCY, choose_tile, tile_width
 from stillframe.reuse.plan.plan import compile_plan
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers

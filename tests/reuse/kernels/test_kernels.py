@@ -29,7 +29,7 @@ from stillframe.reuse.kernels.microkernel import (
     emit_store,
     vector_lanes,
 )
-from stillframe.reuse.plan.packing import pack_panels
+from stillframe.reuse.plan.lower_conv import pack_panels
 
 F32, I64 = ir.FloatType(), ir.IntType(64)
 Floats = NDArray[np.float32]
