@@ -20,13 +20,13 @@ from onnxruntime import InferenceSession  # bound now: callers may put ours in i
 
 from stillframe.closing import Closing
 from stillframe.errors import UsageError
+from stillframe.reuse.compile import compile_graph, compile_model
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.frontend.fingerprint import fingerprint
-from stillframe.reuse.frontend.import_model import compile_graph
 from stillframe.reuse.frontend.signature import DeclaredPort, ModelSignature, read_signature
-from stillframe.reuse.ir.graph import Graph, Port
+from stillframe.reuse.ir.graph import Port
 from stillframe.reuse.plan.memory_report import MemoryReport, report
-from stillframe.reuse.plan.plan import Plan, compile_plan
+from stillframe.reuse.plan.plan import Plan
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.autotune import tune
 from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, checked
@@ -115,7 +115,6 @@ class ReuseSession(Closing):
         self._lock = threading.RLock()
         self._engine: PlanRunner | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._graph: Graph | None = None
         self._reference: InferenceSession | None = None
         self.last_stats: StepStats | None = None
         fixed = {port.name: port.shape for port in self._model.inputs}
@@ -310,19 +309,17 @@ class ReuseSession(Closing):
         self._until_measured = min(2**self._measured - 1, RARELY)
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        graph = compile_graph(self._source, shapes)
-        notebook = DiskCache()
-        tuned = tune(graph, notebook)
-        plan = compile_plan(
-            graph,
+        disk_cache = DiskCache()
+        plan = compile_model(
+            self._source,
+            shapes,
             self._workers.count,
             exact=self._tolerance.exact,
             memory_budget=self._memory_budget,
-            tiles=tuned.tiles,
-            notebook=notebook,
+            tune=lambda graph: tune(graph, disk_cache, compile_graph),
+            disk_cache=disk_cache,
         )
-        break_even = tuned.break_even if self._break_even is None else self._break_even
-        self._engine = PlanRunner(plan, self._workers, break_even, self._islands_on)
+        self._engine = PlanRunner(plan, self._workers, self._break_even, self._islands_on)
         self._until_measured = self._measured = 0
         self._shapes = dict(shapes)
 

@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 
+from stillframe.reuse.compile import compile_graph
 from stillframe.reuse.ir import interpreter
-from stillframe.reuse.plan.plan import compile_plan
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from tests.random_graphs import random_graph
@@ -30,10 +30,10 @@ def fault(seed: int, pools: list[Workers], wide: bool) -> str | None:
     """What is wrong with the network of this seed, None: nothing."""
     graph = random_graph(seed, wide=wide)
     workers = pools[seed % len(pools)]
-    dense = PlanRunner(compile_plan(graph, 1, memory_budget=KEEP_ALL), pools[0])
-    plans = [compile_plan(graph, workers.count, memory_budget=budget) for budget in BUDGETS]
+    dense = PlanRunner(compile_graph(graph, 1, memory_budget=KEEP_ALL), pools[0])
+    plans = [compile_graph(graph, workers.count, memory_budget=budget) for budget in BUDGETS]
     dropping = drop_any(graph, seed)
-    plans.append(compile_plan(graph, workers.count, memory_budget=KEEP_ALL, notebook=dropping))
+    plans.append(compile_graph(graph, workers.count, memory_budget=KEEP_ALL, disk_cache=dropping))
     engines = [PlanRunner(plan, workers) for plan in plans]
     for number, feeds in enumerate(clip(graph, seed, FRAMES)):
         dense.step(feeds, dense=True)

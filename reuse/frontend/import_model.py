@@ -1,8 +1,4 @@
-"""ONNX file -> Graph: load, fix and fold, infer shapes, convert, partition.
-
-import_model()   the graph as the file has it
-compile_graph()  the same, optimised
-"""
+"""ONNX file -> Graph: load, fix and fold, infer shapes, convert, partition."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,16 +20,6 @@ from stillframe.reuse.frontend.onnx_loader import (
 )
 from stillframe.reuse.frontend.shape_inference import dtype_name, infer_shapes, tensor_shape
 from stillframe.reuse.ir.graph import Graph, Shape
-from stillframe.reuse.passes.optimize import optimize
-
-
-def compile_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
-    """The optimised graph of a model. shapes: input name -> shape, for inputs with open sizes.
-
-    Raises ModelError, with the node's name and operator, for a model that neither the engine nor
-    ONNX Runtime can run.
-    """
-    return optimize(import_model(source, shapes=shapes))
 
 
 def import_model(source: str | Path | bytes, *, shapes: Shapes | None = None) -> Graph:

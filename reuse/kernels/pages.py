@@ -6,6 +6,7 @@ the processor's address cache ever after.
 
 import contextlib
 import mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,3 +35,10 @@ def zeroed(size: int) -> NDArray[np.uint8]:
             f"the network needs {size / 1e6:.0f} MB more memory than there is; feed it a smaller "
             "picture or set a memory budget"
         ) from error
+
+
+def aligned(values: NDArray[Any]) -> NDArray[Any]:
+    """A C-contiguous copy whose first byte lies on a multiple of ALIGNMENT."""
+    copy = zeroed(values.nbytes).view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy

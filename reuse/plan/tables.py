@@ -1,7 +1,6 @@
 """The tables of a plan while they grow: memory, tensors, masks and instructions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,37 +9,15 @@ from numpy.typing import NDArray
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.ir.windows import Span, Window
 from stillframe.reuse.kernels import abi
-from stillframe.reuse.kernels.pages import zeroed
+from stillframe.reuse.kernels.pages import aligned, zeroed
 from stillframe.reuse.kernels.zero_pad import clear_ring
 from stillframe.reuse.memory.buffers import BufferView, Storage
 from stillframe.reuse.memory.required_regions import Demand
-from stillframe.reuse.plan.lowering import Lowered
-from stillframe.reuse.plan.lower_conv import aligned
+from stillframe.reuse.plan.instruction import Lowered, MaskSource, PlannedLayer, Reads
 
 Integers = NDArray[np.int64]
-Reads = tuple[tuple[str, Window], ...]  # tensors whose marks make an instruction compute
 
 SLACK = 1024  # bytes behind the arena: vector loads of the last position may reach past it
-
-
-@dataclass(frozen=True, slots=True)
-class MaskSource:
-    """What the positions of an output read of one input: a window, and its table columns."""
-
-    name: str
-    window: Window
-    columns: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedLayer:
-    """What an instruction is, in words and figures; `Plan.layers` has one each."""
-
-    name: str
-    op: str
-    shape: tuple[int, ...]
-    multiply_adds: int
-    node: int  # index into the graph; -1 for a border
 
 
 class TableBuilder:

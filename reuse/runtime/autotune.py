@@ -5,7 +5,7 @@ layer, alone, with every micro-kernel that is not ruled out by its padding. Whic
 change a bit of the result: every output is summed in the same order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from stillframe.reuse.ir.graph import Graph, Node, Port
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.conv import TILES
 from stillframe.reuse.plan.lower_conv import EFFICIENCY, choose_tile, tile_width
-from stillframe.reuse.plan.plan import compile_plan
+from stillframe.reuse.plan.plan import Plan, Tuning
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 
@@ -29,6 +29,8 @@ LONGEST_NS = 1 << 60
 EVERYTHING = 1 << 40  # bytes: no layer takes more
 NEVER_DENSE = 2.0  # a break-even that no share reaches
 
+Compile = Callable[..., Plan]  # `compile.compile_graph`
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -38,15 +40,6 @@ class Measured:
     tile: int
     dense_ns: int
     sparse_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """tiles: output of a convolution -> its row of TILES. break_even: share of the multiply-adds
-    above which computing everything is quicker than finding out what must be."""
-
-    tiles: Mapping[str, int]
-    break_even: float
 
 
 def signature(node: Node, graph: Graph) -> str:
@@ -66,7 +59,7 @@ def work_of(node: Node, graph: Graph) -> int:
     return height * width * int(np.prod(graph.shapes[node.inputs[1]]))
 
 
-def tune(graph: Graph, notebook: DiskCache) -> Tuning:
+def tune(graph: Graph, disk_cache: DiskCache, compile_graph: Compile) -> Tuning:
     """What was measured for a graph's convolutions, after measuring what was not yet."""
     layers = {node.output: signature(node, graph) for node in graph.nodes if tunable(node, graph)}
     found: dict[str, Measured] = {}
@@ -75,12 +68,12 @@ def tune(graph: Graph, notebook: DiskCache) -> Tuning:
         name = layers.get(node.outputs[0])  # an island may have more
         if name is None or name in found:
             continue
-        noted = read(notebook.get(name))
+        noted = read(disk_cache.get(name))
         if noted is None:
-            noted = measure(node, graph)
+            noted = measure(node, graph, compile_graph)
             fresh[name] = [noted.tile, noted.dense_ns, noted.sparse_ns]
         found[name] = noted
-    notebook.add(fresh)
+    disk_cache.add(fresh)
     dense = sparse = 0.0
     for node in graph.nodes:
         if node.outputs[0] in layers:
@@ -101,7 +94,7 @@ def read(note: object) -> Measured | None:
     return Measured(tile, dense_ns, sparse_ns)
 
 
-def measure(node: Node, graph: Graph) -> Measured:
+def measure(node: Node, graph: Graph, compile_graph: Compile) -> Measured:
     """Time the micro-kernels on the first rows of a convolution, in turn; the quickest wins."""
     channels = graph.shapes[node.output][2]
     padded = [-(-channels // tile_width(tile)) * tile_width(tile) for tile in range(len(TILES))]
@@ -112,7 +105,7 @@ def measure(node: Node, graph: Graph) -> Measured:
     every = np.ones(alone.shapes["x"][:2], np.uint8)
     engines = {
         tile: PlanRunner(
-            compile_plan(alone, tiles={"y": tile}, memory_budget=EVERYTHING),
+            compile_graph(alone, tuning=Tuning({"y": tile}), memory_budget=EVERYTHING),
             Workers(1),
             NEVER_DENSE,
         )

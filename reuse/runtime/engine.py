@@ -21,7 +21,6 @@ from stillframe.reuse.runtime.workers import Workers
 Array = NDArray[Any]
 
 CPU_ONLY = ("CPUExecutionProvider",)
-BREAK_EVEN = 0.85  # share of the multiply-adds above which finding them costs more than it saves
 MARGIN = 0.9  # a share of changed input that led there stands for all above this part of it
 RELAX = 1.005  # how the limit grows with each dense step, so that it is tried again
 
@@ -55,7 +54,7 @@ class PlanRunner:
     ) -> None:
         self.plan = plan
         self._workers = workers
-        self._break_even = BREAK_EVEN if break_even is None else break_even
+        self._break_even = plan.tuning.break_even if break_even is None else break_even
         self._limit = self._break_even  # share of changed input above which a step is dense
         self._fresh = True  # nothing stored yet
         self._inputs = [port for port in plan.graph.inputs if port.layout != "raw"]

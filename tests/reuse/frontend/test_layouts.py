@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from stillframe.reuse.compile import load_graph
 from stillframe.reuse.frontend import partition
-from stillframe.reuse.frontend.import_model import compile_graph
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND
 from tests.graph_cases import Array, Step, ints, model, w
@@ -107,7 +107,7 @@ def test_random_models_give_onnxruntime_s_answer(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(built, options, providers=["CPUExecutionProvider"])
     expected: dict[str, Array] = dict(zip(outputs, session.run(outputs, {"x": x}), strict=True))
-    graph = compile_graph(built)
+    graph = load_graph(built)
     found = interpreter.run(graph, {"x": x})
     for name, array in expected.items():
         assert found[name].shape == array.shape
@@ -120,6 +120,6 @@ def test_random_models_hold_islands_between_regions() -> None:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("CALL_US", "TO_ISLAND_US_PER_BYTE", "FROM_ISLAND_US_PER_BYTE"):
                 patch.setattr(partition, name, 0.0)
-            ops = [node.op for node in compile_graph(model(*random_model(seed))).nodes]
+            ops = [node.op for node in load_graph(model(*random_model(seed))).nodes]
         mixed += 1 < ops.count(ISLAND) < len(ops)
     assert mixed >= 10

@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
-from stillframe.reuse.frontend.import_model import compile_graph, import_model
+from stillframe.reuse.compile import load_graph
+from stillframe.reuse.frontend.import_model import import_model
 from stillframe.reuse.frontend.signature import DeclaredPort, read_signature
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND, Graph, Node, Port
@@ -51,7 +52,7 @@ def test_a_case_gives_onnxruntime_s_answer_before_and_after_the_passes(case: Cas
     model, feeds = case.model(), case.inputs()
     expected = run_onnx(model, feeds)
     assert_same(import_model(model), feeds, expected, case.tolerance)
-    graph = compile_graph(model)
+    graph = load_graph(model)
     assert_same(graph, feeds, expected, case.tolerance)
     assert tuple(node.op for node in graph.nodes) == case.ops
 
@@ -68,7 +69,7 @@ WIDE = {"x": (1, 3, 64, 96)}
 def test_an_island_names_the_operator_that_forced_it() -> None:
     steps: list[Step] = [CONV, ("Transpose", ["c"], "y", {"perm": [0, 1, 3, 2]})]
     case = Case("island", tuple(steps), (), WIDE)
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     (island,) = islands(graph)
     assert island.attrs["reason"] == (
         "Transpose: axes [0, 1, 3, 2] of [1, 24, 64, 96]: neither to NHWC nor to NCHW"
@@ -89,7 +90,7 @@ def test_an_island_between_two_large_regions_stays_alone() -> None:
         attrs = {"pads": [1, 1, 1, 1]}
         deep.append(("Conv", [name, w(64, 64, 3, 3, scale=0.05)], f"h{index + 1}", attrs))
     case = Case("middle", tuple(deep), (), WIDE, ("h8",), tolerance=1e-4)
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     assert [node.op for node in graph.nodes] == ["Conv"] * 5 + ["Island"] + ["Conv"] * 4
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), case.tolerance)
 
@@ -98,7 +99,7 @@ def test_islands_swallow_what_lies_between_them() -> None:
     steps: list[Step] = [CONV, ("Ceil", ["c"], "a", {}), ("Relu", ["a"], "b", {})]
     steps += [("Ceil", ["b"], "d", {}), ("Sigmoid", ["d"], "e", {}), ("Floor", ["e"], "y", {})]
     case = Case("ping-pong", tuple(steps), (), WIDE)
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     (island,) = islands(graph)
     assert [name.split()[0] for name in island.attrs["nodes"]][-4:] == [
         "Relu",
@@ -129,7 +130,7 @@ def test_heads_of_several_scales_share_one_island() -> None:
         ("TopK", ["best", ints(9)], ["y", "rank"], {"axis": 1}),
     ]
     case = Case("heads", tuple(steps), (), WIDE, ("y",), tolerance=1e-5)
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     assert [node.op for node in graph.nodes] == ["Conv", "Conv", "Island"]
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), case.tolerance)
 
@@ -137,7 +138,7 @@ def test_heads_of_several_scales_share_one_island() -> None:
 def test_sizes_that_only_a_run_tells_are_minus_one() -> None:
     steps: list[Step] = [CONV, ("NonZero", ["c"], "found", {})]
     steps.append(("Cast", ["found"], "y", {"to": onnx.TensorProto.FLOAT}))
-    graph = compile_graph(Case("run", tuple(steps), (), WIDE).model())
+    graph = load_graph(Case("run", tuple(steps), (), WIDE).model())
     assert graph.outputs == (Port("y", (4, -1), "float32", "raw"),)
     assert graph.shapes["y"] == (4, -1)
 
@@ -162,7 +163,7 @@ def test_control_flow_is_an_island_that_gets_what_its_branches_read() -> None:
         ("If", ["sign"], "y", {"then_branch": yes, "else_branch": no}),
     ]
     case = Case("if", tuple(steps), (), WIDE)
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     (island,) = islands(graph)
     assert island.inputs == ("c",)
     assert "If: the engine has no such operator" in island.attrs["reason"]
@@ -178,7 +179,7 @@ def test_a_quantised_model_is_islands() -> None:
         ("DequantizeLinear", ["r", number(0.05), zero], "y", {}),
     ]
     case = Case("quantised", tuple(steps), (), WIDE)
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     (island,) = islands(graph)
     assert "QLinearConv: the engine has no such operator" in island.attrs["reason"]
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 1e-6)
@@ -200,7 +201,7 @@ def test_a_float16_model_runs_whole_in_float32_and_says_so() -> None:
     case = Case("half", (CONV, ("Relu", ["c"], "y", {})), (), {"x": X})
     model = half(case.model())
     feeds = {"x": case.inputs()["x"].astype(np.float16)}
-    graph = compile_graph(model)
+    graph = load_graph(model)
     assert graph.notes == ("float16 model: converted whole to float32",)
     assert [node.op for node in graph.nodes] == ["Conv"]
     assert [port.dtype for port in (*graph.inputs, *graph.outputs)] == ["float16", "float16"]
@@ -216,7 +217,7 @@ def test_pictures_may_be_fed_as_bytes() -> None:
     loaded = onnx.load_model_from_string(model(steps, {"x": (1, 9, 11, 3)}, ["y"]))
     loaded.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
     feeds = {"x": np.arange(9 * 11 * 3, dtype=np.uint8).reshape(1, 9, 11, 3)}
-    graph = compile_graph(loaded.SerializeToString())
+    graph = load_graph(loaded.SerializeToString())
     assert graph.inputs == (Port("x", (1, 9, 11, 3), "uint8", "NHWC"),)
     assert [node.op for node in graph.nodes] == ["Conv"]
     assert_same(graph, feeds, run_onnx(loaded.SerializeToString(), feeds), 2e-6)
@@ -226,7 +227,7 @@ def test_one_tensor_can_leave_in_both_layouts() -> None:
     steps: list[Step] = [CONV, ("Relu", ["c"], "y", {})]
     steps.append(("Transpose", ["y"], "z", {"perm": [0, 2, 3, 1]}))
     case = Case("both", tuple(steps), (), {"x": X}, ("y", "z"))
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     assert [port.layout for port in graph.outputs] == ["NCHW", "NHWC"]
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 2e-6)
 
@@ -238,11 +239,9 @@ def test_a_picture_and_its_transpose_do_not_mix() -> None:
     ]
     steps += [("Add", ["r", "t"], "y", {})]
     case = Case("mix", tuple(steps), (), {"x": (1, 5, 5, 5)})
-    (island,) = islands(compile_graph(case.model()))
+    (island,) = islands(load_graph(case.model()))
     assert island.attrs["reason"] == "Add: one operand is NCHW, the other NHWC"
-    assert_same(
-        compile_graph(case.model()), case.inputs(), run_onnx(case.model(), case.inputs()), 0
-    )
+    assert_same(load_graph(case.model()), case.inputs(), run_onnx(case.model(), case.inputs()), 0)
 
 
 def test_a_reshaped_picture_does_not_count_as_turned() -> None:
@@ -252,7 +251,7 @@ def test_a_reshaped_picture_does_not_count_as_turned() -> None:
         ("Pad", ["v", ints(0, 1, 0, 0, 0, 0, 0, 2)], "y", {}),
     ]
     case = Case("reshaped", tuple(steps), (), {"x": (1, 4, 6, 5)})
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     assert (
         "Pad: 'v' was reshaped from NCHW [1, 4, 6, 5] to [1, 6, 5, 4]"
         in islands(graph)[0].attrs["reason"]
@@ -269,7 +268,7 @@ def test_constants_follow_the_layout_of_what_they_meet() -> None:
         ("Conv", ["t", w(4, 3, 3, 3)], "z", {}),
     ]
     case = Case("constants", tuple(steps), (), {"x": (1, 9, 11, 3)}, ("y", "z"))
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     assert graph.inputs[0].layout == "NHWC"
     assert not islands(graph)
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 2e-6)
@@ -279,7 +278,7 @@ def test_an_output_may_be_constant() -> None:
     steps: list[Step] = [CONV, ("Relu", ["c"], "y", {}), ("Identity", [w(2, 2)], "z", {})]
     case = Case("constant", tuple(steps), (), {"x": X}, ("y", "z"))
     assert_same(
-        compile_graph(case.model()), case.inputs(), run_onnx(case.model(), case.inputs()), 2e-6
+        load_graph(case.model()), case.inputs(), run_onnx(case.model(), case.inputs()), 2e-6
     )
 
 
@@ -295,7 +294,7 @@ def test_local_functions_are_written_out() -> None:
     steps: list[Step] = [CONV, ("Twice", ["c"], "y", {"domain": "home"})]
     loaded = onnx.load_model_from_string(model(steps, {"x": X}, ["y"], domains={"home": 1}))
     loaded.functions.append(function)
-    graph = compile_graph(loaded.SerializeToString())
+    graph = load_graph(loaded.SerializeToString())
     assert [node.op for node in graph.nodes] == ["Conv", "Binary"]
 
 
@@ -307,21 +306,21 @@ def open_model(*sizes: int | str) -> bytes:
 
 
 def test_open_sizes_are_fixed_by_shapes() -> None:
-    graph = compile_graph(open_model("n", 3, "h", "w"), {"x": (1, 3, 13, 7)})
+    graph = load_graph(open_model("n", 3, "h", "w"), {"x": (1, 3, 13, 7)})
     assert graph.inputs[0].shape == (1, 3, 13, 7)
     assert graph.outputs[0].shape == (1, 24, 13, 7)
 
 
 def test_an_open_batch_is_one() -> None:
-    assert compile_graph(open_model("n", 3, 9, 11)).inputs[0].shape == X
+    assert load_graph(open_model("n", 3, 9, 11)).inputs[0].shape == X
 
 
 def test_a_declared_batch_can_be_replaced() -> None:
-    assert compile_graph(open_model(10, 3, 32, 32), {"x": (1, 3, 9, 11)}).inputs[0].shape == X
+    assert load_graph(open_model(10, 3, 32, 32), {"x": (1, 3, 9, 11)}).inputs[0].shape == X
 
 
 def test_another_batch_than_one_is_an_island() -> None:
-    (island,) = islands(compile_graph(open_model(2, 3, 9, 11)))
+    (island,) = islands(load_graph(open_model(2, 3, 9, 11)))
     assert island.attrs["reason"] == "Conv: 'x' has batch 2; the engine runs batch 1"
 
 
@@ -337,7 +336,7 @@ def test_initialisers_among_the_inputs_are_constants() -> None:
     for tensor in loaded.graph.initializer:
         value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         loaded.graph.input.append(value)
-    graph = compile_graph(loaded.SerializeToString())
+    graph = load_graph(loaded.SerializeToString())
     assert [port.name for port in graph.inputs] == ["x"]
     assert [node.op for node in graph.nodes] == ["Conv"]
 
@@ -346,45 +345,45 @@ def test_a_pool_whose_shape_inference_is_wrong_gets_the_true_shape() -> None:
     pool = {"kernel_shape": [1, 2], "strides": [1, 3], "pads": [0, 0, 0, 1], "ceil_mode": 1}
     steps: list[Step] = [("MaxPool", ["x"], "p", pool), ("Relu", ["p"], "y", {})]
     case = Case("ceil", tuple(steps), (), {"x": X})
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     assert graph.outputs[0].shape == (1, 3, 9, 4)
     assert_same(graph, case.inputs(), run_onnx(case.model(), case.inputs()), 2e-6)
 
 
 FAULTS = [
     (
-        lambda: compile_graph(open_model(1, 3, "h", "w")),
+        lambda: load_graph(open_model(1, 3, "h", "w")),
         "the model: input 'x' leaves its shape open [1, 3, 'h', 'w']; give its shape",
     ),
     (
-        lambda: compile_graph(open_model(1, 3, 9, 11), {"q": (1, 2)}),
+        lambda: load_graph(open_model(1, 3, 9, 11), {"q": (1, 2)}),
         "the model: got a shape for input 'q'; its inputs are ['x']",
     ),
     (
-        lambda: compile_graph(open_model(1, 3, 9, 11), {"x": (3, 9, 11)}),
+        lambda: load_graph(open_model(1, 3, 9, 11), {"x": (3, 9, 11)}),
         "the model: input 'x' has 4 axes, got shape (3, 9, 11)",
     ),
     (
-        lambda: compile_graph(
+        lambda: load_graph(
             model([CONV, ("Warp", ["c"], "y", {"domain": "acme"})], {"x": X}, ["y"])
         ),
         "the model: node 'n1' (acme.Warp) is not an operator that ONNX Runtime can run",
     ),
     (
-        lambda: compile_graph(model([CONV, ("Warp", ["c"], "y", {})], {"x": X}, ["y"])),
+        lambda: load_graph(model([CONV, ("Warp", ["c"], "y", {})], {"x": X}, ["y"])),
         "the model: node 'n1' (Warp) is not an operator that ONNX Runtime can run",
     ),
     (
-        lambda: compile_graph("/nowhere/model.onnx"),
+        lambda: load_graph("/nowhere/model.onnx"),
         "/nowhere/model.onnx: expected an ONNX file, found no file",
     ),
-    (lambda: compile_graph(b""), "the model: expected an ONNX model, found one without nodes"),
+    (lambda: load_graph(b""), "the model: expected an ONNX model, found one without nodes"),
     (
-        lambda: compile_graph(b"\xff\xfe not a model"),
+        lambda: load_graph(b"\xff\xfe not a model"),
         "the model: expected an ONNX model, could not read it",
     ),
     (
-        lambda: compile_graph(model([("MatMul", ["x", w(7, 2)], "y", {})], {"x": X}, ["y"])),
+        lambda: load_graph(model([("MatMul", ["x", w(7, 2)], "y", {})], {"x": X}, ["y"])),
         "the model: ONNX Runtime refuses it: ",
     ),
 ]
@@ -417,7 +416,7 @@ def test_a_real_model_gives_onnxruntime_s_answer(name: str) -> None:
     except ModelError as error:
         pytest.skip(f"{name} cannot be fetched: {error}")
     model = path.read_bytes()
-    graph = compile_graph(path)
+    graph = load_graph(path)
     assert len(islands(graph)) == count
     rng = np.random.default_rng(0)
     feeds = {port.name: rng.random(port.shape).astype(np.float32) for port in graph.inputs}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillframe.reuse.frontend.import_model import compile_graph
+from stillframe.reuse.compile import load_graph
 from stillframe.reuse.ir import reference
 from stillframe.reuse.ir.graph import ISLAND, Graph, Node, Shape
 from stillframe.reuse.ir.ops import OPS
@@ -65,7 +65,7 @@ def check_spans(window: Window, inside: Shape, out: Shape) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_an_operator_reads_only_its_window(case: Case) -> None:
-    graph = compile_graph(case.model())
+    graph = load_graph(case.model())
     for node in graph.nodes:
         assert node.op != ISLAND
         assert_window(graph, node, seed=3)

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stillframe.reuse.compile import compile_graph
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.kernels.conv import TILES
-from stillframe.reuse.plan.plan import compile_plan
+from stillframe.reuse.plan.plan import Tuning
 from stillframe.reuse.runtime import autotune
 from stillframe.reuse.runtime.autotune import Measured, excerpt, measure, signature, tune
 from stillframe.reuse.runtime.engine import PlanRunner
@@ -26,19 +27,19 @@ def test_every_convolution_worth_it_is_measured_once_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = graph()
-    first = tune(network, DiskCache(tmp_path))
+    first = tune(network, DiskCache(tmp_path), compile_graph)
     assert set(first.tiles) == {"a"}  # the other one is too small
     assert 0 <= first.tiles["a"] < len(TILES)
     assert autotune.LEAST_BREAK_EVEN <= first.break_even <= 1
     monkeypatch.setattr(autotune, "measure", lambda *_: pytest.fail("it was measured before"))
-    assert tune(network, DiskCache(tmp_path)) == first
+    assert tune(network, DiskCache(tmp_path), compile_graph) == first
 
 
 def test_a_note_decides(tmp_path: Path) -> None:
     network = graph()
-    notebook = DiskCache(tmp_path)
-    notebook.add({signature(network.nodes[0], network): [2, 80, 100]})
-    assert tune(network, notebook) == autotune.Tuning({"a": 2}, 0.8)
+    cache = DiskCache(tmp_path)
+    cache.add({signature(network.nodes[0], network): [2, 80, 100]})
+    assert tune(network, cache, compile_graph) == Tuning({"a": 2}, 0.8)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +56,10 @@ def test_a_note_that_makes_no_sense_is_measured_again(
 ) -> None:
     network = graph()
     name = signature(network.nodes[0], network)
-    notebook = DiskCache(tmp_path)
-    notebook.add({name: note})
+    cache = DiskCache(tmp_path)
+    cache.add({name: note})
     monkeypatch.setattr(autotune, "measure", lambda *_: Measured(1, 80, 100))
-    assert tune(network, notebook) == autotune.Tuning({"a": 1}, 0.8)
+    assert tune(network, cache, compile_graph) == Tuning({"a": 1}, 0.8)
     assert DiskCache(tmp_path).get(name) == [1, 80, 100]
 
 
@@ -68,7 +69,7 @@ def test_what_is_tried_is_the_convolution_itself() -> None:
     assert alone.shapes["y"][1:] == network.shapes["a"][1:]
     assert alone.shapes["w"] == network.shapes[network.nodes[0].inputs[1]]
     assert alone.nodes[0].attrs["stride"] == (2, 2)
-    found = measure(network.nodes[0], network)
+    found = measure(network.nodes[0], network, compile_graph)
     assert isinstance(found, Measured)
     assert found.dense_ns > 0
     assert found.sparse_ns > 0
@@ -79,8 +80,8 @@ def test_no_micro_kernel_changes_a_bit(tile: int) -> None:
     alone = excerpt(graph().nodes[0], graph())
     feed = {"x": np.random.default_rng(1).standard_normal(alone.inputs[0].shape, np.float32)}
     results = []
-    for tiles in ({}, {"y": tile}):
-        engine = PlanRunner(compile_plan(alone, tiles=tiles), Workers(1))
+    for tuning in (Tuning(), Tuning({"y": tile})):
+        engine = PlanRunner(compile_graph(alone, tuning=tuning), Workers(1))
         engine.step(feed)
         results.append(engine.output("z").copy())
     np.testing.assert_array_equal(results[0].view(np.int32), results[1].view(np.int32))
@@ -96,25 +97,25 @@ def test_notes_of_two_processes_do_not_lose_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": ', "[" * 200_000, '{"b": "' + chr(0) + '"}'])
-def test_a_spoilt_notebook_is_an_empty_one(tmp_path: Path, content: str) -> None:
+def test_a_spoilt_cache_is_an_empty_one(tmp_path: Path, content: str) -> None:
     path = DiskCache(tmp_path).path
     path.write_text(content)
-    notebook = DiskCache(tmp_path)
-    assert notebook.get("a") is None
-    notebook.add({"a": 1})
+    cache = DiskCache(tmp_path)
+    assert cache.get("a") is None
+    cache.add({"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
 
 
-def test_a_notebook_that_cannot_be_replaced_leaves_no_parts(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_replaced_leaves_no_parts(tmp_path: Path) -> None:
     path = DiskCache(tmp_path).path
     path.mkdir()
     DiskCache(tmp_path).add({"a": 1})
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_where_nothing_can_be_written_notes_last_as_long_as_the_notebook(tmp_path: Path) -> None:
+def test_where_nothing_can_be_written_notes_last_as_long_as_the_cache(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    notebook = DiskCache(blocked / "below")
-    notebook.add({"a": 1})
-    assert notebook.get("a") == 1
+    cache = DiskCache(blocked / "below")
+    cache.add({"a": 1})
+    assert cache.get("a") == 1

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stillframe.reuse.compile import compile_graph, load_graph
 from stillframe.reuse.disk_cache import DiskCache
-from stillframe.reuse.frontend.import_model import compile_graph
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND, Graph
 from stillframe.reuse.ir.ops import OPS
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.buffers import lay_out, region_tensors
-from stillframe.reuse.plan.plan import Plan, compile_plan
+from stillframe.reuse.plan.plan import Plan
 from stillframe.reuse.plan.tolerance import Tolerance
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
@@ -68,8 +68,8 @@ def test_recomputing_what_changed_gives_the_dense_answer_bit_for_bit(
     seed: int, workers: Workers, budget: int | None
 ) -> None:
     graph = random_graph(seed)
-    plan = compile_plan(graph, workers.count, memory_budget=budget)
-    whole = compile_plan(graph, 1, memory_budget=KEEP_ALL)
+    plan = compile_graph(graph, workers.count, memory_budget=budget)
+    whole = compile_graph(graph, 1, memory_budget=KEEP_ALL)
     engine, dense = PlanRunner(plan, workers), PlanRunner(whole, Workers(1))
     for number, feeds in enumerate(clip(graph, seed, 12)):
         if number:
@@ -113,8 +113,8 @@ def drop_any(graph: Graph, seed: int) -> Dropping:
 def test_whatever_is_dropped_results_are_right(seed: int, workers: Workers, wide: bool) -> None:
     graph = random_graph(seed, wide=wide)
     dropping = drop_any(graph, seed)
-    plan = compile_plan(graph, workers.count, memory_budget=KEEP_ALL, notebook=dropping)
-    dense = PlanRunner(compile_plan(graph, 1, memory_budget=KEEP_ALL), Workers(1))
+    plan = compile_graph(graph, workers.count, memory_budget=KEEP_ALL, disk_cache=dropping)
+    dense = PlanRunner(compile_graph(graph, 1, memory_budget=KEEP_ALL), Workers(1))
     engine = PlanRunner(plan, workers)
     for number, feeds in enumerate(clip(graph, seed, 8)):
         if number:
@@ -129,7 +129,7 @@ def test_whatever_is_dropped_results_are_right(seed: int, workers: Workers, wide
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_dense_step_agrees_with_plain_numpy(seed: int, workers: Workers) -> None:
     graph = random_graph(seed)
-    engine = PlanRunner(compile_plan(graph), workers)
+    engine = PlanRunner(compile_graph(graph), workers)
     feeds = next(clip(graph, seed, 1))
     engine.step(feeds)
     expected = interpreter.run(graph, feeds)
@@ -145,7 +145,7 @@ def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
     seed: int, share: float, workers: Workers
 ) -> None:
     graph = random_graph(seed)
-    plan = compile_plan(graph, exact=False)
+    plan = compile_graph(graph, exact=False)
     engine = PlanRunner(plan, workers)
     by_output = {node.output: node for node in graph.nodes if node.op != ISLAND}
     for number, feeds in enumerate(clip(graph, seed, 8)):
@@ -176,9 +176,9 @@ def kept(plan: Plan, name: str) -> bool:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_engine_agrees_with_the_oracle_and_reuses_exactly(case: Case, workers: Workers) -> None:
-    graph = compile_graph(case.model(), case.feeds)
-    engine = PlanRunner(compile_plan(graph), workers)
-    dense = PlanRunner(compile_plan(graph), Workers(1))
+    graph = load_graph(case.model(), case.feeds)
+    engine = PlanRunner(compile_graph(graph), workers)
+    dense = PlanRunner(compile_graph(graph), Workers(1))
     for seed in range(4):
         feeds = case.inputs(0)
         for value in feeds.values():

@@ -1,0 +1,74 @@
+"""The compiler: an ONNX model and the shapes of its inputs -> a Plan that the engine can run.
+
+load_graph      ONNX file -> graph of the engine's operators and islands, optimised
+compile_graph   graph -> memory plan -> tables
+compile_model   both, with what was measured on this host in between
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from stillframe.reuse.disk_cache import DiskCache
+from stillframe.reuse.frontend.import_model import import_model
+from stillframe.reuse.frontend.onnx_loader import Shapes
+from stillframe.reuse.ir.graph import Graph
+from stillframe.reuse.memory.buffers import lay_out
+from stillframe.reuse.memory.planner import plan_memory
+from stillframe.reuse.passes.optimize import optimize
+from stillframe.reuse.plan.build import build_plan, island_reads
+from stillframe.reuse.plan.plan import Plan, Tuning, place_roots
+
+UNMEASURED = Tuning()
+
+
+def compile_model(
+    source: str | Path | bytes,
+    shapes: Shapes | None = None,
+    workers: int = 1,
+    *,
+    exact: bool = True,
+    memory_budget: int | None = None,
+    tune: Callable[[Graph], Tuning] = lambda _: UNMEASURED,
+    disk_cache: DiskCache | None = None,
+) -> Plan:
+    """The plan of a model. tune: measures the graph's convolutions on this host; for the rest see
+    `load_graph` and `compile_graph`."""
+    graph = load_graph(source, shapes)
+    return compile_graph(
+        graph,
+        workers,
+        exact=exact,
+        memory_budget=memory_budget,
+        tuning=tune(graph),
+        disk_cache=disk_cache,
+    )
+
+
+def load_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
+    """The optimised graph of a model. shapes: input name -> shape, for inputs with open sizes.
+
+    Raises ModelError, with the node's name and operator, for a model that neither the engine nor
+    ONNX Runtime can run.
+    """
+    return optimize(import_model(source, shapes=shapes))
+
+
+def compile_graph(
+    graph: Graph,
+    workers: int = 1,
+    *,
+    exact: bool = True,
+    memory_budget: int | None = None,
+    tuning: Tuning = UNMEASURED,
+    disk_cache: DiskCache | None = None,
+) -> Plan:
+    """The plan of a partitioned graph for so many workers.
+
+    exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until
+    `Tolerance.apply` sets them. memory_budget: bytes of activations, see `plan_memory`.
+    disk_cache: where choices that take long are looked up and stored.
+    """
+    storage, exported = lay_out(graph), frozenset(island_reads(graph))
+    memory = plan_memory(graph, storage, exported, memory_budget, disk_cache)
+    placed = place_roots(graph, memory.lifetimes)
+    return build_plan(graph, storage, memory, placed, exported, workers, exact, tuning)

@@ -1,0 +1,177 @@
+"""The optimised graph and its memory plan -> the tables that the kernels run through."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.reuse.ir.graph import ISLAND, Graph
+from stillframe.reuse.kernels import abi
+from stillframe.reuse.kernels.layout import export as export_kernel
+from stillframe.reuse.memory.buffers import Storage, region_tensors
+from stillframe.reuse.memory.liveness import Lifetimes
+from stillframe.reuse.memory.mask_implication import identity
+from stillframe.reuse.memory.planner import MemoryPlan
+from stillframe.reuse.plan.instruction import Lowered, PlannedLayer
+from stillframe.reuse.plan.lowering import LOWER
+from stillframe.reuse.plan.plan import IslandStep, PlacedTensor, Plan, Region, Tuning
+from stillframe.reuse.plan.tables import TableBuilder
+
+Floats = NDArray[np.float32]
+
+
+def island_reads(graph: Graph) -> list[str]:
+    """Region tensors that islands or callers read: each has an EXPORT right behind its writer."""
+    region = set(region_tensors(graph))
+    wanted = {name for node in graph.nodes if node.op == ISLAND for name in node.inputs}
+    wanted |= {port.name for port in graph.outputs if port.layout != "raw"}
+    return [name for name in region_tensors(graph) if name in wanted & region]
+
+
+def export_layouts(graph: Graph) -> dict[str, str]:
+    """Tensor name -> layout in which it leaves the region."""
+    layouts: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op == ISLAND:
+            layouts.update({port.name: port.layout for port in node.attrs["reads"]})
+    layouts.update({port.name: port.layout for port in graph.outputs if port.layout != "raw"})
+    return layouts
+
+
+def export(builder: TableBuilder, name: str, layout: str, node: int) -> Floats:
+    """Add the instruction that keeps an array of the caller's layout up to date."""
+    height, width, channels = builder.shapes[name]
+    planar = layout == "NCHW"
+    array = np.zeros((channels, height, width) if planar else (height, width, channels), np.float32)
+    strides = [step // 4 for step in array.strides]
+    row, pixel, channel = strides[1:] + strides[:1] if planar else strides
+    marks = builder.demand.exports.get(name, ((name, identity(height, width)),))
+    address, count = builder.sources([builder.source(*each, (height, width)) for each in marks])
+    columns = {
+        abi.KERNEL: export_kernel.address,
+        abi.TARGET: builder.port(height, width),
+        abi.INPUT: builder.tensor(name),
+        abi.SOURCES: address,
+        abi.SOURCE_COUNT: count,
+        abi.PARAMETER: array.ctypes.data,
+        abi.PARAMETER + 1: row,
+        abi.PARAMETER + 2: pixel,
+        abi.PARAMETER + 3: channel,
+    }
+    builder.add(Lowered(columns), PlannedLayer(name, "Export", array.shape, 0, node))
+    builder.kept.append(array)
+    return array
+
+
+def build_plan(
+    graph: Graph,
+    storage: Storage,
+    memory: MemoryPlan,
+    placed: PlacedTensor,
+    exported: AbstractSet[str],
+    workers: int,
+    exact: bool,
+    tuning: Tuning,
+) -> Plan:
+    """Lower every operator in order; consecutive ones form a region, an island ends it.
+
+    exported: tensors that islands or callers read. See `compile_graph` for the rest.
+    """
+    builder = TableBuilder(
+        graph, storage, memory.demand, placed.offsets, placed.size, workers, tuning.tiles
+    )
+    layouts = export_layouts(graph)
+    exports: dict[str, Floats] = {}
+    steps: list[Region | IslandStep] = []
+    cutoffs: dict[str, int] = {}
+
+    def export_if_read(name: str, node: int) -> None:
+        if name in exported:
+            exports[name] = export(builder, name, layouts[name], node)
+
+    def close_region() -> None:
+        first = next((step.end for step in reversed(steps) if isinstance(step, Region)), 0)
+        if len(builder.instructions) > first:
+            steps.append(Region(first, len(builder.instructions)))
+
+    for port in graph.inputs:
+        if port.layout != "raw":
+            builder.tensor(port.name)
+    for port in graph.inputs:
+        export_if_read(port.name, -1)
+    for number, node in enumerate(graph.nodes):
+        if node.op == ISLAND:
+            close_region()
+            steps.append(IslandStep(node))
+            for port in node.attrs["writes"]:
+                if port.layout != "raw":
+                    builder.tensor(port.name)
+                    export_if_read(port.name, -1)
+            continue
+        shape, root = graph.shapes[node.output], storage.root(node.output)
+        for lowered in LOWER[node.op](builder, node):
+            layer = PlannedLayer(node.output, node.op, shape, lowered.multiply_adds, number)
+            at = builder.add(lowered, layer)
+            if root in memory.recomputed:
+                builder.clear_ring(at, root)
+            if lowered.compares and node.output in memory.cutoffs:
+                kind = abi.Cutoff.EQUAL if exact else abi.Cutoff.NORM
+                builder.instructions[at][abi.CUTOFF] = kind
+                cutoffs[node.output] = at
+        export_if_read(node.output, number)
+    close_region()
+    return finish(builder, placed, memory.lifetimes, steps, exports, cutoffs, tuning)
+
+
+def finish(
+    builder: TableBuilder,
+    placed: PlacedTensor,
+    lifetimes: Lifetimes,
+    steps: Sequence[Region | IslandStep],
+    exports: Mapping[str, Floats],
+    cutoffs: Mapping[str, int],
+    tuning: Tuning,
+) -> Plan:
+    tensors, live = builder.finish_tensors()
+    work = np.zeros((builder.workers, abi.WORKER_COLUMNS), np.int64)
+    sizes = {
+        abi.FOUND: builder.largest_spans * abi.SPAN_INTS * 4,
+        abi.SHARE: builder.largest_spans * abi.SPAN_INTS * 4,
+        abi.LINE: builder.longest_line + 64,
+        abi.POINTERS: abi.POINTER_ARRAYS * abi.SLOTS * 8 + 64,
+        abi.GAPS: (abi.SLOTS + 1) * 4 + 64,
+        abi.RESULTS: builder.widest_result * 4 + 256,
+    }
+    for worker in range(builder.workers):
+        for column, size in sizes.items():
+            work[worker, column] = builder.constant(np.zeros(size, np.uint8))
+            builder.weights_bytes -= size
+    count = len(builder.instructions)
+    return Plan(
+        graph=builder.graph,
+        instructions=np.array(builder.instructions, np.int64).reshape(
+            count, abi.INSTRUCTION_COLUMNS
+        ),
+        floats=np.array(builder.floats, np.float32).reshape(count, abi.FLOAT_COLUMNS),
+        tensors=tensors,
+        live=live,
+        work=work,
+        records=np.zeros((count, abi.RECORD_COLUMNS), np.int64),
+        island_records=np.zeros(
+            (sum(isinstance(step, IslandStep) for step in steps), abi.RECORD_COLUMNS), np.int64
+        ),
+        barrier=builder.constant(np.zeros(16, np.int64)),
+        steps=tuple(steps),
+        layers=tuple(builder.layers),
+        reads=tuple(builder.reads),
+        index=dict(builder.index),
+        exports=dict(exports),
+        cutoffs=dict(cutoffs),
+        arena=builder.arena,
+        placement=placed,
+        lifetimes=lifetimes,
+        weights_bytes=builder.weights_bytes,
+        tuning=tuning,
+        kept=builder.kept,
+    )
