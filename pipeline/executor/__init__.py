@@ -1,1 +1,1 @@
-"""Threads, queues and the cores they run on; knows no model and no video."""
+"""Runs stages in threads with queues between them, on chosen cores; knows no model and no video."""

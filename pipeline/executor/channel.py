@@ -1,4 +1,4 @@
-"""Hand-offs between threads: a bounded queue that ends from one side and closes from both."""
+"""Bounded queues between threads, and the limit of items in flight."""
 
 import threading
 from collections import deque
@@ -12,19 +12,20 @@ Item = TypeVar("Item")
 
 
 class ClosedError(Exception):
-    """Nothing goes through this channel any more. ended: all that was put has been taken."""
+    """The channel delivers nothing more."""
 
     def __init__(self, ended: bool) -> None:
         super().__init__("ended" if ended else "closed")
         self.ended = ended
+        """Every item that was put has been taken."""
 
 
 class Channel(Generic[Item]):
-    """Items in order from one thread to another, at most `size` of them waiting.
+    """A FIFO queue from one thread to another that holds at most `size` items.
 
-    policy: what `put` does where it is full: "block" waits, "newest" drops the oldest and counts
-    it in `dropped`. `end` says that nothing more is put; what is there can still be taken. `close`
-    throws away what is there and wakes both sides; either may call it, and twice.
+    policy: what `put` does if it is full: "block" waits, "newest" drops the oldest item and counts
+    it in `dropped`. The writer calls `end` after its last item; the reader still gets what is left.
+    Either side may call `close`, which discards all items and wakes both sides.
     """
 
     def __init__(self, size: int, policy: Policy = "block") -> None:
@@ -48,7 +49,7 @@ class Channel(Generic[Item]):
         return self._closed
 
     def put(self, item: Item) -> Item | None:
-        """Add an item; -> the one that was dropped for it. Raises ClosedError once closed."""
+        """Add an item; -> the item dropped for it, if any. Raises ClosedError once closed."""
         with self._changed:
             while self.policy == "block" and len(self._items) >= self.size and not self._closed:
                 self._changed.wait()
@@ -61,7 +62,7 @@ class Channel(Generic[Item]):
             return dropped
 
     def get(self, timeout_s: float | None = None) -> Item:
-        """The oldest item. Raises ClosedError at the end, TimeoutError where none came in time."""
+        """The oldest item. Raises ClosedError at the end, TimeoutError if none comes in time."""
         with self._changed:
             if not self._changed.wait_for(self._is_ready, timeout_s):
                 raise TimeoutError
@@ -72,13 +73,13 @@ class Channel(Generic[Item]):
             return item
 
     def end(self) -> None:
-        """Nothing more will be put."""
+        """Declare that nothing more will be put."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Neither side waits any longer; what was not taken is dropped, uncounted."""
+        """Wake both sides and discard all items, uncounted. May be called twice."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -89,9 +90,9 @@ class Channel(Generic[Item]):
 
 
 class InFlightLimit:
-    """How many items may be under way at once; the limit may change while they are.
+    """A semaphore over the items in flight. Its limit may change at any time.
 
-    At 1 they go through one after the other; at more they overlap.
+    At 1 items run one after the other; above 1 they overlap.
     """
 
     def __init__(self, limit: int) -> None:
@@ -107,7 +108,7 @@ class InFlightLimit:
     @limit.setter
     def limit(self, limit: int) -> None:
         if limit < 1:
-            raise UsageError(f"window: expected 1 item or more under way, got {limit}")
+            raise UsageError(f"window: expected 1 item or more in flight, got {limit}")
         with self._changed:
             self._limit = limit
             self._changed.notify_all()
@@ -117,20 +118,20 @@ class InFlightLimit:
         return self._in_use
 
     def acquire(self) -> bool:
-        """Wait for room and take it. False once closed."""
+        """Wait for a free slot and take it. False once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._in_use < self._limit)
             self._in_use += not self._closed
             return not self._closed
 
     def release(self) -> None:
-        """Give the room back."""
+        """Free a slot."""
         with self._changed:
             self._in_use -= 1
             self._changed.notify_all()
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep, but not beyond `close`. False once closed."""
+        """Sleep until the time is over or `close` is called. False once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, seconds)
             return not self._closed

@@ -1,4 +1,4 @@
-"""A pipeline: a source and stages, each in a thread of its own, all under way at the same time."""
+"""A source and stages that all run at the same time, each in its own thread."""
 
 import contextlib
 import threading
@@ -24,31 +24,37 @@ from stillframe.pipeline.executor.stage import (
 from stillframe.pipeline.executor.stage_meter import RECENT, StageMeter
 
 CLOSE_TIMEOUT_S = 5.0
-_LOOK_S = 0.05
+_POLL_S = 0.05
 SOURCE = "decode"
 
 
 class StagePipeline(Closing):
-    """Iterates over what comes out of the last stage; a context manager.
+    """A context manager that iterates over the items of its last stage.
 
         with StagePipeline(items, [shrink, count]) as pipeline:
             for item in pipeline: ...
 
-    source: any iterable, or a function that opens one once the arguments are known to be right; it
-    is read in the thread of a stage called "decode". If it has a `close`, that must unblock a
-    reader in another thread. stages: `Stage`s, or plain
-    functions from one item to the next. window: items under way at once; 1: one after the other.
-    place: stage -> a text such as "cpu:0". nice: how far below others all threads run. pace: asked
-    before each item for seconds to wait. limit: items to read.
+    Items keep their order. If a stage raises, returns nothing or exceeds its deadline, everything
+    ends at once and the error is raised here, with the stage's name. A SourceError is raised after
+    the items before it. Leaving the `with` block ends every thread; a thread that hangs in foreign
+    code cannot be ended and is named in a StageError.
 
-    Items keep their order. Where a stage raises, returns nothing or takes longer than its deadline,
-    everything ends at once and the failure is raised here, with the stage's name. What a source
-    raises is raised after the items before it. Leaving the `with` block ends every thread; one that
-    hangs in foreign code cannot be ended and is named in the error.
-
-    whole_ms, source_ms: of the item that came out last: milliseconds since the source was asked for
-    it, and until the source gave it.
+    source: any iterable, or a function that opens one, called once all arguments are checked. It is
+    read in the thread of a stage named "decode". If it has a `close`, that must unblock a reader in
+    another thread. stages: `Stage`s, or plain functions from one item to the next. window: the most
+    items in flight; 1 runs them one after the other. place: stage name -> processor, such as
+    {"infer": "cpu:0-3"}. nice: the niceness of every thread. pace: called before each read; returns
+    seconds to wait. limit: the most items to read.
     """
+
+    whole_ms: float
+    """Of the last item: from the request to the source until now."""
+    source_ms: float
+    """Of the last item: the part of `whole_ms` that the source took."""
+    ages_ms: deque[float]
+    """Of recent items: from being read to being delivered."""
+    skipped: int
+    """Items that a stage or a full queue dropped."""
 
     def __init__(
         self,
@@ -65,7 +71,7 @@ class StagePipeline(Closing):
         names = [SOURCE, *(stage.name for stage in chain)]
         if len(set(names)) < len(names):
             raise UsageError(f"pipeline: every stage needs a name of its own, got {names}")
-        cores = _placed(place or {}, names)
+        cores = _pinned_cores(place or {}, names)
         self._source_cores = cores.get(SOURCE, frozenset())
         self._nice, self._pace, self._limit = nice, pace, limit
         self.window = InFlightLimit(len(chain) + 2 if window is None else window)
@@ -75,11 +81,11 @@ class StagePipeline(Closing):
         self.workers = []
         for stage, inbox, outbox in zip(chain, channels, channels[1:], strict=False):
             stage = stage.on(cores.get(stage.name, stage.cores))
-            self.workers.append(Worker(stage, inbox, outbox, self._fail, self._left, nice))
+            self.workers.append(Worker(stage, inbox, outbox, self._fail, self._drop, nice))
         self.source_meter = StageMeter(SOURCE)
         self.delivered = 0
         self.skipped = 0
-        self.ages_ms: deque[float] = deque(maxlen=RECENT)
+        self.ages_ms = deque(maxlen=RECENT)
         self.source_ms = 0.0
         self.whole_ms = 0.0
         self._failure: BaseException | None = None
@@ -92,17 +98,17 @@ class StagePipeline(Closing):
 
     @property
     def meters(self) -> list[StageMeter]:
-        """Of the source and of each stage, in order."""
+        """The meters of the source and of each stage, in order."""
         return [self.source_meter, *(worker.meter for worker in self.workers)]
 
     @property
     def depths(self) -> dict[str, int]:
-        """Items that wait before each stage."""
+        """Stage name -> items in the queue before it."""
         return {worker.stage.name: len(worker.inbox) for worker in self.workers}
 
     @property
     def dropped(self) -> int:
-        """Items that gave way to newer ones in hand-offs."""
+        """Items that full queues dropped for newer ones."""
         return sum(channel.dropped for channel in self.channels)
 
     def __enter__(self) -> Self:
@@ -113,10 +119,10 @@ class StagePipeline(Closing):
         self._start()
         while True:
             try:
-                entry = self.channels[-1].get(_LOOK_S)
+                entry = self.channels[-1].get(_POLL_S)
             except TimeoutError:
-                self._look_for_hangs()
-                self._end_a_wait()
+                self._check_deadlines()
+                self._unblock_stopped_source()
                 continue
             except ClosedError:
                 self.close()
@@ -135,27 +141,27 @@ class StagePipeline(Closing):
             self.window.release()
 
     def run(self) -> int:
-        """Take everything out and throw it away; -> how many items came out."""
+        """Consume all items; -> how many there were."""
         with self:
             return sum(1 for _ in self)
 
     def place(self, stage: str, cores: frozenset[int]) -> PinResult:
-        """Move a running stage's thread to other cores, and check that it is there."""
+        """Pin a running stage's thread to other cores."""
         meter = next(meter for meter in self.meters if meter.name == stage)
-        held = (
+        result = (
             pin_thread(cores, meter.thread or None)
             if meter.thread
             else PinResult(0, cores, False, "ended")
         )
-        meter.cores, meter.note = held.cores if cores else frozenset(), held.note
-        return held
+        meter.cores, meter.note = result.cores if cores else frozenset(), result.note
+        return result
 
     def stop(self) -> None:
-        """Read no more; what is under way comes out. Only sets a flag: a signal handler may."""
+        """Read no more items; those in flight are still delivered. Safe in a signal handler."""
         self._stopped.set()
 
     def close(self) -> None:
-        """End every thread now. Calling it again does nothing more."""
+        """End every thread now. May be called twice."""
         self.stop()
         for channel in self.channels:
             channel.close()
@@ -169,13 +175,14 @@ class StagePipeline(Closing):
         for thread, name in zip(threads, [m.name for m in self.meters], strict=True):
             if thread is not threading.current_thread() and name not in hanging:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        left = [m.name for m, t in zip(self.meters, threads, strict=True) if t.is_alive()]
-        if left and self._failure is None:
+        alive = [m.name for m, t in zip(self.meters, threads, strict=True) if t.is_alive()]
+        if alive and self._failure is None:
             raise StageError(
-                f"stage {', '.join(left)}: did not end within {CLOSE_TIMEOUT_S:g} s of being closed"
+                f"stage {', '.join(alive)}: did not end within {CLOSE_TIMEOUT_S:g} s "
+                "of being closed"
             )
 
-    # --- inside -----------------------------------------------------------------------------------
+    # --- threads ----------------------------------------------------------------------------------
 
     def _start(self) -> None:
         if not self._started:
@@ -203,12 +210,12 @@ class StagePipeline(Closing):
                 entry = StageItem(item, requested_s, time.perf_counter())
                 del item
                 if outbox.put(entry) is not None:
-                    self._left()
+                    self._drop()
                 del entry
         except ClosedError:
             pass
-        except SourceError as error:  # what came before it is still worth having
-            self._note(error)
+        except SourceError as error:  # the items before it are still delivered
+            self._record_failure(error)
         except BaseException as error:
             self._fail(SOURCE, error)
         outbox.end()
@@ -221,35 +228,35 @@ class StagePipeline(Closing):
         wait_s = 0.0 if self._pace is None else self._pace()
         return wait_s <= 0 or self.window.sleep(wait_s)
 
-    def _left(self) -> None:
+    def _drop(self) -> None:
         self.skipped += 1
         self.window.release()
 
-    def _note(self, failure: BaseException) -> None:
+    def _record_failure(self, failure: BaseException) -> None:
         with self._lock:
             if self._failure is None:
                 self._failure = failure
 
     def _fail(self, stage: str, error: BaseException) -> None:
-        """The first failure ends everything."""
+        """End everything; the first failure is the one that is raised."""
         failure = with_stage_name(stage, error)
         if failure is not error:
             failure.__cause__ = error
-        self._note(failure)
+        self._record_failure(failure)
         self._stopped.set()
         for channel in self.channels:
             channel.close()
         self.window.close()
         _close(self._source)
 
-    def _end_a_wait(self) -> None:
-        """Once stopped, with nothing else under way: what the source waits for is not wanted."""
+    def _unblock_stopped_source(self) -> None:
+        """Once stopped and with nothing else in flight, close a source that waits for an item."""
         waits = self.source_meter.busy_since is not None
         if self._stopped.is_set() and waits and self.window.in_use <= 1:
             _close(self._source)
             self.channels[0].end()
 
-    def _look_for_hangs(self) -> None:
+    def _check_deadlines(self) -> None:
         for worker in self.workers:
             if worker.overdue_s > 0:
                 limit = worker.stage.deadline_s
@@ -259,19 +266,19 @@ class StagePipeline(Closing):
 
 
 def _close(source: Any) -> None:
-    """Unblock a source that can be; a plain iterator cannot."""
+    """Unblock a source that has a `close`; a plain iterator cannot be unblocked."""
     if hasattr(source, "close"):
         with contextlib.suppress(ValueError):  # a generator that runs in another thread
             source.close()
 
 
-def _placed(place: Mapping[str, str], names: Sequence[str]) -> dict[str, frozenset[int]]:
-    """Cores by stage. Raises UsageError for stages and processors that are not there."""
+def _pinned_cores(place: Mapping[str, str], names: Sequence[str]) -> dict[str, frozenset[int]]:
+    """Stage -> cores. Raises UsageError for a stage or processor that does not exist."""
     if not place:
         return {}
-    machine, found = Machine(read_cores(), cpu_quota()), {}  # stages run on cores, never on devices
+    machine, cores = Machine(read_cores(), cpu_quota()), {}  # stages run on cores, never on devices
     for name, text in place.items():
         if name not in names:
             raise UsageError(f"place: there is no stage {name!r}; there is {', '.join(names)}")
-        found[name] = machine.parse(text).cores
-    return found
+        cores[name] = machine.parse(text).cores
+    return cores

@@ -1,4 +1,4 @@
-"""One stage of a pipeline: a function with a thread of its own for its whole life."""
+"""One stage of a pipeline: a function that its own thread calls for each item."""
 
 import os
 import threading
@@ -18,7 +18,7 @@ DEFAULT_QUEUE_SIZE = 2
 
 
 class Skip:
-    """What a stage returns instead of an item that is to go no further."""
+    """Returned by a stage to drop the item."""
 
     def __repr__(self) -> str:
         return "SKIP"
@@ -27,27 +27,27 @@ class Skip:
 SKIP = Skip()
 
 
-def _nothing() -> None:
-    """A stage that has nothing to give back."""
+def _do_nothing() -> None:
+    """The default `close`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A name and a function from one item to the next.
-
-    work: is called with each item in order, always in the same thread; returns the item for the
-    next stage, or SKIP. cores: the thread is pinned to them; empty: it is not. deadline_s: seconds
-    that an item may take. room: items that may wait before it; policy: see `Channel`. close: called
-    in the stage's thread when all is over, whatever happened.
-    """
+    """A name and a function from one item to the next."""
 
     name: str
     work: Work
+    """Called with each item in order, always in the same thread. Returns the next item or SKIP."""
     cores: frozenset[int] = frozenset()
+    """Cores to pin the thread to; empty: not pinned."""
     deadline_s: float = DEADLINE_S
+    """The longest that one item may take."""
     room: int = DEFAULT_QUEUE_SIZE
+    """Size of the queue before the stage."""
     policy: Policy = "block"
-    close: Callable[[], None] = _nothing
+    """What happens when that queue is full: "block" waits, "newest" drops the oldest item."""
+    close: Callable[[], None] = _do_nothing
+    """Called in the stage's thread at the end, whatever happened."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -59,7 +59,7 @@ class Stage:
 
     @classmethod
     def of(cls, work: "Stage | Work") -> "Stage":
-        """A stage of a plain function, named after it."""
+        """The Stage itself, or a stage for a plain function, named after it."""
         if isinstance(work, Stage):
             return work
         if not callable(work):
@@ -67,23 +67,26 @@ class Stage:
         return cls(getattr(work, "__name__", type(work).__name__), work)
 
     def on(self, cores: frozenset[int]) -> "Stage":
+        """The same stage pinned to these cores."""
         return replace(self, cores=cores)
 
 
 @dataclass(slots=True)
 class StageItem:
-    """An item. requested_s, read_s: the clock when the source was asked for it and gave it."""
+    """An item on its way through the pipeline."""
 
     item: Any
     requested_s: float
+    """Clock when the source was asked for the item."""
     read_s: float
+    """Clock when the source returned it."""
 
 
 class Worker:
-    """The thread of one stage: takes from `inbox`, hands to `outbox`.
+    """The thread of one stage: reads from `inbox`, writes to `outbox`.
 
-    fault: told (stage's name, exception) when the stage fails. left: told of each entry that goes
-    no further. nice: how far below others the thread asks to run.
+    on_failure: called with (stage's name, exception) when the stage fails. on_drop: called for each
+    item that goes no further. nice: the niceness that the thread asks for.
     """
 
     def __init__(
@@ -91,13 +94,13 @@ class Worker:
         stage: Stage,
         inbox: Channel[StageItem],
         outbox: Channel[StageItem],
-        fault: Callable[[str, BaseException], None],
-        left: Callable[[], None],
+        on_failure: Callable[[str, BaseException], None],
+        on_drop: Callable[[], None],
         nice: int = 0,
     ) -> None:
         self.stage, self.inbox, self.outbox = stage, inbox, outbox
         self.meter = StageMeter(stage.name)
-        self._fault, self._left, self._nice = fault, left, nice
+        self._on_failure, self._on_drop, self._nice = on_failure, on_drop, nice
         self.thread = threading.Thread(
             target=self._run, name=f"stillframe-{stage.name}", daemon=True
         )
@@ -112,16 +115,18 @@ class Worker:
         except ClosedError:
             pass
         except BaseException as error:
-            self._fault(self.stage.name, error)
+            self._on_failure(self.stage.name, error)
         self.outbox.end()
 
     def _serve(self) -> None:
-        while self._one():
+        while self._process_item():
             pass
 
-    def _one(self) -> bool:
-        """One item. Its names end with the call, so that no frame lives on while the next is
-        waited for. False when there are no more."""
+    def _process_item(self) -> bool:
+        """Process one item; False at the end.
+
+        A function of its own, so that its locals release the frame before the next wait.
+        """
         try:
             entry = self.inbox.get()
         except ClosedError:
@@ -132,26 +137,26 @@ class Worker:
         if item is None:
             raise StageError("returned nothing; return the item for the next stage, or SKIP")
         if item is SKIP:
-            self._left()
+            self._on_drop()
             return True
         entry.item = item
         if self.outbox.put(entry) is not None:
-            self._left()
+            self._on_drop()
         return True
 
     @property
     def overdue_s(self) -> float:
-        """Seconds by which the item at hand has passed the deadline; 0 when it has not."""
+        """Seconds by which the current item exceeds the deadline; 0 or less if it does not."""
         since = self.meter.busy_since
         return 0.0 if since is None else time.perf_counter() - since - self.stage.deadline_s
 
 
 def configure_thread(meter: StageMeter, cores: frozenset[int], nice: int) -> None:
-    """Pin the calling thread and lower its priority; the meter notes what came of it."""
+    """Pin the calling thread and lower its priority; the meter notes what was denied."""
     meter.thread = threading.get_native_id()
     if cores:
-        held = pin_thread(cores)
-        meter.cores, meter.note = held.cores, held.note
+        result = pin_thread(cores)
+        meter.cores, meter.note = result.cores, result.note
     if nice:
         try:
             os.setpriority(os.PRIO_PROCESS, meter.thread, nice)
@@ -160,10 +165,10 @@ def configure_thread(meter: StageMeter, cores: frozenset[int], nice: int) -> Non
 
 
 def with_stage_name(stage: str, error: BaseException) -> BaseException:
-    """The exception to raise for a stage's failure: of the same kind where it is one of ours."""
+    """The exception to raise for a stage's failure; a StillframeError keeps its class."""
     if isinstance(error, BrokenPipeError):
-        return error  # a reader that went away is no fault
-    words = " ".join(str(error).split())
+        return error  # a reader that went away is a normal end
+    message = " ".join(str(error).split())
     if isinstance(error, StillframeError):
-        return type(error)(f"stage {stage}: {words}")
-    return StageError(f"stage {stage}: {type(error).__name__}: {words}")
+        return type(error)(f"stage {stage}: {message}")
+    return StageError(f"stage {stage}: {type(error).__name__}: {message}")

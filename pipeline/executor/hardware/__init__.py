@@ -1,1 +1,1 @@
-"""What this machine has, how busy it is, and threads pinned to its cores."""
+"""What this machine has and how busy it is; pins threads to its cores."""

@@ -1,4 +1,4 @@
-"""Threads on cores: set, and then asked of the kernel whether it is so."""
+"""Pins threads to cores and checks with the kernel that it worked."""
 
 import os
 import threading
@@ -18,19 +18,20 @@ TASKS = Path("/proc/self/task")
 
 @dataclass(frozen=True, slots=True)
 class PinResult:
-    """What came of pinning a thread. cores: where it may run now; empty: not known.
-
-    held: that is what was asked for. note: what happened instead, in words.
-    """
+    """The outcome of pinning a thread."""
 
     thread: int
+    """The kernel's thread id."""
     cores: frozenset[int]
+    """Where the thread may run now; empty: not known."""
     applied: bool
+    """Whether those are the cores that were asked for."""
     note: str = ""
+    """What happened instead, for people."""
 
 
 def cores_of(thread: int) -> frozenset[int]:
-    """Where the kernel says that a thread of this process may run; empty where it does not say."""
+    """The cores that a thread of this process may run on; empty if the kernel does not tell."""
     try:
         status = (TASKS / str(thread) / "status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -42,37 +43,38 @@ def cores_of(thread: int) -> frozenset[int]:
 
 
 def pin_thread(cores: frozenset[int], thread: int | None = None) -> PinResult:
-    """Let a thread (kernel's id; None: the caller) run on these cores only; none: on all allowed.
+    """Pin a thread to cores; an empty set unpins it.
 
-    Where that is denied or impossible the thread stays where it was, and the pin says so.
+    thread: the kernel's id; None: the calling thread. If pinning is denied or impossible, the
+    thread stays where it was and the result's note says so.
     """
     thread = threading.get_native_id() if thread is None else thread
     if not hasattr(os, "sched_setaffinity"):
         return PinResult(
             thread, frozenset(), not cores, "this system does not let threads be pinned"
         )
-    wanted = cores or allowed_everywhere()
+    target = cores or allowed_everywhere()
     try:
-        os.sched_setaffinity(thread, wanted)
+        os.sched_setaffinity(thread, target)
     except OSError as error:
         reason = (error.strerror or "refused").lower()
-        note = f"core {cpu_list(wanted)} could not be had ({reason}); the thread stays where it was"
+        note = f"core {cpu_list(target)} could not be had ({reason}); the thread stays where it was"
         return PinResult(thread, cores_of(thread), False, note)
     now = cores_of(thread)
-    if now != wanted:
-        note = f"asked for core {cpu_list(wanted)}, the kernel gave {cpu_list(now) or 'no answer'}"
+    if now != target:
+        note = f"asked for core {cpu_list(target)}, the kernel gave {cpu_list(now) or 'no answer'}"
         return PinResult(thread, now, False, note)
     return PinResult(thread, now, True)
 
 
 def allowed_everywhere() -> frozenset[int]:
-    """What the process as a whole may use: the cores of its main thread."""
+    """The cores that the process as a whole may use: those of its main thread."""
     return cores_of(os.getpid()) or allowed_cores()
 
 
 @contextmanager
 def pinned_thread(cores: frozenset[int]) -> Iterator[PinResult]:
-    """The calling thread on these cores for the block, afterwards where it was before."""
+    """Pin the calling thread for the block, then restore its cores."""
     before = cores_of(threading.get_native_id())
     try:
         yield pin_thread(cores)

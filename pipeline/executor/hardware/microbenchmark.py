@@ -1,7 +1,7 @@
-"""What a processor can do, measured in a fraction of a second: arithmetic and memory.
+"""Measures a processor's arithmetic and memory speed in a fraction of a second.
 
-Arithmetic is one product of two float32 matrices, run by what would run a network there: ONNX
-Runtime on a core or a provider, OpenVINO on its devices. The answer is checked before it is timed.
+Arithmetic is a product of two float32 matrices in the runtime that would run a model there: ONNX
+Runtime on a core or a provider, OpenVINO on its devices. The result is checked before it is timed.
 """
 
 import io
@@ -21,7 +21,7 @@ from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Processo
 SIDE = 384
 COPIED_BYTES = 32 << 20
 SECONDS = 0.1
-FEWEST = 3
+MIN_RUNS = 3
 
 Floats = NDArray[np.float32]
 Product = Callable[[Floats], NDArray[Any]]
@@ -29,38 +29,40 @@ Product = Callable[[Floats], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """gflops: of the product, at best. gigabytes_s: read and written by one copy at a time; 0 where
-    only a network can be put. note: what did not go as asked."""
+    """The measured speed of one processor."""
 
     processor: Processor
     gflops: float
+    """Of the matrix product, best run."""
     gigabytes_s: float = 0.0
+    """Read plus written by one memory copy; 0 for devices that only run models."""
     note: str = ""
+    """What differed from the request, such as a pin that was denied."""
 
 
 def measure_processor(processor: Processor, seconds: float = SECONDS) -> Capability:
-    """Measure one processor: a core, or a device. Raises UsageError where it does not answer."""
-    found: list[Capability | Exception] = []
+    """Measure one processor: a core or a device. Raises UsageError if it does not work."""
+    outcome: list[Capability | Exception] = []
 
     def work() -> None:
         try:
             with pinned_thread(processor.cores) as pin:
-                found.append(_measured(processor, seconds, pin))
+                outcome.append(_measured(processor, seconds, pin))
         except Exception as error:
-            found.append(error)
+            outcome.append(error)
 
     thread = threading.Thread(target=work, name="stillframe-measure", daemon=True)
     thread.start()
     thread.join()
-    if isinstance(found[0], Exception):
-        reason = " ".join(str(found[0]).split())[:200]
-        raise UsageError(f"processor {processor}: it does not work: {reason}") from found[0]
-    return found[0]
+    if isinstance(outcome[0], Exception):
+        reason = " ".join(str(outcome[0]).split())[:200]
+        raise UsageError(f"processor {processor}: it does not work: {reason}") from outcome[0]
+    return outcome[0]
 
 
 def _measured(processor: Processor, seconds: float, pin: PinResult) -> Capability:
-    draw = np.random.default_rng(5)
-    weights, values = (draw.random((SIDE, SIDE), np.float32) for _ in range(2))
+    rng = np.random.default_rng(5)
+    weights, values = (rng.random((SIDE, SIDE), np.float32) for _ in range(2))
     product = _product(processor, weights)
     if not np.allclose(product(values), values @ weights, rtol=1e-2):
         raise UsageError("it multiplies two matrices wrongly")
@@ -74,13 +76,13 @@ def _measured(processor: Processor, seconds: float, pin: PinResult) -> Capabilit
 
 
 def _best_s(work: Callable[[], object], seconds: float) -> float:
-    """The shortest of as many runs as fit, three at least."""
+    """The shortest of as many runs as fit into the time, at least MIN_RUNS."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < FEWEST or time.perf_counter() < end:
-        began = time.perf_counter()
+    while len(times) < MIN_RUNS or time.perf_counter() < end:
+        start = time.perf_counter()
         work()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return min(times)
 
 

@@ -1,8 +1,8 @@
-"""Processors by name: what there is to run on, and what a text like `cpu:0-3` means here.
+"""Processors by name: what this machine has, and what a text like `cpu:0-3` means on it.
 
-cpu:0 · cpu:0-3 · cpu:0,2     cores        auto       whatever the planner or the system finds
-openvino:CPU · openvino:GPU   a device of OpenVINO, for the network only
-cuda:0 · tensorrt:0 · …       a provider of ONNX Runtime, for the network only
+cpu:0 · cpu:0-3 · cpu:0,2     cores        auto       chosen by the planner or the system
+openvino:CPU · openvino:GPU   a device of OpenVINO, for the model only
+cuda:0 · tensorrt:0 · …       an execution provider of ONNX Runtime, for the model only
 """
 
 import re
@@ -18,7 +18,7 @@ from stillframe.pipeline.executor.hardware.topology import (
     read_cores,
 )
 
-# Kind -> ONNX Runtime's name of the provider.
+# Kind -> ONNX Runtime's execution provider.
 PROVIDERS: dict[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -33,11 +33,12 @@ _DEVICE = re.compile(r"([a-z]+):([A-Za-z0-9.]+)")
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """A set of cores (kind "cpu"), a device for the network, or "auto". device: its name there."""
+    """A set of cores (kind "cpu"), a device for the model, or "auto"."""
 
     kind: str = "auto"
     cores: frozenset[int] = frozenset()
     device: str = ""
+    """The device's name in its runtime, such as "0" or "GPU"."""
 
     def __str__(self) -> str:
         if self.kind == "cpu":
@@ -54,15 +55,16 @@ AUTO = Processor()
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is. cores: all online ones. quota: cores' worth of time granted, None: all.
-
-    providers: of ONNX Runtime, by its own names. openvino: OpenVINO's devices; empty without it.
-    """
+    """The processors of a machine."""
 
     cores: tuple[Core, ...]
+    """All online cores."""
     quota: float | None = None
+    """CPU time granted, in cores; None: no limit."""
     providers: tuple[str, ...] = ()
+    """ONNX Runtime's execution providers."""
     openvino: tuple[str, ...] = ()
+    """OpenVINO's devices; empty if it is not installed."""
 
     @classmethod
     def here(cls) -> "Machine":
@@ -76,16 +78,15 @@ class Machine:
 
     @property
     def capacity(self) -> float:
-        """How many cores' worth of time this process may use."""
-        most = float(len(self.allowed))
-        return most if self.quota is None else min(most, self.quota)
+        """The CPU time that this process may use, in cores."""
+        cores = float(len(self.allowed))
+        return cores if self.quota is None else min(cores, self.quota)
 
     @property
     def names(self) -> list[str]:
-        """Everything that `parse` takes here."""
-        found = [f"cpu:{cpu_list(self.allowed)}"]
-        found += [f"openvino:{device}" for device in self.openvino]
-        return [*found, *self.devices, "auto"]
+        """Every text that `parse` accepts here."""
+        openvino = [f"openvino:{device}" for device in self.openvino]
+        return [f"cpu:{cpu_list(self.allowed)}", *openvino, *self.devices, "auto"]
 
     @property
     def devices(self) -> list[str]:
@@ -93,7 +94,7 @@ class Machine:
         return [f"{kind}:0" for kind, name in PROVIDERS.items() if name in self.providers]
 
     def parse(self, text: str) -> Processor:
-        """The processor that a text names. Raises UsageError, naming what there is."""
+        """The processor that a text names. Raises UsageError, which lists those there are."""
         if text == "auto":
             return AUTO
         if match := _CORES.fullmatch(text):
@@ -105,7 +106,7 @@ class Machine:
             if missing:
                 raise UsageError(
                     f"processor {text!r}: core {cpu_list(missing)} is not there or not allowed to"
-                    f" this process; there is {self._told}"
+                    f" this process; there is {self._names}"
                 )
             return Processor("cpu", cores)
         match = _DEVICE.fullmatch(text)
@@ -113,15 +114,15 @@ class Machine:
             return Processor("openvino", device=match[2])
         if match and match[2].isdecimal() and PROVIDERS.get(match[1]) in self.providers:
             return Processor(match[1], device=match[2])
-        raise UsageError(f"processor {text!r}: not here; there is {self._told}")
+        raise UsageError(f"processor {text!r}: not here; there is {self._names}")
 
     @property
-    def _told(self) -> str:
+    def _names(self) -> str:
         return ", ".join(self.names)
 
 
 def openvino_devices() -> list[str]:
-    """OpenVINO's devices; none where it is not installed."""
+    """OpenVINO's devices; empty if it is not installed."""
     try:
         import openvino
     except ImportError:

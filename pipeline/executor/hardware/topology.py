@@ -1,6 +1,6 @@
-"""The cores of this machine and how much of them this process may use, as the kernel tells it.
+"""The cores of this machine and how much of them this process may use, read from the kernel.
 
-Linux tells all of it. Elsewhere cores are numbers without a topology, and nothing can be pinned.
+Complete on Linux only. Elsewhere cores are numbers without a topology, and nothing can be pinned.
 """
 
 import os
@@ -10,35 +10,36 @@ from pathlib import Path
 
 SYSTEM = Path("/sys/devices/system/cpu")
 PROCESS = Path("/proc/self")
-LITTLE = 0.8  # a core whose top is below this part of the fastest core's top is a small one
+LITTLE = 0.8  # a core is little if its top speed is below this part of the fastest core's
 
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """One logical core. siblings: the logical cores of the same physical one, itself among them.
-
-    most_mhz: its highest frequency; None where neither driver nor hypervisor tells. little: it is
-    clearly slower by design than the fastest. allowed: this process may run on it.
-    """
+    """One logical core."""
 
     number: int
     package: int = 0
+    """The socket."""
     siblings: tuple[int, ...] = ()
+    """The logical cores of the same physical core, itself included."""
     most_mhz: int | None = None
+    """Highest frequency; None if neither driver nor hypervisor tells."""
     little: bool = False
+    """Clearly slower by design than the fastest core."""
     allowed: bool = True
+    """Whether this process may run on it."""
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
-    """`0-3,6` -> {0, 1, 2, 3, 6}. Raises ValueError for what is no such list."""
-    found: set[int] = set()
+    """`0-3,6` -> {0, 1, 2, 3, 6}. Raises ValueError for any other text."""
+    cores: set[int] = set()
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")
         low, high = int(first), int(last if dash else first)
         if high < low:
             raise ValueError(f"{part}: the first is above the last")
-        found.update(range(low, high + 1))
-    return frozenset(found)
+        cores.update(range(low, high + 1))
+    return frozenset(cores)
 
 
 def cpu_list(cores: Iterable[int]) -> str:
@@ -53,21 +54,21 @@ def cpu_list(cores: Iterable[int]) -> str:
 
 
 def allowed_cores() -> frozenset[int]:
-    """Cores that this process may run on now."""
+    """The cores that this process may run on now."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
 
 
 def read_cores(system: Path = SYSTEM, allowed: frozenset[int] | None = None) -> tuple[Core, ...]:
-    """Every core that is online, in order. Where there is no such folder: the allowed ones."""
+    """Every online core, in order; without /sys, the allowed ones."""
     allowed = allowed_cores() if allowed is None else allowed
     online = _text(system / "online")
-    found = sorted(parse_cpu_list(online)) if online else sorted(allowed)
-    tops = {core: _top(system / f"cpu{core}") for core in found}
+    online_cores = sorted(parse_cpu_list(online)) if online else sorted(allowed)
+    tops = {core: _top_speed(system / f"cpu{core}") for core in online_cores}
     fastest = max((top for top in tops.values() if top), default=0)
     cores = []
-    for core in found:
+    for core in online_cores:
         folder = system / f"cpu{core}"
         siblings = _text(folder / "topology" / "thread_siblings_list")
         package = _text(folder / "topology" / "physical_package_id")
@@ -85,17 +86,17 @@ def read_cores(system: Path = SYSTEM, allowed: frozenset[int] | None = None) -> 
     return tuple(cores)
 
 
-def _top(folder: Path) -> int | None:
-    """How fast a core is by design, in its machine's own unit: capacity, else frequency."""
+def _top_speed(folder: Path) -> int | None:
+    """How fast a core is by design, in the machine's own unit: capacity, else frequency."""
     text = _text(folder / "cpu_capacity") or _text(folder / "cpufreq" / "cpuinfo_max_freq")
     return int(text) if text else None
 
 
 def cpu_quota(process: Path = PROCESS) -> float | None:
-    """How many cores' time the control groups grant this process; None: all of it.
+    """The CPU time that cgroups grant this process, in cores; None: no limit.
 
-    The tightest limit from the process's own group up to the root counts, in version 2 (`cpu.max`)
-    as in version 1 (`cpu.cfs_quota_us`).
+    The tightest limit from the process's own cgroup up to the root, for cgroup v2 (`cpu.max`) and
+    v1 (`cpu.cfs_quota_us`).
     """
     mounts = [line.split() for line in _text(process / "mountinfo").splitlines()]
     limits = []
@@ -112,9 +113,9 @@ def cpu_quota(process: Path = PROCESS) -> float | None:
 
 
 def _limits(mount: Path, root: Path, path: str, unified: bool) -> list[float]:
-    """The limits of a group and of all above it that can be seen. root: what is mounted there."""
+    """The limits of a cgroup and its visible ancestors. root: the cgroup mounted at `mount`."""
     below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
-    folder, found = mount / str(below).lstrip("/"), []
+    folder, limits = mount / str(below).lstrip("/"), []
     while folder.is_relative_to(mount):
         if unified:
             words = _text(folder / "cpu.max").split()
@@ -122,13 +123,13 @@ def _limits(mount: Path, root: Path, path: str, unified: bool) -> list[float]:
             names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
             words = [word for name in names for word in _text(folder / name).split()]
         if len(words) == 2 and words[0] not in ("max", "-1"):
-            found.append(int(words[0]) / int(words[1]))
+            limits.append(int(words[0]) / int(words[1]))
         folder = folder.parent
-    return found
+    return limits
 
 
 def _text(path: Path) -> str:
-    """What stands in the file; nothing where there is none that can be read."""
+    """The file's content, stripped; empty if it cannot be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:

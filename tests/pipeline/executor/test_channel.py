@@ -144,5 +144,5 @@ def test_a_window_lets_so_many_in_and_can_be_widened_and_closed() -> None:
     thread.join(WAIT_S)
     assert told == [False]
     assert not ends(lambda: window.sleep(100 * HANGS_S))
-    with pytest.raises(UsageError, match="expected 1 item or more under way, got 0"):
+    with pytest.raises(UsageError, match="expected 1 item or more in flight, got 0"):
         window.limit = 0

@@ -292,7 +292,7 @@ def test_a_pace_holds_the_source_back(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     paused: list[float] = []
     pauses = [0.0, 0.2, 0.0]
-    monkeypatch.setattr(InFlightLimit, "pause", lambda _, seconds: not paused.append(seconds))
+    monkeypatch.setattr(InFlightLimit, "sleep", lambda _, seconds: not paused.append(seconds))
 
     def pace() -> float:
         asked.append(1)
@@ -309,7 +309,7 @@ def test_a_pace_holds_the_source_back(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: StagePipeline([], [Stage("a", plus, room=0)]), "expected room for 1 item"),
         (lambda: StagePipeline([], [plus, plus]), "every stage needs a name of its own"),
         (lambda: StagePipeline([], ["plus"]), "expected a Stage or a function, got str"),
-        (lambda: StagePipeline([], [plus], window=0), "expected 1 item or more under way, got 0"),
+        (lambda: StagePipeline([], [plus], window=0), "expected 1 item or more in flight, got 0"),
         (lambda: StagePipeline([], [plus], place={"inf": "cpu:0"}), "no stage 'inf'; there is"),
         (lambda: StagePipeline([], [plus], place={"plus": "cpu:4000"}), "core 4000 is not there"),
         (lambda: StagePipeline([], [plus], place={"plus": "nothing"}), "not here; there is cpu:"),
