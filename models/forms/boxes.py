@@ -10,7 +10,8 @@ from stillframe.models.decoders import boxes, picodet
 from stillframe.models.decoders.detection import YOLO_ANCHORS, centerface, yolo_v3
 from stillframe.models.decoders.pnet import STRIDE_PX, WINDOW_PX, pnet
 from stillframe.models.decoders.text import text_lines
-from stillframe.models.forms.row import (
+from stillframe.models.forms.inspection import Seen
+from stillframe.models.forms.rule import (
     UNIT,
     FormRow,
     form_for,
@@ -19,7 +20,6 @@ from stillframe.models.forms.row import (
     labels_for,
     listed_labels,
 )
-from stillframe.models.forms.signature import Seen
 from stillframe.models.forms.yolo import ULTRALYTICS
 from stillframe.models.model import IMAGENET, Decoder, Form, Preprocessing, Sizing
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from stillframe.errors import ModelError
 from stillframe.models.forms import boxes, maps, yolo
-from stillframe.models.forms.row import FormRow
-from stillframe.models.forms.signature import Seen
+from stillframe.models.forms.inspection import Seen
+from stillframe.models.forms.rule import FormRow
 from stillframe.models.model import TASKS, Form
 
 FORMS: dict[str, FormRow] = {row.name: row for row in (*yolo.ROWS, *boxes.ROWS, *maps.ROWS)}

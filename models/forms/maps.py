@@ -12,8 +12,8 @@ from stillframe.errors import ModelError
 from stillframe.models.decoders import segmentation
 from stillframe.models.decoders.image import SPANS, Painter, Span
 from stillframe.models.decoders.tensors import Named
-from stillframe.models.forms.row import UNIT, FormRow, form_for, known, labels_for, own_labels
-from stillframe.models.forms.signature import Seen, drawn
+from stillframe.models.forms.inspection import Seen, drawn
+from stillframe.models.forms.rule import UNIT, FormRow, form_for, known, labels_for, own_labels
 from stillframe.models.model import IMAGENET, Form, Preprocessing
 
 MOST_CLASSES = 256  # of a map: a class is kept in a byte

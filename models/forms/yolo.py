@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from stillframe.models.decoders import boxes, yolo
-from stillframe.models.forms.row import (
+from stillframe.models.forms.inspection import Seen
+from stillframe.models.forms.rule import (
     UNIT,
     FormRow,
     Shape,
@@ -17,7 +18,6 @@ from stillframe.models.forms.row import (
     labels_for,
     listed_labels,
 )
-from stillframe.models.forms.signature import Seen
 from stillframe.models.model import Decoder, Form, Preprocessing
 
 ULTRALYTICS = replace(UNIT, fit="letterbox", fill=114)

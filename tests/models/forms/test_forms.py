@@ -15,7 +15,7 @@ from stillframe.models.decoders import yolo
 from stillframe.models.decoders.image import Painter
 from stillframe.models.decoders.segmentation import ClassMap
 from stillframe.models.forms.forms import ACCEPTED, FORMS, recognise
-from stillframe.models.forms.signature import Seen
+from stillframe.models.forms.inspection import Seen
 from stillframe.models.model import TASKS, Form, Model, View
 from stillframe.models.results import Detections, Mask, Picture, Tensors
 from tests.answers import Answers, Steps, answering, painting

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from stillframe.models.forms.signature import Seen
+from stillframe.models.forms.inspection import Seen
 from stillframe.models.labels import COCO
 from stillframe.models.model import Decoder, Form, Preprocessing, Sizing, Task
 
