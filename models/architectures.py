@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
-from stillframe.models.weights import write_whole
+from stillframe.models.weights.sealed import write_atomically
 
 OPSET, IR_VERSION = 17, 8
 VERSION = 1  # part of the file names in the cache: raise it when the weights or layers change
@@ -279,5 +279,5 @@ def path(name: str, size: Size | None = None, **options: Any) -> Path:
     parts += [f"{key}-{value}" for key, value in sorted(options.items())]
     file = cache_folder() / "architectures" / f"{name}.{'.'.join(parts)}.onnx"
     if not file.exists():
-        write_whole(file, build(size, **options).SerializeToString())
+        write_atomically(file, build(size, **options).SerializeToString())
     return file

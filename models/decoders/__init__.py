@@ -1,1 +1,1 @@
-"""From a network's outputs to results: one decoder for each family."""
+"""Network outputs -> results in source pixels: one decoder per family of models."""

@@ -1,4 +1,4 @@
-"""From the outputs of detectors to boxes: one decoder a family, and the suppression they share."""
+"""Decoders of CenterFace and YOLOv3, and what all detectors share: shape check, suppression."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from stillframe.errors import ModelError
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Detections
 
-MOST_CANDIDATES = 4096
-"""Of more boxes than this only the best go into suppression, whose time grows with the square."""
+MAX_CANDIDATES = 4096
+"""Only this many of the best boxes go into suppression, whose time grows quadratically."""
 
 CENTERFACE_STRIDE = 4
 YOLO_ANCHORS: Mapping[int, tuple[tuple[int, int], ...]] = {
@@ -19,22 +19,22 @@ YOLO_ANCHORS: Mapping[int, tuple[tuple[int, int], ...]] = {
     32: ((81, 82), (135, 169), (344, 319)),
 }
 """Of yolov3-tiny: stride -> (width, height) in pixels. The weights were trained with these, though
-the configuration that usually lies beside them names (10, 14), (23, 27), (37, 58) for stride 16."""
+the configuration usually published with them names (10, 14), (23, 27), (37, 58) for stride 16."""
 
 
 def expect(outputs: Outputs, shapes: tuple[tuple[int | str, ...], ...], what: str) -> None:
-    """Raise ModelError unless the outputs have those shapes; a letter stands for one size."""
+    """Raise ModelError unless the outputs have these shapes; the same letter is the same size."""
     sizes: dict[str, int] = {}
     fits = len(outputs) == len(shapes)
     for array, shape in zip(outputs, shapes, strict=False):
         fits &= array.ndim == len(shape) and all(
-            have == (sizes.setdefault(want, have) if isinstance(want, str) else want)
-            for want, have in zip(shape, array.shape, strict=True)
+            got == (sizes.setdefault(expected, got) if isinstance(expected, str) else expected)
+            for expected, got in zip(shape, array.shape, strict=True)
         )
     if not fits:
-        wanted = " ".join("x".join(map(str, s)) for s in shapes)
+        expected = " ".join("x".join(map(str, s)) for s in shapes)
         got = " ".join("x".join(map(str, o.shape)) for o in outputs)
-        raise ModelError(f"{what}: expected outputs {wanted}, got {got}")
+        raise ModelError(f"{what}: expected outputs {expected}, got {got}")
 
 
 def suppress(
@@ -43,12 +43,12 @@ def suppress(
     overlap: float,
     class_id: NDArray[Any] | None = None,
 ) -> NDArray[np.intp]:
-    """The indices of the boxes to keep, best first.
+    """Non-maximum suppression: the indices of the boxes to keep, best first.
 
-    A box goes when a better one, of its class if classes are given, overlaps it by that
-    intersection over union or more. Of two equally good boxes the later one is taken first.
+    A box is dropped if a better one (of its class, if classes are given) overlaps it with an
+    intersection over union of `overlap` or more. Of two equal scores the later box comes first.
     """
-    order = np.argsort(confidence, kind="stable")[::-1][:MOST_CANDIDATES]
+    order = np.argsort(confidence, kind="stable")[::-1][:MAX_CANDIDATES]
     boxes = np.asarray(xyxy)[order]
     classes = None if class_id is None else np.asarray(class_id)[order]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -56,22 +56,22 @@ def suppress(
     for i in range(len(order)):
         if not alive[i]:
             continue
-        rest = np.flatnonzero(alive[i + 1 :]) + i + 1
+        others = np.flatnonzero(alive[i + 1 :]) + i + 1
         if classes is not None:
-            rest = rest[classes[rest] == classes[i]]
-        near = np.maximum(boxes[rest, :2], boxes[i, :2])
-        far = np.minimum(boxes[rest, 2:], boxes[i, 2:])
-        shared = np.maximum(far - near, 0).prod(1)
-        union = area[i] + area[rest] - shared
-        alive[rest[shared >= overlap * np.maximum(union, 1e-9)]] = False
+            others = others[classes[others] == classes[i]]
+        top_left = np.maximum(boxes[others, :2], boxes[i, :2])
+        bottom_right = np.minimum(boxes[others, 2:], boxes[i, 2:])
+        intersection = np.maximum(bottom_right - top_left, 0).prod(1)
+        union = area[i] + area[others] - intersection
+        alive[others[intersection >= overlap * np.maximum(union, 1e-9)]] = False
     return order[alive]
 
 
 def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
     """Heat map, size, offset and five landmarks at stride 4 -> faces.
 
-    A cell above the threshold is a face: its centre is the cell's plus the offset, its size
-    exp(size) cells, and the landmarks are parts of that size from its top left corner.
+    A cell above the threshold is a face: its centre is the cell's plus the offset, its size is
+    exp(size) cells, and its landmarks are relative to that size, from its top left corner.
     """
     expect(
         outputs,
@@ -103,8 +103,8 @@ def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
 def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
     """Raw heads (1, anchors * (5 + classes), h, w) of any strides with anchors -> objects.
 
-    Within one anchor the channels are x, y, width, height, objectness, then one for each class, all
-    before the sigmoid; classes are judged one by one, so a box may have two of them.
+    The channels of one anchor are x, y, width, height, objectness, then one per class, all before
+    the sigmoid. Classes are independent: one box may be reported with two of them.
     """
     boxes, scores, classes = [], [], []
     depth = 5 + len(form.labels)
@@ -115,13 +115,13 @@ def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
         expect((head,), ((1, max(1, len(anchors)) * depth, rows, columns),), "yolo")
         cells = head[0].reshape(len(anchors), depth, rows, columns)
         anchor, ys, xs = np.nonzero(_sigmoid(cells[:, 4]) > form.confidence)
-        found = cells[anchor, :, ys, xs]  # (n, depth)
-        score = _sigmoid(found[:, 4:5]) * _sigmoid(found[:, 5:])  # (n, classes)
-        centre = (_sigmoid(found[:, :2]) + np.stack((xs, ys), 1)) * stride
-        half = np.exp(np.minimum(found[:, 2:4], 20)) * anchors[anchor] / 2
-        which, class_id = np.nonzero(score > form.confidence)
-        boxes.append(np.concatenate((centre - half, centre + half), 1)[which])
-        scores.append(score[which, class_id])
+        rows_found = cells[anchor, :, ys, xs]  # (n, depth)
+        score = _sigmoid(rows_found[:, 4:5]) * _sigmoid(rows_found[:, 5:])  # (n, classes)
+        centre = (_sigmoid(rows_found[:, :2]) + np.stack((xs, ys), 1)) * stride
+        half = np.exp(np.minimum(rows_found[:, 2:4], 20)) * anchors[anchor] / 2
+        box, class_id = np.nonzero(score > form.confidence)
+        boxes.append(np.concatenate((centre - half, centre + half), 1)[box])
+        scores.append(score[box, class_id])
         classes.append(class_id)
     xyxy = view.boxes(np.concatenate(boxes))
     confidence, class_id = np.concatenate(scores), np.concatenate(classes)
@@ -130,5 +130,5 @@ def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
 
 
 def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
-    """Without overflow for any finite input."""
+    """Does not overflow for any finite input."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), x.dtype)

@@ -1,4 +1,4 @@
-"""Decoders of networks that say for each pixel what it belongs to."""
+"""Decoders of segmentation networks: a class, or a probability, for each pixel."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,49 +14,46 @@ from stillframe.models.results import Mask
 
 @dataclass(frozen=True, slots=True)
 class Probability:
-    """The first output, one channel, as the probability of the single label.
-
-    layout: of the output. raw: before the sigmoid.
-    """
+    """The first output, one channel, as the probability of the single label."""
 
     layout: Literal["nchw", "nhwc"] = "nchw"
+    """Of the output."""
     raw: bool = False
+    """The output is a logit, before the sigmoid."""
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Mask:
         shape = (1, 1, "h", "w") if self.layout == "nchw" else (1, "h", "w", 1)
         expect(outputs[:1], (shape,), "mask")
         single = outputs[0][0, 0] if self.layout == "nchw" else outputs[0][0, :, :, 0]
-        chance = np.asarray(single, np.float32)
+        probability = np.asarray(single, np.float32)
         if self.raw:
-            chance = 0.5 * (1 + np.tanh(0.5 * chance))  # a sigmoid that cannot overflow
-        return Mask(np.clip(view.picture(chance), 0, 1).astype(np.float32), form.labels)
+            probability = 0.5 * (1 + np.tanh(0.5 * probability))  # a sigmoid that cannot overflow
+        return Mask(np.clip(view.picture(probability), 0, 1).astype(np.float32), form.labels)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """The first output's channels compared: each pixel belongs to the greatest.
-
-    layout: of the output.
-    """
+    """The first output has one channel per class: the class of a pixel is the largest."""
 
     layout: Literal["nchw", "nhwc"] = "nchw"
+    """Of the output."""
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Mask:
         count = len(form.labels)
         shape = (1, count, "h", "w") if self.layout == "nchw" else (1, "h", "w", count)
         expect(outputs[:1], (shape,), "segmentation")
-        which = outputs[0][0].argmax(0 if self.layout == "nchw" else 2)
-        return Mask(view.picture(which.astype(np.uint8), smooth=False), form.labels)
+        classes = outputs[0][0].argmax(0 if self.layout == "nchw" else 2)
+        return Mask(view.picture(classes.astype(np.uint8), smooth=False), form.labels)
 
 
-def numbered(outputs: Outputs, view: View, form: Form) -> Mask:
-    """(1, h, w), (1, 1, h, w) or (1, h, w, 1) whole numbers: the graph has chosen the class."""
-    which: NDArray[Any] = outputs[0]
-    if which.ndim == 4:
-        which = which.squeeze(1 if which.shape[1] == 1 else 3) if 1 in which.shape[1::2] else which
-    expect((which,), ((1, "h", "w"),), "segmentation")
-    which = which[0]
-    last = int(which.max(initial=0))
-    if last >= len(form.labels) or int(which.min(initial=0)) < 0:
+def class_indices(outputs: Outputs, view: View, form: Form) -> Mask:
+    """(1, h, w), (1, 1, h, w) or (1, h, w, 1) integers: the class of each pixel."""
+    classes: NDArray[Any] = outputs[0]
+    if classes.ndim == 4 and 1 in classes.shape[1::2]:
+        classes = classes.squeeze(1 if classes.shape[1] == 1 else 3)
+    expect((classes,), ((1, "h", "w"),), "segmentation")
+    classes = classes[0]
+    last = int(classes.max(initial=0))
+    if last >= len(form.labels) or int(classes.min(initial=0)) < 0:
         raise ModelError(f"segmentation: {len(form.labels)} classes expected, got class {last}")
-    return Mask(view.picture(which.astype(np.uint8), smooth=False), form.labels)
+    return Mask(view.picture(classes.astype(np.uint8), smooth=False), form.labels)

@@ -1,4 +1,4 @@
-"""Decoder of last resort: the outputs as they are, under their names."""
+"""Decoder of models of unknown meaning: the outputs unchanged, under their names."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,14 @@ from stillframe.models.results import Tensors
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """names: of the outputs, in the graph's order."""
+class TensorDecoder:
+    """The outputs as Tensors."""
 
     names: tuple[str, ...]
+    """Of the outputs, in the graph's order."""
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Tensors:
         if len(outputs) != len(self.names):
             raise ModelError(f"tensors: expected {len(self.names)} outputs, got {len(outputs)}")
-        copies = [output.copy() for output in outputs]  # an engine may reuse its memory
+        copies = [output.copy() for output in outputs]  # a backend may reuse its buffers
         return Tensors(dict(zip(self.names, copies, strict=True)))

@@ -1,8 +1,8 @@
-"""From a map of how likely each pixel is text to lines of text: the decoder of DB networks.
+"""Decoder of DB text detectors: a map of text probability per pixel -> lines of text.
 
-Differentiable Binarization (Liao and others, 2020) learns text regions shrunk towards their middle;
-decoding finds them, judges each by its mean probability, and grows it back by a distance that
-follows from its area and circumference.
+Differentiable Binarization (Liao et al. 2020) learns text regions shrunk towards their centre.
+Decoding finds them, scores each by its mean probability, and grows it back by a distance that
+follows from its area and perimeter.
 """
 
 from collections.abc import Sequence
@@ -17,37 +17,37 @@ from stillframe.models.results import Detections
 
 PIXEL_THRESHOLD = 0.3
 GROWTH = 1.6
-"""Times area / circumference: the distance that a found region grows by."""
-LEAST_SIDE_PX = 3.0
-"""In model pixels before growing, and in source pixels after: anything smaller is a speck."""
-LEAST_GROWN_SIDE_PX = 5.0
-MOST_REGIONS = 1000
+"""Times area / perimeter: the distance that a region grows by on every side."""
+MIN_SIDE_PX = 3.0
+"""Smaller regions are noise: in model pixels before growing, in source pixels after."""
+MIN_GROWN_SIDE_PX = 5.0
+MAX_REGIONS = 1000
 
 
 def text_lines(outputs: Outputs, view: View, form: Form) -> Detections:
     """(1, 1, H, W) probability of text -> lines, each with its upright box and four corners.
 
-    landmarks are the corners of the slanted rectangle around the line, clockwise from the top left.
+    landmarks: corners of the rotated rectangle around the line, clockwise from the top left.
     """
     expect(outputs[:1], ((1, 1, *view.size),), "text map")
-    chance = np.ascontiguousarray(outputs[0][0, 0], np.float32)
-    bits = cv2.dilate((chance > PIXEL_THRESHOLD).astype(np.uint8), np.ones((2, 2), np.uint8))
+    probability = np.ascontiguousarray(outputs[0][0, 0], np.float32)
+    bits = cv2.dilate((probability > PIXEL_THRESHOLD).astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(bits, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     quads, scores = [], []
-    for contour in contours[:MOST_REGIONS]:
+    for contour in contours[:MAX_REGIONS]:
         middle, (width, height), angle = cv2.minAreaRect(contour)
-        if min(width, height) < LEAST_SIDE_PX:
+        if min(width, height) < MIN_SIDE_PX:
             continue
-        score = _mean_inside(chance, _corners((middle, (width, height), angle)))
+        score = _mean_inside(probability, _corners((middle, (width, height), angle)))
         if score < form.confidence:
             continue
         growth = 2 * GROWTH * width * height / (2 * (width + height))
-        if min(width, height) + growth < LEAST_GROWN_SIDE_PX:
+        if min(width, height) + growth < MIN_GROWN_SIDE_PX:
             continue
         grown = (middle, (width + growth, height + growth), angle)
         quad = _clockwise(view.points(_corners(grown)))
         across, down = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
-        if min(across, down) > LEAST_SIDE_PX:
+        if min(across, down) > MIN_SIDE_PX:
             quads.append(quad)
             scores.append(score)
     if not quads:
@@ -64,22 +64,22 @@ def text_lines(outputs: Outputs, view: View, form: Form) -> Detections:
     )
 
 
-Slanted = tuple[Sequence[float], Sequence[float], float]
-"""A rectangle as OpenCV has it: middle (x, y), (width, height), angle in degrees."""
+RotatedRect = tuple[Sequence[float], Sequence[float], float]
+"""As in OpenCV: centre (x, y), (width, height), angle in degrees."""
 
 
-def _corners(rectangle: Slanted) -> NDArray[np.float32]:
+def _corners(rectangle: RotatedRect) -> NDArray[np.float32]:
     return np.asarray(cv2.boxPoints(rectangle), np.float32)
 
 
-def _mean_inside(chance: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
+def _mean_inside(probability: NDArray[np.float32], quad: NDArray[np.float32]) -> float:
     """The mean of the (H, W) map over the pixels inside a (4, 2) polygon."""
-    last = np.array(chance.shape[::-1]) - 1
+    last = np.array(probability.shape[::-1]) - 1
     low = np.clip(np.floor(quad.min(0)), 0, last).astype(int)
     high = np.clip(np.ceil(quad.max(0)), 0, last).astype(int)
     inside = np.zeros((high[1] - low[1] + 1, high[0] - low[0] + 1), np.uint8)
     cv2.fillPoly(inside, [(quad - low).astype(np.int32)], 1)
-    part = chance[low[1] : high[1] + 1, low[0] : high[0] + 1]
+    part = probability[low[1] : high[1] + 1, low[0] : high[0] + 1]
     return float(cv2.mean(part, inside)[0])
 
 

@@ -1,7 +1,7 @@
-"""Decoders of the YOLO exports: boxes before suppression, with masks or key points beside them.
+"""Decoders of YOLO exports with candidate boxes, perhaps with masks or key points.
 
-Everything is in pixels of the model's input until the view moves it to the source. `form.labels`
-says how many classes there are; columns after the classes are mask coefficients or key points.
+Coordinates are in pixels of the model's input until the View maps them to the source. The number of
+classes is that of `form.labels`; columns after the classes are mask coefficients or key points.
 """
 
 from functools import cache
@@ -17,12 +17,12 @@ from stillframe.models.results import Detections
 
 STRIDES = (8, 16, 32)
 STRIDES_WITH_64 = (8, 16, 32, 64)
-LARGEST_EXPONENT = 20.0  # of a raw width: far beyond any picture, far from overflow
+LARGEST_EXPONENT = 20.0  # of a raw width: larger than any image, without overflow
 
 
 @cache
 def cells(size: tuple[int, int], strides: tuple[int, ...] = STRIDES) -> NDArray[np.float32]:
-    """(n, 3): column, row and stride of every cell, in the order of the exports' rows."""
+    """(n, 3): column, row and stride of every cell, in the order of an export's rows."""
     parts = []
     for stride in strides:
         rows, columns = -(-size[0] // stride), -(-size[1] // stride)
@@ -34,7 +34,7 @@ def cells(size: tuple[int, int], strides: tuple[int, ...] = STRIDES) -> NDArray[
 
 
 def strides_of(count: int, size: tuple[int, int], anchors: int = 1) -> tuple[int, ...] | None:
-    """The strides whose cells, times the anchors of each, make up that count of rows."""
+    """The strides at which an input of this size has `count` rows, with `anchors` per cell."""
     for strides in (STRIDES, STRIDES_WITH_64):
         if anchors * len(cells(size, strides)) == count:
             return strides
@@ -47,33 +47,33 @@ def corners(xywh: NDArray[Any]) -> NDArray[np.float32]:
     return np.concatenate((xywh[:, :2] - half, xywh[:, :2] + half), 1).astype(np.float32)
 
 
-def best(
+def suppressed(
     boxes: NDArray[Any],
     confidence: NDArray[Any],
     class_id: NDArray[Any],
     view: View,
     form: Form,
-    also: NDArray[Any] | None = None,
+    extra: NDArray[Any] | None = None,
 ) -> tuple[Detections, NDArray[Any]]:
-    """What is left after suppression within each class, and the rows of `also` that belong to it.
+    """The detections after suppression within each class, and their rows of `extra`.
 
-    boxes: (n, 4) in model pixels; they are cut off at the source's borders only afterwards.
+    boxes: (n, 4) in model pixels; they are clipped to the source only afterwards.
     """
     keep = suppress(boxes, confidence, form.overlap, class_id)
-    found = Detections(
+    detections = Detections(
         xyxy=view.boxes(boxes[keep]),
         confidence=np.clip(confidence[keep], 0, 1),
         class_id=class_id[keep].astype(np.int64),
         labels=form.labels,
     )
-    rest = np.empty((len(keep), 0), np.float32) if also is None else also[keep]
-    return found, rest
+    extra = np.empty((len(keep), 0), np.float32) if extra is None else extra[keep]
+    return detections, extra
 
 
 def yolox(outputs: Outputs, view: View, form: Form) -> Detections:
-    """(1, n, 5 + classes), one row a cell: x, y as parts of the cell, log width and height.
+    """(1, n, 5 + classes), one row per cell: x, y within the cell, log width and height.
 
-    Objectness and classes are after the sigmoid. Exports that decode in the graph are `yolo_v5`'s.
+    Objectness and classes are after the sigmoid. For exports that decode in the graph: `yolo_v5`.
     """
     expect(outputs, ((1, "n", 5 + len(form.labels)),), "yolox")
     rows = outputs[0][0]
@@ -89,7 +89,7 @@ def yolox(outputs: Outputs, view: View, form: Form) -> Detections:
     centre = (rows[:, :2] + grid[:, :2]) * scale
     extent = np.exp(np.minimum(rows[:, 2:4], LARGEST_EXPONENT)) * scale
     boxes = corners(np.concatenate((centre, extent), 1))
-    return _judged(boxes, rows, view, form)[0]
+    return _best_class(boxes, rows, view, form)[0]
 
 
 def yolo_v5(outputs: Outputs, view: View, form: Form) -> Detections:
@@ -100,92 +100,104 @@ def yolo_v5(outputs: Outputs, view: View, form: Form) -> Detections:
     expect(outputs, ((1, "n", 5 + len(form.labels)),), "yolov5")
     rows = outputs[0][0]
     rows = rows[rows[:, 4] > form.confidence]
-    return _judged(corners(rows), rows, view, form)[0]
+    return _best_class(corners(rows), rows, view, form)[0]
 
 
 def yolo_v5_masks(outputs: Outputs, view: View, form: Form) -> Detections:
     """As `yolo_v5` with k mask coefficients in each row, and (1, k, h, w) prototypes."""
     rows, protos = _with_prototypes(outputs)
     rows = rows[rows[:, 4] > form.confidence]
-    found, coefficients = _judged(corners(rows), rows, view, form)
-    return masked(found, coefficients, protos, view)
+    detections, coefficients = _best_class(corners(rows), rows, view, form)
+    return with_masks(detections, coefficients, protos, view)
 
 
 def yolo_v8(outputs: Outputs, view: View, form: Form) -> Detections:
     """(1, 4 + classes, n), or the last two exchanged: centre, width, height in pixels, classes.
 
-    YOLOv8, v9, v11 and v12; each box has the class that suits it best.
+    YOLOv8, v9, v11 and v12; each box is reported with its best class.
     """
     expect(outputs, ((1, "a", "b"),), "yolov8")
-    return _columns(_upright(outputs[0][0], 4 + len(form.labels)), view, form)[0]
+    return _columns(_depth_first(outputs[0][0], 4 + len(form.labels)), view, form)[0]
 
 
 def yolo_v8_masks(outputs: Outputs, view: View, form: Form) -> Detections:
     """As `yolo_v8` with k mask coefficients after the classes, and (1, k, h, w) prototypes."""
     rows, protos = _with_prototypes(outputs)
-    found, coefficients = _columns(_upright(rows, 4 + len(form.labels) + len(protos)), view, form)
-    return masked(found, coefficients, protos, view)
+    detections, coefficients = _columns(
+        _depth_first(rows, 4 + len(form.labels) + len(protos)), view, form
+    )
+    return with_masks(detections, coefficients, protos, view)
 
 
 def yolo_v8_points(outputs: Outputs, view: View, form: Form, per_point: int = 3) -> Detections:
     """As `yolo_v8` with key points after the classes, per_point numbers each, x and y first."""
     expect(outputs, ((1, "a", "b"),), "yolov8-pose")
     columns = outputs[0][0]
-    found, points = _columns(_upright(columns, min(columns.shape)), view, form)
-    return with_points(found, points, view, per_point)
+    detections, points = _columns(_depth_first(columns, min(columns.shape)), view, form)
+    return with_points(detections, points, view, per_point)
 
 
-def masked(
-    found: Detections, coefficients: NDArray[Any], protos: NDArray[Any], view: View
+def with_masks(
+    detections: Detections, coefficients: NDArray[Any], protos: NDArray[Any], view: View
 ) -> Detections:
-    """The detections with their masks: prototypes (k, h, w) mixed by (n, k) coefficients.
+    """The detections with masks: (n, k) coefficients times (k, h, w) prototypes.
 
-    A mask is where the mix is positive, inside its box.
+    A mask is where that product is positive, inside the box.
     """
-    kinds, rows, columns = protos.shape
-    mixed = (coefficients @ protos.reshape(kinds, -1)).reshape(-1, rows, columns)
-    masks = np.zeros((len(found), *view.source), bool)
-    edges = np.concatenate((np.floor(found.xyxy[:, :2]), np.ceil(found.xyxy[:, 2:])), 1)
+    count, rows, columns = protos.shape
+    mixed = (coefficients @ protos.reshape(count, -1)).reshape(-1, rows, columns)
+    masks = np.zeros((len(detections), *view.source), bool)
+    edges = np.concatenate((np.floor(detections.xyxy[:, :2]), np.ceil(detections.xyxy[:, 2:])), 1)
     for mask, mix, (left, top, right, bottom) in zip(
         masks, mixed.astype(np.float32), edges.astype(int), strict=True
     ):
         inside = slice(top, bottom), slice(left, right)
         mask[inside] = view.picture(mix)[inside] > 0
-    return Detections(found.xyxy, found.confidence, found.class_id, found.labels, masks=masks)
-
-
-def with_points(found: Detections, numbers: NDArray[Any], view: View, per_point: int) -> Detections:
-    """The detections with (n, k * per_point) key points in model pixels as landmarks."""
-    points = numbers.reshape(len(found), -1, per_point)[..., :2]
     return Detections(
-        found.xyxy, found.confidence, found.class_id, found.labels, view.points(points)
+        detections.xyxy, detections.confidence, detections.class_id, detections.labels, masks=masks
     )
 
 
-def _judged(
+def with_points(
+    detections: Detections, numbers: NDArray[Any], view: View, per_point: int
+) -> Detections:
+    """The detections with (n, k * per_point) key points in model pixels as landmarks."""
+    points = numbers.reshape(len(detections), -1, per_point)[..., :2]
+    return Detections(
+        detections.xyxy,
+        detections.confidence,
+        detections.class_id,
+        detections.labels,
+        view.points(points),
+    )
+
+
+def _best_class(
     boxes: NDArray[Any], rows: NDArray[Any], view: View, form: Form
 ) -> tuple[Detections, NDArray[Any]]:
-    """Rows of objectness (column 4) times classes -> the best class of each likely box."""
+    """Rows with objectness (column 4) and classes -> boxes with their best class."""
     end = 5 + len(form.labels)
     scores = rows[:, 4:5] * rows[:, 5:end]
     class_id = scores.argmax(1)
     confidence = scores[np.arange(len(rows)), class_id]
     likely = confidence > form.confidence
-    return best(boxes[likely], confidence[likely], class_id[likely], view, form, rows[likely, end:])
+    return suppressed(
+        boxes[likely], confidence[likely], class_id[likely], view, form, rows[likely, end:]
+    )
 
 
 def _columns(columns: NDArray[Any], view: View, form: Form) -> tuple[Detections, NDArray[Any]]:
-    """(4 + classes + rest, n) -> the best class of each likely box, and its rest."""
+    """(4 + classes + extra, n) -> boxes with their best class, and their extra columns."""
     end = 4 + len(form.labels)
     likely = np.flatnonzero(columns[4:end].max(0) > form.confidence)
     rows = columns[:, likely].T
     class_id = rows[:, 4:end].argmax(1)
     confidence = rows[np.arange(len(rows)), 4 + class_id]
-    return best(corners(rows), confidence, class_id, view, form, rows[:, end:])
+    return suppressed(corners(rows), confidence, class_id, view, form, rows[:, end:])
 
 
-def _upright(values: NDArray[Any], depth: int) -> NDArray[Any]:
-    """The matrix turned so that its first axis is the one of that depth."""
+def _depth_first(values: NDArray[Any], depth: int) -> NDArray[Any]:
+    """The matrix, transposed if need be, with the axis of that depth first."""
     if values.shape[0] == depth:
         return values
     if values.shape[1] == depth:
@@ -194,7 +206,7 @@ def _upright(values: NDArray[Any], depth: int) -> NDArray[Any]:
 
 
 def _with_prototypes(outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The boxes' matrix and the prototypes, whichever comes first."""
+    """The matrix of boxes and the prototypes; the outputs come in either order."""
     if len(outputs) != 2 or sorted(o.ndim for o in outputs) != [3, 4]:
         got = " ".join("x".join(map(str, o.shape)) for o in outputs)
         raise ModelError(

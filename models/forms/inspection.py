@@ -1,7 +1,7 @@
-"""What can be seen of an unknown ONNX file: its outputs, what ends them, and what it answers.
+"""An unknown ONNX file as form recognition examines it: names, shapes, metadata, sample outputs.
 
-Names and shapes come from the cleaned file; where they are not enough, the network is run once on a
-drawn picture.
+Names and shapes come from the cleaned file. Where they do not decide, the network is run once on a
+synthetic image.
 """
 
 import ast
@@ -19,98 +19,109 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models.formats.cleaning import ImageInput, clean, image_input
+from stillframe.models.formats.cleaning import clean
+from stillframe.models.formats.onnx_file import ImageInput, image_input
 
 DEFAULT_SIZE = (640, 640)
-"""Where a file leaves its height and width open and does not say what it was made for."""
+"""(H, W) for a file that leaves its input size open and names none in its metadata."""
 
-MOVING = frozenset(
+RANGE_PRESERVING = frozenset(
     (
         *("Cast", "Concat", "Flatten", "Identity", "Reshape", "Resize", "Slice", "Split"),
         *("Squeeze", "Transpose", "Unsqueeze", "Upsample"),
     )
 )
-"""Operators that move values or resample them: what comes out ranges over what goes in."""
+"""Operators that move or resample values: their outputs have the range of their inputs."""
 
-LARGEST = 4096  # pixels a side that a file may name
-LONGEST_METADATA = 200_000  # characters
-LARGEST_STRIDE = 128
-UNEVEN = 0.25  # by which a grid's two strides may seem to differ, its sides being whole
+MAX_NAMED_SIDE = 4096  # pixels a side that metadata may ask for
+MAX_METADATA = 200_000  # characters
+MAX_STRIDE = 128
+STRIDE_TOLERANCE = 0.25  # rows and columns of a grid are rounded, so its two strides may differ
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """One output. shape: None where it depends on the picture. ends: the operators that its values
-    come from, those that only move values left out."""
+class OutputInfo:
+    """One output of the network."""
 
     name: str
     shape: tuple[int | None, ...]
+    """None where a size depends on the image."""
     element: str
-    ends: frozenset[str]
+    """ONNX Runtime's name of the type: "float"."""
+    producers: frozenset[str]
+    """Operators that its values come from, looking through those of RANGE_PRESERVING."""
 
     def __str__(self) -> str:
         return f"{self.name} " + "x".join("?" if d is None else str(d) for d in self.shape)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An ONNX file, looked at with an input of size (H, W). open: the file fixes no such size."""
+class InspectedModel:
+    """An ONNX file with an input of a certain size; every property is computed on first use."""
 
     path: Path
     size: tuple[int, int]
-    open: bool
-    picture: ImageInput
+    """(H, W) of the input."""
+    size_is_free: bool
+    """The file fixes neither height nor width."""
+    image_input: ImageInput
 
     @classmethod
-    def at(cls, path: Path, size: tuple[int, int] | None = None) -> "Seen":
-        """The file at the size it fixes, else at the size asked for, else at one that it names."""
-        picture = image_input(path)
-        if picture.size is not None:
-            return cls(path, picture.size, False, picture)
+    def open(cls, path: Path, size: tuple[int, int] | None = None) -> "InspectedModel":
+        """The file at the size it fixes, else at `size`, else at the size in its metadata."""
+        image = image_input(path)
+        if image.size is not None:
+            return cls(path, image.size, False, image)
         if size is None:
             match _metadata(onnx.load(path, load_external_data=False)).get("imgsz"):
-                case [int(high), int(wide)] if 0 < high <= LARGEST and 0 < wide <= LARGEST:
+                case [int(high), int(wide)] if (
+                    0 < high <= MAX_NAMED_SIDE and 0 < wide <= MAX_NAMED_SIDE
+                ):
                     size = high, wide
-                case int(side) if 0 < side <= LARGEST:
+                case int(side) if 0 < side <= MAX_NAMED_SIDE:
                     size = side, side
                 case _:
                     size = DEFAULT_SIZE
-        fixed = picture.height or size[0], picture.width or size[1]
-        return cls(path, fixed, picture.height is None and picture.width is None, picture)
+        fixed = image.height or size[0], image.width or size[1]
+        return cls(path, fixed, image.height is None and image.width is None, image)
 
     @cached_property
     def cleaned(self) -> Path:
         return clean(self.path, self.size)
 
     @cached_property
-    def model(self) -> onnx.ModelProto:
+    def proto(self) -> onnx.ModelProto:
         return onnx.load(self.cleaned)
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        return _metadata(self.model)
+        return _metadata(self.proto)
 
     @cached_property
-    def outputs(self) -> tuple[Output, ...]:
+    def outputs(self) -> tuple[OutputInfo, ...]:
         """In the graph's order, with the shapes that follow from the input's size."""
-        known = {v.name: v for v in self.session.get_outputs()}
-        found = []
-        for value in self.model.graph.output:
+        ort_outputs = {v.name: v for v in self.session.get_outputs()}
+        outputs = []
+        for value in self.proto.graph.output:
+            ort_output = ort_outputs[value.name]
             dims = [d.dim_value or None for d in value.type.tensor_type.shape.dim]
-            told = [d if isinstance(d, int) and d > 0 else None for d in known[value.name].shape]
-            shape = dims if len(dims) == len(told) and None not in dims else told
-            element = known[value.name].type.removeprefix("tensor(").removesuffix(")")
-            found.append(Output(value.name, tuple(shape), element, self._ends(value.name)))
-        return tuple(found)
+            ort_dims = [d if isinstance(d, int) and d > 0 else None for d in ort_output.shape]
+            shape = dims if len(dims) == len(ort_dims) and None not in dims else ort_dims
+            element = ort_output.type.removeprefix("tensor(").removesuffix(")")
+            outputs.append(
+                OutputInfo(value.name, tuple(shape), element, self._producers(value.name))
+            )
+        return tuple(outputs)
 
     @property
     def shapes(self) -> list[tuple[int | None, ...]]:
+        """Of the outputs."""
         return [o.shape for o in self.outputs]
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # faults are raised; nothing is printed
+        options.log_severity_level = 4  # errors are raised; nothing is printed
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return onnxruntime.InferenceSession(
@@ -119,18 +130,18 @@ class Seen:
         except Exception as e:  # ONNX Runtime's errors share no base class of their own
             raise ModelError(f"{self.path.name}: ONNX Runtime refuses it: {_last_line(e)}") from e
 
-    def answer(self, low: float = 0.0, high: float = 1.0) -> list[NDArray[Any]]:
-        """The outputs for a drawn picture whose black and white are those values."""
+    def run_sample(self, low: float = 0.0, high: float = 1.0) -> list[NDArray[Any]]:
+        """The outputs for the sample image, with black and white fed as low and high."""
         height, width = self.size
-        channels = self.picture.channels
-        values = drawn(height, width).astype(np.float64) / 255 * (high - low) + low
-        if self.picture.element == "uint8":
-            values = drawn(height, width).astype(np.float64)
-        tensor = values[..., :channels].astype(self.picture.element)[None]
-        if self.picture.layout == "nchw":
+        channels = self.image_input.channels
+        values = sample_image(height, width).astype(np.float64) / 255 * (high - low) + low
+        if self.image_input.element == "uint8":
+            values = sample_image(height, width).astype(np.float64)
+        tensor = values[..., :channels].astype(self.image_input.element)[None]
+        if self.image_input.layout == "nchw":
             tensor = np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))
         try:
-            outputs: list[NDArray[Any]] = self.session.run(None, {self.picture.name: tensor})
+            outputs: list[NDArray[Any]] = self.session.run(None, {self.image_input.name: tensor})
         except Exception as e:  # as above
             raise ModelError(
                 f"{self.path.name}: ONNX Runtime cannot run it: {_last_line(e)}"
@@ -138,72 +149,74 @@ class Seen:
         return outputs
 
     @cached_property
-    def first_answer(self) -> list[NDArray[Any]]:
-        return self.answer()
+    def sample_outputs(self) -> list[NDArray[Any]]:
+        return self.run_sample()
 
     @cached_property
-    def stride(self) -> int:
-        """Of the coarsest grid inside: both sides of an input should be multiples of it."""
-        values = {v.name: v for v in self.model.graph.value_info}
+    def coarsest_stride(self) -> int:
+        """Of the convolutions' grids: both sides of an input should be multiples of it."""
+        values = {v.name: v for v in self.proto.graph.value_info}
         coarsest = 1
-        for node in self.model.graph.node:
+        for node in self.proto.graph.node:
             value = values.get(node.output[0])
             if node.op_type != "Conv" or value is None:
                 continue
-            # a convolution's output has its rows in the third place whatever the file's layout
+            # A Conv's output is NCHW whatever the layout of the file's input.
             dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
             if len(dims) == 4 and min(dims[2:]) > 1:
                 down, across = self.size[0] / dims[2], self.size[1] / dims[3]
-                if math.isclose(down, across, rel_tol=UNEVEN):  # else it is a list, not a grid
+                # Otherwise it is a list of boxes, not a grid.
+                if math.isclose(down, across, rel_tol=STRIDE_TOLERANCE):
                     coarsest = max(coarsest, round(down))
-        return min(coarsest, LARGEST_STRIDE)
+        return min(coarsest, MAX_STRIDE)
 
     def __str__(self) -> str:
-        got = ", ".join(map(str, self.outputs))
-        return f"input {self.picture.name} {self.size[1]}x{self.size[0]}, outputs {got}"
+        outputs = ", ".join(map(str, self.outputs))
+        width, height = self.size[::-1]
+        return f"input {self.image_input.name} {width}x{height}, outputs {outputs}"
 
-    def _ends(self, name: str) -> frozenset[str]:
-        makers = {out: node for node in self.model.graph.node for out in node.output}
-        ends: set[str] = set()
-        waiting, met = [name], {name}
-        while waiting:
-            node = makers.get(waiting.pop())
+    def _producers(self, name: str) -> frozenset[str]:
+        writers = {out: node for node in self.proto.graph.node for out in node.output}
+        producers: set[str] = set()
+        queue, visited = [name], {name}
+        while queue:
+            node = writers.get(queue.pop())
             if node is None:
                 continue
-            if node.op_type not in MOVING:
-                ends.add(node.op_type)
+            if node.op_type not in RANGE_PRESERVING:
+                producers.add(node.op_type)
                 continue
             sources = node.input if node.op_type == "Concat" else node.input[:1]
-            fresh = [s for s in sources if s not in met]
-            met.update(fresh)
-            waiting.extend(fresh)
-        return frozenset(ends)
+            new = [s for s in sources if s not in visited]
+            visited.update(new)
+            queue.extend(new)
+        return frozenset(producers)
 
 
-def drawn(height: int, width: int) -> NDArray[np.uint8]:
-    """(H, W, 3) picture with smooth and sharp parts, light and dark, the same every time."""
+def sample_image(height: int, width: int) -> NDArray[np.uint8]:
+    """(H, W, 3): the same synthetic image every time, smooth and sharp, light and dark."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     waves = [np.sin(x / 17 + 2 * i) * np.cos(y / 23 + i) for i in range(3)]
-    picture: NDArray[np.uint8] = np.clip(np.stack(waves, 2) * 100 + 128, 0, 255).astype(np.uint8)
-    cv2.rectangle(picture, (width // 5, height // 4), (width // 2, height // 2), (240, 60, 30), -1)
-    cv2.circle(picture, (2 * width // 3, height // 2), max(1, height // 5), (20, 40, 200), -1)
-    return picture
+    image: NDArray[np.uint8] = np.clip(np.stack(waves, 2) * 100 + 128, 0, 255).astype(np.uint8)
+    cv2.rectangle(image, (width // 5, height // 4), (width // 2, height // 2), (240, 60, 30), -1)
+    cv2.circle(image, (2 * width // 3, height // 2), max(1, height // 5), (20, 40, 200), -1)
+    return image
 
 
 def _metadata(model: onnx.ModelProto) -> dict[str, Any]:
-    """What the exporter wrote beside the graph; Python literals are read as such."""
-    found: dict[str, Any] = {}
+    """The exporter's metadata; values that are Python literals are parsed."""
+    metadata: dict[str, Any] = {}
     for entry in model.metadata_props:
-        if len(entry.value) > LONGEST_METADATA:
+        if len(entry.value) > MAX_METADATA:
             continue
         try:
-            found[entry.key] = ast.literal_eval(entry.value)
+            metadata[entry.key] = ast.literal_eval(entry.value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            found[entry.key] = entry.value
-    return found
+            metadata[entry.key] = entry.value
+    return metadata
 
 
 def _last_line(error: Exception) -> str:
-    """What ONNX Runtime says at the end, where it stops naming its own source files."""
+    """The last line of ONNX Runtime's message; those before it name its own source files."""
     lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][-200:] if lines else type(error).__name__

@@ -1,56 +1,61 @@
-"""A row of the table of forms, and what every row needs: labels, a form filled in for a file."""
+"""FormRule, a row of the table of forms, and what every rule needs: labels, a form for a file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from stillframe.models.forms.inspection import Seen
+from stillframe.models.forms.inspection import InspectedModel
 from stillframe.models.labels import COCO
 from stillframe.models.model import Decoder, Form, Preprocessing, Sizing, Task
 
 UNIT = Preprocessing(scale=1 / 255)
+"""0..255 to 0..1."""
 UNKNOWN_CLASSES = 1000
-"""Where a graph lists boxes with the numbers of their classes and does not say of how many."""
+"""Number of classes where a graph lists boxes with class numbers and names no classes."""
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class FormRow:
-    """One form. says: its outputs, in words. fits: are these they? form: of such a file."""
+class FormRule:
+    """How one form is recognised."""
 
     name: str
+    """Also a value of --task."""
     task: Task
-    says: str
-    fits: Callable[[Seen], bool]
-    form: Callable[[Seen], Form]
+    description: str
+    """Of the outputs, for error messages."""
+    matches: Callable[[InspectedModel], bool]
+    form: Callable[[InspectedModel], Form]
+    """The form of a file that matches."""
 
 
 def form_for(
-    seen: Seen,
+    model: InspectedModel,
     task: Task,
     decoder: Decoder,
     labels: tuple[str, ...],
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     *,
     confidence: float = 0.5,
     overlap: float = 0.45,
     multiple: int = 32,
 ) -> Form:
-    """A form for this file: its layout, channels, element and sizes filled in."""
-    if seen.picture.element == "uint8":  # such a graph does the rest itself
-        how = replace(how, scale=1.0, mean=(0.0,) * 3, deviation=(1.0,) * 3)
-    sizing = Sizing(seen.size)
-    if seen.open:
-        sizing = Sizing(seen.size, max(seen.size), max(multiple, seen.stride))
+    """A form with the layout, channels, element type and sizes that the file itself declares."""
+    image = model.image_input
+    if image.element == "uint8":  # such a graph normalises its input itself
+        preprocessing = replace(preprocessing, scale=1.0, mean=(0.0,) * 3, deviation=(1.0,) * 3)
+    sizing = Sizing(model.size)
+    if model.size_is_free:
+        sizing = Sizing(model.size, max(model.size), max(multiple, model.coarsest_stride))
     return Form(
         task=task,
         decoder=decoder,
         sizing=sizing,
         preprocessing=replace(
-            how,
-            layout=seen.picture.layout,
-            order="grey" if seen.picture.channels == 1 else how.order,
-            element=seen.picture.element,  # type: ignore[arg-type]
+            preprocessing,
+            layout=image.layout,
+            order="grey" if image.channels == 1 else preprocessing.order,
+            element=image.element,  # type: ignore[arg-type]
         ),
         labels=labels,
         confidence=confidence,
@@ -58,36 +63,36 @@ def form_for(
     )
 
 
-def labels_for(seen: Seen, count: int) -> tuple[str, ...]:
-    """Names of that many classes: the file's own, COCO's where there are 80, else numbers."""
-    own = own_labels(seen)
+def labels_for(model: InspectedModel, count: int) -> tuple[str, ...]:
+    """Names of that many classes: the file's own, COCO's if there are 80, else numbers."""
+    own = own_labels(model)
     if len(own) == count:
         return own
     return COCO if count == len(COCO) else tuple(f"class {i}" for i in range(count))
 
 
-def listed_labels(seen: Seen) -> tuple[str, ...]:
-    """The file's own names, or as many numbers as a list of boxes is likely to hold."""
-    return own_labels(seen) or labels_for(seen, UNKNOWN_CLASSES)
+def labels_or_numbers(model: InspectedModel) -> tuple[str, ...]:
+    """The file's own class names, or UNKNOWN_CLASSES numbers."""
+    return own_labels(model) or labels_for(model, UNKNOWN_CLASSES)
 
 
-def own_labels(seen: Seen) -> tuple[str, ...]:
-    """Class names that the exporter left in the file: Ultralytics' names, RapidAI's character."""
-    named = seen.metadata.get("names", seen.metadata.get("character"))
-    if isinstance(named, dict):
-        named = [named.get(i, i) for i in range(len(named))]
-    elif isinstance(named, str):
-        named = named.splitlines()
-    return tuple(map(str, named)) if isinstance(named, list | tuple) else ()
+def own_labels(model: InspectedModel) -> tuple[str, ...]:
+    """Class names in the metadata: Ultralytics' `names`, RapidAI's `character`; () without any."""
+    names = model.metadata.get("names", model.metadata.get("character"))
+    if isinstance(names, dict):
+        names = [names.get(i, i) for i in range(len(names))]
+    elif isinstance(names, str):
+        names = names.splitlines()
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
-def known_shapes(seen: Seen, *ranks: int) -> list[Shape] | None:
-    """The outputs' shapes when they have those ranks, a batch of one, and every size is known."""
-    shapes = [known(shape) for shape in seen.shapes]
+def fixed_shapes(model: InspectedModel, *ranks: int) -> list[Shape] | None:
+    """The outputs' shapes if they have these ranks, batch 1 and every size fixed; else None."""
+    shapes = [fixed_shape(shape) for shape in model.shapes]
     fits = tuple(map(len, shapes)) == ranks and all(shape[0] == 1 for shape in shapes)
     return shapes if fits else None
 
 
-def known(shape: tuple[int | None, ...]) -> Shape:
-    """The shape, or () when a size of it depends on the picture."""
+def fixed_shape(shape: tuple[int | None, ...]) -> Shape:
+    """The shape, or () if a size depends on the image."""
     return tuple(d for d in shape if d is not None) if None not in shape else ()

@@ -1,4 +1,4 @@
-"""How the exports of the YOLO family are recognised."""
+"""Rules for the exports of the YOLO family."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,210 +7,226 @@ from functools import partial
 import numpy as np
 
 from stillframe.models.decoders import boxes, yolo
-from stillframe.models.forms.inspection import Seen
+from stillframe.models.forms.inspection import InspectedModel
 from stillframe.models.forms.rule import (
     UNIT,
-    FormRow,
+    FormRule,
     Shape,
+    fixed_shape,
+    fixed_shapes,
     form_for,
-    known,
-    known_shapes,
     labels_for,
-    listed_labels,
+    labels_or_numbers,
 )
 from stillframe.models.model import Decoder, Form, Preprocessing
 
 ULTRALYTICS = replace(UNIT, fit="letterbox", fill=114)
 MEGVII = Preprocessing(order="bgr", fit="letterbox", align="corner", fill=114)
 
-V5_ANCHORS = 3  # boxes a cell
-KEY_POINTS = (17, 3)  # of a person, and numbers of each, where the file does not say
+V5_ANCHORS = 3  # boxes per cell
+DEFAULT_KEY_POINTS = (17, 3)  # (key points, numbers per point) of COCO's persons
 
 
-def _is(seen: Seen, *kinds: str) -> bool:
-    """Does the file's own word for its task, if it has one, agree?"""
-    return seen.metadata.get("task", kinds[0]) in kinds
+def _task_allows(model: InspectedModel, task: str) -> bool:
+    """The metadata names this task, or none."""
+    return bool(model.metadata.get("task", task) == task)
 
 
-def _one(seen: Seen) -> Shape:
+def _only_shape(model: InspectedModel) -> Shape:
     """The shape (1, rows, depth) or (1, depth, rows) of the only output, or ()."""
-    shapes = known_shapes(seen, 3)
+    shapes = fixed_shapes(model, 3)
     return shapes[0] if shapes else ()
 
 
-def _rows(seen: Seen, anchors: int, least: int) -> int:
-    """Depth of (1, rows, depth) when every cell has that many rows; else 0."""
-    shape = _one(seen)
-    if not shape or shape[2] < least or not _is(seen, "detect"):
+def _row_depth(model: InspectedModel, anchors: int, minimum: int) -> int:
+    """Depth of an output (1, rows, depth) that has `anchors` rows a cell; 0 for any other."""
+    shape = _only_shape(model)
+    if not shape or shape[2] < minimum or not _task_allows(model, "detect"):
         return 0
-    return shape[2] if yolo.strides_of(shape[1], seen.size, anchors) else 0
+    return shape[2] if yolo.strides_of(shape[1], model.size, anchors) else 0
 
 
-def _columns(seen: Seen, shape: Shape, least: int) -> int:
-    """Depth of (1, depth, cells), or of (1, cells, depth) where nothing else has so few; else 0."""
+def _column_depth(model: InspectedModel, shape: Shape, minimum: int) -> int:
+    """Depth of an output (1, depth, cells) or (1, cells, depth), at least minimum; else 0."""
     if not shape:
         return 0
     _, first, second = shape
-    if first >= least and yolo.strides_of(second, seen.size):
+    if first >= minimum and yolo.strides_of(second, model.size):
         return first
-    return second if second >= least and yolo.strides_of(first, seen.size) else 0
+    return second if second >= minimum and yolo.strides_of(first, model.size) else 0
 
 
-def _decoded_in_graph(seen: Seen) -> bool:
-    """Are the centres of one-row-a-cell boxes pixels, not parts of a cell?"""
-    centres = seen.first_answer[0][0, :, :2]
-    grid = yolo.cells(seen.size, yolo.strides_of(len(centres), seen.size) or yolo.STRIDES)
-    from_cell = np.abs(centres / grid[:, 2:] - grid[:, :2])
-    return bool(np.median(from_cell) < np.median(np.abs(centres)))
+def _decoded_in_graph(model: InspectedModel) -> bool:
+    """The centres of one-row-a-cell boxes are pixels rather than offsets within the cell."""
+    centres = model.sample_outputs[0][0, :, :2]
+    grid = yolo.cells(model.size, yolo.strides_of(len(centres), model.size) or yolo.STRIDES)
+    distance_to_cell = np.abs(centres / grid[:, 2:] - grid[:, :2])
+    return bool(np.median(distance_to_cell) < np.median(np.abs(centres)))
 
 
-def _with_rows(decoder: Decoder, how: Preprocessing, confidence: float) -> Callable[[Seen], Form]:
-    def form(seen: Seen) -> Form:
-        labels = labels_for(seen, _one(seen)[2] - 5)
-        return form_for(seen, "detection", decoder, labels, how, confidence=confidence)
+def _row_form(
+    decoder: Decoder, preprocessing: Preprocessing, confidence: float
+) -> Callable[[InspectedModel], Form]:
+    def form(model: InspectedModel) -> Form:
+        labels = labels_for(model, _only_shape(model)[2] - 5)
+        return form_for(model, "detection", decoder, labels, preprocessing, confidence=confidence)
 
     return form
 
 
-def _v8(seen: Seen) -> Form:
-    labels = labels_for(seen, _columns(seen, _one(seen), 5) - 4)
+def _v8(model: InspectedModel) -> Form:
+    labels = labels_for(model, _column_depth(model, _only_shape(model), 5) - 4)
     return form_for(
-        seen, "detection", yolo.yolo_v8, labels, ULTRALYTICS, confidence=0.25, overlap=0.7
+        model, "detection", yolo.yolo_v8, labels, ULTRALYTICS, confidence=0.25, overlap=0.7
     )
 
 
-def _beside_masks(seen: Seen) -> tuple[Shape, int] | None:
-    """The boxes' shape and the number of prototypes, when that is what the outputs are."""
-    shapes = sorted(map(known, seen.shapes), key=len)
+def _mask_outputs(model: InspectedModel) -> tuple[Shape, int] | None:
+    """(shape of the boxes, number of mask prototypes); None for other outputs."""
+    shapes = sorted(map(fixed_shape, model.shapes), key=len)
     if [len(s) for s in shapes] != [3, 4]:
         return None
-    rows, (_, kinds, height, width) = shapes
-    quarter = seen.size[0] // 4, seen.size[1] // 4
-    return (rows, kinds) if (height, width) == quarter and _is(seen, "segment") else None
+    rows, (_, prototypes, height, width) = shapes
+    quarter = model.size[0] // 4, model.size[1] // 4
+    return (
+        (rows, prototypes)
+        if (height, width) == quarter and _task_allows(model, "segment")
+        else None
+    )
 
 
-def _masks(seen: Seen, version: int) -> int:
-    """How many classes there are besides the masks' coefficients; 0 for another form.
+def _mask_classes(model: InspectedModel, version: int) -> int:
+    """Number of classes of a segmentation export of this YOLO version; 0 for any other model.
 
-    Versions 5 and 8 are as their names; 26 stands for boxes listed in the graph.
+    Versions 5 and 8 have candidate boxes, 26 has boxes already suppressed in the graph.
     """
-    beside = _beside_masks(seen)
-    if beside is None:
+    outputs = _mask_outputs(model)
+    if outputs is None:
         return 0
-    shape, kinds = beside
+    shape, prototypes = outputs
     depth = {
-        5: shape[2] - 5 if yolo.strides_of(shape[1], seen.size, V5_ANCHORS) else 0,
-        8: _columns(seen, shape, 5 + kinds) - 4,
-        26: shape[2] - 5 if shape[2] == 6 + kinds else 0,
+        5: shape[2] - 5 if yolo.strides_of(shape[1], model.size, V5_ANCHORS) else 0,
+        8: _column_depth(model, shape, 5 + prototypes) - 4,
+        26: shape[2] - 5 if shape[2] == 6 + prototypes else 0,
     }[version]
-    return max(0, depth - kinds)
+    return max(0, depth - prototypes)
 
 
-def _masks_form(decoder: Decoder, version: int, overlap: float) -> Callable[[Seen], Form]:
-    def form(seen: Seen) -> Form:
+def _masks_form(decoder: Decoder, version: int, overlap: float) -> Callable[[InspectedModel], Form]:
+    def form(model: InspectedModel) -> Form:
         listed = version == 26
-        labels = listed_labels(seen) if listed else labels_for(seen, _masks(seen, version))
+        labels = (
+            labels_or_numbers(model) if listed else labels_for(model, _mask_classes(model, version))
+        )
         return form_for(
-            seen, "detection", decoder, labels, ULTRALYTICS, confidence=0.25, overlap=overlap
+            model, "detection", decoder, labels, ULTRALYTICS, confidence=0.25, overlap=overlap
         )
 
     return form
 
 
-def _points(seen: Seen) -> tuple[int, int]:
-    """Key points, and numbers of each."""
-    match seen.metadata.get("kpt_shape"):
+def _key_point_shape(model: InspectedModel) -> tuple[int, int]:
+    """(key points, numbers per point), from the metadata if it has them."""
+    match model.metadata.get("kpt_shape"):
         case [int(count), (2 | 3) as per_point]:
             return count, per_point
-    return KEY_POINTS
+    return DEFAULT_KEY_POINTS
 
 
-def _says_pose(seen: Seen) -> bool:
-    return seen.metadata.get("task") == "pose"
+def _is_pose(model: InspectedModel) -> bool:
+    return model.metadata.get("task") == "pose"
 
 
-def _v8_points(seen: Seen) -> Form:
-    points, per_point = _points(seen)
-    labels = labels_for(seen, _columns(seen, _one(seen), 5) - 4 - points * per_point)
+def _v8_points(model: InspectedModel) -> Form:
+    points, per_point = _key_point_shape(model)
+    labels = labels_for(model, _column_depth(model, _only_shape(model), 5) - 4 - points * per_point)
     decoder = partial(yolo.yolo_v8_points, per_point=per_point)
-    return form_for(seen, "detection", decoder, labels, ULTRALYTICS, confidence=0.25, overlap=0.7)
+    return form_for(model, "detection", decoder, labels, ULTRALYTICS, confidence=0.25, overlap=0.7)
 
 
-def _listed_points(seen: Seen) -> Form:
-    decoder = partial(boxes.end_to_end_points, per_point=_points(seen)[1])
-    return form_for(seen, "detection", decoder, listed_labels(seen), ULTRALYTICS, confidence=0.25)
+def _listed_points(model: InspectedModel) -> Form:
+    decoder = partial(boxes.end_to_end_points, per_point=_key_point_shape(model)[1])
+    return form_for(
+        model, "detection", decoder, labels_or_numbers(model), ULTRALYTICS, confidence=0.25
+    )
 
 
-def _pose_depth(seen: Seen, before: int) -> int:
-    """How many numbers a box has besides its key points and those before them."""
-    points, per_point = _points(seen)
+def _pose_depth(model: InspectedModel, before: int) -> int:
+    """Numbers of a box: those before its key points, and the key points."""
+    points, per_point = _key_point_shape(model)
     return before + points * per_point
 
 
-ROWS: tuple[FormRow, ...] = (
-    FormRow(
+RULES: tuple[FormRule, ...] = (
+    FormRule(
         "yolov5-seg",
         "detection",
         "boxes 1x(3 a cell)x(5 + classes + k) and prototypes 1xkx(H/4)x(W/4)",
-        lambda seen: _masks(seen, 5) > 0,
+        lambda model: _mask_classes(model, 5) > 0,
         _masks_form(yolo.yolo_v5_masks, 5, 0.45),
     ),
-    FormRow(
+    FormRule(
         "yolov8-seg",
         "detection",
         "boxes 1x(4 + classes + k)xcells and prototypes 1xkx(H/4)x(W/4)",
-        lambda seen: _masks(seen, 8) > 0,
+        lambda model: _mask_classes(model, 8) > 0,
         _masks_form(yolo.yolo_v8_masks, 8, 0.7),
     ),
-    FormRow(
+    FormRule(
         "yolo26-seg",
         "detection",
         "listed boxes 1xnx(6 + k) and prototypes 1xkx(H/4)x(W/4)",
-        lambda seen: _masks(seen, 26) > 0,
+        lambda model: _mask_classes(model, 26) > 0,
         _masks_form(boxes.end_to_end_masks, 26, 0.7),
     ),
-    FormRow(
+    FormRule(
         "yolov8-pose",
         "detection",
-        "1x(4 + classes + key points)xcells, and metadata that says so",
-        lambda seen: _says_pose(seen) and _columns(seen, _one(seen), _pose_depth(seen, 5)) > 0,
+        "1x(4 + classes + key points)xcells, with task pose in the metadata",
+        lambda model: (
+            _is_pose(model) and _column_depth(model, _only_shape(model), _pose_depth(model, 5)) > 0
+        ),
         _v8_points,
     ),
-    FormRow(
+    FormRule(
         "yolo26-pose",
         "detection",
-        "listed boxes 1xnx(6 + key points), and metadata that says so",
-        lambda seen: (
-            _says_pose(seen) and bool(_one(seen)) and _one(seen)[2] == _pose_depth(seen, 6)
+        "listed boxes 1xnx(6 + key points), with task pose in the metadata",
+        lambda model: (
+            _is_pose(model)
+            and bool(_only_shape(model))
+            and _only_shape(model)[2] == _pose_depth(model, 6)
         ),
         _listed_points,
     ),
-    FormRow(
+    FormRule(
         "yolov5",
         "detection",
         "1x(3 a cell)x(5 + classes), decoded in the graph; YOLOv7 too",
-        lambda seen: _rows(seen, V5_ANCHORS, 6) > 0,
-        _with_rows(yolo.yolo_v5, ULTRALYTICS, 0.25),
+        lambda model: _row_depth(model, V5_ANCHORS, 6) > 0,
+        _row_form(yolo.yolo_v5, ULTRALYTICS, 0.25),
     ),
-    FormRow(
+    FormRule(
         "yolov6",
         "detection",
         "1xcellsx(5 + classes), decoded in the graph",
-        lambda seen: _rows(seen, 1, 6) > 0 and _decoded_in_graph(seen),
-        _with_rows(yolo.yolo_v5, ULTRALYTICS, 0.3),
+        lambda model: _row_depth(model, 1, 6) > 0 and _decoded_in_graph(model),
+        _row_form(yolo.yolo_v5, ULTRALYTICS, 0.3),
     ),
-    FormRow(
+    FormRule(
         "yolox",
         "detection",
-        "1xcellsx(5 + classes), centres as parts of a cell",
-        lambda seen: _rows(seen, 1, 6) > 0,
-        _with_rows(yolo.yolox, MEGVII, 0.3),
+        "1xcellsx(5 + classes), centres as offsets within the cell",
+        lambda model: _row_depth(model, 1, 6) > 0,
+        _row_form(yolo.yolox, MEGVII, 0.3),
     ),
-    FormRow(
+    FormRule(
         "yolov8",
         "detection",
         "1x(4 + classes)xcells; YOLOv9, v11 and v12 too",
-        lambda seen: _is(seen, "detect") and _columns(seen, _one(seen), 5) > 0,
+        lambda model: (
+            _task_allows(model, "detect") and _column_depth(model, _only_shape(model), 5) > 0
+        ),
         _v8,
     ),
 )

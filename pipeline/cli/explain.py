@@ -82,12 +82,12 @@ def explain(
 
 def _loaded(name: str) -> "Model":
     """A model of known or of unknown task: only its tensors matter here."""
-    from stillframe.models import zoo
+    from stillframe.models import catalog, zoo
 
     try:
         return zoo.load(name)
     except ModelError:
-        if name in zoo.MODELS or not Path(name).is_file():
+        if name in catalog.MODELS or not Path(name).is_file():
             raise
         return zoo.load(name, task="tensors")
 

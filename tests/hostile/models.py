@@ -219,7 +219,7 @@ CASES: tuple[Hostile, ...] = (
     Hostile(
         "seven channels",
         partial(_with, dims=(1, 7, 8, 8)),
-        "expected a picture of 1 or 3 channels, got 1x7x8x8",
+        "expected an image of 1 or 3 channels, got 1x7x8x8",
     ),
     Hostile(
         "text input",

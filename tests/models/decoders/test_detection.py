@@ -14,16 +14,16 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models import zoo
-from stillframe.models.decoders.detection import MOST_CANDIDATES, YOLO_ANCHORS, expect, suppress
+from stillframe.models import catalog, zoo
+from stillframe.models.decoders.detection import MAX_CANDIDATES, YOLO_ANCHORS, expect, suppress
 from stillframe.models.model import Form, Model, View
 from stillframe.models.results import Detections
-from stillframe.models.weights import place
+from stillframe.models.weights.asset import asset_path
 from tests.packages import unpacked
 
-CENTERFACE = zoo.MODELS["centerface"].form
-YOLO = zoo.MODELS["yolov3-tiny"].form
-TEXT = zoo.MODELS["ppocr-det"].form
+CENTERFACE = catalog.MODELS["centerface"].form
+YOLO = catalog.MODELS["yolov3-tiny"].form
+TEXT = catalog.MODELS["ppocr-det"].form
 
 
 def decode(form: Form, outputs: list[NDArray[Any]], view: View) -> Detections:
@@ -80,7 +80,7 @@ def test_suppression_of_very_many_looks_at_the_best_only() -> None:
     scores = rng.random(20_000)
     corner = np.arange(20_000)[:, None] * np.array([[50.0, 0.0]])
     kept = suppress(np.concatenate((corner, corner + 10), 1), scores, 0.5)
-    assert kept.tolist() == np.argsort(scores)[::-1][:MOST_CANDIDATES].tolist()
+    assert kept.tolist() == np.argsort(scores)[::-1][:MAX_CANDIDATES].tolist()
 
 
 # --- centerface ----------------------------------------------------------------------------------
@@ -273,9 +273,9 @@ def module(path: Path) -> ModuleType:
 def by_hand(name: str, package: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     """The model of that name, its file put into an empty cache out of the unpacked package."""
     monkeypatch.setenv("STILLFRAME_CACHE", str(cache))
-    asset = zoo.MODELS[name].assets[0]
-    place(asset).parent.mkdir(parents=True)
-    shutil.copy(package / asset.member, place(asset))
+    asset = catalog.MODELS[name].assets[0]
+    asset_path(asset).parent.mkdir(parents=True)
+    shutil.copy(package / asset.member, asset_path(asset))
     return zoo.load(name)
 
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models import zoo
-from stillframe.models.decoders.image import SPANS, Painter
+from stillframe.models import catalog, zoo
+from stillframe.models.decoders.image import VALUE_RANGES, ImageDecoder
 from stillframe.models.model import Form, Model, Sizing, View
 from stillframe.models.results import Picture
 
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 SAME = View((5, 7), (5, 7), (1.0, 1.0))
 
 
-def shown(painter: Painter, output: Array, view: View = SAME) -> Array:
+def shown(painter: ImageDecoder, output: Array, view: View = SAME) -> Array:
     found = painter([output], view, Form("image", painter, Sizing(view.size)))
     assert isinstance(found, Picture)
     return found.image
@@ -36,12 +36,12 @@ def drawn(size: tuple[int, int]) -> Array:
     return image
 
 
-@pytest.mark.parametrize("span", SPANS)
+@pytest.mark.parametrize("span", VALUE_RANGES)
 def test_black_and_white_are_where_the_network_has_them(span: tuple[int, int]) -> None:
     black, white = span
     levels = np.linspace(black, white, 256)[:, None].repeat(3, 1).T.reshape(1, 3, 1, 256)
     view = View((1, 256), (1, 256), (1.0, 1.0))
-    image = shown(Painter(black=black, white=white), levels.astype(np.float32), view)
+    image = shown(ImageDecoder(black=black, white=white), levels.astype(np.float32), view)
     np.testing.assert_array_equal(image, np.arange(256)[None, :, None].repeat(3, 2))
 
 
@@ -49,16 +49,16 @@ def test_values_beyond_are_cut_off_and_the_rest_rounded() -> None:
     row = np.array([-3, -0.001, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.2, 1e9], np.float32)
     output = np.broadcast_to(row, (1, 3, 5, 7))
     want = [0, 0, 0, 1, 255, 255, 255]
-    np.testing.assert_array_equal(shown(Painter(), output)[0, :, 0], want)
+    np.testing.assert_array_equal(shown(ImageDecoder(), output)[0, :, 0], want)
 
 
 def test_channels_are_where_the_network_has_them() -> None:
     output = np.zeros((1, 3, 5, 7), np.float32)
     output[0, 0] = 1
     last = np.ascontiguousarray(output.transpose(0, 2, 3, 1))
-    assert shown(Painter(), output)[2, 3].tolist() == [255, 0, 0]
-    assert shown(Painter("nhwc"), last)[2, 3].tolist() == [255, 0, 0]
-    assert shown(Painter(order="bgr"), output)[2, 3].tolist() == [0, 0, 255]
+    assert shown(ImageDecoder(), output)[2, 3].tolist() == [255, 0, 0]
+    assert shown(ImageDecoder("nhwc"), last)[2, 3].tolist() == [255, 0, 0]
+    assert shown(ImageDecoder(order="bgr"), output)[2, 3].tolist() == [0, 0, 255]
 
 
 def test_enlarged_picture_keeps_only_what_lay_under_the_source() -> None:
@@ -66,14 +66,14 @@ def test_enlarged_picture_keeps_only_what_lay_under_the_source() -> None:
     view = View((10, 20), (32, 32), (1.5, 1.5), (1.0, 8.0))
     output = np.zeros((1, 3, 64, 64), np.float32)
     output[0, :, 16:46, 2:62] = 1
-    image = shown(Painter(), output, view)
+    image = shown(ImageDecoder(), output, view)
     assert image.shape == (30, 60, 3)
     assert image.min() == 255
 
 
 def test_picture_does_not_change_when_the_engine_reuses_its_memory() -> None:
     output = np.zeros((1, 3, 5, 7), np.float32)
-    image = shown(Painter(), output)
+    image = shown(ImageDecoder(), output)
     output[:] = 1
     assert image.max() == 0
 
@@ -82,7 +82,7 @@ def test_picture_does_not_change_when_the_engine_reuses_its_memory() -> None:
 def test_other_shapes_are_named(shape: tuple[int, ...]) -> None:
     said = r"image: expected one output of 3 channels \(nchw\), got " + "x".join(map(str, shape))
     with pytest.raises(ModelError, match=said):
-        shown(Painter(), np.zeros(shape, np.float32))
+        shown(ImageDecoder(), np.zeros(shape, np.float32))
 
 
 def answer(model: Model, image: Array) -> Array:
@@ -121,7 +121,7 @@ def test_upscaler_doubles_a_picture_and_keeps_its_colours() -> None:
 
 
 def test_upscaler_takes_any_size_as_it_is() -> None:
-    sizing = zoo.MODELS["animevideo-x2"].form.sizing
+    sizing = catalog.MODELS["animevideo-x2"].form.sizing
     assert sizing.for_source(353, 287) == (353, 287)
     assert sizing.for_source(994, 1768) == (360, 640)
 

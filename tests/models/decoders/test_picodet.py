@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.models import zoo
-from stillframe.models.decoders.picodet import Focal, PyramidLevel, arrangement, mean_distance
+from stillframe.models.decoders.picodet import (
+    GeneralizedFocal,
+    PyramidLevel,
+    match_outputs,
+    mean_distance,
+)
 from stillframe.models.labels import CDLA
 from stillframe.models.model import Form, Sizing, View
 from tests.packages import unpacked
@@ -67,7 +72,7 @@ def test_a_cell_may_be_two_classes_at_once() -> None:
     scores[0, 4] = 0.9, 0.7
     sides = np.zeros((1, 6, 4, 8), np.float32)
     sides[..., 1] = 50
-    decoder = Focal((PyramidLevel(8, 0, 1),), 8)
+    decoder = GeneralizedFocal((PyramidLevel(8, 0, 1),), 8)
     form = Form("detection", decoder, Sizing((16, 24)), labels=("a", "b"))
     view = View((32, 24), (16, 24), (1.0, 0.5))
     found = decoder([scores, sides.reshape(1, 6, 32)], view, form)
@@ -76,28 +81,28 @@ def test_a_cell_may_be_two_classes_at_once() -> None:
 
 
 def test_rows_that_do_not_cover_the_input_are_refused() -> None:
-    decoder = Focal((PyramidLevel(8, 0, 1),), 8)
+    decoder = GeneralizedFocal((PyramidLevel(8, 0, 1),), 8)
     form = Form("detection", decoder, Sizing((16, 24)), labels=("a",))
     view = View((16, 24), (16, 24), (1.0, 1.0))
     with pytest.raises(ModelError, match="picodet: 5 rows do not cover 24x16 at stride 8"):
         decoder([np.zeros((1, 5, 1)), np.zeros((1, 5, 32))], view, form)
 
 
-ARRANGED: list[tuple[str, list[tuple[int, ...]], Focal | None]] = [
+ARRANGED: list[tuple[str, list[tuple[int, ...]], GeneralizedFocal | None]] = [
     (
         "scores first",
         [(1, 6, 9), (1, 2, 9), (1, 6, 32), (1, 2, 32)],
-        Focal((PyramidLevel(8, 0, 2), PyramidLevel(16, 1, 3)), 8),
+        GeneralizedFocal((PyramidLevel(8, 0, 2), PyramidLevel(16, 1, 3)), 8),
     ),
     (
         "any order",
         [(1, 2, 44), (1, 6, 80), (1, 2, 80), (1, 6, 44)],
-        Focal((PyramidLevel(8, 1, 3), PyramidLevel(16, 2, 0)), 11),
+        GeneralizedFocal((PyramidLevel(8, 1, 3), PyramidLevel(16, 2, 0)), 11),
     ),
     (
         "as many classes as numbers: the published order",
         [(1, 6, 32), (1, 2, 32), (1, 6, 32), (1, 2, 32)],
-        Focal((PyramidLevel(8, 0, 2), PyramidLevel(16, 1, 3)), 8),
+        GeneralizedFocal((PyramidLevel(8, 0, 2), PyramidLevel(16, 1, 3)), 8),
     ),
     ("one level", [(1, 6, 9), (1, 6, 32)], None),
     ("unknown rows", [(1, 7, 9), (1, 2, 9), (1, 7, 32), (1, 2, 32)], None),
@@ -109,8 +114,10 @@ ARRANGED: list[tuple[str, list[tuple[int, ...]], Focal | None]] = [
 
 
 @pytest.mark.parametrize(("why", "shapes", "want"), ARRANGED, ids=[a[0] for a in ARRANGED])
-def test_arrangement(why: str, shapes: list[tuple[int, ...]], want: Focal | None) -> None:
-    assert arrangement(shapes, (16, 24)) == want
+def test_arrangement(
+    why: str, shapes: list[tuple[int, ...]], want: GeneralizedFocal | None
+) -> None:
+    assert match_outputs(shapes, (16, 24)) == want
 
 
 def module(file: Path) -> Any:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from stillframe.errors import ModelError
-from stillframe.models import zoo
-from stillframe.models.decoders.pnet import pnet, upright
+from stillframe.models import catalog
+from stillframe.models.decoders.pnet import pnet, transpose_kernels
 from stillframe.models.model import Form, Sizing, View
 from tests.packages import unpacked
 
@@ -62,7 +62,7 @@ def test_upright_network_sees_what_the_other_sees_in_the_turned_picture() -> Non
     rng = np.random.default_rng(3)
     net, picture = small_net(rng), rng.normal(size=(1, 3, 13, 21)).astype(np.float32)
     (turned,) = run(net, np.ascontiguousarray(picture.swapaxes(2, 3)))
-    (straight,) = run(upright(net), picture)
+    (straight,) = run(transpose_kernels(net), picture)
     np.testing.assert_allclose(straight, turned.swapaxes(2, 3), atol=1e-5)
     (unturned,) = run(net, picture)
     assert unturned.shape != straight.shape  # its kernels are not square
@@ -140,9 +140,9 @@ def test_windows_are_those_of_the_published_first_stage(
     extent = np.concatenate([boxes[:, 2:4] - boxes[:, :2]] * 2, 1)
     theirs = boxes[:, :4] + boxes[:, 5:9] * extent
 
-    file = upright((folder / "pnet.onnx").read_bytes())
+    file = transpose_kernels((folder / "pnet.onnx").read_bytes())
     form = Form("detection", pnet, Sizing(SIZE), labels=("face",), confidence=threshold)
-    row = zoo.MODELS["pnet"]
+    row = catalog.MODELS["pnet"]
     how = row.form.preprocessing
     tensor = (image[None] * np.float32(how.scale) - np.float32(how.mean[0])).astype(np.float32)
     view = View(SIZE, SIZE, (1.0, 1.0))

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models.decoders.segmentation import ClassMap, Probability, numbered
+from stillframe.models.decoders.segmentation import ClassMap, Probability, class_indices
 from stillframe.models.model import Decoder, Form, Sizing, View
 from stillframe.models.results import Mask
 
@@ -80,7 +80,7 @@ def test_result_does_not_change_when_the_engine_reuses_its_memory() -> None:
     found = [
         decoded(Probability(), [chance], SAME, "person").values,
         decoded(ClassMap(), [scores], SAME).values,
-        decoded(numbered, [whole], SAME).values,
+        decoded(class_indices, [whole], SAME).values,
     ]
     chance[:], scores[0, 2], whole[:] = 0.75, 9, 2
     assert [float(values.max()) for values in found] == [0.25, 0, 1]
@@ -89,7 +89,7 @@ def test_result_does_not_change_when_the_engine_reuses_its_memory() -> None:
 @pytest.mark.parametrize("shape", [(1, 9, 11), (1, 1, 9, 11), (1, 9, 11, 1)])
 def test_whole_numbers_are_classes_already(shape: tuple[int, ...]) -> None:
     which = np.random.default_rng(2).integers(0, 3, (9, 11))
-    found = decoded(numbered, [which.reshape(shape)], SAME)
+    found = decoded(class_indices, [which.reshape(shape)], SAME)
     np.testing.assert_array_equal(found.values, which)
     assert found.labels == LABELS
 
@@ -97,7 +97,7 @@ def test_whole_numbers_are_classes_already(shape: tuple[int, ...]) -> None:
 def test_share_counts_source_pixels() -> None:
     which = np.zeros((1, 9, 11), np.int64)
     which[0, :3] = 2
-    summary = decoded(numbered, [which], SAME).to_dict()["mask"]
+    summary = decoded(class_indices, [which], SAME).to_dict()["mask"]
     assert summary == {"size": [9, 11], "share": {"ground": 0.6667, "car": 0.3333}}
 
 
@@ -105,8 +105,8 @@ WRONG: list[tuple[Decoder, tuple[int, ...], int, str]] = [
     (ClassMap(), (1, 4, 9, 11), 0, "segmentation: expected outputs 1x3xhxw, got 1x4x9x11"),
     (ClassMap("nhwc"), (1, 3, 9, 11), 0, "segmentation: expected outputs 1xhxwx3, got 1x3x9x11"),
     (Probability(), (1, 2, 9, 11), 0, "mask: expected outputs 1x1xhxw, got 1x2x9x11"),
-    (numbered, (1, 9, 11), 3, "segmentation: 3 classes expected, got class 3"),
-    (numbered, (1, 9, 11, 2), 0, "segmentation: expected outputs 1xhxw, got 1x9x11x2"),
+    (class_indices, (1, 9, 11), 3, "segmentation: 3 classes expected, got class 3"),
+    (class_indices, (1, 9, 11, 2), 0, "segmentation: expected outputs 1xhxw, got 1x9x11x2"),
 ]
 
 
@@ -114,7 +114,7 @@ WRONG: list[tuple[Decoder, tuple[int, ...], int, str]] = [
 def test_wrong_outputs_are_named(
     decoder: Decoder, shape: tuple[int, ...], value: int, says: str
 ) -> None:
-    kind = np.int64 if decoder is numbered else np.float32
+    kind = np.int64 if decoder is class_indices else np.float32
     with pytest.raises(ModelError) as caught:
         decoder([np.full(shape, value, kind)], SAME, form(decoder))
     assert says in str(caught.value)

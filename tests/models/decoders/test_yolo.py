@@ -173,7 +173,7 @@ WRONG: list[tuple[Callable[..., Any], list[tuple[int, ...]], str]] = [
     (yolo.yolo_v5, [(1, 6)], "yolov5: expected outputs 1xnx6, got 1x6"),
     (yolo.yolo_v8, [(1, 7, 300)], r"yolo: expected 5 numbers a box, got \(7, 300\)"),
     (yolo.yolo_v8_masks, [(1, 7, 300)], "yolo masks: expected boxes of rank 3 and prototypes"),
-    (boxes.batched, [(9, 6)], "batched boxes: expected outputs nx7, got 9x6"),
+    (boxes.yolo_v7_end_to_end, [(9, 6)], "batched boxes: expected outputs nx7, got 9x6"),
     (boxes.end_to_end, [(9, 7)], "end-to-end boxes: expected outputs nx6, got 9x7"),
 ]
 

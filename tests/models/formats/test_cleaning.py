@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from stillframe.errors import ModelError
-from stillframe.models.formats.cleaning import clean, image_input, outline
+from stillframe.models.formats.cleaning import clean
+from stillframe.models.formats.onnx_file import image_input, outline
 from tests.hang_guard import ends
 from tests.hostile.models import CASES, Hostile, external, network
 

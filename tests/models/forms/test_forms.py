@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models import zoo
+from stillframe.models import catalog, zoo
 from stillframe.models.decoders import yolo
-from stillframe.models.decoders.image import Painter
+from stillframe.models.decoders.image import ImageDecoder
 from stillframe.models.decoders.segmentation import ClassMap
 from stillframe.models.forms.forms import ACCEPTED, FORMS, recognise
-from stillframe.models.forms.inspection import Seen
+from stillframe.models.forms.inspection import InspectedModel
 from stillframe.models.model import TASKS, Form, Model, View
 from stillframe.models.results import Detections, Mask, Picture, Tensors
 from tests.answers import Answers, Steps, answering, painting
@@ -503,7 +503,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answered(file: Path, form: Form) -> Any:
     """What the file's answer means, for a source of the input's own size."""
-    outputs = Seen.at(file).first_answer
+    outputs = InspectedModel.open(file).sample_outputs
     return form.decoder(outputs, View(SIZE, SIZE, (1.0, 1.0)), form)
 
 
@@ -520,8 +520,8 @@ def test_form_is_recognised_and_gives_back_what_it_holds(case: Case, tmp_path: P
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_no_form_before_it_fits_too(case: Case, tmp_path: Path) -> None:
-    seen = Seen.at(case.file(tmp_path))
-    assert next(name for name, row in FORMS.items() if row.fits(seen)) == case.form
+    model = InspectedModel.open(case.file(tmp_path))
+    assert next(name for name, row in FORMS.items() if row.matches(model)) == case.form
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -529,7 +529,7 @@ def test_picture_is_recognised_with_its_black_and_white(name: str, tmp_path: Pat
     steps, span, times = CHAINS[name]
     form = recognise(painting(tmp_path / "p.onnx", steps))
     assert form.task == "image"
-    assert isinstance(form.decoder, Painter)
+    assert isinstance(form.decoder, ImageDecoder)
     assert (form.decoder.black, form.decoder.white) == span
     model = Model.at("p", tmp_path / "p.onnx", form)
     image = np.random.default_rng(1).integers(0, 200, (*SIZE, 3)).astype(np.uint8)
@@ -571,7 +571,7 @@ def test_tensors_are_given_only_when_asked_for(tmp_path: Path) -> None:
         recognise(file)
     said = str(caught.value)
     assert "input images 96x64, outputs scores 1x10" in said
-    assert f"one of {', '.join(ACCEPTED)} (tensors gives them as they are)" in said
+    assert f"one of {', '.join(ACCEPTED)} (tensors gives them unchanged)" in said
     found = answered(file, recognise(file, "tensors"))
     assert isinstance(found, Tensors)
     np.testing.assert_array_equal(found.arrays["scores"], values)
@@ -663,6 +663,6 @@ def test_published_files_are_recognised_as_what_they_are(
         file = zoo.original(name)
     except ModelError as e:
         pytest.skip(str(e))
-    form, known = recognise(file), zoo.MODELS[name].form
+    form, known = recognise(file), catalog.MODELS[name].form
     assert (form.task, form.decoder) == (known.task, known.decoder)
     assert form.preprocessing == known.preprocessing
