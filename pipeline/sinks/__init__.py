@@ -1,1 +1,1 @@
-"""Where results go: lines of text, annotated video, a page in the browser."""
+"""Writes results: lines of text, annotated video, a page in the browser."""

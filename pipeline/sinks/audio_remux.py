@@ -1,4 +1,4 @@
-"""The sound of a file, copied packet by packet in step with new pictures."""
+"""Copies the audio of a file, packet by packet, next to newly encoded video."""
 
 import os
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from stillframe.pipeline.media.pyav_compat import open_input, to_fraction
 from stillframe.pipeline.media.timestamps import TimestampNormalizer
 from stillframe.pipeline.sinks.sink import reason
 
-# Sound may lead by what an encoder needs to start up; its packets then belong before time zero.
+# Audio may start before the video by an encoder's priming; its packets then have negative times.
 PRIMING_S = Fraction(1, 10)
-NO_TICK = Fraction(1, 48_000)  # only where a stream states no time base
-PACKETS_A_SECOND = Fraction(50)  # only where packets state neither time nor duration
+DEFAULT_TIME_BASE = Fraction(1, 48_000)  # for streams that state none
+DEFAULT_PACKET_RATE = Fraction(50)  # for packets with neither time nor duration
 
 
 class AudioRemuxer:
-    """Hands the audio packets of a file to `output`, as far as the pictures have come.
+    """Muxes the audio packets of a file into `output`, up to the time of the last picture.
 
-    All its audio streams are copied and none is encoded again. Where the file's times jump, sound
-    and pictures each go on where they were.
-    Raises SinkError if the file cannot be read or `output` cannot hold its sound.
+    Copies all audio streams without re-encoding. Where the file's times jump, audio and video each
+    continue where they were. Raises SinkError if the file cannot be read or `output` cannot hold
+    its audio.
     """
 
     def __init__(self, path: str, output: OutputContainer, shown: str) -> None:
@@ -35,7 +35,7 @@ class AudioRemuxer:
             self._input = open_input(f"file:{path}", FILE_PROTOCOLS)
         except (av.FFmpegError, OSError) as error:
             raise SinkError(
-                f"{shown}: the sound of {path} cannot be read: {reason(error)}"
+                f"{shown}: the audio of {path} cannot be read: {reason(error)}"
             ) from None
         self._output = output
         self._shown = shown
@@ -43,17 +43,16 @@ class AudioRemuxer:
         self._outputs: dict[int, AudioStream] = {}
         self._packets = self._normalized_packets()
         self._next = next(self._packets, None)
-        # what the output has no place for is told before any work; its own streams come later
+        # a trial run: raise for unsupported audio before any work is done
         with av.open(os.devnull, mode="w", format=output.format.name) as trial:
             self._add_streams(trial)
 
     def start(self, picture_s: Fraction, from_start: bool) -> Fraction:
-        """Add the sound to the output, whose video stream is there already.
+        """Add the audio streams to the output, after its video stream.
 
-        Returns the time, in the file's own seconds, that is zero in the output.
-
-        picture_s: that of the first picture. from_start: it is the source's first, so that sound
-        which starts well before it belongs to it; otherwise earlier sound is left out.
+        -> the time in the file's seconds that is zero in the output. picture_s: the time of the
+        first picture. from_start: it is the first of the source, so audio that starts well before
+        it is kept; otherwise earlier audio is dropped.
         """
         self._outputs = self._add_streams(self._output)
         self._origin = picture_s
@@ -65,7 +64,7 @@ class AudioRemuxer:
         return self._origin
 
     def mux_until(self, moment_s: Fraction | None) -> None:
-        """Mux what starts before `moment_s` of the output's time; None: all that is left."""
+        """Mux the packets that start before `moment_s` in the output's time; None: all the rest."""
         while (packet := self._next) is not None:
             if moment_s is not None and _seconds(packet) - self._origin >= moment_s:
                 return
@@ -77,48 +76,48 @@ class AudioRemuxer:
             self._output.mux(packet)
 
     def close(self) -> None:
-        """Free the file that the sound came from."""
+        """Close the file that the audio comes from."""
         self._packets = iter(())
         self._next = None
         self._input.close()
 
     def _add_streams(self, output: OutputContainer) -> dict[int, AudioStream]:
-        """A stream in `output` for each of the file's, by the file's numbers."""
-        if self._next is None:  # a track without packets would keep a muxer waiting
+        """Source stream index -> the stream added to `output` for it."""
+        if self._next is None:  # a track without packets would keep the muxer waiting
             return {}
-        added = {}
+        streams = {}
         for stream in self._input.streams.audio:
             try:
                 copied = output.add_stream_from_template(stream)
             except ValueError:
                 raise SinkError(
-                    f"{self._shown}: this kind of file cannot hold sound in {stream.name}; "
+                    f"{self._shown}: this kind of file cannot hold audio in {stream.name}; "
                     "write .mkv, which can"
                 ) from None
             copied.metadata.update(stream.metadata)
-            added[stream.index] = copied
-        return added
+            streams[stream.index] = copied
+        return streams
 
     def _normalized_packets(self) -> "Iterator[Packet[AudioStream]]":
-        """The audio packets, each stream's times rising. Damage ends the sound only."""
-        sound = tuple(self._input.streams.audio)
+        """The audio packets, with rising times in each stream. Damage ends only the audio."""
+        audio = tuple(self._input.streams.audio)
         for stream in self._input.streams:
             if stream.type != "audio":
                 stream.discard = Discard.all
-        timelines = {
+        normalizers = {
             stream.index: TimestampNormalizer(
-                to_fraction(stream.time_base) or NO_TICK, PACKETS_A_SECOND
+                to_fraction(stream.time_base) or DEFAULT_TIME_BASE, DEFAULT_PACKET_RATE
             )
-            for stream in sound
+            for stream in audio
         }
         try:
-            for packet in self._input.demux(sound) if sound else ():
+            for packet in self._input.demux(audio) if audio else ():
                 if packet.size == 0:
-                    continue  # asks a decoder to give what it holds
+                    continue  # a flush packet
                 dts = packet.dts if packet.dts is not None else packet.pts
-                placed, _ = timelines[packet.stream.index].normalize(dts, packet.duration)
-                packet.pts = placed + max(0, (packet.pts or 0) - (dts or 0))
-                packet.dts = placed
+                new_dts, _ = normalizers[packet.stream.index].normalize(dts, packet.duration)
+                packet.pts = new_dts + max(0, (packet.pts or 0) - (dts or 0))
+                packet.dts = new_dts
                 yield packet
         except (av.FFmpegError, OSError):
             return
@@ -129,4 +128,4 @@ def _seconds(packet: "Packet[AudioStream]") -> Fraction:
 
 
 def _tick(packet: "Packet[AudioStream]") -> Fraction:
-    return to_fraction(packet.time_base) or NO_TICK
+    return to_fraction(packet.time_base) or DEFAULT_TIME_BASE

@@ -1,8 +1,8 @@
-"""Frames in a browser: a page on this machine that shows the newest picture as it comes.
+"""A page on this machine that shows the newest picture in a browser.
 
-A multipart JPEG stream from the standard library's HTTP server, on 127.0.0.1 only. Requests whose
-Host header names anything else are refused, so that no web page can read it through a name of its
-own that points here. A slow reader gets fewer pictures and holds nobody up.
+A multipart JPEG stream from the standard library's HTTP server, on 127.0.0.1 only. Requests with
+any other Host header are refused, which blocks DNS rebinding by web pages. A slow client gets
+fewer pictures and delays nobody.
 """
 
 import contextlib
@@ -37,10 +37,13 @@ PAGE = b"""<!doctype html>
 
 
 class MjpegServer(Closing):
-    """Serves the newest picture until it is closed. `url` is where to look."""
+    """Serves the newest picture until it is closed."""
+
+    url: str
+    """The address of the page."""
 
     def __init__(self, port: int = 0) -> None:
-        self._news = threading.Condition()
+        self._condition = threading.Condition()
         self._picture: bytes = b""
         self._number = 0
         self._closed = False
@@ -63,7 +66,7 @@ class MjpegServer(Closing):
         return self
 
     def show(self, image: NDArray[np.uint8]) -> None:
-        """(H, W, 3) uint8 RGB; larger pictures are made smaller. Costs nothing when none looks."""
+        """Show (H, W, 3) uint8 RGB, scaled down to LONGEST_SIDE. Free while no browser watches."""
         if self._picture and not self._server.watchers:
             return
         height, width = image.shape[:2]
@@ -72,28 +75,28 @@ class MjpegServer(Closing):
             size = max(1, round(width * scale)), max(1, round(height * scale))
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         flipped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        done, coded = cv2.imencode(".jpg", flipped, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not done:
+        ok, jpeg = cv2.imencode(".jpg", flipped, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not ok:
             raise SinkError(f"--show: a picture of {width}x{height} cannot be coded as JPEG")
-        with self._news:
-            self._picture = coded.tobytes()
+        with self._condition:
+            self._picture = jpeg.tobytes()
             self._number += 1
-            self._news.notify_all()
+            self._condition.notify_all()
 
-    def newest(self, after: int) -> tuple[int, bytes] | None:
-        """Wait for a picture with a number above `after`; None once this is closed."""
-        with self._news:
-            while self._number <= after and not self._closed:
-                self._news.wait(_WAIT_S)
+    def wait_for_newer(self, number: int) -> tuple[int, bytes] | None:
+        """Wait for a picture with a higher number; -> (its number, JPEG), None once closed."""
+        with self._condition:
+            while self._number <= number and not self._closed:
+                self._condition.wait(_WAIT_S)
             return None if self._closed else (self._number, self._picture)
 
     def close(self) -> None:
-        """End every stream, the server and its threads. Calling it again does nothing."""
-        with self._news:
+        """End every stream, the server and its threads. May be called twice."""
+        with self._condition:
             if self._closed:
                 return
             self._closed = True
-            self._news.notify_all()
+            self._condition.notify_all()
         if self._thread.ident is not None:
             self._server.shutdown()
             self._thread.join()
@@ -106,9 +109,9 @@ class _PageServer(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(
-        self, address: tuple[str, int], handler: type["_PageHandler"], show: MjpegServer
+        self, address: tuple[str, int], handler: type["_PageHandler"], pictures: MjpegServer
     ) -> None:
-        self.show = show
+        self.pictures = pictures
         self.watchers = 0
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -119,7 +122,7 @@ class _PageServer(ThreadingHTTPServer):
         port = self.server_address[1]
         return {f"{name}:{port}" for name in (ADDRESS, "localhost")}
 
-    def watching(self, change: int) -> None:
+    def add_watchers(self, change: int) -> None:
         with self._lock:
             self.watchers += change
 
@@ -134,14 +137,14 @@ class _PageServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def end_connections(self) -> None:
-        """Unblock every handler that waits on its reader."""
+        """Unblock every handler that waits for its client."""
         with self._lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that went away is nobody's error."""
+        """Ignore clients that went away."""
 
 
 class _PageHandler(BaseHTTPRequestHandler):
@@ -172,16 +175,16 @@ class _PageHandler(BaseHTTPRequestHandler):
     def send_stream(self) -> None:
         self._head(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         self.end_headers()
-        self.server.watching(1)
+        self.server.add_watchers(1)
         try:
             number = 0
-            while (news := self.server.show.newest(number)) is not None:
-                number, picture = news
+            while (newer := self.server.pictures.wait_for_newer(number)) is not None:
+                number, picture = newer
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
                 head += f"Content-Length: {len(picture)}\r\n\r\n"
                 self.wfile.write(head.encode() + picture + b"\r\n")
         finally:
-            self.server.watching(-1)
+            self.server.add_watchers(-1)
 
     def _head(self, kind: str) -> None:
         self.send_response(HTTPStatus.OK)
@@ -190,4 +193,4 @@ class _PageHandler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged."""
+        """Log no requests."""

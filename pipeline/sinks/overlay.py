@@ -1,7 +1,7 @@
-"""Results drawn over pictures, for people to look at.
+"""Draws results over RGB pictures.
 
-Widths and letters scale with the picture. Colours go by class and stay apart for colour-blind
-readers. Nothing here changes the frame that it is given.
+Line widths and letters scale with the picture. Each class has a colour; the palette is safe for
+colour-blind readers. The input frame is never modified.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ NEW_OPACITY = 0.42
 MASK_OPACITY = 0.5
 INK: Colour = (16, 18, 22)
 PAPER: Colour = (255, 255, 255)
-# What stands in the corner, by what became of the frame.
+# The caption in the corner, by how the result came about.
 CAPTIONS: dict[Kind, str] = {
     "computed": "{active:.1%} new",
     "unchanged": "unchanged: result of {age:.2f} s ago",
@@ -49,21 +49,24 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 @dataclass(frozen=True, slots=True)
 class _Pen:
-    """Sizes that suit one picture, pixels."""
+    """Drawing sizes for one picture."""
 
     line: int
+    """Line width in pixels."""
     letter: float
+    """OpenCV's font scale."""
     stroke: int
+    """Stroke width of letters in pixels."""
 
     @classmethod
-    def suiting(cls, image: Image) -> "_Pen":
+    def for_picture(cls, image: Image) -> "_Pen":
         side = min(image.shape[:2])
         letter = max(0.4, side / 1500)
         return cls(max(1, round(side / 380)), letter, max(1, round(letter * 1.7)))
 
 
 def render_step(step: StepResult, overlay: Overlay) -> Image:
-    """The picture to show for a step: with its result, and for "changed" what was new in it."""
+    """The picture to show for a step: its result and, for "changed", what was computed anew."""
     canvas = step.result.image if isinstance(step.result, Picture) else step.frame.image
     if overlay == "none":
         return canvas
@@ -79,50 +82,50 @@ def render_step(step: StepResult, overlay: Overlay) -> Image:
 
 
 def draw_result(image: Image, result: Result) -> Image:
-    """A copy of (H, W, 3) uint8 RGB with the result drawn in."""
+    """A copy of (H, W, 3) uint8 RGB with the result drawn on it."""
     canvas = np.array(image, np.uint8, order="C")
     PAINTERS[type(result)](canvas, result)
     return canvas
 
 
 def tint_changes(image: Image, changed: NDArray[np.uint8] | None, view: View | None) -> Image:
-    """A copy of (H, W, 3) with what was treated as new tinted and outlined.
+    """A copy of (H, W, 3) with the changed pixels tinted and outlined.
 
-    changed: (H', W') of 0 or 1 over the model's input, as `view` lays it over the source;
-    None: all of it.
+    changed: (H', W') change mask of 0 or 1 over the model's input; None: everything changed.
+    view: maps the model's input to the source picture.
     """
     canvas = np.array(image, np.uint8, order="C")
     if changed is None or view is None:
-        _lay(canvas, NEW, NEW_OPACITY / 2)
+        _blend(canvas, NEW, NEW_OPACITY / 2)
         return canvas
     cover = view.picture(changed * np.uint8(255))
     height, width = canvas.shape[:2]
     if cover.shape != (height, width):
         cover = cv2.resize(cover, (width, height))
     _, cover = cv2.threshold(cover, 127, 255, cv2.THRESH_BINARY)
-    _lay(canvas, NEW, NEW_OPACITY, cover)
-    _outline(canvas, cover, NEW, max(1, _Pen.suiting(canvas).line // 2))
+    _blend(canvas, NEW, NEW_OPACITY, cover)
+    _outline(canvas, cover, NEW, max(1, _Pen.for_picture(canvas).line // 2))
     return canvas
 
 
 def draw_caption(image: Image, text: str) -> None:
-    """A line of text in the lower left corner, drawn into the picture itself."""
-    pen = _Pen.suiting(image)
+    """Draw a line of text in the lower left corner, in place."""
+    pen = _Pen.for_picture(image)
     (_, height), below = cv2.getTextSize(text, FONT, pen.letter, pen.stroke)
     gap = height
     _plate(image, text, (gap, image.shape[0] - gap - below), INK, pen)
 
 
 def _boxes(image: Image, result: Detections) -> None:
-    pen = _Pen.suiting(image)
-    # Weakest first, so that the surest ends up on top.
+    pen = _Pen.for_picture(image)
+    # lowest confidence first, so that the highest ends up on top
     for i in reversed(range(len(result))):
         colour = PALETTE[int(result.class_id[i]) % len(PALETTE)]
         points = None if result.landmarks is None else result.landmarks[i]
         left, top, right, bottom = (round(float(v)) for v in result.xyxy[i])
         if result.masks is not None:
             cover = result.masks[i].astype(np.uint8)
-            _lay(image, colour, MASK_OPACITY, cover)
+            _blend(image, colour, MASK_OPACITY, cover)
             _outline(image, cover, colour, pen.line)
         if points is not None and len(points) == 4:  # the corners of a line of text
             corners = [np.round(points).astype(np.int32)]
@@ -144,43 +147,43 @@ def _boxes(image: Image, result: Detections) -> None:
 
 
 def _mask(image: Image, result: Mask) -> None:
-    values, line = result.values, _Pen.suiting(image).line
+    values, line = result.values, _Pen.for_picture(image).line
     size = image.shape[1], image.shape[0]
     if result.is_probability:
         share: NDArray[Any] = np.asarray(values, np.float32)
         if share.shape != image.shape[:2]:
             share = cv2.resize(share, size)
-        laid = image.copy()
-        _lay(laid, PALETTE[0], MASK_OPACITY)
-        cv2.blendLinear(laid, image, share, 1 - share, image)
+        tinted = image.copy()
+        _blend(tinted, PALETTE[0], MASK_OPACITY)
+        cv2.blendLinear(tinted, image, share, 1 - share, image)
         _outline(image, np.asarray(share >= 0.5, np.uint8), PALETTE[0], line)
         return
     classes: NDArray[Any] = np.asarray(values, np.uint8)
     if classes.shape != image.shape[:2]:
         classes = cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST)
     for index in np.flatnonzero(np.bincount(classes.ravel())):
-        if index == 0:  # the background, by the convention of every label list that we read
+        if index == 0:  # the background in all supported label lists
             continue
         colour = PALETTE[(int(index) - 1) % len(PALETTE)]
         cover = np.asarray(classes == index, np.uint8)
-        _lay(image, colour, MASK_OPACITY, cover)
+        _blend(image, colour, MASK_OPACITY, cover)
         _outline(image, cover, colour, line)
 
 
-def _nothing(image: Image, result: Any) -> None:
-    """A picture is drawn by being there; raw tensors have no place in it."""
+def _draw_nothing(image: Image, result: Any) -> None:
+    """Pictures replace the frame, and raw tensors cannot be drawn."""
 
 
 PAINTERS: dict[type, Callable[[Image, Any], None]] = {
     Detections: _boxes,
     Mask: _mask,
-    Picture: _nothing,
-    Tensors: _nothing,
+    Picture: _draw_nothing,
+    Tensors: _draw_nothing,
 }
 
 
-def _lay(image: Image, colour: Colour, opacity: float, cover: NDArray[Any] | None = None) -> None:
-    """Lay a colour over the picture. cover: (H, W) uint8, where it is not 0; None: everywhere."""
+def _blend(image: Image, colour: Colour, opacity: float, cover: NDArray[Any] | None = None) -> None:
+    """Blend a colour over the picture where `cover`, (H, W) uint8, is not 0; None: everywhere."""
     levels = np.arange(256, dtype=np.float32)[:, None]
     table = np.round(levels * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
     mixed = cv2.LUT(image, table[None])
@@ -196,9 +199,9 @@ def _outline(image: Image, cover: NDArray[Any], colour: Colour, line: int) -> No
 
 
 def _plate(image: Image, text: str, base: tuple[int, int], colour: Colour, pen: _Pen) -> None:
-    """Text on a plate of that colour, moved so that it stays inside the picture.
+    """Draw text on a coloured plate, shifted to stay inside the picture.
 
-    base: (x, y) of the plate's left edge and the letters' base line.
+    base: (x, y) of the plate's left edge and the text's base line.
     """
     (width, height), below = cv2.getTextSize(text, FONT, pen.letter, pen.stroke)
     margin = max(2, height // 3)

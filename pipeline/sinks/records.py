@@ -1,4 +1,4 @@
-"""Results as lines of text: JSON, CSV, MOT. Every line is handed over as soon as it is written."""
+"""Results as lines of text: JSON, CSV, MOT. Lines are not buffered."""
 
 import csv
 import io
@@ -38,10 +38,10 @@ BOX_DECIMALS = 2
 
 
 class LineSink(Sink):
-    """Text lines to a file, to standard output for `-`, or to the open descriptor 3 for `fd:3`.
+    """Writes text lines to a file, to standard output (`-`) or to an open descriptor (`fd:3`).
 
-    A line is on its way to its reader when `write` returns, so it survives whatever comes then.
-    source: what the frames come from; a file of that name is not overwritten, `force` or not.
+    A line has left the process when `write` returns, so a crash does not lose it.
+    source: where the frames come from; that file is never overwritten, not even with `force`.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class LineSink(Sink):
 
     @abstractmethod
     def _lines(self, frame: Frame, result: Result | None) -> list[str]:
-        """The lines of one frame, without their ends."""
+        """The lines of one frame, without line ends."""
 
     def _put(self, data: bytes) -> None:
         rest = memoryview(data)
         try:
-            while rest:  # a nearly full disk takes a part first
+            while rest:  # a nearly full disk may accept only a part
                 rest = rest[self._file.write(rest) :]
             self._file.flush()
         except BrokenPipeError:
@@ -85,7 +85,7 @@ class LineSink(Sink):
 
 
 class JsonlSink(LineSink):
-    """One JSON object a frame: index, time_s, provenance, age_s and what was found.
+    """One JSON object per frame: index, time_s, provenance, age_s and the result.
 
     The JSON is strict: a number that is not finite becomes null.
     """
@@ -98,24 +98,27 @@ class JsonlSink(LineSink):
 
 
 class FilterJsonlSink(JsonlSink):
-    """As JsonlSink, and `hidden`: the boxes that an effect hid, in source px, also outside of the
-    picture and where nothing was found any more. Frames come as what is known of them."""
+    """As JsonlSink, plus `hidden`: the boxes that an effect hid, in source pixels.
+
+    They may reach beyond the picture and include boxes that the model no longer detects.
+    """
 
     def write_filtered(
         self, index: int, time_s: float, result: Result | None, hidden: NDArray[np.float32]
     ) -> None:
+        """Write one line. hidden: (n, 4) boxes as left, top, right, bottom."""
         row: dict[str, Any] = {"index": index, "time_s": round(time_s, TIME_DECIMALS)}
         if result is not None:
             row |= result.to_dict()
         row["hidden"] = np.round(hidden.astype(np.float64), BOX_DECIMALS).tolist()
         try:
             self._put(f"{_json(row)}\n".encode())
-        except BrokenPipeError:  # an end of the frames' reader is a normal one, of these lines' not
+        except BrokenPipeError:  # for video output that is a normal end, for these lines an error
             raise SinkError(f"{self._name}: writing failed: its reader went away") from None
 
 
 class CsvSink(LineSink):
-    """A header, then one row a detection; a frame without any has no row. Boxes in source px."""
+    """A header, then one row per detection; boxes in source pixels."""
 
     def __init__(
         self, path: str | os.PathLike[str], force: bool = False, source: str | None = None
@@ -126,18 +129,18 @@ class CsvSink(LineSink):
     def _lines(self, frame: Frame, result: Result | None) -> list[str]:
         lines = []
         for label, class_id, confidence, box in _boxes(result, self._name):
-            assert result is not None  # there are boxes
-            told_by = result.evidence
-            time_s, age_s = round(frame.time_s, TIME_DECIMALS), round(told_by.age_s, TIME_DECIMALS)
-            about = (frame.index, time_s, told_by.provenance, age_s, label, class_id)
-            lines.append(_csv_line((*about, f"{confidence:.4f}", *(f"{v:.2f}" for v in box))))
+            assert result is not None  # it has boxes
+            evidence = result.evidence
+            time_s, age_s = round(frame.time_s, TIME_DECIMALS), round(evidence.age_s, TIME_DECIMALS)
+            cells = (frame.index, time_s, evidence.provenance, age_s, label, class_id)
+            lines.append(_csv_line((*cells, f"{confidence:.4f}", *(f"{v:.2f}" for v in box))))
         return lines
 
 
 class MotSink(LineSink):
     """MOT challenge text: frame (from 1), id -1, left, top, width, height, confidence, -1, -1, -1.
 
-    The frame number counts frames of the source, dropped ones too.
+    The frame number counts every frame of the source, dropped ones too.
     """
 
     def _lines(self, frame: Frame, result: Result | None) -> list[str]:
@@ -182,16 +185,16 @@ def _finite(value: Any) -> Any:
 
 
 def _standard_output() -> BinaryIO:
-    """Standard output without a buffer, so that nothing is left to fail at the program's end."""
+    """Standard output without a buffer: nothing is left to fail when the program ends."""
     sys.stdout.flush()
     try:
         return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
-    except (OSError, ValueError):  # replaced by an object in memory, as tests do
+    except (OSError, ValueError):  # replaced by an in-memory object, as tests do
         return sys.stdout.buffer
 
 
 def _descriptor(name: str) -> BinaryIO:
-    """An open descriptor, named as `fd:3`, which stays open. Raises SinkError."""
+    """The open descriptor that a text like `fd:3` names; it stays open. Raises SinkError."""
     number = name.removeprefix(DESCRIPTOR)
     try:
         return open(int(number), "wb", buffering=0, closefd=False)

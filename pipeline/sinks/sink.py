@@ -1,4 +1,4 @@
-"""Where results go. A sink is a context manager with one method, `write`."""
+"""The sink interface, and creating the file that a sink writes."""
 
 import os
 import stat
@@ -15,25 +15,25 @@ from stillframe.pipeline.media.frame import Frame
 
 
 class Sink(Closing):
-    """Takes each frame with its result. `close` finishes the file and may be called twice."""
+    """A context manager that writes each frame with its result. `close` may be called twice."""
 
     @abstractmethod
     def write(self, frame: Frame, result: Result | None, image: NDArray[np.uint8] | None) -> None:
-        """Add one frame. image: (H, W, 3) uint8 RGB, what to show of it; None: frame.image.
+        """Write one frame. image: (H, W, 3) uint8 RGB to show; None: frame.image.
 
-        Raises SinkError, and BrokenPipeError when the reader of a pipe went away.
+        Raises SinkError, and BrokenPipeError if the reader of a pipe went away.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Finish. Raises SinkError when what is left could not be written."""
+        """Finish the output. Raises SinkError if the rest could not be written."""
 
 
 def create_file(path: Path, force: bool, sources: tuple[str | None, ...] = ()) -> int:
-    """Create the file and give its descriptor, open for writing.
+    """Create a file; -> its descriptor, open for writing.
 
-    Raises SinkError if there is such a file and not `force`, if it is one of `sources`, or if it
-    cannot be created. A device or a pipe is no file that could be lost: it is taken as it is.
+    Raises SinkError if the file exists (unless `force`), is one of `sources`, or cannot be created.
+    A device or pipe that exists is opened as it is: there is nothing to lose.
     """
     for source in sources:
         if source and path.exists() and os.path.exists(source) and path.samefile(source):
@@ -51,5 +51,5 @@ def create_file(path: Path, force: bool, sources: tuple[str | None, ...] = ()) -
 
 
 def reason(error: Exception) -> str:
-    """What the system said, without numbers and names."""
+    """The system's error message, lower case, without numbers and paths."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

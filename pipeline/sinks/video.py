@@ -1,8 +1,8 @@
-"""Annotated video: every frame at its own time, a file's sound with it, playable whatever ends it.
+"""Annotated video: every frame at its own time, with the source's audio, playable after a crash.
 
-MP4 and MOV are written in fragments of a second and turned into ordinary files when they are
-closed; Matroska and MPEG-TS are made of such pieces anyway. So a file that was cut off by a kill or
-by a full disk plays up to its last second.
+MP4 and MOV are written in one-second fragments and become ordinary files on close; Matroska and
+MPEG-TS consist of such pieces anyway. So a file that a kill or a full disk cut off plays up to its
+last second.
 """
 
 import contextlib
@@ -32,17 +32,21 @@ Pixels = NDArray[np.uint8]
 
 DEFAULT_RATE = Fraction(25)
 KEY_FRAME_EVERY_S = 2
-BT709, LIMITED = 1, 1  # of H.273: colour primaries, transfer and matrix; range
+BT709, LIMITED = 1, 1  # codes of H.273 for primaries, transfer and matrix; and for range
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFormat:
-    """A kind of file. constant_rate: it has no times, only numbered slots of equal length."""
+    """A container format."""
 
     format: str
+    """FFmpeg's name of it."""
     codec: str
+    """The default encoder."""
     options: Mapping[str, str]
+    """The muxer's options."""
     constant_rate: bool = False
+    """Whether it stores no timestamps, only frames at a constant rate."""
 
 
 _FRAGMENTS = MappingProxyType(
@@ -62,7 +66,7 @@ VIDEO_FORMATS: Mapping[str, VideoFormat] = MappingProxyType(
         ".avi": VideoFormat("avi", "libx264", _PLAIN, constant_rate=True),
     }
 )
-# what is written goes to the system at once, and sound that ends early does not hold up pictures
+# write through at once; do not hold back video when the audio ends early
 COMMON_OPTIONS: Mapping[str, str] = MappingProxyType(
     {"flush_packets": "1", "max_interleave_delta": "1000000"}
 )
@@ -78,18 +82,18 @@ CODEC_OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 
 class VideoSink(Sink):
-    """Writes pictures at the frames' own times into the kind of file that the suffix names.
+    """Writes pictures at the frames' own times; the path's suffix selects the container.
 
-    audio_from: a file (or sample:NAME) whose audio packets are copied in step; other kinds of
-    source cannot be read twice and are left silent. Sound ends with the last picture, unless that
-    was the file's last too. codec: an encoder's name, by default H.264 (VP9 for .webm).
+    audio_from: a file (or sample:NAME) whose audio packets are copied; other sources cannot be read
+    twice and give no audio. The audio ends with the last picture, or at its own end if that was the
+    file's last picture. codec: an encoder's name, by default H.264 (VP9 for .webm).
 
-    Colours are BT.709, limited range, 4:2:0, and say so. A side with an odd number of pixels gets
-    its last row or column twice. The file keeps the first picture's size: one of another size is
-    scaled to fit, with black bars. Matroska counts milliseconds, so it rounds times to those.
+    Colours are BT.709, limited range, 4:2:0, and tagged as such. An odd side is padded by repeating
+    its last row or column. All frames have the first picture's size: others are scaled to fit, with
+    black bars. Matroska rounds times to milliseconds.
 
-    Raises SinkError: when made, for a suffix, codec or sound that cannot be written, and for a file
-    that exists, without `force`; from `write` and `close` when writing fails.
+    Raises SinkError: from the constructor for a suffix, codec or audio that cannot be written, and
+    for a file that exists (unless `force`); from `write` and `close` if writing fails.
     """
 
     def __init__(
@@ -102,10 +106,10 @@ class VideoSink(Sink):
         codec: str | None = None,
     ) -> None:
         self._path = Path(path)
-        self._kind = _container(self._path, info)
-        self._codec = _encoder(codec or self._kind.codec, self._path, self._kind)
+        self._format = _video_format(self._path, info)
+        self._codec = _encoder(codec or self._format.codec, self._path, self._format)
         self._info = info
-        sound = _sound_file(audio_from)
+        audio_path = _audio_file(audio_from)
         self._reformatter = VideoReformatter()
         self._output: OutputContainer | None = None
         self._stream: Any = None
@@ -116,11 +120,11 @@ class VideoSink(Sink):
         self._last_index = -1
         self._frame_s = 1 / (info.rate or DEFAULT_RATE)
         self._closed = False
-        os.close(create_file(self._path, force, (sound, info.spec)))
+        os.close(create_file(self._path, force, (audio_path, info.spec)))
         try:
-            self._output = self._opened()
-            if sound is not None:
-                self._audio = AudioRemuxer(sound, self._output, str(self._path))
+            self._output = self._open()
+            if audio_path is not None:
+                self._audio = AudioRemuxer(audio_path, self._output, str(self._path))
         except BaseException:
             self._discard()
             raise
@@ -151,41 +155,41 @@ class VideoSink(Sink):
         if self._closed:
             return
         self._closed = True
-        if self._stream is None:  # no picture came: leave no empty file behind
+        if self._stream is None:  # no frame was written: leave no empty file
             self._discard()
             return
         assert self._output is not None
         try:
             self._output.mux(self._stream.encode(None))
             if self._audio is not None:
-                self._audio.mux_until(self._end_of_sound())
+                self._audio.mux_until(self._audio_end())
             self._output.close()
         except (av.FFmpegError, OSError) as error:
             raise self._failed(error) from None
         finally:
             self._release()
 
-    def _opened(self) -> OutputContainer:
-        # with its scheme named, no colon or % in a path means anything to FFmpeg
+    def _open(self) -> OutputContainer:
+        # with an explicit scheme FFmpeg interprets no colon or % in the path
         return av.open(
             f"file:{self._path}",
             mode="w",
-            format=self._kind.format,
-            container_options={**COMMON_OPTIONS, **self._kind.options},
+            format=self._format.format,
+            container_options={**COMMON_OPTIONS, **self._format.options},
         )
 
     def _begin(self, frame: Frame, picture: Pixels) -> None:
-        """Add the video stream, now that the first picture shows its size and time base."""
+        """Add the video stream; the first picture gives its size and time base."""
         assert self._output is not None
         rate = self._info.rate or DEFAULT_RATE
-        constant = self._kind.constant_rate
+        constant = self._format.constant_rate
         self._time_base = 1 / rate if constant else frame.time_base
         height, width = picture.shape[:2]
         options = dict(CODEC_OPTIONS.get(self._codec, {}))
         options["g"] = str(max(1, round(rate * KEY_FRAME_EVERY_S)))
         if self._codec != "libvpx-vp9":
-            # in the order of show: otherwise a constant rate's slots shift, and FFmpeg drops the
-            # last pictures of an MP4 that is little longer than one fragment
+            # no B-frames: with them constant-rate frames shift, and FFmpeg drops the last
+            # pictures of an MP4 that is little longer than one fragment
             options["bf"] = "0"
         stream: Any = self._output.add_stream(self._codec, rate=rate, options=options)
         context = stream.codec_context
@@ -218,7 +222,7 @@ class VideoSink(Sink):
         self._output.mux(self._stream.encode(frame))
 
     def _fitted(self, picture: Pixels, width: int, height: int) -> Pixels:
-        """The picture at the file's size."""
+        """The picture padded or scaled to the file's size."""
         have_height, have_width = picture.shape[:2]
         if (have_width, have_height) == (width, height):
             return picture
@@ -227,20 +231,20 @@ class VideoSink(Sink):
             return np.pad(picture, spare, mode="edge")
         scale = min(width / have_width, height / have_height)
         size = {"width": round(have_width * scale), "height": round(have_height * scale)}
-        whole = av.VideoFrame.from_numpy_buffer(picture, "rgb24").reformat(**size).to_ndarray()
+        scaled = av.VideoFrame.from_numpy_buffer(picture, "rgb24").reformat(**size).to_ndarray()
         canvas = np.zeros((height, width, 3), np.uint8)
         top, left = (height - size["height"]) // 2, (width - size["width"]) // 2
-        canvas[top : top + size["height"], left : left + size["width"]] = whole
+        canvas[top : top + size["height"], left : left + size["width"]] = scaled
         return canvas
 
-    def _end_of_sound(self) -> Fraction | None:
-        """Where the last picture ends; None after the source's last: all sound is wanted."""
+    def _audio_end(self) -> Fraction | None:
+        """The end of the last picture; None after the source's last picture: copy all audio."""
         if self._info.frame_count is not None and self._last_index + 1 >= self._info.frame_count:
             return None
         return self._last_pts * self._time_base + self._frame_s
 
     def _failed(self, error: av.FFmpegError | OSError) -> SinkError:
-        """Stop for good. What FFmpeg has handed over so far stays in the file and plays."""
+        """Stop for good; -> the error to raise. What was written so far plays."""
         self._closed = True
         self._release()
         return SinkError(
@@ -251,7 +255,7 @@ class VideoSink(Sink):
         if self._audio is not None:
             self._audio.close()
         if self._output is not None:
-            # after a fault FFmpeg writes nothing more, but gives the file back
+            # after an error FFmpeg writes nothing more but releases the file
             with contextlib.suppress(av.FFmpegError, OSError):
                 self._output.close()
         self._output = None
@@ -263,7 +267,7 @@ class VideoSink(Sink):
             self._path.unlink()
 
 
-def _container(path: Path, info: SourceInfo) -> VideoFormat:
+def _video_format(path: Path, info: SourceInfo) -> VideoFormat:
     kind = VIDEO_FORMATS.get(path.suffix.lower())
     if kind is None:
         raise SinkError(
@@ -279,7 +283,7 @@ def _container(path: Path, info: SourceInfo) -> VideoFormat:
 
 
 def _encoder(name: str, path: Path, kind: VideoFormat) -> str:
-    """The encoder's name, once it is known to be one whose video this kind of file can hold."""
+    """The encoder's name, checked: it is a video encoder and the container can hold its output."""
     try:
         is_video = av.Codec(name, "w").type == "video"
     except ValueError:
@@ -294,14 +298,14 @@ def _encoder(name: str, path: Path, kind: VideoFormat) -> str:
     return name
 
 
-def _sound_file(spec: str | None) -> str | None:
-    """The path of a source that can be read a second time for its sound."""
+def _audio_file(spec: str | None) -> str | None:
+    """The path of a source that can be read a second time for its audio; None for others."""
     if spec is None:
         return None
     try:
         address = parse_address(spec)
     except StillframeError as error:
-        raise SinkError(f"no sound to copy: {error}") from None
+        raise SinkError(f"no audio to copy: {error}") from None
     if address.kind == "sample":
         from stillframe import sample_videos
 

@@ -212,7 +212,7 @@ def test_pictures_that_start_late_stay_late(tmp_path: Path) -> None:
 
 def test_sound_that_a_kind_of_file_cannot_hold_is_refused_at_once(tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 5, audio_s=0.3)
-    with pytest.raises(SinkError, match=r"cannot hold sound in aac; write \.mkv"):
+    with pytest.raises(SinkError, match=r"cannot hold audio in aac; write \.mkv"):
         rewritten(source, tmp_path / "out.webm")
     assert not (tmp_path / "out.webm").exists()
 
