@@ -49,7 +49,7 @@ from stillframe.reuse.kernels.calls import (
     tables,
 )
 from stillframe.reuse.kernels.jit import MULTIPLY as MULTIPLY_SIGNATURE
-from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
+from stillframe.reuse.kernels.jit import OPERATOR, Native, kernel, native
 from stillframe.reuse.kernels.microkernel import LANES, conv_tile, depthwise_tile
 from stillframe.reuse.kernels.pointers import get_f32, get_i64, prefetch, set_f32, set_i64
 from stillframe.reuse.kernels.store import commit, settle
@@ -91,7 +91,6 @@ def vector_registers() -> int:
 
 
 TILES = tile_shapes(vector_registers())
-(M0, V0), (M1, V1), (M2, V2) = TILES
 DEPTHWISE_POSITIONS = 6  # accumulators, one weight vector and one operand fit any register file
 
 LINE_BYTES = 64
@@ -117,141 +116,81 @@ def fetch_line_ahead(ins, origins, positions, shift):
             prefetch(origin + get_i64(ins[AHEAD], 1 + line))
 
 
-# Each computes `count` positions, a whole number of tiles: origins (count,) addresses of window
-# origins -> float32 rows at stores (count,) addresses: times slope where negative, then
-# held between low and high.
+# Each micro-kernel computes `count` positions, a whole number of tiles: origins (count,) addresses
+# of window origins -> float32 rows at stores (count,) addresses: times slope where negative, then
+# clamped between low and high.
+#
+# Kernels that differ by constants come from one factory. numba's cache on disk tells them apart by
+# the constants that they close over, which therefore must be plain numbers: a closure over another
+# kernel or an intrinsic would be compiled anew in every process.
 
 
-@native(MULTIPLY_SIGNATURE)
-def multiply_wide(ins, origins, stores, count, slope, low, high):
-    ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    for panel in range(ins[PANELS]):
-        shift = panel * (4 * V0 * LANES)
-        packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
-        for at in range(0, count, M0):
-            if panel == 0:
-                fetch_ahead(ins, origins + at * 8, M0)
-            conv_tile(
-                M0,
-                V0,
-                origins + at * 8,
-                ins[RUNS],
-                ins[RUN_COUNT],
-                ins[RUN_LENGTH],
-                packed,
-                ins[BIAS] + shift,
-                stores + at * 8,
-                shift,
-                slope,
-                low,
-                high,
-            )
+def panel_kernel(positions: int, vectors: int) -> Native:
+    """A convolution without groups, in tiles of that many positions and channel vectors."""
 
-
-@native(MULTIPLY_SIGNATURE)
-def multiply_middle(ins, origins, stores, count, slope, low, high):
-    ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    for panel in range(ins[PANELS]):
-        shift = panel * (4 * V1 * LANES)
-        packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
-        for at in range(0, count, M1):
-            if panel == 0:
-                fetch_ahead(ins, origins + at * 8, M1)
-            conv_tile(
-                M1,
-                V1,
-                origins + at * 8,
-                ins[RUNS],
-                ins[RUN_COUNT],
-                ins[RUN_LENGTH],
-                packed,
-                ins[BIAS] + shift,
-                stores + at * 8,
-                shift,
-                slope,
-                low,
-                high,
-            )
-
-
-@native(MULTIPLY_SIGNATURE)
-def multiply_narrow(ins, origins, stores, count, slope, low, high):
-    ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    for panel in range(ins[PANELS]):
-        shift = panel * (4 * V2 * LANES)
-        packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
-        for at in range(0, count, M2):
-            if panel == 0:
-                fetch_ahead(ins, origins + at * 8, M2)
-            conv_tile(
-                M2,
-                V2,
-                origins + at * 8,
-                ins[RUNS],
-                ins[RUN_COUNT],
-                ins[RUN_LENGTH],
-                packed,
-                ins[BIAS] + shift,
-                stores + at * 8,
-                shift,
-                slope,
-                low,
-                high,
-            )
-
-
-@native(MULTIPLY_SIGNATURE)
-def multiply_depthwise(ins, origins, stores, count, slope, low, high):
-    # the last vector may read past the channels of its position: those lanes are never stored
-    ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    step = ins[RESULT_STEP]
-    for at in range(0, count, DEPTHWISE_POSITIONS):
+    @native(MULTIPLY_SIGNATURE)
+    def multiply_panels(ins, origins, stores, count, slope, low, high):
+        ins = carray(ins, (INSTRUCTION_COLUMNS,))
         for panel in range(ins[PANELS]):
-            shift = panel * (4 * LANES)
-            if shift % LINE_BYTES == 0:
-                fetch_line_ahead(ins, origins + at * 8, DEPTHWISE_POSITIONS, shift)
-            depthwise_tile(
-                DEPTHWISE_POSITIONS,
-                1,
-                origins + at * 8,
-                ins[RUNS],
-                ins[RUN_COUNT],
-                shift,
-                ins[WEIGHTS] + shift,
-                step,
-                ins[BIAS] + shift,
-                stores + at * 8,
-                shift,
-                slope,
-                low,
-                high,
-            )
+            shift = panel * (4 * vectors * LANES)
+            packed = ins[WEIGHTS] + panel * ins[PANEL_BYTES]
+            for at in range(0, count, positions):
+                if panel == 0:
+                    fetch_ahead(ins, origins + at * 8, positions)
+                conv_tile(
+                    positions,
+                    vectors,
+                    origins + at * 8,
+                    ins[RUNS],
+                    ins[RUN_COUNT],
+                    ins[RUN_LENGTH],
+                    packed,
+                    ins[BIAS] + shift,
+                    stores + at * 8,
+                    shift,
+                    slope,
+                    low,
+                    high,
+                )
+
+    return multiply_panels
 
 
-@native(MULTIPLY_SIGNATURE)
-def multiply_depthwise_apart(ins, origins, stores, count, slope, low, high):
-    # windows that share little: a vector of channels of all positions, then the next
-    ins = carray(ins, (INSTRUCTION_COLUMNS,))
-    step = ins[RESULT_STEP]
-    for panel in range(ins[PANELS]):
-        shift = panel * (4 * LANES)
-        for at in range(0, count, DEPTHWISE_POSITIONS):
-            depthwise_tile(
-                DEPTHWISE_POSITIONS,
-                1,
-                origins + at * 8,
-                ins[RUNS],
-                ins[RUN_COUNT],
-                shift,
-                ins[WEIGHTS] + shift,
-                step,
-                ins[BIAS] + shift,
-                stores + at * 8,
-                shift,
-                slope,
-                low,
-                high,
-            )
+def depthwise_kernel(overlapping: bool) -> Native:
+    """A depthwise convolution. overlapping: neighbouring windows share input, so a tile takes all
+    its channels before the next tile; otherwise all tiles take a channel vector, then the next."""
+
+    @native(MULTIPLY_SIGNATURE)
+    def multiply_depthwise(ins, origins, stores, count, slope, low, high):
+        # the last vector may read past the channels of its position: those lanes are never stored
+        ins = carray(ins, (INSTRUCTION_COLUMNS,))
+        step = ins[RESULT_STEP]
+        tiles, panels = count // DEPTHWISE_POSITIONS, ins[PANELS]
+        for outer in range(tiles if overlapping else panels):
+            for inner in range(panels if overlapping else tiles):
+                tile, panel = (outer, inner) if overlapping else (inner, outer)
+                at = tile * (8 * DEPTHWISE_POSITIONS)
+                shift = panel * (4 * LANES)
+                if overlapping and shift % LINE_BYTES == 0:
+                    fetch_line_ahead(ins, origins + at, DEPTHWISE_POSITIONS, shift)
+                depthwise_tile(
+                    DEPTHWISE_POSITIONS,
+                    1,
+                    origins + at,
+                    ins[RUNS],
+                    ins[RUN_COUNT],
+                    shift,
+                    ins[WEIGHTS] + shift,
+                    step,
+                    ins[BIAS] + shift,
+                    stores + at,
+                    shift,
+                    slope,
+                    low,
+                    high,
+                )
+
+    return multiply_depthwise
 
 
 @native(MULTIPLY_SIGNATURE)
@@ -275,8 +214,10 @@ def multiply_grouped(ins, origins, stores, count, slope, low, high):
             set_f32(get_i64(stores, at), m, high if total > high else total)
 
 
-MULTIPLY_TILES = (multiply_wide, multiply_middle, multiply_narrow)
+MULTIPLY_TILES = tuple(panel_kernel(*shape) for shape in TILES)
 """In the order of TILES."""
+multiply_depthwise = depthwise_kernel(overlapping=True)
+multiply_depthwise_apart = depthwise_kernel(overlapping=False)
 
 
 @kernel
