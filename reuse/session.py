@@ -27,6 +27,7 @@ from stillframe.reuse.frontend.signature import DeclaredPort, ModelSignature, re
 from stillframe.reuse.ir.graph import Port
 from stillframe.reuse.plan.memory_report import MemoryReport, report
 from stillframe.reuse.plan.plan import Plan
+from stillframe.reuse.plan.refresh_schedule import RefreshOrder
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.autotune import tune
 from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, checked
@@ -115,6 +116,7 @@ class ReuseSession(Closing):
         self._lock = threading.RLock()
         self._engine: PlanRunner | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._order: RefreshOrder | None = None
         self._reference: InferenceSession | None = None
         self.last_stats: StepStats | None = None
         fixed = {port.name: port.shape for port in self._model.inputs}
@@ -180,8 +182,9 @@ class ReuseSession(Closing):
 
         change: an (H, W) array that is true where the input may differ from the last one, or one
         for each input by name; elsewhere the feed is not even read. None: the feed is compared.
-        dense: compute everything. renewed: rows of the picture, first and behind the last, all true
-        in `change`, that are to be renewed at every layer, whatever the tolerance.
+        dense: compute everything. renewed: rows of the picture with exclusive end, all true in
+        `change`, that are to be renewed at every layer, whatever the tolerance; see also
+        `follow_refresh`.
         """
         with self._lock:
             arrays = self._checked(feeds)
@@ -207,6 +210,33 @@ class ReuseSession(Closing):
             self.last_stats = stats
             outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             return outputs, stats
+
+    @property
+    def refresh_order(self) -> RefreshOrder:
+        """In which order the outputs are renewed by steps whose `renewed` sweeps the picture."""
+        return self._runner().renewal.outputs
+
+    def follow_refresh(self, order: RefreshOrder) -> None:
+        """Let `renewed` mean rows of the picture of another session, whose outputs are fed here.
+
+        order: that session's `refresh_order`. A step with `renewed` then needs the change maps of
+        `refresh_marks`.
+        """
+        with self._lock:
+            self._order = order
+            self._runner().follow(order)
+
+    def refresh_marks(self, renewed: tuple[int, int]) -> dict[str, NDArray[np.uint8]]:
+        """Change maps of the rows of each input that are renewed with these rows of the picture.
+
+        Empty where none are.
+        """
+        order, marks = self._runner().renewal.inputs, {}
+        for name in order.due:
+            first, end = order.rows(name, renewed)
+            marks[name] = np.zeros(self.plan.graph.shapes[name][:2], np.uint8)
+            marks[name][first:end] = 1
+        return marks if any(each.any() for each in marks.values()) else {}
 
     def reset(self) -> None:
         """Forget all activations, and what was learnt of the stream: the next call computes
@@ -237,9 +267,7 @@ class ReuseSession(Closing):
     @property
     def plan(self) -> Plan:
         """The compiled network. Raises UsageError before the first feed of an open-shaped model."""
-        if self._engine is None:
-            raise UsageError("the model leaves its input shapes open: feed it once, then ask")
-        return self._engine.plan
+        return self._runner().plan
 
     @property
     def picture_inputs(self) -> tuple[str, ...]:
@@ -297,6 +325,11 @@ class ReuseSession(Closing):
         )
 
     # --- inside ---------------------------------------------------------------------------------
+    def _runner(self) -> PlanRunner:
+        if self._engine is None:
+            raise UsageError("the model leaves its input shapes open: feed it once, then ask")
+        return self._engine
+
     def _calibrate(self, plan: Plan) -> None:
         """Measure the layers after a dense step, ever more seldom: the first frame may be black,
         but a camera that moves makes each step dense, and measuring is not free."""
@@ -320,6 +353,8 @@ class ReuseSession(Closing):
             disk_cache=disk_cache,
         )
         self._engine = PlanRunner(plan, self._workers, self._break_even, self._islands_on)
+        if self._order is not None:
+            self._engine.follow(self._order)
         self._until_measured = self._measured = 0
         self._shapes = dict(shapes)
 
@@ -350,9 +385,14 @@ class ReuseSession(Closing):
         first, end = renewed
         if end <= first:
             return 0, 0
-        name = next((p.name for p in self.plan.graph.inputs if p.layout != "raw"), "")
-        marked = None if maps is None else maps.get(name)
-        if marked is None or first < 0 or end > len(marked) or not marked[first:end].all():
+        order = self._runner().renewal.inputs
+        fits = 0 <= first < end <= order.height
+        # Of several pictures that are not outputs of another session, the first one is swept.
+        for name in order.due if self._order else [*order.due][:1]:
+            low, high = order.rows(name, renewed)
+            marked = None if maps is None else maps.get(name)
+            fits &= low == high or (marked is not None and bool(marked[low:high].all()))
+        if not fits:
             raise UsageError(
                 f"renewed: expected rows that the change map marks as changed, got {first}..{end}"
             )

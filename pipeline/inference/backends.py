@@ -191,8 +191,6 @@ class ReuseBackend:
             island_providers=island_providers(islands),
         )
         self._tolerance = self.session.tolerance
-        # An input that an island reads is no picture to the engine: it is compared whole.
-        self._sees_pixels = self.session.plan.graph.inputs[0].layout != "raw"
 
     def __repr__(self) -> str:
         return f"<ReuseEngine {self.path.name}>"
@@ -212,11 +210,7 @@ class ReuseBackend:
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """What `change` reaches; everything where it is None."""
-        whole = change is None or change.kind == "all"
-        mask = change.mask if change is not None and not whole and self._sees_pixels else None
-        renewed = change.renewed if change is not None and mask is not None else (0, 0)
-        outputs, _ = self.session.step(feed, mask, dense=whole, renewed=renewed)
-        return outputs
+        return step_session(self.session, feed, change)
 
     @property
     def cache_bytes(self) -> int:
@@ -240,6 +234,17 @@ class BorrowedBackend:
 
     def close(self) -> None:
         """Nothing: the owner does."""
+
+
+def step_session(
+    session: "ReuseSession", feed: Feed, change: ChangeMap | None
+) -> list[NDArray[Any]]:
+    """One step of a session that is fed the picture; None: all of it is new."""
+    if change is None or change.kind == "all":
+        return session.step(feed, dense=True)[0]
+    if not session.reads_pixels:  # an island reads the picture: it is compared as a whole
+        return session.step(feed)[0]
+    return session.step(feed, change.mask, renewed=change.renewed)[0]
 
 
 def scale_tolerance(

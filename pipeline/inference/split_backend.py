@@ -22,6 +22,7 @@ from stillframe.pipeline.inference.backends import (
     Feed,
     island_providers,
     scale_tolerance,
+    step_session,
 )
 from stillframe.reuse.gate.change_gate import ChangeMap
 
@@ -114,8 +115,8 @@ class SplitBackend:
             ReuseSession(half, threads=threads, tolerance=tolerance, island_providers=providers)
             for half in (head, tail)
         )
+        self._tail.follow_refresh(self._head.refresh_order)
         self._tolerance = self._head.tolerance
-        self._sees_pixels = self._head.plan.graph.inputs[0].layout != "raw"
 
     @property
     def cache_bytes(self) -> int:
@@ -133,17 +134,26 @@ class SplitBackend:
 
     def head(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """The boundary tensors, in the order of `cut.names`."""
-        whole = change is None or change.kind == "all"
-        mask = change.mask if change is not None and not whole and self._sees_pixels else None
-        return self._head.step(feed, mask, dense=whole)[0]
+        return step_session(self._head, feed, change)
 
-    def tail(self, boundary: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs: what differs from the last boundary is found by comparing."""
-        return self._tail.step(dict(zip(self.cut.names, boundary, strict=True)))[0]
+    def tail(self, boundary: list[NDArray[Any]], change: ChangeMap | None) -> list[NDArray[Any]]:
+        """The outputs. change: of the picture that the head made this boundary of.
+
+        What differs from the last boundary is found by comparing. Where the change renews rows of
+        the picture, so are those rows of the boundary that the head renewed with them: they may be
+        as they were, and yet layers of the tail may have cut off what led there.
+        """
+        feed = dict(zip(self.cut.names, boundary, strict=True))
+        outputs, _ = self._tail.step(feed, dense=change is None or change.kind == "all")
+        if change is None or change.renewed == (0, 0):
+            return outputs
+        if marks := self._tail.refresh_marks(change.renewed):
+            outputs, _ = self._tail.step(feed, marks, renewed=change.renewed)
+        return outputs
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Both halves, one after the other."""
-        return self.tail(self.head(feed, change))
+        return self.tail(self.head(feed, change), change)
 
     def close(self) -> None:
         self._head.close()

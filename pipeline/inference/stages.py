@@ -116,7 +116,9 @@ class InferenceStages:
         if done.rest is None or done.outputs is None:
             return done
         done.task.watch.start()
-        outputs = [self.pool.copy(output) for output in done.rest.tail(done.outputs)]
+        outputs = [
+            self.pool.copy(output) for output in done.rest.tail(done.outputs, done.task.change)
+        ]
         done.task.watch.lap("infer")
         return Inferred(done.task, outputs)
 

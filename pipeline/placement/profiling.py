@@ -137,7 +137,8 @@ class _ClockedBackend:
         clocks, backend = self.clocks, self._backend
         if not isinstance(backend, SplitBackend):
             return list(clocks[0].timed(backend.run, feed, change))
-        return list(clocks[1].timed(backend.tail, clocks[0].timed(backend.head, feed, change)))
+        boundary = clocks[0].timed(backend.head, feed, change)
+        return list(clocks[1].timed(backend.tail, boundary, change))
 
 
 def _granularity(

@@ -8,9 +8,14 @@ this sweep, and once the sweep has reached the bottom every value is what comput
 have given, of a picture that stands still.
 
 What lies behind an island is not renewed but compared, bit by bit, as ever.
+
+Where a model is cut in two, the second part follows the sweep over the picture of the first: its
+inputs are renewed in the order in which the first part's outputs are, see `RefreshOrder`.
 """
 
 import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,29 +27,53 @@ from stillframe.reuse.plan.plan import Plan
 Integers = NDArray[np.int64]
 
 
-class Renewal:
-    """When each row of each comparing layer is due. height: of the first picture, in rows."""
+@dataclass(frozen=True, slots=True, eq=False)
+class RefreshOrder:
+    """When the rows of tensors are renewed as a sweep moves down a picture."""
 
-    def __init__(self, plan: Plan) -> None:
-        picture = next((port.name for port in plan.graph.inputs if port.layout != "raw"), None)
-        self.height = 0 if picture is None else plan.graph.shapes[picture][0]
+    height: int
+    """Rows of the picture."""
+    due: Mapping[str, Integers]
+    """By tensor: row y is renewed in the step in which the sweep completes `due[y]` rows of the
+    picture. Never falls from row to row."""
+
+    def rows(self, name: str, renewed: tuple[int, int]) -> tuple[int, int]:
+        """A tensor's rows, with exclusive end, that are renewed with those rows of the picture."""
+        first, end = np.searchsorted(self.due[name], renewed, side="right")
+        return int(first), int(end)
+
+
+class Renewal:
+    """When each row of each comparing layer is due.
+
+    order: of the inputs, if they are outputs of another plan whose picture is swept; None: the
+    first picture of this plan is.
+    """
+
+    def __init__(self, plan: Plan, order: RefreshOrder | None = None) -> None:
+        heights = {
+            port.name: plan.graph.shapes[port.name][0]
+            for port in plan.graph.inputs
+            if port.layout != "raw"
+        }
+        self.inputs = _swept(heights) if order is None else _followed(heights, order)
+        self.height = self.inputs.height
+        outputs: dict[str, Integers] = {}
+        self.outputs = RefreshOrder(self.height, outputs)
         self._bands = np.zeros((len(plan.instructions), 2), np.int64)
         self._due: dict[int, Integers] = {}
-        if picture is None:
+        if not heights:
             return
         roots = _roots(plan)
-        known: dict[int, Integers] = {}
-        for port in plan.graph.inputs:
-            if port.layout != "raw":
-                root = int(roots[plan.index[port.name]])
-                rows = np.arange(1, int(plan.tensors[root, abi.HEIGHT]) + 1)
-                known[root] = -(-rows * self.height // len(rows))
+        known = {int(roots[plan.index[name]]): due for name, due in self.inputs.due.items()}
         compared = set(plan.cutoffs.values())
         for at, instruction in enumerate(plan.instructions):
             target = int(instruction[abi.TARGET])
             due = self._of(plan, instruction, int(plan.tensors[target, abi.HEIGHT]), roots, known)
             if at in compared:
                 self._due[at] = due
+            if plan.layers[at].op == "Export":
+                outputs[plan.layers[at].name] = due
             root = int(roots[target])
             earlier = known.get(root)
             if earlier is None or len(earlier) != len(due):
@@ -87,6 +116,23 @@ class Renewal:
             rows = np.clip(start + np.maximum(last, 0) * step, 0, len(known[root]) - 1)
             due = np.maximum(due, known[root][rows])
         return np.maximum.accumulate(due)
+
+
+def _swept(heights: Mapping[str, int]) -> RefreshOrder:
+    """The first picture from row to row, and others in proportion."""
+    height = next(iter(heights.values()), 0)
+    rows = {name: np.arange(1, each + 1) * height for name, each in heights.items()}
+    return RefreshOrder(height, {name: -(-each // heights[name]) for name, each in rows.items()})
+
+
+def _followed(heights: Mapping[str, int], order: RefreshOrder) -> RefreshOrder:
+    """Inputs of these heights in the order of another plan's outputs. What that plan leaves to an
+    island, or has in another layout, is renewed as the sweep ends."""
+    due: dict[str, Integers] = {}
+    for name, height in heights.items():
+        rows = order.due.get(name, np.empty(0, np.int64))
+        due[name] = rows if len(rows) == height else np.full(height, order.height)
+    return RefreshOrder(order.height, due)
 
 
 def _roots(plan: Plan) -> Integers:

@@ -15,7 +15,7 @@ from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
 from stillframe.reuse.kernels.run_plan import walk
 from stillframe.reuse.plan.plan import IslandStep, Plan, Region
-from stillframe.reuse.plan.refresh_schedule import Renewal
+from stillframe.reuse.plan.refresh_schedule import RefreshOrder, Renewal
 from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
@@ -86,6 +86,15 @@ class PlanRunner:
         self._island_index = {key: index for index, key in enumerate(self._islands)}
 
     @property
+    def renewal(self) -> Renewal:
+        """In which order a sweep renews rows of inputs, layers and outputs."""
+        return self._renewal
+
+    def follow(self, order: RefreshOrder) -> None:
+        """Renew with the picture of another plan, see `Renewal`."""
+        self._renewal = Renewal(self.plan, order)
+
+    @property
     def fresh(self) -> bool:
         """Whether nothing is stored, so that the next step is dense."""
         return self._fresh
@@ -106,8 +115,9 @@ class PlanRunner:
         """Take feeds in and bring every output up to date.
 
         feeds: arrays of the ports' shapes and dtypes. changed: (H, W) uint8 maps of the positions
-        that may differ, by input; an input without one is compared. renewed: rows of the first
-        picture, first and behind the last, all marked in its map, to be renewed at every layer.
+        that may differ, by input; an input without one is compared. renewed: rows of the swept
+        picture with exclusive end, to be renewed at every layer; all rows of inputs that are
+        renewed with them are marked.
         After an exception, which islands may raise, the next step is dense.
         """
         plan = self.plan

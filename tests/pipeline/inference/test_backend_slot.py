@@ -79,9 +79,10 @@ def test_another_frame_size_keeps_the_factor(stages: InferenceStages) -> None:
 def test_another_backend_gets_the_factor(stages: InferenceStages) -> None:
     run(stages, frame(0))
     stages.slot.steer(0.5, True)
+    run(stages, frame(1, square=20))
     path = stages.model.path
     stages.slot.swap(ReuseBackend(path, 1, 0.1), path)
-    run(stages, frame(1))
+    run(stages, frame(2))
     assert tolerance(stages) == pytest.approx(0.05)
 
 
