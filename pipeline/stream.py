@@ -1,30 +1,46 @@
-"""The library's front door: results of a model on a video, one a frame."""
+"""The library's front door: results of a model on a video, one per frame."""
 
 import contextlib
+import inspect
 import os
 from collections.abc import Generator
-from typing import Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Result
+from stillframe.names import suggestion
 from stillframe.pipeline.inference.frame_skipping import Between
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.inference.runner import Runner
-from stillframe.pipeline.inference.settings import TOLERANCE, Reuse, Settings
+from stillframe.pipeline.inference.settings import Reuse, Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import Source, open_source
 from stillframe.pipeline.media.prefetch import Prefetcher
 
 Spec = str | os.PathLike[str]
 FRAMES_AHEAD = 2
+"""Frames of a file that are decoded while the network computes."""
 
 
 def read_ahead(source: Source) -> Prefetcher:
-    """A file is decoded while the network computes; of a live source we want the newest frame."""
+    """The source, read by a thread; one frame at a time where the newest one counts."""
     return Prefetcher(source, 0 if source.info.live else FRAMES_AHEAD)
 
 
+class SettingsKwargs(TypedDict, total=False):
+    """How `stream` analyses frames: the keyword arguments that it passes on to `Settings`."""
+
+    reuse: Reuse
+    max_age_s: float | None
+    every: int | None
+    between: Between | None
+    threads: int
+    tolerance: float
+    profile: Spec | TuningProfile | None
+
+
+# Two overloads, so that type checkers know what a stream yields.
 @overload
 def stream(
     source: Spec,
@@ -33,16 +49,8 @@ def stream(
     with_frame: Literal[False] = False,
     task: str | None = ...,
     confidence: float | None = ...,
-    reuse: Reuse = ...,
-    max_age_s: float | None = ...,
-    every: int | None = ...,
-    between: Between | None = ...,
-    threads: int = ...,
-    tolerance: float = ...,
-    profile: Spec | TuningProfile | None = ...,
+    **settings: Unpack[SettingsKwargs],
 ) -> Generator[Result, None, None]: ...
-
-
 @overload
 def stream(
     source: Spec,
@@ -51,16 +59,8 @@ def stream(
     with_frame: Literal[True],
     task: str | None = ...,
     confidence: float | None = ...,
-    reuse: Reuse = ...,
-    max_age_s: float | None = ...,
-    every: int | None = ...,
-    between: Between | None = ...,
-    threads: int = ...,
-    tolerance: float = ...,
-    profile: Spec | TuningProfile | None = ...,
+    **settings: Unpack[SettingsKwargs],
 ) -> Generator[tuple[Frame, Result], None, None]: ...
-
-
 def stream(
     source: Spec,
     model: str | os.PathLike[str] | Model = "centerface",
@@ -68,37 +68,40 @@ def stream(
     with_frame: bool = False,
     task: str | None = None,
     confidence: float | None = None,
-    reuse: Reuse = "frame",
-    max_age_s: float | None = None,
-    every: int | None = None,
-    between: Between | None = None,
-    threads: int = 0,
-    tolerance: float = TOLERANCE,
-    profile: Spec | TuningProfile | None = None,
+    **settings: Unpack[SettingsKwargs],
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
-    """Run a model on a video: a result for each frame, in order.
+    """Run a model on a video: one result per frame, in order.
 
-    source: whatever `stillframe run` takes, see there. model: a name from `stillframe models list`,
-    a path to an .onnx file, or what `zoo.load` gave. with_frame: yield (frame, result) instead.
-    reuse: "off", "frame", "layer" or "exact"; it and what follows are those of `Settings`. profile:
-    also a file that `stillframe tune` wrote. Weights are fetched on first use.
+    source: a file, folder or pattern of pictures, camera, network address, `-` for standard input,
+    or sample:NAME. model: a name from `stillframe models list`, the path of an .onnx file, or a
+    Model from `stillframe.load`; weights are fetched on first use. with_frame: yield (frame,
+    result) instead. task: what an .onnx file's outputs mean, where that is not recognised.
+    confidence: drop detections with a lower score, 0..1; None: the model's own limit.
 
-    The generator holds a video file, a decoding thread and the network's threads; all are given
-    back when it ends, is closed, or is dropped. Raises StillframeError: UsageError at once, the
-    others when the first frame is asked for, or when something breaks later.
+    How frames are analysed (see `Settings`), and the defaults:
+
+    reuse="frame": what to reuse from earlier frames; "off", "frame", "layer" or "exact".
+    max_age_s=None: seconds after which a result is renewed; None: as the mode needs.
+    every=None: compute every Nth frame only; None: every one, or as the profile says.
+    between=None: "keep" the last result of skipped frames, or let its boxes "follow" the picture.
+    threads=0: of the network; 0: one for each CPU.
+    tolerance=0.1: of mode "layer": how far a layer's values may drift, as a share of its magnitude.
+    profile=None: of mode "layer": a TuningProfile, or the path of a file from `stillframe tune`.
+
+    The generator owns a video file, a decoding thread and the network's threads. It releases them
+    when it ends, is closed, or is dropped. Raises TypeError and UsageError at once, any other
+    StillframeError when the first frame is asked for, or when something fails later.
     """
+    for name in settings.keys() - SettingsKwargs.__annotations__:
+        known = [*inspect.signature(stream).parameters, *SettingsKwargs.__annotations__]
+        raise TypeError(
+            f"stream() got an unexpected keyword argument {name!r}{suggestion(name, known)}"
+        )
+    values: dict[str, Any] = dict(settings)
+    profile = values.get("profile")
     if profile is not None and not isinstance(profile, TuningProfile):
-        profile = TuningProfile.read(profile)
-    settings = Settings(
-        reuse=reuse,
-        max_age_s=max_age_s,
-        every=every,
-        between=between,
-        threads=threads,
-        tolerance=tolerance,
-        profile=profile,
-    )
-    return _stream(source, model, with_frame, task, confidence, settings)
+        values["profile"] = TuningProfile.read(profile)
+    return _stream(source, model, with_frame, task, confidence, Settings(**values))
 
 
 def _stream(

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "sample_videos": {"sample_videos", "models.weights"},
     "pipeline": {"pipeline", "reuse", "models", "sample_videos"},
 }
-COMMON = {"errors", "closing", "cache_dir", "extras"}
+COMMON = {"errors", "closing", "cache_dir", "extras", "names"}
 ONNX = re.compile(r"^\s*(import|from) onnx\b", re.MULTILINE)
 FILES = sorted(
     path.relative_to(ROOT) for folder in ALLOWED for path in (ROOT / folder).rglob("*.py")

@@ -1,6 +1,7 @@
 """What users see: the listed names, README's code, its commands, the examples and the documents."""
 
 import ast
+import dataclasses
 import inspect
 import re
 import runpy
@@ -9,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import stillframe
 from stillframe.errors import ModelError, SourceError
 from stillframe.models import zoo
 from stillframe.pipeline import cli
-from stillframe.pipeline.inference.settings import MODES
+from stillframe.pipeline.inference.settings import MODES, Settings
+from stillframe.pipeline.stream import SettingsKwargs
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,16 +70,18 @@ def test_every_public_name_stands_in_the_document_and_has_a_docstring() -> None:
 
 def test_the_document_gives_the_defaults_of_stream() -> None:
     page = (ROOT / "docs" / "reference" / "library.md").read_text(encoding="utf-8")
-    found = re.search(r"`stream\(source, (.*?)\)`", page, re.DOTALL)
-    assert found is not None
+    match = re.search(r"`stream\(source, (.*?)\)`", page, re.DOTALL)
+    assert match is not None
     parameters = inspect.signature(stillframe.stream).parameters
-    written = dict(part.split("=") for part in re.split(r",\s+", found.group(1)) if "=" in part)
-    given = {
-        name: repr(each.default).replace("'", '"')
+    in_page = dict(part.split("=") for part in re.split(r",\s+", match.group(1)) if "=" in part)
+    defaults = {
+        name: each.default
         for name, each in parameters.items()
         if each.default is not inspect.Parameter.empty
     }
-    assert written == given
+    settings = {each.name: each.default for each in dataclasses.fields(Settings)}
+    defaults |= {name: settings[name] for name in SettingsKwargs.__annotations__}
+    assert in_page == {name: repr(each).replace("'", '"') for name, each in defaults.items()}
 
 
 # --- README --------------------------------------------------------------------------------------
@@ -135,9 +140,11 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_every_option_of_run_stands_in_the_document() -> None:
     page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    options = set(re.findall(r"--[a-z-]+", inspect.getsource(cli.run)))
-    parameters = inspect.signature(cli.run).parameters
-    options |= {f"--{name.replace('_', '-')}" for name in parameters if name != "source"}
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    declared = [each for each in commands["run"].params if each.name != "source"]
+    options = {name for each in declared for name in (*each.opts, *each.secondary_opts)}
+    options |= {f"--{each.name.replace('_', '-')}" for each in declared}
+    assert len(options) > 30
     missing = {option for option in options if option not in page}
     assert not missing
     assert "--reuse " + "\\|".join(MODES) in page

@@ -1,4 +1,4 @@
-"""`stillframe`: the command line. One file a command; this one turns faults into exit codes.
+"""`stillframe`: the command line, one module for each command; here faults become exit codes.
 
     0 done, also when the reader of a pipe went away    1 a fault of stillframe itself
     2 usage   3 source   4 model   5 output   6 quality floor not met
@@ -7,19 +7,22 @@
 Standard output carries data only; everything for people goes to standard error.
 """
 
+import contextlib
 import errno
 import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
 import stillframe
 from stillframe.errors import SinkError, StillframeError
-from stillframe.pipeline.cli import cache, models, samples, signals
+from stillframe.names import RenamedWarning, suggestion
+from stillframe.pipeline.cli import cache, models, printing, renamed, samples, signals
 from stillframe.pipeline.cli.bench import bench
 from stillframe.pipeline.cli.bench_placement import bench_placement
 from stillframe.pipeline.cli.devices import devices
@@ -32,7 +35,7 @@ from stillframe.pipeline.cli.tune import tune
 
 INTERNAL_FAULT = 1
 USAGE_FAULT = 2
-UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REPORT = "this is a fault of stillframe: please report it with the traceback that --debug shows"
 DEBUG = "STILLFRAME_DEBUG"
 COMPLETION = "_STILLFRAME_COMPLETE"
@@ -71,14 +74,14 @@ def stillframe_(
         bool, typer.Option("--debug", envvar=DEBUG, help="Show tracebacks of faults.")
     ] = False,
 ) -> None:
-    """What stands before any command."""
+    """Options of every command."""
     if debug:
         os.environ[DEBUG] = "1"
     if version:
-        print(f"stillframe {stillframe.__version__}")
+        printing.data(f"stillframe {stillframe.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        printing.data(context.get_help())
         raise typer.Exit
 
 
@@ -86,7 +89,7 @@ def main() -> NoReturn:
     """The console script."""
     if COMPLETION in os.environ:  # a shell asks for completions
         app()
-    signals.at_once()
+    signals.raise_at_once()
     _fill_closed_streams()
     sys.exit(status(sys.argv[1:]))
 
@@ -96,7 +99,8 @@ def status(arguments: Sequence[str]) -> int:
     # The base class of all that can be wrong with a command line; Typer does not export it.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
-        code = _run(arguments)
+        with _renamings_shown():
+            code = _run(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -109,7 +113,7 @@ def status(arguments: Sequence[str]) -> int:
     except StillframeError as error:
         return status_of(error)
     except usage_error as error:
-        _complain(error.format_message(), error)
+        _complain(_usage_message(error), error)
         return USAGE_FAULT
     except Exception as error:
         fault = _output_fault(error)
@@ -122,21 +126,46 @@ def status(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     try:
-        with command.make_context("stillframe", _routed(arguments)) as context:
+        current = renamed.current_arguments(_routed(arguments))
+        with command.make_context("stillframe", current) as context:
             command.invoke(context)
     except typer.Exit as stop:
         return stop.exit_code
     return 0
 
 
+@contextlib.contextmanager
+def _renamings_shown() -> Iterator[None]:
+    """Inside, the use of an old name is one line on standard error, and goes on."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, RenamedWarning):
+            printing.complaint("warning", str(message))
+        else:
+            show_others(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedWarning)
+        show_others, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
+def _usage_message(error: Any) -> str:
+    """What is wrong with the command line; of an unknown option with the nearest that there is."""
+    option = getattr(error, "option_name", None)
+    if option is None or getattr(error, "possibilities", None) is None:
+        return str(error.format_message())
+    command = error.ctx.command if error.ctx else None
+    known = [name for each in getattr(command, "params", ()) for name in each.opts]
+    return f"No such option: {option}{suggestion(option, known)}"
+
+
 def _output_fault(error: Exception) -> SinkError | None:
-    """The fault of an output that an error tells of; None where it tells of another."""
-    if isinstance(
-        error, io.UnsupportedOperation
-    ):  # raised by what `_fill_closed_streams` put there
+    """The error as a fault of an output; None where it is something else."""
+    if isinstance(error, io.UnsupportedOperation):  # from a stand-in of `_fill_closed_streams`
         closed = "standard output is closed: nowhere to write results to"
         return None if sys.stdout.writable() else SinkError(closed)
-    if isinstance(error, OSError) and error.errno in UNWRITTEN:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         try:
             sys.stdout.flush()
         except OSError:
@@ -152,10 +181,10 @@ def status_of(error: StillframeError) -> int:
 
 
 def _fill_closed_streams() -> None:
-    """Where the caller closed a standard stream, files opened later must not take its place.
+    """Put a stand-in where the caller closed a standard stream, so that no file takes its number.
 
     Standard output becomes one that cannot be written to, so that losing results is an error;
-    words for people go nowhere.
+    messages for people are dropped.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -168,8 +197,8 @@ def _fill_closed_streams() -> None:
 
 
 def _routed(arguments: Sequence[str]) -> list[str]:
-    """Commands of two words as the one that they are to the parser."""
-    first = next((at for at, word in enumerate(arguments) if not word.startswith("-")), 0)
+    """The arguments with a command of two words as the one word that the parser knows."""
+    first = next((n for n, word in enumerate(arguments) if not word.startswith("-")), 0)
     words = tuple(arguments[first : first + 2])
     if words not in TWO_WORDS:
         return list(arguments)
@@ -180,13 +209,13 @@ def _complain(message: str, error: BaseException) -> None:
     try:
         if os.environ.get(DEBUG):
             traceback.print_exception(error)
-        print(f"stillframe: error: {' '.join(message.split())}", file=sys.stderr)
-    except OSError:  # where nobody can be told, the exit code still says it
+        printing.complaint("error", message)
+    except OSError:  # nobody reads it; the exit code still holds
         _leave(sys.stderr)
 
 
 def _leave(stream: TextIO) -> None:
-    """Nobody reads it any more; what is still buffered must not fail again at exit."""
+    """Drop what is still buffered for a reader that is gone, so that it does not fail at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

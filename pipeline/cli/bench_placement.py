@@ -1,4 +1,4 @@
-"""stillframe bench placement: what placing stages gains here, alone and beside others."""
+"""stillframe bench placement: what placement gains on this machine, alone and under load."""
 
 import datetime
 import json
@@ -7,45 +7,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
 from stillframe.extras import install_command
+from stillframe.pipeline.cli import options, printing
 
 LINES = (
     ("all cores", "each layer on all cores", "#9a8fb0"),
-    ("static", "the first plan, kept", "#b8705b"),
-    ("replanned", "the plan, watched", "#3f8f6b"),
+    ("static", "the first plan, unchanged", "#b8705b"),
+    ("replanned", "the plan, adapted", "#3f8f6b"),
 )
+"""Rows of the chart of latencies: name in the results, label, colour."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 def bench_placement(
-    model: Annotated[str, typer.Option(help="Name or .onnx file.")] = "centerface",
-    clip: Annotated[str, typer.Option(help="A source, as for run.")] = "sample:sports2d_demo",
+    model: Annotated[str, typer.Option(help=options.MODEL_HELP)] = "centerface",
+    clip: Annotated[str, typer.Option(help="Source, as for run.")] = "sample:sports2d_demo",
     seconds: Annotated[
-        float, typer.Option(min=1, help="That each condition is measured for.")
+        float, typer.Option(min=1, help="How long each condition is measured.")
     ] = 15.0,
     reuse: Annotated[Literal["frame", "layer"], typer.Option(help="As for run.")] = "layer",
     settings: Annotated[
         int,
-        typer.Option(min=0, max=10, help="In which the planner is held against every candidate."),
+        typer.Option(
+            min=0,
+            max=10,
+            help="Settings in which the planner's choice is compared with every candidate.",
+        ),
     ] = 10,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")
     ] = None,
     chart: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw them (extra `plot`).")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the figures; needs the extra `plot`."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
 ) -> None:
-    """One core and several, alone and beside others; a static plan and one that is watched.
+    """Compare one core and several, alone and under load, a static plan and one that adapts.
 
-    The processes that compete, and the video that plays, are started and ended by this command.
-    There are about 25 conditions, of 5 to 12 s more than --seconds each, and some 20 for each of
-    --settings. The clip's first 90 frames are played over and over.
+    The command starts and ends the background load, a video player among it. There are about 25
+    conditions, each 5 to 12 s longer than --seconds, and some 20 for each of --settings. The clip's
+    first 90 frames are repeated.
     """
     from stillframe.pipeline.studies.bench.background_load import is_there
     from stillframe.pipeline.studies.bench.placement import questions
@@ -56,32 +62,33 @@ def bench_placement(
     if chart is not None:
         plots()
     is_there(clip)
-    console = Console(stderr=True)
+    console = printing.people()
 
-    def told(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def on_event(line: str) -> None:
+        printing.plain(console, line)
 
-    def keep(measured: dict[str, Any]) -> None:
-        """What an interrupted benchmark leaves."""
+    def save(measured: dict[str, Any]) -> None:
+        """Write what an interrupted benchmark leaves."""
         if json_file is not None:
             so_far = {"complete": False, "measured": measured}
             json_file.write_text(json.dumps(so_far, indent=2) + "\n", encoding="utf-8")
 
-    found = questions(model, clip, seconds, reuse, settings, told, keep)
-    found["complete"] = True
-    found["machine"] = {
+    results = questions(model, clip, seconds, reuse, settings, on_event, save)
+    results["complete"] = True
+    results["machine"] = {
         "system": platform.platform(),
         "date": datetime.date.today().isoformat(),
         "model": model,
         "clip": clip,
         "seconds": seconds,
     }
-    text = json.dumps(found, indent=2)
+    text = json.dumps(results, indent=2)
     if json_file is not None:
         json_file.write_text(text + "\n", encoding="utf-8")
     if chart is not None:
-        draw(found, chart)
-    print(json.dumps({k: v for k, v in found.items() if k not in ("rows", "planner")}, indent=2))
+        draw(results, chart)
+    shown = {k: v for k, v in results.items() if k not in ("rows", "planner")}
+    printing.data(json.dumps(shown, indent=2))
 
 
 def plots() -> Any:
@@ -96,10 +103,10 @@ def plots() -> Any:
     return plt
 
 
-def draw(found: "Mapping[str, Any]", path: Path) -> None:
-    """Time a frame by granularity, p95 latency by competitors, frames that playback dropped."""
+def draw(results: "Mapping[str, Any]", path: Path) -> None:
+    """Time per frame by way to run, p95 latency by load, frames dropped by the video player."""
     plt = plots()
-    rows = found["rows"]
+    rows = results["rows"]
     figure, (speed, latency, drops) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     names = ["sequential", "one_core", *(n for n in rows if n.startswith("overlapped "))]
     speed.barh(names[::-1], [rows[n]["frame_ms"] for n in names[::-1]], color="#5b8db8")
@@ -112,7 +119,7 @@ def draw(found: "Mapping[str, Any]", path: Path) -> None:
     latency.set_ylabel("p95 latency, ms")
     latency.set_ylim(bottom=0)
     latency.legend(frameon=False)
-    shares = found["dropped_by_playback"]
+    shares = results["dropped_by_playback"]
     drops.bar(
         ["nothing beside", "no cap", "--cpu-share 50%"],
         [100 * value for value in shares.values()],

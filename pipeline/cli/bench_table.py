@@ -1,24 +1,28 @@
-"""What a person sees of a benchmark: one line a row while it goes on, two tables at the end."""
+"""How a benchmark is shown: one line per row while it runs, two tables at the end."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-PLAIN_WIDTH = 220  # columns of a table that goes to a file or a pipe
+from stillframe.pipeline.cli import printing
+
+PLAIN_WIDTH = 220
+"""Columns of the tables in a file or a pipe."""
 
 
 def in_short(row: dict[str, Any]) -> str:
+    """A row in one line."""
     names = ("ort", "dense", "exact", "reuse")
-    told = [f"{name} {_cell(row[f'{name}_{_middle(row, name)}'])} ms" for name in names]
-    return ", ".join([*told, f"agreement {_agreement(row)}"])
+    times = [f"{name} {_cell(row[f'{name}_{_middle(row, name)}'])} ms" for name in names]
+    return ", ".join([*times, f"agreement {_agreement(row)}"])
 
 
-# title, what it shows
-TIMES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+Column = tuple[str, Callable[[dict[str, Any]], str]]
+"""Title, and the text of a row's cell."""
+
+TIMES: tuple[Column, ...] = (
     ("model", lambda row: str(row["model"])),
     ("clip", lambda row: row["clip"] + (f" [{row['crop']}]" if row["crop"] else "")),
     ("input", lambda row: "x".join(map(str, row["size"]))),
@@ -31,7 +35,7 @@ TIMES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("whole frame", lambda row: _spread(row, "whole_reuse")),
     ("unchanged", lambda row: _cell(row["unchanged_ms"])),
 )
-GAINS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+GAINS: tuple[Column, ...] = (
     *TIMES[:2],
     ("x dense", lambda row: _cell(row["dense_gain"])),
     ("x exact / clip", lambda row: _both(row, "exact")),
@@ -48,19 +52,15 @@ GAINS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
 
 
 def print_tables(rows: Sequence[dict[str, Any]]) -> None:
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    console = Console(width=width, highlight=False)
     for columns in (TIMES, GAINS):
         table = Table(box=None, pad_edge=False)
         for place, (title, _) in enumerate(columns):
             table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place == 0)
         for row in rows:
             table.add_row(*(escape(show(row)) for _, show in columns))
-        with console.capture() as lines:
-            console.print(table)
-        print("\n".join(line.rstrip() for line in lines.get().splitlines()), end="\n\n")
+        printing.table_data(table, PLAIN_WIDTH, end="\n\n")
     first = rows[0]
-    print(
+    printing.data(
         f"ms a frame: median (quartiles), {first['threads']} threads, tolerance"
         f" {first['tolerance']}{_cadence(first)}; x: against the faster of ONNX Runtime and"
         f" OpenVINO; {first['machine']}"
@@ -86,7 +86,7 @@ def _spread(row: dict[str, Any], name: str) -> str:
 
 
 def _middle(row: dict[str, Any], name: str) -> str:
-    """The median; of what leaves out frames, the mean."""
+    """The suffix of the figure to show: the median; the mean where frames are skipped."""
     return "mean_ms" if row["every"] > 1 and name.endswith("reuse") else "ms"
 
 
@@ -105,5 +105,5 @@ def _over(row: dict[str, Any]) -> str:
 
 def _agreement(row: dict[str, Any]) -> str:
     unit = {"psnr": "dB", "f1": "F1", "miou": "mIoU"}.get(row["agreement_kind"], "")
-    told = f"{_cell(row['agreement'])} {unit}".strip()
-    return told + ", nothing found" if row["boxes"] == 0 else told
+    text = f"{_cell(row['agreement'])} {unit}".strip()
+    return text + ", nothing found" if row["boxes"] == 0 else text

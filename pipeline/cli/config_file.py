@@ -7,92 +7,73 @@
     stages:
       - {name: count, call: "count.py:count", after: postprocess}
 
-Options are those of `run`, with `_` for `-`; what stands on the command line goes before them. A
-stage's function is imported from a module, or from a Python file beside the configuration: such a
-file is run, so take configurations only from those whose programs you would run.
+Options are those of `run`, with `_` for `-`; the command line has precedence. A stage's function is
+imported from a module, or from a Python file beside the configuration: that file is run, so take
+configurations only from those whose programs you would run.
 """
 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from stillframe.errors import UsageError
+from stillframe.names import suggestion
+from stillframe.pipeline.cli.renamed import current_keys
+from stillframe.pipeline.cli.run_request import RunRequest
 from stillframe.pipeline.executor.stage import DEADLINE_S, DEFAULT_QUEUE_SIZE, Stage
+
+COMMAND_LINE_ONLY = ("allow_sdist", "force")
+"""Options that only whoever starts the run may give, not whoever wrote the file."""
+
+KEY_TYPES: dict[str, Any] = {
+    "gate": list[str] | str,
+    "cpu_share": str | float,
+    "place": dict[str, str] | str,
+}
+"""Keys whose values a file may write in more ways than a command line."""
 
 
 class StageConfig(BaseModel):
-    """A stage of one's own. call: `module:function` or `file.py:function`. after: the stage that it
-    follows; it takes and returns what that one gives: a Frame after decode, a Step after
-    postprocess."""
+    """A stage of the user's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z][\w-]*$")
     call: str = Field(pattern=r"^[^:]+:[A-Za-z_]\w*$")
+    """`module:function` or `file.py:function`."""
     after: Literal["decode", "postprocess"] = "postprocess"
+    """The stage that it follows. It takes and returns what that one returns: a Frame after decode,
+    a StepResult after postprocess."""
     deadline_s: float = Field(DEADLINE_S, gt=0)
     room: int = Field(DEFAULT_QUEUE_SIZE, ge=1)
     policy: Literal["block", "newest"] = "block"
 
 
-class RunConfig(BaseModel):
-    """What a file may say."""
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What a file holds, checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    options: dict[str, Any]
+    """By the names of RunRequest's fields, as the command line would give them."""
+    stages: tuple[StageConfig, ...] = ()
+    folder: Path = field(default=Path())
+    """Of the file; Python files of stages are beside it."""
 
-    source: str | None = None
-    model: str | None = None
-    task: str | None = None
-    confidence: float | None = None
-    max_frames: int | None = None
-    out: str | None = None
-    jsonl: str | None = None
-    csv: str | None = None
-    mot: str | None = None
-    summary_json: str | None = None
-    metrics_json: str | None = None
-    metrics_port: int | None = None
-    reuse: Literal["off", "frame", "layer", "exact"] | None = None
-    tolerance: float | None = None
-    profile: str | None = None
-    max_age: float | None = None
-    every: int | None = None
-    between: Literal["keep", "follow"] | None = None
-    threads: int | None = None
-    policy: Literal["auto", "block", "newest"] | None = None
-    aim: Literal["throughput", "latency", "share"] | None = None
-    cpu_share: str | float | None = None
-    place: dict[str, str] | str | None = None
-    explain_placement: bool | None = None
-    overlay: Literal["boxes", "changed", "none"] | None = None
-    show: bool | None = None
-    quiet: bool | None = None
-    stages: list[StageConfig] = []
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """By the names of `run`'s parameters, as the command line would give them."""
-        said = self.model_dump(exclude_none=True, exclude={"stages"})
-        if isinstance(self.place, dict):
-            said["place"] = ",".join(f"{name}={where}" for name, where in self.place.items())
-        if self.cpu_share is not None:
-            said["cpu_share"] = str(self.cpu_share)
-        return said
-
-    def own(self, folder: Path) -> list[tuple[str, Stage]]:
-        """Users' stages, each with the name of the one that it follows. folder: of the file."""
+    def own_stages(self) -> list[tuple[str, Stage]]:
+        """The user's stages, each with the name of the one that it follows. Imports their code."""
         return [
             (
                 each.after,
                 Stage(
                     each.name,
-                    function(each.call, folder),
+                    function(each.call, self.folder),
                     deadline_s=each.deadline_s,
                     room=each.room,
                     policy=each.policy,
@@ -102,35 +83,98 @@ class RunConfig(BaseModel):
         ]
 
 
+def _keys() -> dict[str, Any]:
+    """The options that a file may have, and the types of their values."""
+    return {
+        each.name: KEY_TYPES.get(each.name, get_args(each.type)[0])
+        for each in fields(RunRequest)
+        if get_origin(each.type) is Annotated and each.name not in COMMAND_LINE_ONLY
+    }
+
+
+KEYS = _keys()
+
+
+class _Stages(BaseModel):
+    """The part of a file that is no option."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: list[StageConfig] = []
+
+
+_OPTIONS: dict[str, Any] = {name: (kind | None, None) for name, kind in KEYS.items()}
+_File = create_model("_File", __base__=_Stages, **_OPTIONS)
+
+
 def read(path: Path) -> RunConfig:
     """Raises UsageError, with file and place, for what is no such configuration."""
     try:
-        text = path.read_text(encoding="utf-8")
-        said = yaml.safe_load(text)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: it cannot be read as YAML: {reason}") from None
-    if said is not None and not isinstance(said, dict):
-        raise UsageError(f"{path}: expected options by name, got {type(said).__name__}")
+    if values is not None and not isinstance(values, dict):
+        raise UsageError(f"{path}: expected options by name, got {type(values).__name__}")
+    current = _current(values or {}, path)
     try:
-        return RunConfig.model_validate(said or {})
+        checked = _File.model_validate(current)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: {where}: {first['msg'].lower()}") from None
+        raise UsageError(f"{path}: {_fault(first['type'], first['loc'], first['msg'])}") from None
+    options = checked.model_dump(exclude_none=True, exclude={"stages"})
+    return RunConfig(_as_typed(options), tuple(checked.stages), path.parent)
+
+
+def _current(values: dict[Any, Any], path: Path) -> dict[str, Any]:
+    """With today's names for old ones, also within stages."""
+    current = current_keys(values, "run", f"{path}: ")
+    stages = current.get("stages")
+    if isinstance(stages, list):
+        current["stages"] = [
+            current_keys(each, "stages", f"{path}: stages.{index}.")
+            if isinstance(each, Mapping)
+            else each
+            for index, each in enumerate(stages)
+        ]
+    return current
+
+
+def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    """The first fault that was found, in one line."""
+    where = ".".join(map(str, place))
+    if kind != "extra_forbidden":
+        return f"{where}: {message.lower()}"
+    key, inside = str(place[-1]), ".".join(map(str, place[:-1]))
+    if key in COMMAND_LINE_ONLY:
+        return f"{key} can only be given on the command line, as --{key.replace('_', '-')}"
+    known = StageConfig.model_fields if inside else (*KEYS, "stages")
+    return f"{f'{inside}: ' if inside else ''}unknown key {key!r}{suggestion(key, known)}"
+
+
+def _as_typed(options: dict[str, Any]) -> dict[str, Any]:
+    """Values as the command line would give them."""
+    typed = dict(options)
+    if isinstance(place := typed.get("place"), dict):
+        typed["place"] = ",".join(f"{name}={where}" for name, where in place.items())
+    if "cpu_share" in typed:
+        typed["cpu_share"] = str(typed["cpu_share"])
+    if isinstance(gate := typed.get("gate"), str):
+        typed["gate"] = [gate]
+    return typed
 
 
 def function(call: str, folder: Path) -> Callable[[Any], Any]:
-    """What `module:function` or `file.py:function` names. Raises UsageError."""
+    """What `module:function` or `file.py:function` names. folder: of files. Raises UsageError."""
     home, _, name = call.rpartition(":")
     try:
         module = _file(folder / home) if home.endswith(".py") else importlib.import_module(home)
     except Exception as error:
         raise UsageError(f"stage {call}: {home} cannot be imported: {error}") from error
-    found = getattr(module, name, None)
-    if not callable(found):
+    work = getattr(module, name, None)
+    if not callable(work):
         raise UsageError(f"stage {call}: {home} has no function {name}")
-    return found  # type: ignore[no-any-return]
+    return work  # type: ignore[no-any-return]
 
 
 def _file(path: Path) -> Any:

@@ -1,10 +1,11 @@
-"""stillframe devices: what there is to run on, and what each was measured to do."""
+"""stillframe devices: the processors to run on, and the measured speed of each."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from stillframe.pipeline.cli import options, printing
 
 if TYPE_CHECKING:
     from stillframe.pipeline.executor.hardware.microbenchmark import Capability
@@ -12,12 +13,16 @@ if TYPE_CHECKING:
 
 
 def devices(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: options.AsJson = False,
     measured: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="A fraction of a second for each.")
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Measure the speed of each, which takes a fraction of a second.",
+        ),
     ] = True,
 ) -> None:
-    """List cores, providers and devices, and what each was measured to do."""
+    """List cores, ONNX Runtime providers and OpenVINO devices, with the measured speed of each."""
     from stillframe.errors import UsageError
     from stillframe.pipeline.executor.hardware.microbenchmark import measure_processor
     from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine, Processor
@@ -28,33 +33,33 @@ def devices(
     chosen += [
         Processor(kind, device="0") for kind, name in PROVIDERS.items() if name in machine.providers
     ]
-    found: dict[str, Capability | str] = {}
+    measurements: dict[str, Capability | str] = {}
     for processor in chosen if measured else ():
         try:
-            found[str(processor)] = measure_processor(processor)
-        except UsageError as error:  # it is listed but broken: said in its row
-            found[str(processor)] = str(error)
+            measurements[str(processor)] = measure_processor(processor)
+        except UsageError as error:  # it is listed but broken: the row shows why
+            measurements[str(processor)] = str(error)
     if as_json:
-        print(json.dumps(_values(machine, chosen, found), indent=2))
+        printing.json_data(_values(machine, chosen, measurements))
     else:
-        _table(machine, chosen, found)
+        _table(machine, chosen, measurements)
 
 
 def _values(
-    machine: "Machine", chosen: list[Any], found: "dict[str, Capability | str]"
+    machine: "Machine", chosen: list[Any], measurements: "dict[str, Capability | str]"
 ) -> dict[str, Any]:
     rows = []
     for processor in map(str, chosen):
         row: dict[str, Any] = {"name": processor}
-        match found.get(processor):
+        match measurements.get(processor):
             case str(fault):
                 row["fault"] = fault
             case None:
                 pass
-            case seen:
-                row["gflops"] = round(seen.gflops, 1)
-                row["gigabytes_s"] = round(seen.gigabytes_s, 2) or None
-                row["note"] = seen.note
+            case capability:
+                row["gflops"] = round(capability.gflops, 1)
+                row["gigabytes_s"] = round(capability.gigabytes_s, 2) or None
+                row["note"] = capability.note
         rows.append(row)
     return {
         "cores": [asdict(core) for core in machine.cores],
@@ -66,7 +71,9 @@ def _values(
     }
 
 
-def _table(machine: "Machine", chosen: list[Any], found: "dict[str, Capability | str]") -> None:
+def _table(
+    machine: "Machine", chosen: list[Any], measurements: "dict[str, Capability | str]"
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -84,14 +91,14 @@ def _table(machine: "Machine", chosen: list[Any], found: "dict[str, Capability |
             words += f", shares its core with {', '.join(twins)}" if twins else ""
             words += f", up to {core.most_mhz} MHz" if core.most_mhz else ""
             words += ", little" if core.little else ""
-        match found.get(processor):
+        match measurements.get(processor):
             case None:
                 table.add_row(processor, words)
             case str(fault):
                 table.add_row(processor, words, "", "", fault)
-            case seen:
-                speed = f"{seen.gigabytes_s:.1f}" if seen.gigabytes_s else ""
-                table.add_row(processor, words, f"{seen.gflops:.1f}", speed, seen.note)
+            case capability:
+                speed = f"{capability.gigabytes_s:.1f}" if capability.gigabytes_s else ""
+                table.add_row(processor, words, f"{capability.gflops:.1f}", speed, capability.note)
     console.print(table)
     denied = [str(core.number) for core in machine.cores if not core.allowed]
     if denied:

@@ -1,47 +1,56 @@
 """stillframe explain: what each layer costs, what a clip changes in it, and whether reuse pays."""
 
 import contextlib
-import json
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stillframe.errors import ModelError, SinkError, UsageError
+from stillframe.pipeline.cli import options, printing
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.models.model import Model
     from stillframe.pipeline.studies.explain.explain import Explanation, Row
     from stillframe.pipeline.studies.explain.verdict import Verdict
 
-WIDTH = 190  # of the table where it does not go to a terminal
-REMARK = 60  # characters of a reason in the table; --json has all of it
+PLAIN_WIDTH = 190
+"""Columns of the table in a file or a pipe."""
+REASON_LENGTH = 60
+"""Characters of a reason that the table shows; --json has all of it."""
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="Name from `models list`, or an .onnx file.")],
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
     clip: Annotated[
         str | None, typer.Argument(help="Any source that `run` takes, such as sample:NAME.")
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(min=0, help="Change that a layer may leave unstored; 0: exact."),
+        typer.Option(
+            min=0,
+            help="How far a layer's values may drift, as a share of their magnitude; 0: exact.",
+        ),
     ] = 0.0,
     gate: Annotated[
         Literal["adaptive", "exact"],
-        typer.Option(help="What counts as new: more than noise, or any difference."),
+        typer.Option(help="What counts as a change: more than noise, or any difference."),
     ] = "adaptive",
-    threads: Annotated[int, typer.Option(min=0, help="Of the network; 0: one a CPU.")] = 0,
-    max_frames: Annotated[int | None, typer.Option(min=2, help="Stop after that many.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of the network; 0: one for each CPU.")
+    ] = 0,
+    max_frames: Annotated[
+        int | None, typer.Option(min=2, help="Stop after this many frames.")
+    ] = None,
+    as_json: options.AsJson = False,
     heatmap: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw where each resolution was computed."),
+        typer.Option(metavar="FILE.png", help="Picture of where each resolution was recomputed."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the --heatmap file.")] = False,
 ) -> None:
-    """Show what each layer costs and what a clip makes of it, and say whether reuse pays."""
+    """Show what each layer costs, what a clip changes in it, and whether reuse pays."""
     from stillframe.pipeline.media.open_source import open_source
     from stillframe.pipeline.studies.explain.explain import explain as examine
     from stillframe.pipeline.studies.explain.verdict import judge
@@ -59,7 +68,7 @@ def explain(
             source = stack.enter_context(open_source(clip))
             network = network.for_source(source.info.height, source.info.width)
             frames = islice(source, max_frames)
-        found = examine(
+        explanation = examine(
             network,
             frames,
             tolerance=tolerance,
@@ -67,21 +76,20 @@ def explain(
             threads=threads or None,
             heat=heatmap is not None,
         )
-    verdicts = judge(found)
+    verdicts = judge(explanation)
     if heatmap is not None:
-        _draw(heatmap, found, str(clip))
+        _draw(heatmap, explanation, str(clip))
     if as_json:
         judged = [
             {"kind": each.kind, "words": each.words, "figures": each.figures} for each in verdicts
         ]
-        said = {**found.to_dict(), "clip": clip, "verdicts": judged}
-        print(json.dumps(said, indent=2, allow_nan=False))
+        printing.json_data({**explanation.to_dict(), "clip": clip, "verdicts": judged})
     else:
-        _print(found, verdicts)
+        _print(explanation, verdicts)
 
 
 def _loaded(name: str) -> "Model":
-    """A model of known or of unknown task: only its tensors matter here."""
+    """The model, whatever its task: only its tensors matter here."""
     from stillframe.models import catalog, zoo
 
     try:
@@ -92,36 +100,37 @@ def _loaded(name: str) -> "Model":
         return zoo.load(name, task="tensors")
 
 
-def _draw(path: Path, found: "Explanation", clip: str) -> None:
+def _draw(path: Path, explanation: "Explanation", clip: str) -> None:
     import cv2
 
     from stillframe.pipeline.studies.explain.heatmap import draw
 
-    if found.heat is None:
+    if explanation.heat is None:
         raise UsageError(f"{clip}: no frames to draw")
-    total = found.totals
+    total = explanation.totals
     image = draw(
-        found.heat,
-        f"{found.model} on {clip.rsplit('/', 1)[-1]}",
-        f"{total.frames} frames after the first, gate {found.gate}, tolerance {found.tolerance:g}: "
+        explanation.heat,
+        f"{explanation.model} on {clip.rsplit('/', 1)[-1]}",
+        f"{total.frames} frames after the first, gate {explanation.gate}, "
+        f"tolerance {explanation.tolerance:g}: "
         f"{total.input or 0:.1%} of the picture new, {total.work or 0:.1%} of the work done",
     )
-    made, content = cv2.imencode(".png", image[..., ::-1])
+    encoded, content = cv2.imencode(".png", image[..., ::-1])
     try:
-        path.write_bytes(content.tobytes() if made else b"")
+        path.write_bytes(content.tobytes() if encoded else b"")
     except OSError as error:
         raise SinkError(f"{path}: writing failed: {error.strerror}") from None
 
 
-def _print(found: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
+def _print(explanation: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    total, memory = found.totals, found.memory
+    total, memory = explanation.totals, explanation.memory
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+        console = Console(highlight=False, width=PLAIN_WIDTH)
     columns: dict[str, Literal["left", "right"]] = {
         "layer": "left", "operator": "left", "shape": "left", "M mult-adds": "right",
         "active": "right", "reuse ms": "right", "dense ms": "right", "memory": "left",
@@ -130,13 +139,13 @@ def _print(found: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
     table = Table(box=None, padding=(0, 1), title_justify="left")
     for name, side in columns.items():
         table.add_column(name, justify=side, overflow="ellipsis" if name == "why" else "fold")
-    for row in found.rows:
+    for row in explanation.rows:
         table.add_row(*(escape(text) for text in _cells(row)))
     console.print(table)
-    height, width = found.size
+    height, width = explanation.size
     work = f", {total.work:.1%} of them done" if total.work is not None else ""
     console.print(
-        f"\n{escape(found.model)} at {width}x{height}: {total.multiply_adds / 1e6:.0f} M "
+        f"\n{escape(explanation.model)} at {width}x{height}: {total.multiply_adds / 1e6:.0f} M "
         f"multiply-adds{work}; {total.dense_ms:.1f} ms dense"
     )
     if total.reuse_ms is not None:
@@ -150,30 +159,29 @@ def _print(found: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
         f"transient (at least {memory.lower_bound / 1e6:.1f}), {memory.weights / 1e6:.1f} MB "
         f"weights; every activation would take {memory.every_activation / 1e6:.1f} MB"
     )
-    for note in found.notes:
+    for note in explanation.notes:
         console.print(f"note: {escape(note)}")
     for verdict in verdicts:
         console.print(f"\n[bold]{verdict.kind}[/bold]: {escape(verdict.words)}")
 
 
 def _cells(row: "Row") -> list[str]:
-    def given(value: float | None, form: str) -> str:
+    def figure(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
-    kept = {True: "persistent", False: "transient", None: ""}[row.persistent]
-    size = f" {row.bytes / 1e6:.1f} MB" if row.bytes else " view" if kept else ""
-    held = f"{len(row.nodes)} nodes: " if row.nodes else ""
-    values: list[Any] = [
+    lifetime = {True: "persistent", False: "transient", None: ""}[row.persistent]
+    size = f" {row.bytes / 1e6:.1f} MB" if row.bytes else " view" if lifetime else ""
+    nodes = f"{len(row.nodes)} nodes: " if row.nodes else ""
+    reason = nodes + (row.reason or row.why)
+    return [
         row.name if len(row.name) <= 28 else "…" + row.name[-27:],
         row.operator,
         "x".join("?" if size < 0 else str(size) for size in row.shape),
         f"{row.multiply_adds / 1e6:.1f}" if row.multiply_adds else "",
-        given(row.active, ".1%"),
-        given(row.reuse_ms, ".2f"),
+        figure(row.active, ".1%"),
+        figure(row.reuse_ms, ".2f"),
         f"{row.dense_ms:.2f}",
-        kept + size,
+        lifetime + size,
         row.last_reader.split(" -> ")[0],
-        held + (row.reason or row.why),
+        reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 1] + "…",
     ]
-    values[-1] = values[-1] if len(values[-1]) <= REMARK else values[-1][: REMARK - 1] + "…"
-    return values

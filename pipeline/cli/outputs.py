@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
+from stillframe.pipeline.cli.writable import check_place
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.inference.stages import DrawnFrame, drawing, encoding
 from stillframe.pipeline.inference.types import StepResult
@@ -22,58 +23,61 @@ from stillframe.pipeline.sinks.records import STDOUT, CsvSink, JsonlSink, LineSi
 from stillframe.pipeline.sinks.sink import Sink
 from stillframe.pipeline.sinks.video import VideoSink
 
-# Option -> the sink that writes it, a line or row at a time.
 TEXTS: dict[str, type[LineSink]] = {"--jsonl": JsonlSink, "--csv": CsvSink, "--mot": MotSink}
+"""Option -> the sink that writes lines or rows of text."""
 VIDEO = "--out"
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What was asked for. paths: by option; `-` is standard output. inputs: what is read, and so
-    may not be written, whatever `force` says; what is no file among them is passed over."""
+    """The outputs of one run."""
 
     paths: dict[str, str]
+    """By option; `-` is standard output."""
     overlay: Overlay = "boxes"
     show: bool = False
+    """Serve the pictures to a browser."""
     force: bool = False
+    """Overwrite files, except for inputs."""
     inputs: tuple[str, ...] = ()
+    """What is read, and so is never written; those that are no files are ignored."""
     written: list[str] = field(default_factory=list)
+    """Files that are complete, after the run."""
 
     def __post_init__(self) -> None:
-        """Before any work: UsageError where outputs clash, SinkError where one is there already."""
-        taken: dict[str, str] = {}
+        """Raises UsageError where outputs clash, SinkError where one exists: before any work."""
+        option_of: dict[str, str] = {}
         for option, path in self.paths.items():
             place = path if path == STDOUT else os.path.abspath(path)
             if path == STDOUT and option not in TEXTS:
                 raise UsageError(f"{option} -: only {' '.join(TEXTS)} can write to standard output")
-            if place in taken:
-                raise UsageError(f"{taken[place]} and {option} both write {path}; name two places")
-            taken[place] = option
+            if place in option_of:
+                raise UsageError(
+                    f"{option_of[place]} and {option} both write {path}; name two places"
+                )
+            option_of[place] = option
             if path != STDOUT:
                 self._check(Path(path))
 
     def _check(self, path: Path) -> None:
         """Raise SinkError for what can be known to fail before any work is done."""
-        if path.is_dir():
-            raise SinkError(f"{path}: a folder; name a file in it")
-        if not path.parent.is_dir():
-            raise SinkError(f"{path}: there is no folder {path.parent}; make it first")
+        check_place(path)
         if not path.exists():
             return
-        for read in self.inputs:
-            if os.path.isfile(read) and path.samefile(read):
+        for source in self.inputs:
+            if os.path.isfile(source) and path.samefile(source):
                 raise SinkError(f"{path}: this is read by the same run; name another file")
         if path.is_file() and not self.force:
             raise SinkError(f"{path}: there is such a file; overwrite it with --force")
 
     @property
     def are_drawn(self) -> bool:
-        """Whether anything shows pictures."""
+        """Whether any output has pictures."""
         return VIDEO in self.paths or self.show
 
     @property
     def draw(self) -> Callable[[StepResult], NDArray[np.uint8]] | None:
-        """What draws a step; None where nothing is shown."""
+        """Draws a step; None where no output has pictures."""
         return partial(render_step, overlay=self.overlay) if self.are_drawn else None
 
     @contextlib.contextmanager
@@ -81,7 +85,9 @@ class Outputs:
         self, info: SourceInfo, spec: str, console: Console, *, keeps_pixels: bool = False
     ) -> Iterator[tuple[Stage, Stage]]:
         """Yields the stages that draw and write; files are closed when the block ends.
-        keeps_pixels: somebody reads frames' pictures after them."""
+
+        keeps_pixels: a frame's picture is read after these stages too.
+        """
         with contextlib.ExitStack() as stack:
             sinks: list[Sink] = []
             if VIDEO in self.paths:

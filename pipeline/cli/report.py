@@ -1,11 +1,10 @@
-"""What a person sees of a run, on standard error: progress, and a table at the end.
+"""How a run is shown on standard error: progress, and a table at the end.
 
-On a terminal a bar; elsewhere one line every ten seconds; with --quiet nothing.
+On a terminal a bar; elsewhere a line every LINE_EVERY_S; with --quiet nothing.
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +15,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -28,7 +26,6 @@ from stillframe.pipeline.telemetry.run_stats import Tally
 
 LINE_EVERY_S = 10.0
 STARTING = "starting; the first run also compiles kernels for this machine"
-# The parts of a frame's way, in order, and what they are called in the table.
 PARTS = {
     "wait": "wait for the source",
     "fit": "fit to the model's size",
@@ -41,39 +38,15 @@ PARTS = {
     "read": "read a frame",
     "effect": "convert and apply the effect",
 }
-
-
-@contextlib.contextmanager
-def preparing(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for what is fetched or made on first use, shown once there is something to tell.
-
-    Yields what is told the bytes, or frames, done and in all (0: not known).
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task(escape(what), total=None)
-    begun = False
-
-    def told(done: int, total: int) -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
-            if console.is_terminal:
-                bar.start()
-            else:
-                console.print(f"preparing {escape(what)}", highlight=False)
-        bar.update(task, completed=done, total=total or None)
-
-    try:
-        yield told
-    finally:
-        if begun:
-            bar.stop()
+"""What is done with a frame, in order, and its label in the table."""
 
 
 class Report:
-    """Shows how a run goes on. total: the frames to come, where it is known. stages: on a terminal
-    a table of them stands below the bar."""
+    """Shows the progress of a run.
+
+    total: frames to come; None where it is not known. stages: their table, shown below the bar of a
+    terminal.
+    """
 
     def __init__(
         self,
@@ -118,7 +91,7 @@ class Report:
         return Group(self._bar, self._stages())
 
     def tick(self, tally: Tally, frozen: bool = False) -> None:
-        """After each frame. frozen: the source says that its picture hangs."""
+        """Call after each frame. frozen: the source repeats one picture bit for bit."""
         if frozen and not self._warned:
             self._warned = True
             self._console.print(
@@ -136,7 +109,7 @@ class Report:
 
 
 def facts(tally: Tally) -> str:
-    """How fast it goes and what is saved, in a few words."""
+    """Frame rate and savings in a few words."""
     return f"{tally.rate:.1f} fps, {tally.active_share:.0%} active, {tally.reused_share:.0%} reused"
 
 

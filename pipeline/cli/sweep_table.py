@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a bar while it goes on, a table at the end."""
+"""How a sweep is shown: a bar while it runs, a table at the end."""
 
 import time
 from types import TracebackType
@@ -8,14 +8,16 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
+from stillframe.pipeline.cli import printing
 from stillframe.pipeline.studies.sweep.equal_compute import sentence
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front
 
 LINE_EVERY_S = 10.0
+"""Between two lines of progress where there is no terminal."""
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line every ten seconds."""
+    """A bar on a terminal; elsewhere a line every LINE_EVERY_S."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -43,8 +45,8 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def told(self, what: str, done: int, total: int) -> None:
-        """total 0: not known."""
+    def show(self, what: str, done: int, total: int) -> None:
+        """Called with each progress. total: 0 where it is not known."""
         if not self._bar.disable:
             if done <= 1:
                 self._bar.reset(self._task, total=total or None)
@@ -56,20 +58,20 @@ class Progress:
 
 
 def print_table(console: Console, sweep: Sweep) -> None:
-    """The fastest first; a star for those on the Pareto front. Below it reuse against skipping."""
+    """The fastest first; a star marks the Pareto front. Below it reuse against frame skipping."""
     head = sweep.head
-    title = f"{head['model']} on {head['clip']}, {head['threads']} thread(s), a row a player"
+    title = f"{head['model']} on {head['clip']}, {head['threads']} thread(s), one row per variant"
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("")
-    table.add_column("player", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
     for name in ("fps", "x dense", "CPU ms", "work", "quality", "p95 stale s", "frames"):
         table.add_column(name, justify="right")
     best = {row["name"] for row in front(sweep.rows)}
     for row in sorted(sweep.rows, key=lambda row: -(row["gain"] or 0)):
         table.add_row("*" if row["name"] in best else "", row["title"], *_cells(row))
     console.print(table)
-    if told := sentence(sweep.rows):
-        console.print(told, markup=False, highlight=False)
+    if comparison := sentence(sweep.rows):
+        printing.plain(console, comparison, wrap=True)
 
 
 def _cells(row: Row) -> list[str]:

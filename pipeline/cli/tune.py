@@ -6,81 +6,75 @@ from typing import Annotated
 import typer
 
 from stillframe.errors import QualityError, SinkError
-from stillframe.pipeline.cli import signals
-from stillframe.pipeline.cli.sweep import PLAIN_WIDTH, SAMPLE, check_writable
+from stillframe.pipeline.cli import options, printing, signals
+from stillframe.pipeline.cli.writable import check_writable
+
+PLAIN_WIDTH = 160
+"""Columns of the table in a file or a pipe."""
 
 
 def tune(
     clips: Annotated[
-        list[str], typer.Argument(metavar="CLIP…", help="Videos like those to come, as for run.")
+        list[str],
+        typer.Argument(
+            metavar="CLIP…", help="Videos like those that will be run; sources as for run."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="PROFILE.json", help="The profile to write.")
     ],
-    model: Annotated[
-        str, typer.Option(help="Name from `models list`, or an .onnx file.")
-    ] = "centerface",
+    model: Annotated[str, typer.Option(help=options.MODEL_HELP)] = "centerface",
     task: Annotated[str | None, typer.Option(help="As for run.")] = None,
     confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out weaker detections.")
+        float | None, typer.Option(min=0, max=1, help=options.CONFIDENCE_HELP)
     ] = None,
     quality: Annotated[
         float | None,
-        typer.Option(min=0, help="Least agreement with computing everything; default the task's."),
+        typer.Option(
+            min=0,
+            help="Least agreement with computing everything; default: as the task needs.",
+        ),
     ] = None,
     held_out: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CLIP",
-            help="Judge on this clip; may be repeated. Default: windows of each CLIP, two fifths.",
+            help="Judge on this clip; may be repeated. Default: on two fifths of each CLIP.",
         ),
     ] = None,
-    max_frames: Annotated[int, typer.Option(min=8, help="Of each clip.")] = 160,
-    threads: Annotated[int, typer.Option(min=1, help="Of the network.")] = 1,
-    tries: Annotated[
+    max_frames: Annotated[int, typer.Option(min=8, help="Frames used of each clip.")] = 160,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the network.")] = 1,
+    log: Annotated[
         Path | None,
-        typer.Option("--tries", metavar="FILE", help="What was tried, a line of JSON each."),
+        typer.Option(metavar="FILE", help="Every setting that was tried, one line of JSON each."),
     ] = None,
-    allow_sdist: Annotated[bool, typer.Option("--allow-sdist", help="As for run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite outputs.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    allow_sdist: options.AllowSdist = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Find the tolerance of each layer, the gate and the cadence that take the least time on your
-    clips.
+    """Find the tolerances, gate settings and frame skipping that are fastest on your clips.
 
-    Tried on one part of the frames and judged on another. Ctrl-C ends the search and keeps the
-    best so far.
+    Searches on one part of the frames and judges on another. Ctrl-C ends the search and writes the
+    best profile so far.
     """
-    for path in (out, tries):
+    for path in (out, log):
         if path is not None:
             check_writable(path, force)
 
-    from rich.console import Console
-
-    from stillframe import sample_videos
-    from stillframe.models import zoo
-    from stillframe.pipeline.cli.report import preparing
-    from stillframe.pipeline.cli.tune_table import Tries, print_parts
+    from stillframe.pipeline.cli.fetching import fetch_sample, load_model
+    from stillframe.pipeline.cli.tune_table import TuneProgress, print_parts
     from stillframe.pipeline.studies.tune import tune as tuning
 
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=True, quiet=quiet, highlight=False, width=PLAIN_WIDTH)
+    console = printing.people(quiet, PLAIN_WIDTH)
     for clip in (*clips, *(held_out or ())):
-        if clip.startswith(SAMPLE):
-            with preparing(console, clip) as told:
-                name = clip.removeprefix(SAMPLE)
-                sample_videos.resolve(name, progress=told, allow_sdist=allow_sdist)
-    with preparing(console, model) as told:
-        network = zoo.load(
-            model, task=task, confidence=confidence, progress=told, allow_sdist=allow_sdist
-        )
+        fetch_sample(console, clip, allow_sdist)
+    network = load_model(console, model, task, confidence, allow_sdist)
     with signals.Stopping() as stopping:
         stopping.by(lambda: None)
-        with Tries(console, tries) as seen:
+        with TuneProgress(console, log) as progress:
             tuned = tuning.tune(
                 network, clips, wanted=quality, held_out=held_out or (), frames=max_frames,
-                threads=threads, told=seen.told, stop=lambda: stopping.caught is not None,
+                threads=threads, told=progress.show, stop=lambda: stopping.caught is not None,
             )  # fmt: skip
         try:
             tuned.profile.write(out)

@@ -1,4 +1,4 @@
-"""What a person sees of a search for tolerances: the best so far, and a table of the parts."""
+"""How a search for tolerances is shown: the current trial, and at the end a table of the parts."""
 
 import json
 import time
@@ -15,17 +15,18 @@ from stillframe.pipeline.studies.tune.search import Try
 from stillframe.pipeline.studies.tune.tune import Tuned
 
 LINE_EVERY_S = 10.0
-THREE = ("time", "work", "agreement")  # time and multiply-adds as shares of computing everything
+"""Between two lines of progress where there is no terminal."""
+FIGURES = ("time", "work", "agreement")
+"""Columns of a setting: time and multiply-adds as shares of computing everything."""
 
 
-class Tries:
-    """Shows what is tried, and writes it down. path: None: nowhere."""
+class TuneProgress:
+    """Shows each trial, and writes it to a file of JSON lines. path: None writes nothing."""
 
     def __init__(self, console: Console, path: Path | None) -> None:
         self._console, self._path = console, path
         self._file: IO[str] | None = None
         self._count = 0
-        self._best: float | None = None
         self._next_line = time.monotonic() + LINE_EVERY_S
         self._status = console.status("computing everything once")
 
@@ -49,7 +50,8 @@ class Tries:
         if self._file is not None:
             self._file.close()
 
-    def told(self, tried: Try) -> None:
+    def show(self, tried: Try) -> None:
+        """Called after each trial."""
         self._count += 1
         outcome = tried.outcome
         if self._file is not None:
@@ -78,7 +80,7 @@ def _figures(cost: float | None, work: float | None, quality: float | None) -> t
 def print_parts(console: Console, tuned: Tuned) -> None:
     """The profile on each part, beside the best single tolerance."""
     table = Table(box=None, title_justify="left", title=f"{tuned.tries} settings were tried")
-    for name in ("clip", "frames", "", *THREE, "one tolerance: time", *THREE[1:]):
+    for name in ("clip", "frames", "", *FIGURES, "one tolerance: time", *FIGURES[1:]):
         table.add_column(name, justify="left" if name == "clip" else "right")
     for part in tuned.profile.parts:
         spans = f" in {part.windows} windows" if part.windows > 1 else ""

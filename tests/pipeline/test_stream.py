@@ -1,6 +1,8 @@
 """The library's front door, and reading ahead of it in a thread of its own."""
 
+import dataclasses
 import gc
+import inspect
 import itertools
 import threading
 import time
@@ -16,6 +18,8 @@ from stillframe.errors import SourceError, StillframeError, UsageError
 from stillframe.models.results import Detections
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.prefetch import Prefetcher
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.stream import SettingsKwargs
 from tests import networks
 from tests.hang_guard import ends
 from tests.hostile import media
@@ -84,6 +88,24 @@ def test_what_is_wrong_with_an_argument_is_said_at_once(network: Path, clip: Pat
         stillframe.stream(clip, network, every=0)
     with pytest.raises(UsageError, match="reuse"):
         stillframe.stream(clip, network, reuse="some")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"argument 'treads' \(did you mean 'threads'\?\)"):
+        stillframe.stream(clip, network, treads=2)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'islands'"):
+        stillframe.stream(clip, network, islands=None)  # type: ignore[call-overload]
+
+
+def test_settings_are_those_of_the_library_and_stand_in_the_docstring() -> None:
+    defaults = {each.name: each.default for each in dataclasses.fields(Settings)}
+    page = inspect.getdoc(stillframe.stream)
+    assert page is not None
+    for name in SettingsKwargs.__annotations__:
+        assert f'\n{name}={defaults[name]!r}: '.replace("'", '"') in page
+
+
+def test_a_profile_may_be_a_path(network: Path, clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    with pytest.raises(UsageError, match=r"profile\.json"):
+        stillframe.stream(clip, network, reuse="layer", profile=path)
 
 
 @pytest.mark.parametrize(

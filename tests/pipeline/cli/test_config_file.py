@@ -10,7 +10,7 @@ import pytest
 from stillframe.errors import UsageError
 from stillframe.pipeline import cli
 from stillframe.pipeline.cli import config_file
-from stillframe.pipeline.cli.config_file import RunConfig
+from stillframe.pipeline.cli.config_file import COMMAND_LINE_ONLY, KEYS
 from tests import networks
 from tests.hostile import media
 
@@ -101,7 +101,16 @@ def test_a_stage_of_one_s_own_that_fails_is_named(
     [
         ("- a\n", "expected options by name, got list"),
         ("a: [\n", "cannot be read as YAML"),
-        ("models: x\n", "models: extra inputs are not permitted"),
+        ("qualty: 1\n", r"yaml: unknown key 'qualty' \(did you mean 'quality'\?\)$"),
+        ("entirely: 1\n", "yaml: unknown key 'entirely'$"),
+        ("force: true\n", "force can only be given on the command line, as --force"),
+        ("allow_sdist: true\n", "only be given on the command line, as --allow-sdist"),
+        ("stages: [{name: a, cal: f}]\n", r"stages\.0\.call: field required"),
+        (
+            "stages: [{name: a, call: 'm:f', polcy: block}]\n",
+            r"stages\.0: unknown key 'polcy' \(did you mean 'policy'\?\)",
+        ),
+        ("gate: {pixel: 3}\n", "gate"),
         ("every: often\n", "every: input should be a valid integer"),
         ("aim: speed\n", "aim: input should be 'throughput', 'latency' or 'share'"),
         ("stages: [{name: a}]\n", r"stages\.0\.call: field required"),
@@ -137,6 +146,16 @@ def test_a_file_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str]) -> 
     assert "nowhere.yaml" in capfd.readouterr().err
 
 
-def test_every_field_is_a_parameter_of_run() -> None:
-    parameters = set(inspect.signature(cli.run).parameters)
-    assert set(RunConfig.model_fields) - {"stages"} <= parameters
+def test_every_key_is_an_option_of_run_and_all_but_a_few_are_keys() -> None:
+    parameters = set(inspect.signature(cli.run).parameters) - {"context"}
+    assert set(KEYS) == parameters - {"config", *COMMAND_LINE_ONLY}
+
+
+def test_values_are_as_the_command_line_would_give_them(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("place: {infer: 'cpu:0', decode: 'cpu:1'}\ncpu_share: 50\ngate: pixel=3\n")
+    assert config_file.read(path).options == {
+        "place": "infer=cpu:0,decode=cpu:1",
+        "cpu_share": "50",
+        "gate": ["pixel=3"],
+    }

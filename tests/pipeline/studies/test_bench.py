@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError, QualityError, SourceError, UsageError
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.cli.bench import MOVING, PAIRS, gate_settings
+from stillframe.pipeline.cli.bench import MOVING, PAIRS
+from stillframe.pipeline.cli.options import gate_settings
 from stillframe.pipeline.inference.backends import Feed
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
