@@ -1,14 +1,11 @@
 """stillframe cache: what is stored on disk and where, and clearing it."""
 
-import json
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
@@ -22,24 +19,22 @@ from stillframe.cache_dir import (
     clear_cache,
 )
 from stillframe.errors import SinkError, UsageError
+from stillframe.pipeline.cli import options, printing
 
 app = typer.Typer(help="Show and clear what stillframe stores on disk.")
 
-PLAIN_WIDTH = 200  # columns of a table that goes to a file or a pipe
 NAMES = tuple(section.name for section in SECTIONS)
 ALL_NAMES = (*NAMES, ELSEWHERE.name)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
 
 @app.callback(invoke_without_command=True)
-def show(context: typer.Context, as_json: AsJson = False) -> None:
+def show(context: typer.Context, as_json: options.AsJson = False) -> None:
     """Show what is stored, where, how much and how old. All of it can be made again."""
     if context.invoked_subcommand is not None:
         return
     entries = _entries(cached_files())
     if as_json:
-        print(json.dumps({"folder": str(cache_folder()), "entries": entries}, indent=2))
+        printing.json_data({"folder": str(cache_folder()), "entries": entries})
         return
     table = Table(box=None, pad_edge=False)
     for title in ("what", "size", "age", "where", ""):
@@ -53,9 +48,9 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
             escape(entry["note"]),
         )
     total = sum(entry["size_bytes"] for entry in entries if entry["section"] in NAMES)
-    print(f"{cache_folder()}: {decimal(total)}")
+    printing.data(f"{cache_folder()}: {decimal(total)}")
     if entries:
-        _print(table)
+        printing.table_data(table)
 
 
 @app.command()
@@ -67,7 +62,7 @@ def clear(
             help=f"Any of {', '.join(ALL_NAMES)}; without any, all of the cache folder."
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Delete cached files. Only files that stillframe wrote are deleted; links are not followed."""
     unknown = [name for name in what or () if name not in ALL_NAMES]
@@ -77,14 +72,14 @@ def clear(
     deleted, faults = clear_cache(what or NAMES)
     if as_json or outer.get("as_json"):
         rows = [{"path": str(file.path), "size_bytes": file.size_bytes} for file in deleted]
-        print(json.dumps({"deleted": rows}, indent=2))
+        printing.json_data({"deleted": rows})
     else:
         for name in ALL_NAMES:
             sizes = [file.size_bytes for file in deleted if file.section == name]
             if sizes:
-                print(f"{name}: {len(sizes)} files, {decimal(sum(sizes))} deleted")
+                printing.data(f"{name}: {len(sizes)} files, {decimal(sum(sizes))} deleted")
         if not deleted:
-            print("nothing to delete")
+            printing.data("nothing to delete")
     if faults:
         raise SinkError(
             f"{len(faults)} files could not be deleted, the first: "
@@ -133,11 +128,3 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _print(table: Table) -> None:
-    """The table as wide as the terminal; into a file or a pipe without spaces at the ends."""
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    with console.capture() as lines:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in lines.get().splitlines()))

@@ -16,9 +16,9 @@ import pytest
 import stillframe
 from stillframe.errors import SourceError, StillframeError, UsageError
 from stillframe.models.results import Detections
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.prefetch import Prefetcher
-from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.stream import SettingsKwargs
 from tests import networks
 from tests.hang_guard import ends
@@ -99,7 +99,7 @@ def test_settings_are_those_of_the_library_and_stand_in_the_docstring() -> None:
     page = inspect.getdoc(stillframe.stream)
     assert page is not None
     for name in SettingsKwargs.__annotations__:
-        assert f'\n{name}={defaults[name]!r}: '.replace("'", '"') in page
+        assert f"\n{name}={defaults[name]!r}: ".replace("'", '"') in page
 
 
 def test_a_profile_may_be_a_path(network: Path, clip: Path, tmp_path: Path) -> None:

@@ -184,7 +184,9 @@ def test_the_console_script_is_the_module() -> None:
 
 
 HEAVY = ("av", "cv2", "numba", "numpy", "onnx", "onnxruntime", "yaml")
-LIGHT = ("stillframe.errors", "stillframe.names", "stillframe.pipeline.cli")
+LIGHT = tuple(
+    f"stillframe.{name}" for name in ("cache_dir", "errors", "extras", "names", "pipeline.cli")
+)
 """Those of our own modules, and what is below them, that asking for help may load."""
 
 

@@ -153,9 +153,9 @@ def test_every_key_is_an_option_of_run_and_all_but_a_few_are_keys() -> None:
 
 def test_values_are_as_the_command_line_would_give_them(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("place: {infer: 'cpu:0', decode: 'cpu:1'}\ncpu_share: 50\ngate: pixel=3\n")
+    path.write_text("place: {infer: 'cpu:0', decode: 'cpu:1'}\ncpu_share: 12.5\ngate: pixel=3\n")
     assert config_file.read(path).options == {
         "place": "infer=cpu:0,decode=cpu:1",
-        "cpu_share": "50",
+        "cpu_share": "12.5",
         "gate": ["pixel=3"],
     }

@@ -56,9 +56,7 @@ def test_every_field_is_an_option_with_a_help_text(command: Any, kind: type[Any]
         assert declared.help.endswith((".", "…")), name
 
 
-def test_a_file_yields_the_same_request_as_the_command_line(
-    parsed: Parse, tmp_path: Path
-) -> None:
+def test_a_file_yields_the_same_request_as_the_command_line(parsed: Parse, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(
         "source: a.mp4\nmodel: m.onnx\nreuse: layer\nquality: 0.99\nmax_frames: 5\nfps: 2\n"
