@@ -82,7 +82,9 @@ def _with_effect(
             picture = effect_filter.filter_planes(frame)
             treated = time.perf_counter()
             if records is not None:
-                records.write_filtered(frame.index, frame.time_s, effect_filter.result, effect_filter.hidden)
+                records.write_filtered(
+                    frame.index, frame.time_s, effect_filter.result, effect_filter.hidden
+                )
             sink.write(frame, picture)
             begun, ended = ended, time.perf_counter()
             if effect_filter.last_step is not None:
