@@ -196,7 +196,7 @@ def _measure_all(
                 status.update(f"{escape(str(case))}: {what}{share}")
 
             try:
-                row = measure(case, conditions, memory=memory, told=on_progress)
+                row = measure(case, conditions, memory=memory, on_progress=on_progress)
             except (SourceError, ModelError) as error:
                 console.print(f"{case} was left out: {error}", style="yellow", markup=False)
                 if named:

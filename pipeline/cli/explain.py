@@ -12,7 +12,7 @@ from stillframe.pipeline.cli import options, printing
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.models.model import Model
-    from stillframe.pipeline.studies.explain.explain import Explanation, Row
+    from stillframe.pipeline.studies.explain.explanation import Explanation, Row
     from stillframe.pipeline.studies.explain.verdict import Verdict
 
 PLAIN_WIDTH = 190

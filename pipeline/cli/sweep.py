@@ -102,7 +102,7 @@ def sweep(
     from stillframe.pipeline.cli.fetching import fetch_sample, load_model
     from stillframe.pipeline.cli.sweep_table import Progress, print_table
     from stillframe.pipeline.inference.profile import TuningProfile
-    from stillframe.pipeline.studies.sweep import sweep as sweeping
+    from stillframe.pipeline.studies.sweep import rounds
     from stillframe.pipeline.studies.sweep.variants import chosen, variants
     from stillframe.reuse.frontend.fingerprint import fingerprint
 
@@ -126,7 +126,7 @@ def sweep(
     for option, value in (("--task", task), ("--confidence", confidence)):
         again += [option, str(value)] if value is not None else []
     again += ["--allow-sdist"] * allow_sdist
-    results = sweeping.begin(clip, network, threads, max_frames, again)
+    results = rounds.begin(clip, network, threads, max_frames, again)
     if resume and json_file is not None:
         results.resume(json_file)
 
@@ -137,9 +137,9 @@ def sweep(
     with signals.Stopping() as stopping:
         stopping.by(lambda: None)
         with Progress(console) as progress:
-            sweeping.measure(
-                results, clip, network, rows,
-                told=progress.show, stop=lambda: stopping.caught is not None, each=save,
+            rounds.measure(
+                results, clip, network, rows, on_progress=progress.show,
+                stop=lambda: stopping.caught is not None, on_round=save,
             )  # fmt: skip
         if not results.rows:
             console.print("nothing was measured")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import islice
 from typing import Self
 
@@ -12,6 +13,7 @@ from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
+from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.reuse.gate.change_gate import GateSettings
 
@@ -89,27 +91,27 @@ class Conditions:
             raise UsageError(f"tolerance: expected 0 .. 100, got {self.tolerance}")
 
 
-def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> tuple[list[Image], float]:
-    """The first frames of the clip, cut to the crop, all of one size, at most MOST_BYTES of them;
-    and seconds from one to the next.
+def decoded(case: Case, warm_up: int, allow_sdist: bool = False) -> list[Frame]:
+    """The first frames of the clip, cut to the crop, all of one size, at most MOST_BYTES of them.
 
-    Raises SourceError when not even one is left to be timed.
+    Their times are even, and none is a corrupt one or follows a gap: every contender is to work
+    alike, whatever became of the clip. Raises SourceError when not one is left to be timed.
     """
     if case.clip.startswith(SAMPLE):  # fetched here, where a source package may be allowed
         sample_videos.resolve(case.clip.removeprefix(SAMPLE), allow_sdist=allow_sdist)
-    images: list[Image] = []
-    held = 0
+    frames: list[Frame] = []
+    size = 0
     with open_source(case.clip, live=False) as source:
-        frame_s = float(1 / (source.info.rate or DEFAULT_RATE))
-        for frame in islice(source, case.frames + warm_up):
+        frame_time = 1 / Fraction(source.info.rate or DEFAULT_RATE)
+        for index, frame in enumerate(islice(source, case.frames + warm_up)):
             image = case.crop.of(frame.image) if case.crop else frame.image
-            held += image.nbytes
-            if held > MOST_BYTES or (images and image.shape != images[0].shape):
+            size += image.nbytes
+            if size > MOST_BYTES or (frames and image.shape != frames[0].image.shape):
                 break
-            images.append(image)
-    if len(images) <= warm_up:
+            frames.append(Frame(image, index, float(index * frame_time), index, frame_time))
+    if len(frames) <= warm_up:
         raise SourceError(
             f"{case.clip}: expected more than the {warm_up} frames for warming up, "
-            f"got {len(images)}"
+            f"got {len(frames)}"
         )
-    return images, frame_s
+    return frames

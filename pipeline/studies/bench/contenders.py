@@ -1,9 +1,10 @@
-"""CONTENDERS: what a benchmark lets run against each other, one row each.
+"""CONTENDERS: what a benchmark runs against each other, one row each.
 
 All of them get the same cleaned model file and the same number of threads.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +12,19 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from stillframe.extras import install_command
-from stillframe.pipeline.inference.backends import Feed, OnnxRuntimeBackend, ReuseBackend
+from stillframe.pipeline.inference.backends import (
+    Backend,
+    Feed,
+    OnnxRuntimeBackend,
+    ReuseBackend,
+)
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
+from stillframe.pipeline.inference.settings import Settings
 from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
 from stillframe.reuse.plan.memory_report import MemoryReport
 
-Outputs = Sequence[NDArray[Any]]
+Outputs = list[NDArray[Any]]
 
 
 class UnavailableError(Exception):
@@ -26,57 +33,57 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ContenderSetting:
-    """What contenders are made of. path: the cleaned model. tolerance, gate and cadence: of reuse;
-    profile: of reuse, instead of the first two."""
+    """What contenders are made from."""
 
     path: Path
+    """The cleaned model."""
     threads: int = 1
     tolerance: float = 0.1
+    """Of reuse."""
     gate: GateSettings = field(default_factory=GateSettings)
+    """Of reuse."""
     profile: TuningProfile | None = None
+    """Of reuse, instead of tolerance and gate."""
     cadence: FrameSkipping = field(default_factory=FrameSkipping)
+    """Of reuse: which frames it does not compute."""
 
 
-class Contender(Protocol):
-    """Runs one model. work: the share of all multiply-adds that the last run did."""
+class Contender(Backend, Protocol):
+    """A backend that counts its work and can start afresh."""
 
     work: float
-
-    def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
-        """All outputs in the model's order; they may be views that the next run overwrites.
-
-        change: which pixels differ from the last feed; None: all of them.
-        """
-        ...
+    """Share of all multiply-adds that the last run did."""
 
     def reset(self) -> None:
         """Forget the frames so far."""
         ...
 
-    def close(self) -> None: ...
-
 
 class Onnxruntime:
     """ONNX Runtime on the CPU. Its workers do not spin: they would take the others' cores."""
 
+    incremental = False
+    cache_bytes = 0
     work = 1.0
 
     def __init__(self, setting: ContenderSetting) -> None:
-        self._engine = OnnxRuntimeBackend(setting.path, setting.threads)
+        self._backend = OnnxRuntimeBackend(setting.path, setting.threads)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
-        return self._engine.run(feed, None)
+        return self._backend.run(feed, None)
 
     def reset(self) -> None:
         """Nothing is kept between frames."""
 
     def close(self) -> None:
-        self._engine.close()
+        self._backend.close()
 
 
 class Openvino:
     """OpenVINO on the CPU, for least latency, computing in float32 like all others."""
 
+    incremental = False
+    cache_bytes = 0
     work = 1.0
 
     def __init__(self, setting: ContenderSetting) -> None:
@@ -110,65 +117,81 @@ class Openvino:
 
 
 class Reuse:
-    """stillframe's own engine, as `run` has it. dense: it computes everything in every frame."""
+    """The reuse engine, as `run` has it."""
+
+    incremental = True
 
     def __init__(
         self,
         setting: ContenderSetting,
         *,
         tolerance: float,
-        dense: bool = False,
         profile: TuningProfile | None = None,
     ) -> None:
         self.work = 1.0
-        self._dense = dense
-        self._engine = ReuseBackend(setting.path, setting.threads, tolerance, profile)
+        self._backend = ReuseBackend(setting.path, setting.threads, tolerance, profile)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
-        outputs = self._engine.run(feed, None if self._dense else change)
-        stats = self._engine.session.last_stats
+        outputs = self._backend.run(feed, change)
+        stats = self._backend.session.last_stats
         self.work = 1.0 if stats is None else stats.work
         return outputs
 
     @property
     def memory(self) -> MemoryReport:
-        return self._engine.session.memory
+        return self._backend.session.memory
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._backend.cache_bytes
 
     def reset(self) -> None:
-        self._engine.session.reset()
+        self._backend.session.reset()
 
     def close(self) -> None:
-        self._engine.close()
+        self._backend.close()
+
+
+def _everything(setting: ContenderSetting) -> Settings:
+    return Settings("off")
+
+
+def _exact(setting: ContenderSetting) -> Settings:
+    return Settings("exact")
+
+
+def _reuse(setting: ContenderSetting) -> Settings:
+    """Without the rolling refresh; benchmarks/refresh.py measures that."""
+    gate = setting.profile.gate if setting.profile is not None else setting.gate
+    return Settings("layer", max_age_s=math.inf, gating=gate)
 
 
 @dataclass(frozen=True, slots=True)
 class ContenderRow:
-    """One contender. name: what its figures are called (`ort_ms`). gate: how it is told what
-    changed, for those that want to know. paced: whether frames pass it by, by the cadence."""
+    """One contender."""
 
     name: str
+    """What its figures are called, as in `ort_ms`."""
     title: str
     make: Callable[[ContenderSetting], Contender]
-    gate: Callable[[ContenderSetting], GateSettings] | None = None
-    paced: bool = False
+    """Raises UnavailableError."""
+    settings: Callable[[ContenderSetting], Settings] = _everything
+    """How its frames are analysed."""
+    skips_frames: bool = False
+    """Whether the setting's frame skipping is for it."""
 
 
 CONTENDERS: tuple[ContenderRow, ...] = (
     ContenderRow("ort", "ONNX Runtime", Onnxruntime),
     ContenderRow("openvino", "OpenVINO", Openvino),
-    ContenderRow("dense", "own dense", lambda s: Reuse(s, tolerance=0.0, dense=True)),
-    ContenderRow(
-        "exact",
-        "reuse, exact",
-        lambda s: Reuse(s, tolerance=0.0),
-        lambda s: GateSettings(exact=True),
-    ),
+    ContenderRow("dense", "own dense", lambda s: Reuse(s, tolerance=0.0)),
+    ContenderRow("exact", "reuse, exact", lambda s: Reuse(s, tolerance=0.0), _exact),
     ContenderRow(
         "reuse",
         "reuse at tolerance",
         lambda s: Reuse(s, tolerance=s.tolerance, profile=s.profile),
-        lambda s: s.profile.gate if s.profile is not None else s.gate,
-        paced=True,
+        _reuse,
+        skips_frames=True,
     ),
 )
 

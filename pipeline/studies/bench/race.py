@@ -20,9 +20,14 @@ from stillframe.errors import QualityError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Result
-from stillframe.pipeline.inference.box_flow import Lens
-from stillframe.pipeline.inference.cadenced import Cadenced
-from stillframe.pipeline.studies.bench.case import Case, Conditions, Image, decoded
+from stillframe.pipeline.inference.backend_slot import BackendSlot
+from stillframe.pipeline.inference.backends import BorrowedBackend
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.inference.observer import ObservedFrame
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import StudySettings
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.studies.bench.case import Case, Conditions, decoded
 from stillframe.pipeline.studies.bench.contenders import (
     CONTENDERS,
     Contender,
@@ -31,126 +36,121 @@ from stillframe.pipeline.studies.bench.contenders import (
     Outputs,
     UnavailableError,
 )
-from stillframe.reuse.gate.change_gate import ChangeGate
 
-Told = Callable[[str, int, int], None]  # what is going on, frames done, frames in all
+OnProgress = Callable[[str, int, int], None]
+"""Takes what is going on, frames done, frames in all."""
 
 CHECKED = 6  # frames on which answers are compared before anything is timed
 CLOSE = 1e-3  # how far an output may lie from ONNX Runtime's, as a share of its largest value
 REPEATS = 12  # of an unchanged frame
+NETWORK = ("grey", "gate", "infer", "follow")  # laps of `network_ms`
 
 
 @dataclass(slots=True)
-class Entrant:
-    """A contender at work: its gate, its last answer, and what each timed frame took.
-
-    beat: of those that leave out frames, with a lens where boxes are followed. network_ms: finding
-    what changed, running the network, following. whole_ms: the way of a frame from its
-    decoded picture to its result. work, active: shares of multiply-adds and of pixels, by frame.
-    """
+class ContenderAtWork:
+    """A contender in the loop that `stillframe run` uses, and what each timed frame took."""
 
     row: ContenderRow
     contender: Contender
-    gate: ChangeGate | None
-    beat: Cadenced | None = None
-    lens: Lens | None = None
+    runner: Runner = field(init=False)
     network_ms: list[float] = field(default_factory=list)
+    """Finding what changed, running the network, following boxes."""
     whole_ms: list[float] = field(default_factory=list)
+    """From a decoded picture to its result."""
     work: list[float] = field(default_factory=list)
+    """Share of all multiply-adds."""
     active: list[float] = field(default_factory=list)
-    outputs: Outputs = ()
+    """Share of the picture that was treated as new."""
+    outputs: Outputs = field(default_factory=list)
+    """Of the last frame that the network ran on."""
     result: Result | None = None
+    """Of the last frame."""
 
-    def step(self, model: Model, image: Image, timed: bool = True) -> None:
-        """One frame, as `stillframe run` would treat it: an unchanged one keeps its result."""
+    @classmethod
+    def begin(
+        cls, row: ContenderRow, contender: Contender, model: Model, setting: ContenderSetting
+    ) -> "ContenderAtWork":
+        """The contender with a runner of its own."""
+        found = cls(row, contender)
+        skipping = setting.cadence if row.skips_frames else FrameSkipping()
+        found.runner = Runner(
+            model,
+            row.settings(setting),
+            slot=BackendSlot(lambda path: contender, incremental=contender.incremental),
+            study=StudySettings(skipping=skipping, scene_cuts=False),
+            observer=found._observe,
+        )
+        return found
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether it is told which pixels changed."""
+        return self.runner.settings.gate is not None
+
+    def step(self, frame: Frame, timed: bool = True) -> None:
+        """Analyse one frame; an unchanged one keeps its result."""
         start = perf_counter()
-        grey = None if self.lens is None else self.lens.grey(image)
-        grey_end = perf_counter()
-        if self.beat is not None and self.beat.passes():
-            self.result = self.beat.passed(grey, image.shape)
-            if timed:
-                self._note((perf_counter() - start) * 1e3, (perf_counter() - start) * 1e3, 0.0, 0.0)
-            return
-        fitted, view = model.fit(image)
-        fit_end = perf_counter()
-        change = None
-        if self.gate is not None:
-            change = self.gate.step(fitted)
-            fitted = self.gate.reference
-        gate_end = feed_end = run_end = end = perf_counter()
-        unchanged = change is not None and change.kind == "unchanged" and self.result is not None
-        if not unchanged:
-            feed = model.feed(fitted)
-            feed_end = perf_counter()
-            self.outputs = self.contender.run(feed, change)
-            run_end = perf_counter()
-            self.result = model.decode(self.outputs, view)
-            if self.beat is not None:
-                self.beat.computed(self.result, grey)
-            end = perf_counter()
+        step = self.runner.step(frame)
+        end = perf_counter()
+        self.result = step.result
         if timed:
-            network = grey_end - start + gate_end - fit_end + run_end - feed_end
-            work = 0.0 if unchanged else self.contender.work
-            active = 1.0 if change is None else change.active
-            self._note(network * 1e3, (end - start) * 1e3, work, active)
+            self.network_ms.append(sum(step.spent_ms.get(part, 0.0) for part in NETWORK))
+            self.whole_ms.append((end - start) * 1e3)
+            self.work.append(self.contender.work if step.kind == "computed" else 0.0)
+            self.active.append(step.active)
 
     def reset(self) -> None:
         """Forget the frames so far, but not what they took."""
         self.contender.reset()
-        if self.gate is not None:
-            self.gate.reset()
-        if self.beat is not None:
-            self.beat.reset()
-        self.outputs, self.result = (), None
+        self.runner.reset()
+        self.outputs, self.result = [], None
 
-    def _note(self, network_ms: float, whole_ms: float, work: float, active: float) -> None:
-        self.network_ms.append(network_ms)
-        self.whole_ms.append(whole_ms)
-        self.work.append(work)
-        self.active.append(active)
+    def _observe(self, seen: ObservedFrame) -> None:
+        if seen.outputs is not None:
+            self.outputs = seen.outputs
 
 
 @dataclass(slots=True)
 class Race:
-    """One case made ready: its frames, the model at their size, and who takes part.
-
-    skipped: contenders that do not, and why.
-    """
+    """One case made ready."""
 
     case: Case
     conditions: Conditions
     setting: ContenderSetting
     model: Model
-    images: list[Image]
-    entrants: dict[str, Entrant]
+    """At the size of the frames."""
+    frames: list[Frame]
+    contenders: dict[str, ContenderAtWork]
+    """By name."""
     skipped: dict[str, str]
+    """Contenders that do not take part, and why."""
 
     @property
-    def timed(self) -> list[Image]:
-        return self.images[self.conditions.warm_up :]
+    def timed(self) -> list[Frame]:
+        return self.frames[self.conditions.warm_up :]
 
     def check(self) -> None:
         """Raises QualityError where an answer is wrong.
 
         Own dense outputs against ONNX Runtime's on the first and last of CHECKED frames; exact ones
-        against dense ones on each, bit for bit. OpenVINO, if wrong, is left out and said so.
+        against dense ones on each, bit for bit. OpenVINO, if wrong, goes to `skipped`.
         """
-        images = self.images[:CHECKED]
-        for index, image in enumerate(images):
-            for entrant in self.entrants.values():
-                entrant.step(self.model, image, timed=False)
-            if index in (0, len(images) - 1):
+        frames = self.frames[:CHECKED]
+        for index, frame in enumerate(frames):
+            for contender in self.contenders.values():
+                contender.step(frame, timed=False)
+            if index in (0, len(frames) - 1):
                 self._compare(index)
             self.check_exact(index)
-        for entrant in self.entrants.values():
-            entrant.reset()
+        for contender in self.contenders.values():
+            contender.reset()
 
     def check_exact(self, index: int) -> None:
         """Raises QualityError unless exact outputs are the dense ones, bit for bit."""
-        if not {"dense", "exact"} <= self.entrants.keys():
+        if not {"dense", "exact"} <= self.contenders.keys():
             return
-        ours, wanted = (self.entrants[name].outputs for name in ("exact", "dense"))
-        for number, (a, b) in enumerate(zip(ours, wanted, strict=True)):
+        exact, dense = (self.contenders[name].outputs for name in ("exact", "dense"))
+        for number, (a, b) in enumerate(zip(exact, dense, strict=True)):
             if a.shape != b.shape or a.tobytes() != b.tobytes():
                 raise QualityError(
                     f"{self.case}: frame {index}, output {number} of exact reuse is not bit for bit"
@@ -158,30 +158,30 @@ class Race:
                 )
 
     def _compare(self, index: int) -> None:
-        if "ort" not in self.entrants:
+        if "ort" not in self.contenders:
             return
-        wanted = self.entrants["ort"].outputs
+        expected = self.contenders["ort"].outputs
         for name in ("dense", "openvino"):
-            if name not in self.entrants:
+            if name not in self.contenders:
                 continue
-            fault = difference(self.entrants[name].outputs, wanted)
+            fault = difference(self.contenders[name].outputs, expected)
             if fault is None:
                 continue
-            told = f"frame {index}: {fault} of ONNX Runtime"
+            text = f"frame {index}: {fault} of ONNX Runtime"
             if name == "dense":
                 raise QualityError(
-                    f"{self.case}: own dense, {told}; its times would mean nothing; this is a fault"
+                    f"{self.case}: own dense, {text}; its times would mean nothing; this is a fault"
                     " of stillframe"
                 )
-            self.entrants.pop(name).contender.close()
-            self.skipped[name] = f"wrong answer, {told}"
+            self.contenders.pop(name).runner.close()
+            self.skipped[name] = f"wrong answer, {text}"
 
 
-def difference(outputs: Outputs, wanted: Outputs) -> str | None:
-    """In words what is wrong with outputs that should be like others; None: they are."""
-    if len(outputs) != len(wanted):
-        return f"{len(outputs)} outputs instead of the {len(wanted)}"
-    for number, (a, b) in enumerate(zip(outputs, wanted, strict=True)):
+def difference(outputs: Outputs, expected: Outputs) -> str | None:
+    """The first fault of outputs that should be close to the expected ones; None: there is none."""
+    if len(outputs) != len(expected):
+        return f"{len(outputs)} outputs instead of the {len(expected)}"
+    for number, (a, b) in enumerate(zip(outputs, expected, strict=True)):
         if a.shape != b.shape:
             return f"output {number} has shape {a.shape} instead of the {b.shape}"
         if b.dtype.kind != "f":
@@ -202,12 +202,12 @@ def prepare(
     case: Case,
     conditions: Conditions,
     rows: Sequence[ContenderRow] = CONTENDERS,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[Race]:
     """Decode the frames, fix the model at their size, make every contender; closed at the end."""
-    say = told or (lambda what, done, total: None)
-    say("decoding", 0, 0)
-    images, frame_s = decoded(case, conditions.warm_up, conditions.allow_sdist)
+    report = on_progress or (lambda what, done, total: None)
+    report("decoding", 0, 0)
+    frames = decoded(case, conditions.warm_up, conditions.allow_sdist)
     model = zoo.load(
         case.model,
         input_size=case.size,
@@ -215,7 +215,7 @@ def prepare(
         allow_sdist=conditions.allow_sdist,
     )
     if case.size is None:
-        model = model.for_source(*images[0].shape[:2])
+        model = model.for_source(*frames[0].image.shape[:2])
     setting = ContenderSetting(
         model.path,
         conditions.threads,
@@ -224,56 +224,56 @@ def prepare(
         conditions.profile,
         conditions.cadence,
     )
-    entrants: dict[str, Entrant] = {}
+    contenders: dict[str, ContenderAtWork] = {}
     skipped: dict[str, str] = {}
     before = cv2.getNumThreads()
     with ExitStack() as stack:
         stack.callback(cv2.setNumThreads, before)
         cv2.setNumThreads(conditions.threads)
         for place, row in enumerate(rows):
-            say(f"loading {row.title}", place, len(rows))
+            report(f"loading {row.title}", place, len(rows))
             try:
                 contender = row.make(setting)
             except UnavailableError as reason:
                 skipped[row.name] = str(reason)
                 continue
             stack.callback(contender.close)
-            gate = ChangeGate(*model.size, row.gate(setting)) if row.gate else None
-            paced = row.paced and setting.cadence.every > 1
-            beat = Cadenced(setting.cadence, frame_s) if paced else None
-            lens = Lens() if paced and setting.cadence.follows else None
-            entrants[row.name] = Entrant(row, contender, gate, beat, lens)
-        yield Race(case, conditions, setting, model, images, entrants, skipped)
+            contenders[row.name] = ContenderAtWork.begin(row, contender, model, setting)
+        yield Race(case, conditions, setting, model, frames, contenders, skipped)
 
 
-def race(ready: Race, told: Told | None = None, each: Callable[[int], None] | None = None) -> None:
-    """Time every contender on every frame. each: called after a timed frame, outside of the clock.
+def race(
+    ready: Race,
+    on_progress: OnProgress | None = None,
+    on_frame: Callable[[int], None] | None = None,
+) -> None:
+    """Time every contender on every frame. on_frame: called after a timed frame, off the clock.
 
     Raises QualityError as soon as an exact output is not the dense one.
     """
-    say = told or (lambda what, done, total: None)
-    entrants = list(ready.entrants.values())
+    report = on_progress or (lambda what, done, total: None)
+    contenders = list(ready.contenders.values())
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        for index, image in enumerate(ready.images):
+        for index, frame in enumerate(ready.frames):
             timed = index >= ready.conditions.warm_up
-            for entrant in order(entrants, index):
-                entrant.step(ready.model, image, timed)
+            for contender in order(contenders, index):
+                contender.step(frame, timed)
             ready.check_exact(index)
-            if timed and each is not None:
-                each(index - ready.conditions.warm_up)
-            say("timing", index + 1, len(ready.images))
+            if timed and on_frame is not None:
+                on_frame(index - ready.conditions.warm_up)
+            report("timing", index + 1, len(ready.frames))
     finally:
         if collecting:
             gc.enable()
 
 
-def order(entrants: Sequence[Entrant], index: int) -> list[Entrant]:
+def order(contenders: Sequence[ContenderAtWork], index: int) -> list[ContenderAtWork]:
     """Who goes when in a frame: each is first in turn, and every other round runs backwards."""
-    rounds, turn = divmod(index, len(entrants))
-    rotated = [*entrants[turn:], *entrants[:turn]]
+    rounds, turn = divmod(index, len(contenders))
+    rotated = [*contenders[turn:], *contenders[:turn]]
     return rotated[::-1] if rounds % 2 else rotated
 
 
@@ -282,20 +282,17 @@ def unchanged_ms(ready: Race, name: str = "reuse") -> float | None:
 
     None where the gate renews a part of the picture even then.
     """
-    entrant = ready.entrants.get(name)
-    if entrant is None or entrant.gate is None:
+    at_work = ready.contenders.get(name)
+    if at_work is None or not at_work.has_gate:
         return None
-    image, _ = ready.model.fit(ready.images[-1])
-    entrant.reset()
+    at_work.reset()
+    contender = at_work.contender
+    slot = BackendSlot(lambda path: BorrowedBackend(contender), incremental=contender.incremental)
+    study = StudySettings(skipping=FrameSkipping(), run_unchanged=True)
+    runner = Runner(ready.model, at_work.runner.settings, slot=slot, study=study)
     times = []
     for turn in range(REPEATS + 2):
-        start = perf_counter()
-        change = entrant.gate.step(image)
-        gate_end = perf_counter()
-        feed = ready.model.feed(entrant.gate.reference)
-        feed_end = perf_counter()
-        entrant.contender.run(feed, change)
-        end = perf_counter()
+        spent_ms = runner.step(ready.frames[-1]).spent_ms
         if turn >= 2:  # the first is all new; the second has cold memory
-            times.append((gate_end - start + end - feed_end) * 1e3)
-    return float(np.median(times)) if not entrant.contender.work else None
+            times.append(spent_ms["gate"] + spent_ms["infer"])
+    return float(np.median(times)) if not contender.work else None

@@ -1,7 +1,7 @@
-"""One row of a benchmark's JSON: everything that is known of one model on one clip."""
+"""One row of a benchmark's JSON: all figures of one model on one clip."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,15 +28,15 @@ from stillframe.pipeline.studies.bench.contenders import (
     Reuse,
 )
 from stillframe.pipeline.studies.bench.race import (
-    Entrant,
+    ContenderAtWork,
+    OnProgress,
     Race,
-    Told,
     prepare,
     race,
     unchanged_ms,
 )
 
-SKIPS = (2, 4)  # looking at every 2nd and every 4th frame is what reuse is compared with
+SKIPS = (2, 4)  # computing every 2nd and every 4th frame is what reuse is compared with
 PACKAGES = ("stillframe", "numpy", "numba", "onnxruntime", "openvino", "opencv-python-headless")
 DIGITS = 4
 
@@ -49,23 +49,23 @@ def measure(
     *,
     rows: Sequence[ContenderRow] = CONTENDERS,
     memory: bool = True,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Row:
     """Check and time one case. memory: also how much a process of its own takes, which costs a few
-    seconds for each engine.
+    seconds for each backend.
 
     Raises QualityError for wrong answers, before anything is timed; SourceError and ModelError for
     what cannot be had.
     """
-    with prepare(case, conditions, rows, told) as ready:
-        if told:
-            told("checking answers", 0, 0)
+    report = on_progress or (lambda what, done, total: None)
+    with prepare(case, conditions, rows, on_progress) as ready:
+        report("checking answers", 0, 0)
         ready.check()
         agreements = _Agreements(ready)
-        race(ready, told, agreements.add)
+        race(ready, on_progress, agreements.add)
         still_ms = unchanged_ms(ready)
-        times = _times(ready.entrants.values(), rows)
-        peaks = _peaks(ready, told) if memory else {}
+        times = _times(ready.contenders, rows)
+        peaks = _peaks(ready, report) if memory else {}
         return {
             "model": case.model,
             "clip": case.clip,
@@ -85,7 +85,7 @@ def measure(
             **agreements.figures(),
             "rss_mb": peaks.get("reuse"),
             "ort_rss_mb": peaks.get("ort"),
-            **_memory(ready.entrants.get("reuse")),
+            **_memory(ready.contenders.get("reuse")),
             "unchanged_ms": _rounded(still_ms),
             **times,
             **_gains(times, conditions.cadence.every > 1),
@@ -102,30 +102,29 @@ class _Agreements:
     def __init__(self, ready: Race) -> None:
         self._ready = ready
         self._judges: dict[str, Agreement] = {}
-        self._held: dict[int, Result] = {}
+        self._skipping: dict[int, Result] = {}  # what stands where each SKIPS would skip
         self._raw = None if ready.conditions.cadence.every > 1 else TensorAgreement()
 
     def add(self, index: int) -> None:
         """After a timed frame. Results are read anew from copies: outputs may be views."""
-        entrants, model = self._ready.entrants, self._ready.model
-        if "dense" not in entrants:
+        contenders, model = self._ready.contenders, self._ready.model
+        if "dense" not in contenders:
             return
-        _, view = model.fit(self._ready.timed[index])
-        dense = model.decode([np.array(o) for o in entrants["dense"].outputs], view)
+        _, view = model.fit(self._ready.timed[index].image)
+        dense = model.decode([np.array(o) for o in contenders["dense"].outputs], view)
         compared: dict[str, Result] = {}
         for name in ("ort", "openvino", "reuse"):
-            result = entrants[name].result if name in entrants else None
+            result = contenders[name].result if name in contenders else None
             if result is not None:
                 compared[name] = result
         for skip in SKIPS:
             if index % skip == 0:
-                self._held[skip] = dense
-            compared[f"skip{skip}"] = self._held[skip]
+                self._skipping[skip] = dense
+            compared[f"skip{skip}"] = self._skipping[skip]
         for name, result in compared.items():
             self._judges.setdefault(name, agreement_with(dense)).add(result, dense)
-        if "reuse" in entrants and self._raw is not None:
-            ours, wanted = (_named(entrants[name].outputs) for name in ("reuse", "dense"))
-            self._raw.add(ours, wanted)
+        if "reuse" in contenders and self._raw is not None:
+            self._raw.add(*(_named(contenders[name].outputs) for name in ("reuse", "dense")))
 
     def figures(self) -> Row:
         def value(name: str) -> float | None:
@@ -151,14 +150,13 @@ def _named(outputs: Outputs) -> Tensors:
     return Tensors({str(number): values for number, values in enumerate(outputs)})
 
 
-def _times(entrants: Any, rows: Sequence[ContenderRow]) -> Row:
+def _times(contenders: Mapping[str, ContenderAtWork], rows: Sequence[ContenderRow]) -> Row:
     """Of each contender median, quartiles and mean; None for those that did not take part."""
-    found: dict[str, Entrant] = {each.row.name: each for each in entrants}
     figures: Row = {}
     for row in rows:
         for prefix, series in (("", "network_ms"), ("whole_", "whole_ms")):
             name = f"{prefix}{row.name}"
-            values = getattr(found[row.name], series) if row.name in found else None
+            values = getattr(contenders[row.name], series) if row.name in contenders else None
             low, half, high = np.percentile(values, (25, 50, 75)) if values else (None,) * 3
             figures[f"{name}_ms"] = _rounded(half)
             figures[f"{name}_iqr"] = [_rounded(low), _rounded(high)] if values else None
@@ -166,11 +164,14 @@ def _times(entrants: Any, rows: Sequence[ContenderRow]) -> Row:
     return figures
 
 
-def _gains(times: Row, paced: bool) -> Row:
-    """Ratios to the faster baseline, in the median frame and over the whole clip; paced: reuse
-    leaves out frames, and its median may be one of these, which tells nothing; the cost of
+def _gains(times: Row, skips_frames: bool) -> Row:
+    """Ratios to the faster baseline, in the median frame and over the whole clip; the cost of
     skipping, which is the faster baseline's shared among the frames; and what reuse adds to
-    computing everything (0.05: five per cent more)."""
+    computing everything (0.05: five per cent more).
+
+    skips_frames: whether reuse does: its median frame may then be a skipped one, which says
+    nothing.
+    """
     figures: Row = {}
     for prefix in ("", "whole_"):
         for kind, end in (("", "_ms"), ("_over_clip", "_mean_ms")):
@@ -178,8 +179,8 @@ def _gains(times: Row, paced: bool) -> Row:
             best = min((each for each in known if each is not None), default=None)
             for name in ("dense", "exact", "reuse"):
                 ours = times.get(f"{prefix}{name}{end}")
-                tells = kind != "" or not (paced and name == "reuse")
-                gain = best / ours if best and ours and tells else None
+                means = kind != "" or not (skips_frames and name == "reuse")
+                gain = best / ours if best and ours and means else None
                 figures[f"{prefix}{name}_gain{kind}"] = _rounded(gain)
             if kind == "":
                 for skip in SKIPS:
@@ -197,15 +198,15 @@ def _work(ready: Race) -> Row:
         ("exact_macs_share", "exact", "work"),
         ("active_share", "reuse", "active"),
     ):
-        entrant = ready.entrants.get(name)
-        figures[key] = _rounded(np.mean(getattr(entrant, series))) if entrant else None
+        contender = ready.contenders.get(name)
+        figures[key] = _rounded(np.mean(getattr(contender, series))) if contender else None
     return figures
 
 
-def _memory(entrant: Entrant | None) -> Row:
+def _memory(at_work: ContenderAtWork | None) -> Row:
     """Of the session at tolerance, megabytes of 10^6 bytes."""
-    runner = entrant.contender if entrant else None
-    memory = runner.memory if isinstance(runner, Reuse) else None
+    contender = at_work.contender if at_work else None
+    memory = contender.memory if isinstance(contender, Reuse) else None
     return {
         key: None if memory is None else _rounded(getattr(memory, name) / 1e6)
         for key, name in (
@@ -218,13 +219,12 @@ def _memory(entrant: Entrant | None) -> Row:
     }
 
 
-def _peaks(ready: Race, told: Told | None) -> dict[str, float]:
-    feed = ready.model.feed(ready.model.fit(ready.images[0])[0])
+def _peaks(ready: Race, report: OnProgress) -> dict[str, float]:
+    feed = ready.model.feed(ready.model.fit(ready.frames[0].image)[0])
     peaks: dict[str, float] = {}
     for name in ("reuse", "ort"):
-        if name in ready.entrants:
-            if told:
-                told(f"memory of {ready.entrants[name].row.title}", 0, 0)
+        if name in ready.contenders:
+            report(f"memory of {ready.contenders[name].row.title}", 0, 0)
             peaks[name] = round(peak_memory.peak_mb(name, ready.setting, feed), 1)
     return peaks
 

@@ -1,8 +1,4 @@
-"""Where a network computed again: counted per resolution, and drawn as one picture.
-
-The marks that a step leaves say what changed; what was computed is more, for a result near the
-stored one is not marked. It follows from the marks of a node's inputs by the node's windows.
-"""
+"""Where a network computed again: counted per resolution, and drawn as one picture."""
 
 from dataclasses import dataclass
 
@@ -10,10 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.reuse.ir.graph import ISLAND, Node
-from stillframe.reuse.ir.ops import OPS
-from stillframe.reuse.ir.windows import Window
-from stillframe.reuse.plan.plan import Plan
+from stillframe.reuse.introspection import changed_positions, computed_positions, layers
+from stillframe.reuse.session import ReuseSession
 
 Shares = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -22,109 +16,76 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class HeatLevel:
-    """The layers of one resolution. shares (H, W): of the frames, in which the position was
-    computed, mean over the layers weighted by multiply-adds. work: their part of all of those."""
+    """The layers of one resolution."""
 
     shares: Shares
+    """(H, W): of the frames, in which the position was computed, mean over the layers weighted by
+    multiply-adds."""
     layers: int
+    """How many there are."""
     work: float
+    """Their part of all multiply-adds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """picture (H, W, 3): a frame of the clip as the model sees it. input (H, W): share of the
-    frames in which a pixel was new. levels: finest first. frames: how many were counted."""
+    """How often each position of a network was computed over a clip."""
 
     picture: Image
+    """(H, W, 3): a frame of the clip as the model sees it."""
     input: Shares
+    """(H, W): share of the frames in which a pixel was new."""
     levels: tuple[HeatLevel, ...]
+    """Finest first."""
     frames: int
+    """How many were counted."""
 
 
 class HeatMeter:
-    """Counts, after each step, which positions it computed."""
+    """Counts, after each step of a session, which positions it computed.
 
-    def __init__(self, plan: Plan, picture: Image) -> None:
-        self._plan, self._picture, self._frames = plan, picture.copy(), 0
-        graph = plan.graph
-        work: dict[int, int] = {}
-        for layer in plan.layers:
-            work[layer.node] = work.get(layer.node, 0) + layer.multiply_adds
-        self._total = max(1, sum(work.values()))
-        self._nodes = [
-            (node, work.get(index, 0))
-            for index, node in enumerate(graph.nodes)
-            if node.op != ISLAND and graph.shapes[node.output][:2] != (1, 1)
-        ]
-        self._windows = {
-            node.output: OPS[node.op].window(node, graph.shapes) for node, _ in self._nodes
-        }
-        self._counts = {
-            node.output: np.zeros(graph.shapes[node.output][:2], np.int32)
-            for node, _ in self._nodes
-        }
-        self._ports = [port.name for port in graph.inputs if port.layout != "raw"]
-        self._input = np.zeros(picture.shape[:2], np.int32)
+    The session has run once. picture: (H, W, 3), what it was fed.
+    """
 
-    def add(self, dense: bool, changed: float) -> None:
-        """Count the step just done. changed: share of the input that was new."""
+    def __init__(self, session: ReuseSession, picture: Image) -> None:
+        self._session, self._picture, self._frames = session, picture.copy(), 0
+        self._work: dict[str, int] = {}
+        for layer in layers(session):
+            self._work[layer.name] = self._work.get(layer.name, 0) + layer.multiply_adds
+        self._total = max(1, sum(self._work.values()))
+        self._counts: dict[str, NDArray[np.int32]] = {
+            name: np.zeros(computed.shape, np.int32)
+            for name, computed in computed_positions(session).items()
+        }
+        self._inputs = session.picture_inputs
+        self._input: NDArray[np.int32] = np.zeros(picture.shape[:2], np.int32)
+
+    def add(self) -> None:
+        """Count the step just done."""
         self._frames += 1
-        if dense:
-            self._input += 1
-            for counts in self._counts.values():
-                counts += 1
-        elif changed:
-            for name in self._ports:
-                if self._plan.graph.shapes[name][:2] == self._input.shape:
-                    self._input += self._marks(name)
-            for node, _ in self._nodes:
-                self._counts[node.output] += self.computed(node)
-
-    def computed(self, node: Node) -> NDArray[np.bool_]:
-        """(H, W): the positions of a node's output that the last sparse step computed."""
-        shape = self._plan.graph.shapes[node.output][:2]
-        found = np.zeros(shape, bool)
-        for name, window in zip(node.inputs, self._windows[node.output], strict=False):
-            if name in self._plan.graph.constants or name not in self._plan.index:
-                continue
-            marks = self._marks(name)
-            if window is None:
-                found |= marks.any()
-            else:
-                found |= reached(marks, window)
-        return found
-
-    def _marks(self, name: str) -> NDArray[np.uint8]:
-        """A mask is stale where no position of it is live."""
-        marks = self._plan.mask(name)
-        live = self._plan.live[self._plan.index[name]].any()
-        return marks if live else np.zeros(marks.shape, np.uint8)
+        for name in self._inputs:
+            changed = changed_positions(self._session, name)
+            if changed.shape == self._input.shape:
+                self._input += changed
+        for name, computed in computed_positions(self._session).items():
+            self._counts[name] += computed
 
     def heat(self) -> Heat:
         frames = max(1, self._frames)
         levels: dict[Size, list[tuple[Shares, int]]] = {}
-        for node, work in self._nodes:
-            counts = self._counts[node.output]
+        for name, counts in self._counts.items():
             levels.setdefault((counts.shape[0], counts.shape[1]), []).append(
-                ((counts / frames).astype(np.float32), work)
+                ((counts / frames).astype(np.float32), self._work.get(name, 0))
             )
-        found = []
+        drawn = []
         for size in sorted(levels, key=lambda size: -size[0] * size[1]):
             shares = np.array([each for each, _ in levels[size]])
-            held = [work for _, work in levels[size]]
-            weights = held if sum(held) else [1] * len(held)
+            work = [each for _, each in levels[size]]
+            weights = work if sum(work) else [1] * len(work)
             mean = np.average(shares, axis=0, weights=weights).astype(np.float32)
-            found.append(HeatLevel(mean, len(held), sum(held) / self._total))
-        given = (self._input / np.float32(frames)).astype(np.float32)
-        return Heat(self._picture, given, tuple(found), self._frames)
-
-
-def reached(marks: NDArray[np.uint8], window: Window) -> NDArray[np.bool_]:
-    """(H, W) marks of an input -> (H', W'): outputs whose window holds a marked position."""
-    sums = cv2.integral((marks != 0).astype(np.uint8), sdepth=cv2.CV_32S)
-    (top, bottom), (left, right) = window.rows, window.cols
-    rows = sums[bottom] - sums[top]
-    return np.asarray((rows[:, right] - rows[:, left]) > 0)
+            drawn.append(HeatLevel(mean, len(work), sum(work) / self._total))
+        new = (self._input / np.float32(frames)).astype(np.float32)
+        return Heat(self._picture, new, tuple(drawn), self._frames)
 
 
 # --- the picture --------------------------------------------------------------------------------

@@ -1,19 +1,19 @@
 """Whether reuse pays for a network on a clip, in plain words, and what stands in its way.
 
-One function a judgement; each returns None where it has nothing to say.
+One function a judgement; each returns None where it does not apply.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stillframe.pipeline.studies.explain.explain import GLOBAL, Explanation, Row
-from stillframe.reuse.ir.graph import ISLAND
+from stillframe.pipeline.studies.explain.explanation import Explanation, Row
+from stillframe.reuse.introspection import GLOBAL, ISLAND
 
 PAYS = 1.1  # times faster, below which the gain is not worth having
 MOVING = 0.5  # share of the picture that is new
 SPREAD = 0.5  # share of the multiply-adds done though little of the picture is new
-REDONE = 0.25  # by how much more layers behind a global operator are active than those before
-BEHIND = 0.2  # share of multiply-adds behind global operators that matters
+REDONE = 0.25  # by how much more layers after a global operator are active than those before
+AFTER = 0.2  # share of multiply-adds after global operators that matters
 ISLANDS = 0.3  # share of the dense time
 OVERHEAD = 0.3  # of the dense time
 TINY_MS = 5.0
@@ -21,20 +21,22 @@ TINY_MS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """kind: the judgement's name. figures: what the words rest on, by name."""
+    """One judgement."""
 
     kind: str
+    """Its name."""
     words: str
     figures: dict[str, float] = field(default_factory=dict)
+    """What the words rest on, by name."""
 
 
-def judge(found: Explanation) -> tuple[Verdict, ...]:
+def judge(explained: Explanation) -> tuple[Verdict, ...]:
     """The headline first, then every obstacle."""
-    return tuple(verdict for rule in RULES if (verdict := rule(found)) is not None)
+    return tuple(verdict for rule in RULES if (verdict := rule(explained)) is not None)
 
 
-def headline(found: Explanation) -> Verdict | None:
-    total = found.totals
+def headline(explained: Explanation) -> Verdict | None:
+    total = explained.totals
     if total.reuse_mean_ms is None or total.gate_ms is None or total.work is None:
         return Verdict(
             "open",
@@ -56,8 +58,8 @@ def headline(found: Explanation) -> Verdict | None:
     return Verdict(kind, words, figures)
 
 
-def moving(found: Explanation) -> Verdict | None:
-    total = found.totals
+def moving(explained: Explanation) -> Verdict | None:
+    total = explained.totals
     if total.input is None or total.input < MOVING:
         return None
     return Verdict(
@@ -69,39 +71,40 @@ def moving(found: Explanation) -> Verdict | None:
     )
 
 
-def redone(found: Explanation) -> Verdict | None:
+def redone(explained: Explanation) -> Verdict | None:
     """Squeeze-and-excite, instance norm: a value from the whole picture goes to every position."""
-    everything = sum(row.multiply_adds for row in found.rows)
-    after = [row for row in found.rows if row.behind]
+    everything = sum(row.multiply_adds for row in explained.rows)
+    after = [row for row in explained.rows if row.after_global]
     share = sum(row.multiply_adds for row in after) / max(everything, 1)
-    if not after or share < BEHIND:
+    if not after or share < AFTER:
         return None
-    sources = [row for row in found.rows if row.operator in GLOBAL]
+    sources = [row for row in explained.rows if row.operator in GLOBAL]
     named = f"{len(sources)} global operators ({', '.join(sorted({r.operator for r in sources}))})"
     figures = {"operators": float(len(sources)), "work_behind": share}
-    if found.totals.work is None:
+    if explained.totals.work is None:
         words = (
-            f"{named} hand a value to every position, and {share:.0%} of the multiply-adds lie "
-            "behind them: whenever such a value moves, the layer that takes it is redone whole."
+            f"{named} hand a value to every position, and {share:.0%} of the multiply-adds come "
+            "after them: whenever such a value moves, the layer that takes it is redone whole."
         )
         return Verdict("global operators", words, figures)
-    behind, before = _active(after), _active(row for row in found.rows if not row.behind)
+    active = _active(after)
+    before = _active([row for row in explained.rows if not row.after_global])
     moved = sum(row.changed or 0.0 for row in sources) / max(len(sources), 1)
-    if behind - before < REDONE:
+    if active - before < REDONE:
         return None
-    figures |= {"active_behind": behind, "active_before": before, "moved": moved}
+    figures |= {"active_behind": active, "active_before": before, "moved": moved}
     return Verdict(
         "global operators",
         f"{named} hand a value to every position; it moved in {moved:.0%} of the frames and had "
-        f"the layers behind them redone: {behind:.0%} active against {before:.0%} before them, and "
-        f"{share:.0%} of the multiply-adds lie behind. A larger --tolerance lets such values rest.",
+        f"the layers after them redone: {active:.0%} active against {before:.0%} before them, and "
+        f"{share:.0%} of the multiply-adds come after. A larger --tolerance lets such values rest.",
         figures,
     )
 
 
-def spreading(found: Explanation) -> Verdict | None:
-    total = found.totals
-    if total.input is None or total.work is None or redone(found) is not None:
+def spreading(explained: Explanation) -> Verdict | None:
+    total = explained.totals
+    if total.input is None or total.work is None or redone(explained) is not None:
         return None
     if total.input >= MOVING or total.work < SPREAD:
         return None
@@ -109,34 +112,34 @@ def spreading(found: Explanation) -> Verdict | None:
         "spreading",
         f"{total.input:.0%} of the picture is new, yet {total.work:.0%} of the multiply-adds are "
         "done: changes are scattered and each layer's window widens them. A larger --tolerance "
-        f"(now {found.tolerance:g}) stops them earlier.",
-        {"input": total.input, "work": total.work, "tolerance": found.tolerance},
+        f"(now {explained.tolerance:g}) stops them earlier.",
+        {"input": total.input, "work": total.work, "tolerance": explained.tolerance},
     )
 
 
-def islands(found: Explanation) -> Verdict | None:
-    held = [row for row in found.rows if row.operator == ISLAND]
-    spent = sum(row.dense_ms for row in held)
-    share = spent / max(found.totals.dense_ms, 1e-6)
-    if not held or share < ISLANDS:
+def islands(explained: Explanation) -> Verdict | None:
+    rows = [row for row in explained.rows if row.operator == ISLAND]
+    spent = sum(row.dense_ms for row in rows)
+    share = spent / max(explained.totals.dense_ms, 1e-6)
+    if not rows or share < ISLANDS:
         return None
     again = ""
-    figures = {"islands": float(len(held)), "islands_ms": spent, "share": share}
-    if found.totals.frames:
-        runs = sum((row.active or 0.0) * row.dense_ms for row in held) / max(spent, 1e-9)
+    figures = {"islands": float(len(rows)), "islands_ms": spent, "share": share}
+    if explained.totals.frames:
+        runs = sum((row.active or 0.0) * row.dense_ms for row in rows) / max(spent, 1e-9)
         again = f", and run again in {runs:.0%} of the frames"
         figures["active"] = runs
-    worst = max(held, key=lambda row: row.dense_ms)
+    worst = max(rows, key=lambda row: row.dense_ms)
     return Verdict(
         "islands",
-        f"{len(held)} islands, which ONNX Runtime runs whole, hold {min(share, 1):.0%} of the work "
-        f"({spent:.1f} of {found.totals.dense_ms:.1f} ms){again}. The largest: {worst.reason}.",
+        f"{len(rows)} islands, which ONNX Runtime runs whole, hold {min(share, 1):.0%} of the work "
+        f"({spent:.1f} of {explained.totals.dense_ms:.1f} ms){again}. The largest: {worst.reason}.",
         figures,
     )
 
 
-def overhead(found: Explanation) -> Verdict | None:
-    total = found.totals
+def overhead(explained: Explanation) -> Verdict | None:
+    total = explained.totals
     if total.reuse_mean_ms is None or total.gate_ms is None:
         if total.dense_ms >= TINY_MS:
             return None
@@ -146,7 +149,7 @@ def overhead(found: Explanation) -> Verdict | None:
             "computing it.",
             {"dense_ms": total.dense_ms},
         )
-    needed = sum(row.dense_ms * (row.active or 0.0) for row in found.rows)
+    needed = sum(row.dense_ms * (row.active or 0.0) for row in explained.rows)
     fixed = max(total.reuse_mean_ms + total.gate_ms - needed, 0.0)
     share = fixed / max(total.dense_ms, 1e-6)
     if share < OVERHEAD:
@@ -161,11 +164,10 @@ def overhead(found: Explanation) -> Verdict | None:
     )
 
 
-def _active(rows: Iterable[Row]) -> float:
+def _active(rows: Sequence[Row]) -> float:
     """Mean active share, weighted by multiply-adds."""
-    held = [row for row in rows if row.multiply_adds]
-    work = sum(row.multiply_adds for row in held)
-    return sum((row.active or 0.0) * row.multiply_adds for row in held) / max(work, 1)
+    work = sum(row.multiply_adds for row in rows)
+    return sum((row.active or 0.0) * row.multiply_adds for row in rows) / max(work, 1)
 
 
 RULES: tuple[Callable[[Explanation], Verdict | None], ...] = (

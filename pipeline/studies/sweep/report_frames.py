@@ -46,10 +46,10 @@ def moments(row: Row) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def frames(sweep: Sweep, spec: str, model: Model, row: Row, player: VariantRow) -> list[Shown]:
-    """Play the clip once more, up to the last of `moments`. Empty for players without a runner."""
+def frames(sweep: Sweep, spec: str, model: Model, row: Row, variant: VariantRow) -> list[Shown]:
+    """Play the clip once more, up to the last of `moments`. Empty for variants without a runner."""
     wanted = moments(row)
-    ours = player.make(model)
+    ours = variant.make(model)
     dense = DenseVariant(model, sweep.head["threads"])
     shown: list[Shown] = []
     try:

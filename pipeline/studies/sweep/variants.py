@@ -1,4 +1,4 @@
-"""PLAYERS: what a sweep lets play on a clip, one row each, all with the same number of threads.
+"""Variants: what a sweep plays on a clip, one row each, all with the same number of threads.
 
 Most rows are a `Settings`, so they are exactly what `stillframe run` does with the options named.
 """
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stillframe.models.model import Model
 from stillframe.models.results import Result
+from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import ReuseBackend
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.inference.runner import Runner
@@ -20,7 +20,7 @@ from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.gate.change_gate import GateSettings
-from stillframe.reuse.kernels import abi
+from stillframe.reuse.introspection import layer_stats, layers
 
 Family = Literal["dense", "exact", "reuse", "gate", "profile", "both", "frame", "every", "tracked"]
 
@@ -44,13 +44,13 @@ _ORDINALS = {2: "every 2nd", 4: "every 4th", 8: "every 8th"}
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One frame's result. work: multiply-adds done, as a share of all. active: share of the picture
-    that was treated as new. layers: share of each layer's positions computed, None: not known."""
+    """What a variant made of one frame."""
 
     result: Result
     work: float
+    """Multiply-adds done, as a share of all."""
     active: float
-    layers: NDArray[np.float64] | None = None
+    """Share of the picture that was treated as new."""
 
 
 class Variant(Protocol):
@@ -58,8 +58,11 @@ class Variant(Protocol):
 
     def play(self, frame: Frame) -> Played: ...
 
-    def layers(self) -> tuple[str, ...]:
-        """The names of what `Played.layers` counts, known after the first frame."""
+    def layer_shares(self) -> dict[str, float]:
+        """Of each layer, the share of its positions that the last frame computed; empty: unknown.
+
+        Apart from `play`, so that it is not timed.
+        """
         ...
 
     def close(self) -> None: ...
@@ -68,90 +71,91 @@ class Variant(Protocol):
 class RunnerVariant:
     """What `stillframe run` does with these settings."""
 
+    last: StepResult | None = None
+    """What the last frame gave, for pictures."""
+
     def __init__(self, model: Model, settings: Settings) -> None:
         self._runner = Runner(model, settings)
-        self.last: StepResult | None = None  # what the last frame gave, for pictures
+        self._layers: _Layers | None = None
 
     def play(self, frame: Frame) -> Played:
         self.last = step = self._runner.step(frame)
         if step.kind != "computed":
             return Played(step.result, 0.0, 0.0)
-        engine = self._runner.backend
-        if not isinstance(engine, ReuseBackend):
+        backend = self._runner.backend
+        if not isinstance(backend, ReuseBackend):
             return Played(step.result, 1.0, step.active)
-        stats = engine.session.last_stats
+        stats = backend.session.last_stats
         assert stats is not None
-        return Played(step.result, stats.work, step.active, layer_shares(engine))
+        return Played(step.result, stats.work, step.active)
 
-    def layers(self) -> tuple[str, ...]:
-        engine = self._runner.backend
-        return layer_names(engine) if isinstance(engine, ReuseBackend) else ()
+    def layer_shares(self) -> dict[str, float]:
+        backend = self._runner.backend
+        if self.last is None or not isinstance(backend, ReuseBackend):
+            return {}
+        if self._layers is None or self._layers.backend is not backend:
+            self._layers = _Layers(backend)
+        return self._layers.shares(self.last.kind == "computed")
 
     def close(self) -> None:
         self._runner.close()
 
 
 class DenseVariant:
-    """Our own engine, computing everything in every frame: what quality is measured against."""
+    """The reuse engine, computing everything in every frame: what quality is measured against."""
 
     def __init__(self, model: Model, threads: int) -> None:
-        self._model, self._threads = model, threads
-        self._engine: ReuseBackend | None = None
-        self._shape: tuple[int, ...] = ()
+        slot = BackendSlot(lambda path: ReuseBackend(path, threads), incremental=True)
+        # With age 0 no result stands for another frame, so corrupt frames are computed too.
+        self._runner = Runner(model, Settings("off", max_age_s=0.0), slot=slot)
 
     def play(self, frame: Frame) -> Played:
-        if self._engine is None or frame.image.shape != self._shape:
-            self.close()
-            self._shape = frame.image.shape
-            self._model = self._model.for_source(*frame.image.shape[:2])
-            self._engine = ReuseBackend(self._model.path, self._threads)
-        fitted, view = self._model.fit(frame.image)
-        outputs = self._engine.run(self._model.feed(fitted), None)
-        return Played(self._model.decode(outputs, view), 1.0, 1.0)
+        return Played(self._runner.step(frame).result, 1.0, 1.0)
 
-    def layers(self) -> tuple[str, ...]:
-        return ()
+    def layer_shares(self) -> dict[str, float]:
+        return {}
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = None
+        self._runner.close()
 
 
-def layer_names(engine: ReuseBackend) -> tuple[str, ...]:
-    """The engine's layers that multiply, in order."""
-    return tuple(layer.name for layer in engine.session.plan.layers if layer.multiply_adds)
+class _Layers:
+    """The layers of a backend that multiply."""
 
+    def __init__(self, backend: ReuseBackend) -> None:
+        self.backend = backend
+        infos = layers(backend.session)
+        self._multiplies = np.array([info.multiply_adds > 0 for info in infos], bool)
+        self._names = [info.name for info in infos if info.multiply_adds]
 
-def layer_shares(engine: ReuseBackend) -> NDArray[np.float64]:
-    """Share of the positions that the last step computed, of each of `layer_names`."""
-    plan, stats = engine.session.plan, engine.session.last_stats
-    keep = np.array([layer.multiply_adds > 0 for layer in plan.layers])
-    if stats is None or stats.dense:
-        return np.ones(int(keep.sum()))
-    written = plan.tensors[plan.instructions[:, abi.TARGET]]
-    positions = np.maximum(written[:, abi.HEIGHT] * written[:, abi.WIDTH], 1)
-    return np.asarray((plan.records[:, abi.ACTIVE] / positions)[keep], np.float64)
+    def shares(self, ran: bool) -> dict[str, float]:
+        """By name the share of the positions that the last frame computed. ran: it was computed."""
+        if not ran:
+            return dict.fromkeys(self._names, 0.0)
+        shares = layer_stats(self.backend.session).computed_share[self._multiplies]
+        return dict(zip(self._names, shares.tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class VariantRow:
-    """name: unique. options: what to give `stillframe run` for the same; None: it has no such.
-    tasks: those it is for, empty: all."""
+    """One variant."""
 
     name: str
+    """Unique."""
     title: str
     family: Family
     make: Callable[[Model], Variant]
     options: str | None = None
+    """What to give `stillframe run` for the same; None: it has no such option."""
     tasks: tuple[str, ...] = ()
+    """Those that it is for; empty: all."""
 
 
 BASELINE = "dense"
 
 
-def anchor(threads: int) -> VariantRow:
-    """What quality is measured against, and plays along in every heat."""
+def baseline(threads: int) -> VariantRow:
+    """What quality is measured against; it plays in every round."""
     return VariantRow(
         BASELINE, "everything, own engine", "dense", lambda model: DenseVariant(model, threads)
     )
@@ -160,7 +164,7 @@ def anchor(threads: int) -> VariantRow:
 def variants(
     threads: int, profile: TuningProfile | None = None, profile_path: Path | None = None
 ) -> tuple[VariantRow, ...]:
-    """All rows but the anchor."""
+    """All rows but the baseline."""
 
     def runs(name: str, title: str, family: Family, settings: Settings) -> VariantRow:
         options = options_of(settings, profile_path)

@@ -14,16 +14,9 @@ from stillframe.models.model import Model
 from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.inference.profile import Part, TuningProfile
 from stillframe.pipeline.quality.agreement import MOST_PSNR
+from stillframe.pipeline.studies.tune.passage import SHARES, Passage, Role, passages
 from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Try, ladder
-from stillframe.pipeline.studies.tune.trial import (
-    SHARES,
-    Outcome,
-    Passage,
-    Role,
-    TrialSetting,
-    TuneBench,
-    passages,
-)
+from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
 from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import GateSettings
 

@@ -144,6 +144,7 @@ class Altered:
         self, inner: Contender, alter: Callable[[NDArray[Any]], NDArray[Any]], first: int = 0
     ) -> None:
         self._inner, self._alter, self._left = inner, alter, first
+        self.incremental, self.cache_bytes = inner.incremental, inner.cache_bytes
         self.work = 1.0
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
@@ -199,9 +200,9 @@ def test_reuse_does_less_and_agrees_more_than_skipping(row: dict[str, Any]) -> N
 
 def test_memory_is_that_of_the_session_at_tolerance(row: dict[str, Any], case: Case) -> None:
     with race.prepare(case, CONDITIONS) as ready:
-        runner = ready.entrants["reuse"].contender
-        assert isinstance(runner, Reuse)
-        memory = runner.memory
+        contender = ready.contenders["reuse"].contender
+        assert isinstance(contender, Reuse)
+        memory = contender.memory
     assert row["naive_cache_mb"] == pytest.approx(memory.every_activation / 1e6, abs=1e-4)
     assert row["arena_mb"] == pytest.approx(memory.transient / 1e6, abs=1e-4)
     assert row["lower_bound_mb"] <= row["arena_mb"]
@@ -282,8 +283,8 @@ def test_all_get_the_same_file_and_threads(case: Case) -> None:
 
 def test_everyone_is_first_as_often_and_follows_more_than_one_other(case: Case) -> None:
     with race.prepare(case, CONDITIONS, [r for r in CONTENDERS if r.name != "openvino"]) as ready:
-        entrants = list(ready.entrants.values())
-    orders = [[e.row.name for e in race.order(entrants, index)] for index in range(8)]
+        contenders = list(ready.contenders.values())
+    orders = [[each.row.name for each in race.order(contenders, index)] for index in range(8)]
     names = sorted(orders[0])
     assert all(sorted(each) == names for each in orders)
     assert sorted(each[0] for each in orders) == sorted(names * 2)
@@ -293,11 +294,10 @@ def test_everyone_is_first_as_often_and_follows_more_than_one_other(case: Case) 
 
 def test_frames_are_cut_and_counted(clip: Path) -> None:
     crop = Crop.parse("32x16+10+20")
-    images, frame_s = decoded(Case("", str(clip), frames=4, crop=crop), warm_up=2)
-    assert frame_s == pytest.approx(1 / 25)
-    assert len(images) == 6
-    for index, image in enumerate(images):
-        np.testing.assert_array_equal(image, moving(index)[20:36, 10:42])
+    frames = decoded(Case("", str(clip), frames=4, crop=crop), warm_up=2)
+    assert [frame.time_s for frame in frames] == pytest.approx([at / 25 for at in range(6)])
+    for index, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, moving(index)[20:36, 10:42])
     with pytest.raises(UsageError, match="crop: expected a part of 96x64 pixels, got 32x16"):
         decoded(Case("", str(clip), crop=Crop.parse("32x16+90+0")), warm_up=0)
     with pytest.raises(SourceError, match="expected more than the 9 frames for warming up, got 9"):

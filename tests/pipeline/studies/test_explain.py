@@ -18,11 +18,17 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.pipeline import cli
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.studies.explain import explain as part
-from stillframe.pipeline.studies.explain.explain import Explanation, Row, Totals, explain
+from stillframe.pipeline.studies.explain.explain import explain
+from stillframe.pipeline.studies.explain.explanation import Explanation, Row, Totals
 from stillframe.pipeline.studies.explain.heatmap import HeatMeter, draw
 from stillframe.pipeline.studies.explain.verdict import judge
-from stillframe.reuse.kernels import abi
+from stillframe.reuse.introspection import (
+    CALLER,
+    EXPORT,
+    computed_positions,
+    layer_stats,
+    layers,
+)
 from stillframe.reuse.session import ReuseSession
 
 SIDE = 64
@@ -126,7 +132,7 @@ def test_memory_and_readers_are_told(models: dict[str, Model]) -> None:
     assert "3x3" in half.why
     assert "Conv -> 'quarter'" in half.last_reader
     assert half.bytes >= 32 * 32 * 16 * 4
-    assert row(found, "quarter").last_reader == part.CALLER
+    assert row(found, "quarter").last_reader == CALLER
     assert row(found, "quarter", "Export").persistent is None
     assert found.memory.persistent >= half.bytes
 
@@ -173,8 +179,8 @@ def test_an_island_says_why_and_how_often_it_ran(models: dict[str, Model]) -> No
 
 def test_what_lies_behind_a_global_operator_is_named_and_judged(models: dict[str, Model]) -> None:
     found = explain(models["gate"], clip(), gate="exact", threads=1)
-    assert not row(found, "half").behind
-    assert row(found, "quarter").behind == next(
+    assert not row(found, "half").after_global
+    assert row(found, "quarter").after_global == next(
         r.name for r in found.rows if r.operator == "GlobalPool"
     )
     assert row(found, "quarter").active == 1.0
@@ -235,18 +241,26 @@ def test_what_the_heat_counts_is_what_the_engine_computed(
     model = models[kind]
     with ReuseSession(model.path, threads=1) as session:
         pictures = [frame.image for frame in clip(3)]
-        meter = HeatMeter(session.plan, pictures[0])
         session.step(model.feed(pictures[0]))
+        meter = HeatMeter(session, pictures[0])
         session.step(model.feed(pictures[1]))
-        plan = session.plan
+        meter.add()
+        computed, stats = computed_positions(session), layer_stats(session)
+        work = dict.fromkeys(computed, 0)
         checked = 0
-        for index, layer in enumerate(plan.layers):
-            node = plan.graph.nodes[layer.node]
-            if layer.op == part.HAND_OVER or layer.shape[:2] == (1, 1):
+        for index, layer in enumerate(layers(session)):
+            if layer.op in (EXPORT, "Island") or layer.shape[:2] == (1, 1):
                 continue
-            assert meter.computed(node).sum() == plan.records[index, abi.ACTIVE], layer.name
+            assert computed[layer.name].sum() == stats.computed[index], layer.name
+            work[layer.name] += layer.multiply_adds
             checked += 1
         assert checked >= 2
+        for level in meter.heat().levels:
+            names = [name for name, marks in computed.items() if marks.shape == level.shares.shape]
+            assert len(names) == level.layers
+            weights = [work[name] for name in names] if any(work[name] for name in names) else None
+            marks = np.array([computed[name] for name in names], np.float32)
+            assert level.shares == pytest.approx(np.average(marks, axis=0, weights=weights))
 
 
 def test_the_heatmap_shows_where_the_clip_changed(models: dict[str, Model]) -> None:

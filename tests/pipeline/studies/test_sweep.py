@@ -15,7 +15,7 @@ from stillframe.models.results import Detections
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
-from stillframe.pipeline.studies.sweep import report_page
+from stillframe.pipeline.studies.sweep import report_page, rounds
 from stillframe.pipeline.studies.sweep import sweep as sweeping
 from stillframe.pipeline.studies.sweep.report_frames import moments
 from stillframe.pipeline.studies.sweep.sweep import Sweep
@@ -41,12 +41,12 @@ def model(path: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def found(model: Model) -> Sweep:
-    sweep = sweeping.begin(CLIP, model, 1, FRAMES, ["--model", "net.onnx"])
-    assert sweeping.measure(sweep, CLIP, model, variants(1))
+    sweep = rounds.begin(CLIP, model, 1, FRAMES, ["--model", "net.onnx"])
+    assert rounds.measure(sweep, CLIP, model, variants(1))
     return sweep
 
 
-def test_every_player_that_suits_the_task_has_a_row(found: Sweep) -> None:
+def test_every_variant_that_suits_the_task_has_a_row(found: Sweep) -> None:
     names = {row.name for row in variants(1) if not row.tasks}
     assert {row["name"] for row in found.rows} == names | {"dense"}
     for row in found.rows:
@@ -70,23 +70,23 @@ def test_what_computes_everything_agrees_and_what_skips_does_not(found: Sweep) -
 
 def test_a_sweep_that_was_ended_is_resumed(model: Model, found: Sweep, tmp_path: Path) -> None:
     file = tmp_path / "sweep.json"
-    sweep = sweeping.begin(CLIP, model, 1, FRAMES)
+    sweep = rounds.begin(CLIP, model, 1, FRAMES)
     rows = chosen(variants(1), ["exact", "frame", "every", "off", "reuse"])
     asked = iter([False] * (FRAMES + 3) + [True] * 99)
-    done = sweeping.measure(
-        sweep, CLIP, model, rows, stop=lambda: next(asked), each=lambda s: s.write(file)
+    done = rounds.measure(
+        sweep, CLIP, model, rows, stop=lambda: next(asked), on_round=lambda s: s.write(file)
     )
     assert not done
     assert {row["complete"] for row in sweep.rows} == {True, False}
-    again = sweeping.begin(CLIP, model, 1, FRAMES)
+    again = rounds.begin(CLIP, model, 1, FRAMES)
     again.resume(file)
     kept = {row["name"]: row["ms"] for row in again.rows if row["complete"]}
-    assert sweeping.measure(again, CLIP, model, rows)
+    assert rounds.measure(again, CLIP, model, rows)
     assert all(row["complete"] for row in again.rows)
     assert {name: again.row(name)["ms"] for name in kept if name != "dense"} == {  # type: ignore[index]
         name: ms for name, ms in kept.items() if name != "dense"
     }
-    other = sweeping.begin(CLIP, model, 2, FRAMES)
+    other = rounds.begin(CLIP, model, 2, FRAMES)
     with pytest.raises(UsageError, match="holds a sweep of something else"):
         other.resume(file)
     file.write_text("{}")
@@ -149,7 +149,7 @@ def test_options_say_what_the_settings_are() -> None:
     assert options_of(Settings(reuse="exact")) == "--reuse exact"
 
 
-def test_options_of_every_player_are_those_of_run(path: Path, tmp_path: Path) -> None:
+def test_options_of_every_variant_are_those_of_run(path: Path, tmp_path: Path) -> None:
     for row in variants(1):
         if row.options is None:
             continue
@@ -197,7 +197,7 @@ def test_truth_has_the_labels_that_can_be_drawn() -> None:
 
 def test_too_short_a_clip_is_refused(model: Model) -> None:
     with pytest.raises(SourceError, match="expected a clip of at least 4 frames, got 2"):
-        sweeping.begin("sample:screen?size=128x96&seconds=0.2&fps=10", model, 1, None)
+        rounds.begin("sample:screen?size=128x96&seconds=0.2&fps=10", model, 1, None)
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_an_unwritable_report_is_found_before_anything_is_measured(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(sweeping, "measure", never)
+    monkeypatch.setattr(rounds, "measure", never)
     (tmp_path / "r.html").mkdir()
     assert status([*base(path), "--report", str(tmp_path / "r.html")]) == 5
     assert "a folder; name a file in it" in told(capsys)[1]
@@ -266,7 +266,7 @@ def test_ctrl_c_keeps_what_was_measured(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = 0
-    play = sweeping.Record.play
+    play = rounds.VariantRecord.play
 
     def interrupted(self: Any, frame: Any) -> Any:
         nonlocal seen
@@ -275,7 +275,7 @@ def test_ctrl_c_keeps_what_was_measured(
             signal.raise_signal(signal.SIGINT)
         return play(self, frame)
 
-    monkeypatch.setattr(sweeping.Record, "play", interrupted)
+    monkeypatch.setattr(rounds.VariantRecord, "play", interrupted)
     file = tmp_path / "s.json"
     assert status([*base(path), "--json", str(file)]) == 130
     rows = json.loads(file.read_text())["rows"]

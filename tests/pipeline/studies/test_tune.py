@@ -18,6 +18,7 @@ from stillframe.pipeline.cli import status
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.studies.tune import tune as tuning
+from stillframe.pipeline.studies.tune.passage import SHARES, passages, windows
 from stillframe.pipeline.studies.tune.search import (
     CLOSER,
     MOST,
@@ -30,15 +31,8 @@ from stillframe.pipeline.studies.tune.search import (
     ladder,
     moved,
 )
-from stillframe.pipeline.studies.tune.trial import (
-    SHARES,
-    Outcome,
-    TrialSetting,
-    TuneBench,
-    _Judge,
-    passages,
-    windows,
-)
+from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
+from stillframe.pipeline.studies.tune.trial_judge import TrialJudge
 from stillframe.pipeline.studies.tune.tune import tune
 from stillframe.reuse.gate.change_gate import GateSettings
 from tests import networks
@@ -280,7 +274,7 @@ def boxes(*scores: float) -> Detections:
 
 
 def test_steady_agreement_looks_at_several_confidences() -> None:
-    judge = _Judge(0.5)
+    judge = TrialJudge(0.5)
     judge.add(boxes(0.56, 0.9), boxes(0.65, 0.9))
     assert judge.quality == 1.0
     assert judge.steady == pytest.approx(2 * 8 / (2 * 8 + 1))  # 0.6 lies between 0.56 and 0.65

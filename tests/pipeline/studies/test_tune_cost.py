@@ -8,7 +8,6 @@ import pytest
 from stillframe.models import zoo
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.studies.tune.cost import LayerCosts, _middle, with_surroundings
-from stillframe.reuse.kernels import abi
 from stillframe.reuse.session import ReuseSession
 from tests import networks
 
@@ -26,8 +25,8 @@ def test_what_lies_around_the_network_costs_too() -> None:
     assert costs.step(np.array([3.0])) == pytest.approx((20 + 10 + 5 + 6 + 8) / 200)
     assert costs.unchanged == pytest.approx((20 + 10) / 200)
     keeps, follows = FrameSkipping(2), FrameSkipping(2, "follow")
-    assert (costs.passed(keeps), costs.added(keeps)) == (0, 0)
-    assert costs.passed(follows) == pytest.approx((3 + 6) / 200)
+    assert (costs.skipped(keeps), costs.added(keeps)) == (0, 0)
+    assert costs.skipped(follows) == pytest.approx((3 + 6) / 200)
     assert costs.added(follows) == pytest.approx(3 / 200)
     assert costs.added(FrameSkipping(1, "follow")) == 0
 
@@ -50,10 +49,10 @@ def test_what_lies_around_the_network_is_measured(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_once_had_to_wait_costs_no_more_for_it() -> None:
-    records = np.zeros((5, abi.RECORD_COLUMNS))
-    records[:, abi.ACTIVE] = (10, 20, 0, 30, 20)
-    records[:, abi.NANOSECONDS] = 7 * records[:, abi.ACTIVE]
-    records[2, abi.NANOSECONDS] = 500  # looked, found nothing
-    records[4, abi.NANOSECONDS] *= 100  # another process ran
+    records = np.zeros((5, 2))  # positions, nanoseconds
+    records[:, 0] = (10, 20, 0, 30, 20)
+    records[:, 1] = 7 * records[:, 0]
+    records[2, 1] = 500  # examined, nothing to do
+    records[4, 1] *= 100  # another process ran
     assert _middle(records) == 7
-    assert np.isnan(_middle(np.zeros((3, abi.RECORD_COLUMNS))))
+    assert np.isnan(_middle(np.zeros((3, 2))))
