@@ -15,6 +15,7 @@ from stillframe.reuse.ir.graph import ISLAND, Graph, Node
 from stillframe.reuse.ir.windows import Window
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.liveness import described
+from stillframe.reuse.plan.memory_report import MemoryReport
 from stillframe.reuse.plan.plan import IslandStep, Plan
 from stillframe.reuse.session import ReuseSession
 
@@ -25,6 +26,7 @@ __all__ = [
     "ISLAND",
     "LayerInfo",
     "LayerStats",
+    "MemoryReport",
     "activation",
     "changed_positions",
     "compared_layers",

@@ -22,7 +22,7 @@ from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
-from stillframe.reuse.plan.memory_report import MemoryReport
+from stillframe.reuse.introspection import MemoryReport
 
 Outputs = list[NDArray[Any]]
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from stillframe.pipeline.studies.explain.heatmap import Heat
-from stillframe.reuse.plan.memory_report import MemoryReport
+from stillframe.reuse.introspection import MemoryReport
 
 Gate = Literal["adaptive", "exact"]
 
