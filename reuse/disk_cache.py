@@ -1,7 +1,7 @@
-"""What this host has once worked out or measured, kept on disk so that no later start repeats it.
+"""Measurements and plan choices of this host, on disk, so that no later start repeats them.
 
-A JSON file in the user's cache folder for each host and version of the kernels. What is lost or
-cannot be written is only worked out again.
+One JSON file in the cache folder for each host and version of the kernels. What is lost, or cannot
+be written, is measured again.
 """
 
 import contextlib
@@ -24,31 +24,31 @@ VERSION = 1
 def host() -> str:
     """Twelve digits for this processor and these kernels."""
     features = sorted(name for name, has in llvm.get_host_cpu_features().items() if has)
-    told = (VERSION, llvm.get_host_cpu_name(), features, fingerprint(__file__))
-    return sha256(repr(told).encode()).hexdigest()[:12]
+    facts = (VERSION, llvm.get_host_cpu_name(), features, fingerprint(__file__))
+    return sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 class DiskCache:
-    """Notes by name; safe to use from several threads and processes."""
+    """Values by name; safe to use from several threads and processes."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.path = (folder or cache_folder() / "measured") / f"{host()}.json"
         self._lock = threading.Lock()
-        self._notes = self._read()
+        self._values = self._read()
 
     def __repr__(self) -> str:
-        return f"<Notebook {self.path.name}, {len(self._notes)} notes>"
+        return f"<DiskCache {self.path.name}, {len(self._values)} values>"
 
     def get(self, name: str) -> Any:
-        """What was noted under a name, None if nothing was; anything that JSON can say."""
-        return self._notes.get(name)
+        """The value stored under a name, or None."""
+        return self._values.get(name)
 
-    def add(self, notes: dict[str, Any]) -> None:
-        """Note what can be said in JSON. Nothing is said where the folder cannot be written."""
-        if not notes:
+    def add(self, values: dict[str, Any]) -> None:
+        """Store JSON values by name. Where the folder cannot be written nothing happens."""
+        if not values:
             return
         with self._lock:
-            self._notes = self._read() | self._notes | notes
+            self._values = self._read() | self._values | values
             with contextlib.suppress(OSError):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.NamedTemporaryFile(
@@ -56,14 +56,14 @@ class DiskCache:
                 ) as file:
                     part = Path(file.name)
                 try:
-                    part.write_text(json.dumps(self._notes), "utf-8")
+                    part.write_text(json.dumps(self._values), "utf-8")
                     os.replace(part, self.path)
                 finally:
                     part.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.path.read_text("utf-8"))
+            values = json.loads(self.path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return values if isinstance(values, dict) else {}

@@ -65,8 +65,8 @@ def names(folder: Path) -> set[str]:
 
 
 def test_every_file_has_its_section_and_what_is_not_ours_has_none(cache: Path) -> None:
-    found = {file.path.relative_to(cache).as_posix(): file.section for file in cached_files()}
-    assert found == OURS
+    sections = {file.path.relative_to(cache).as_posix(): file.section for file in cached_files()}
+    assert sections == OURS
     assert all(file.size_bytes == 4 for file in cached_files())
 
 

@@ -64,10 +64,10 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def modules() -> set[str]:
     """Every module of the checkout, by its path in the package."""
-    found = {path.name for path in (ROOT / "src" / "stillframe").glob("*.py")}
+    names = {path.name for path in (ROOT / "src" / "stillframe").glob("*.py")}
     for room in ROOMS:
-        found |= {path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py")}
-    return found | {"py.typed"}
+        names |= {path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py")}
+    return names | {"py.typed"}
 
 
 def test_the_wheel_holds_every_module_and_nothing_else(built: Path) -> None:

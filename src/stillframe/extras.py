@@ -25,8 +25,8 @@ def _checkout() -> tuple[Path | None, bool]:
     if HERE.parents[1].name == "src" and (HERE.parents[2] / "pyproject.toml").is_file():
         return HERE.parents[2], True
     try:
-        said = metadata.distribution("stillframe").read_text("direct_url.json")
-        origin = json.loads(said or "{}")
+        text = metadata.distribution("stillframe").read_text("direct_url.json")
+        origin = json.loads(text or "{}")
     except (metadata.PackageNotFoundError, OSError, ValueError):
         return None, False
     address = urlsplit(origin.get("url", ""))

@@ -1,0 +1,198 @@
+"""Words: docs/glossary.md lists what was replaced, with patterns; nothing of it is left.
+
+Rooms that are still being renamed stand in PENDING, with the checks that do not hold there yet. A
+room is checked as soon as its row is deleted; at the end the table is empty.
+"""
+
+import io
+import keyword
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GLOSSARY = ROOT / "docs" / "glossary.md"
+TOPS = ("src/stillframe", "models", "pipeline", "reuse", "sample_videos", "tests", "benchmarks")
+NAMES = frozenset({"identifier", "part"})
+TEXT = frozenset({"text"})
+
+# Folder or file -> checks that are not made there yet. Delete a row when its room is done.
+PENDING: dict[str, frozenset[str]] = {
+    "benchmarks": NAMES,
+    "docs/decisions.md": TEXT,
+    "docs/explanation/engine.md": TEXT,
+    "docs/explanation/quality.md": TEXT,
+    "docs/reference/library.md": TEXT,
+    "models/architectures.py": NAMES,
+    "models/decoders": NAMES,
+    "models/formats": NAMES,
+    "models/forms": NAMES,
+    "models/model.py": NAMES,
+    "models/results.py": NAMES,
+    "models/weights.py": NAMES,
+    "pipeline/cli": NAMES | TEXT,
+    "pipeline/executor": NAMES,
+    "pipeline/filter": NAMES,
+    "pipeline/inference": NAMES | TEXT,
+    "pipeline/media": NAMES,
+    "pipeline/placement": NAMES,
+    "pipeline/quality": NAMES | TEXT,
+    "pipeline/sinks": NAMES,
+    "pipeline/studies": NAMES | TEXT,
+    "pipeline/telemetry": NAMES,
+    "reuse/frontend": NAMES,
+    "reuse/gate": NAMES,
+    "reuse/ir": NAMES,
+    "reuse/kernels": NAMES,
+    "reuse/memory": NAMES | TEXT,
+    "reuse/passes": NAMES,
+    "reuse/plan": NAMES | TEXT,
+    "reuse/runtime": NAMES,
+    "reuse/session.py": NAMES,
+    "sample_videos/drawing": NAMES,
+    "sample_videos/scenes": NAMES,
+    "tests/answers.py": NAMES,
+    "tests/frames.py": NAMES | TEXT,
+    "tests/fuzz.py": NAMES,
+    "tests/hostile": NAMES,
+    "tests/models": NAMES,
+    "tests/models/decoders": NAMES,
+    "tests/models/formats": NAMES,
+    "tests/models/forms": NAMES,
+    "tests/nets.py": NAMES,
+    "tests/packages.py": NAMES,
+    "tests/pipeline": NAMES,
+    "tests/pipeline/cli": NAMES,
+    "tests/pipeline/executor": NAMES,
+    "tests/pipeline/filter": NAMES,
+    "tests/pipeline/inference": NAMES | TEXT,
+    "tests/pipeline/media": NAMES,
+    "tests/pipeline/placement": NAMES,
+    "tests/pipeline/quality": NAMES,
+    "tests/pipeline/sinks": NAMES,
+    "tests/pipeline/studies": NAMES | TEXT,
+    "tests/pipeline/telemetry": NAMES,
+    "tests/random_graphs.py": NAMES,
+    "tests/reuse": NAMES,
+    "tests/reuse/frontend": NAMES,
+    "tests/reuse/gate": NAMES,
+    "tests/reuse/kernels": NAMES,
+    "tests/reuse/memory": NAMES,
+    "tests/reuse/passes": NAMES,
+    "tests/reuse/plan": NAMES,
+    "tests/reuse/runtime": NAMES | TEXT,
+    "tests/sample_videos": NAMES,
+    "tests/test_layers.py": NAMES,
+    "tests/test_surface.py": NAMES,
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of the table of replaced words."""
+
+    now: str
+    where: str
+    pattern: re.Pattern[str]
+
+
+def rules() -> list[Rule]:
+    """The table under "Replaced words" in docs/glossary.md."""
+    table = GLOSSARY.read_text("utf-8").partition("## Replaced words")[2]
+    rows = re.findall(r"^\| [^|]+ \| (.+?) \| (\w+) \| `(.+)` \|$", table, re.MULTILINE)
+    return [
+        Rule(now, where, re.compile(pattern.replace(r"\|", "|"), re.IGNORECASE))
+        for now, where, pattern in rows
+    ]
+
+
+RULES = rules()
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for top in (*TOPS, "examples", "scripts")
+    for path in (ROOT / top).rglob("*.py")
+    if path.name != Path(__file__).name  # it has to name the words
+)
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")]
+)
+
+
+def faults(source: str, checks: frozenset[str]) -> Iterator[str]:
+    """Every old word of a Python source, with its line and what to say instead."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        line = token.start[0]
+        if token.type == tokenize.NAME and not keyword.iskeyword(token.string):
+            for rule in RULES:
+                if rule.where in checks and names_it(rule, token.string):
+                    yield f"{line}: the name {token.string!r} -> {rule.now}"
+        elif token.type in (tokenize.COMMENT, tokenize.STRING) and "text" in checks:
+            yield from (f"{line}: {fault}" for fault in text_faults(token.string))
+
+
+def names_it(rule: Rule, name: str) -> bool:
+    """Does a name say what the rule replaced? As a whole, or with one of its words."""
+    if rule.where == "identifier":
+        return rule.pattern.fullmatch(name.strip("_")) is not None
+    if rule.where == "part":
+        parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+        return any(rule.pattern.fullmatch(part) for part in parts)
+    return False
+
+
+def text_faults(text: str) -> Iterator[str]:
+    for rule in RULES:
+        if rule.where == "text" and (match := rule.pattern.search(text)):
+            yield f"{match[0]!r} -> {rule.now}"
+
+
+def checks_of(path: Path) -> frozenset[str]:
+    """What is looked for in a file: all, less what its folders are still excused from."""
+    excused = [PENDING.get(each.as_posix(), frozenset()) for each in (path, *path.parents)]
+    return (NAMES | TEXT).difference(*excused)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_names_and_texts_use_todays_words(path: Path) -> None:
+    old_words = list(faults((ROOT / path).read_text("utf-8"), checks_of(path)))
+    assert not old_words, f"{path}:\n" + "\n".join(old_words)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_documents_use_todays_words(path: Path) -> None:
+    text = (ROOT / path).read_text("utf-8").partition("## Replaced words")[0]
+    old_words = list(text_faults(text)) if "text" in checks_of(path) else []
+    assert not old_words, f"{path}:\n" + "\n".join(old_words)
+
+
+def test_the_rules_see_names_and_texts_and_leave_english_alone() -> None:
+    assert {rule.where for rule in RULES} == NAMES | TEXT
+    source = (
+        "# as found, and as is given; the ring of zeros\n"
+        "found = self.wish_list.made\n"
+        "foundation = given_name = heatmap = 'found'\n"
+        "class RivalPlayer: pass\n"
+    )
+    assert list(faults(source, NAMES | TEXT)) == [
+        "1: 'ring of zeros' -> zero padding",
+        "2: the name 'found' -> the noun: backend, outputs, result, tensors, matches",
+        "2: the name 'wish_list' -> goal, placement request",
+        "2: the name 'made' -> the noun: backend, outputs, result, tensors, matches",
+        "4: the name 'RivalPlayer' -> variant, contender, background load",
+    ]
+    assert [fault[:1] for fault in faults(source, TEXT)] == ["1"]
+
+
+def test_every_term_is_one_sentence_and_stands_once() -> None:
+    terms = GLOSSARY.read_text("utf-8").partition("## Replaced words")[0]
+    rows = re.findall(r"^\| (?!term|---)([^|]+) \| (.+) \|$", terms, re.MULTILINE)
+    assert len(rows) > 40
+    assert len({term for term, _ in rows}) == len(rows)
+    for term, meaning in rows:
+        assert re.fullmatch(r"[A-Z].*[^.]\.", meaning), term
+        assert ". " not in meaning, term
