@@ -72,25 +72,41 @@ def stream(
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
     """Run a model on a video: one result per frame, in order.
 
-    source: a file, folder or pattern of pictures, camera, network address, `-` for standard input,
-    or sample:NAME. model: a name from `stillframe models list`, the path of an .onnx file, or a
-    Model from `stillframe.load`; weights are fetched on first use. with_frame: yield (frame,
-    result) instead. task: what an .onnx file's outputs mean, where that is not recognised.
-    confidence: drop detections with a lower score, 0..1; None: the model's own limit.
+    A corrupt frame is answered with the previous result and never used as evidence. A live source
+    yields its newest frame, a file every frame. Weights are fetched on first use.
 
-    How frames are analysed (see `Settings`), and the defaults:
+    Args:
+        source: A file, a folder or pattern of images, a camera ("0", "/dev/video0"), an address
+            (rtsp://, http://, udp:// …), "-" for standard input, or "sample:NAME".
+        model: A name from `stillframe models list`, a path to an .onnx file, or a loaded `Model`.
+            Default "centerface".
+        with_frame: Yield (frame, result) instead of the result alone. Default False.
+        task: What the outputs of an .onnx file mean, where that is not recognised. Default None.
+        confidence: Least score of a detection, 0..1; None: the model's own. Default None.
 
-    reuse="frame": what to reuse from earlier frames; "off", "frame", "layer" or "exact".
-    max_age_s=None: seconds after which a result is renewed; None: as the mode needs.
-    every=None: compute every Nth frame only; None: every one, or as the profile says.
-    between=None: "keep" the last result of skipped frames, or let its boxes "follow" the picture.
-    threads=0: of the network; 0: one for each CPU.
-    tolerance=0.1: of mode "layer": how far a layer's values may drift, as a share of its magnitude.
-    profile=None: of mode "layer": a TuningProfile, or the path of a file from `stillframe tune`.
+    Keyword Args:
+        reuse: "off": every frame goes through the network. "frame": an unchanged frame keeps its
+            result. "layer": only what a change reaches is computed. "exact": the same, bit for bit
+            what the whole network gives. Default "frame".
+        max_age_s: Seconds after which a result is renewed, with "layer" in stripes. None: 5, with
+            "layer" 60, with "exact" never. Default None.
+        every: Compute every Nth of the frames that change; in between the last result stays. None:
+            what the profile says, or 1. Default None.
+        between: "keep" the last result in those frames, or "follow": its boxes follow the picture.
+            None: what the profile says, or "keep". Default None.
+        threads: Threads of the network; 0: one for each CPU. Default 0.
+        tolerance: Of "layer": how far a stored value may be from the computed one, as a share of
+            its layer's root mean square. Default 0.1.
+        profile: Of "layer": a file that `stillframe tune` wrote, or a TuningProfile, instead of
+            `tolerance`. Default None.
 
-    The generator owns a video file, a decoding thread and the network's threads. It releases them
-    when it ends, is closed, or is dropped. Raises TypeError and UsageError at once, any other
-    StillframeError when the first frame is asked for, or when something fails later.
+    The generator owns a video file, a decoding thread and the network's threads, and releases them
+    when it ends, is closed, or is dropped.
+
+    Raises:
+        StillframeError: UsageError at once, the others when the first frame is asked for, or when
+            something fails later.
+        TypeError: At once, for an unknown keyword.
     """
     for name in settings.keys() - SettingsKwargs.__annotations__:
         known = [*inspect.signature(stream).parameters, *SettingsKwargs.__annotations__]

@@ -25,7 +25,10 @@ MERMAID = "11.16.0"
 MERMAID_SHA256 = "74d7c46dabca328c2294733910a8aa1ed0c37451776e8d5295da38a2b758fb9b"
 MERMAID_FILE = ROOT / "build" / "docs" / f"mermaid-{MERMAID}.min.js"
 
-OPTIONS = re.compile(r"^<!-- options: ([a-z ]+) -->$", re.MULTILINE)
+# Type, as the command line names it -> what the table calls a value of it. First match wins.
+VALUES = {"float": "X", "int": "N", "file": "FILE", "path": "FILE"}
+
+OPTIONS = re.compile(r"^<!-- options: ([a-z -]+) -->$", re.MULTILINE)
 
 
 # --- options of the command line -----------------------------------------------------------------
@@ -65,24 +68,25 @@ def _row(parameter: Any, context: Any) -> str:
     if parameter.param_type_name == "argument":
         name, about = parameter.name.upper(), parameter.help or ""
     else:
-        name, about = " ".join(sorted(parameter.opts, key=len, reverse=True)), parameter.help or ""
+        names = sorted([*parameter.opts, *parameter.secondary_opts], key=len, reverse=True)
+        name, about = " ".join(names), parameter.help or ""
         if not parameter.is_flag:
             name += f" {_metavar(parameter, context)}"
     default = parameter.default
-    if default not in (None, False, ()) and not callable(default) and "efault" not in about:
+    if default not in (None, False, True, ()) and not callable(default) and "efault" not in about:
         about = f"{about.removesuffix('.')}; default {getattr(default, 'value', default)}."
     return f"| `{_cell(name)}` | {_cell(about)} |"
 
 
 def _metavar(parameter: Any, context: Any) -> str:
+    """What stands for an option's value: its own name for it, its choices, or its type."""
     if parameter.metavar:
         return str(parameter.metavar)
-    choices = getattr(parameter.type, "choices", None)
-    if choices:
-        return "|".join(getattr(each, "value", str(each)) for each in choices)
-    return {"integer": "N", "integer range": "N", "float": "X", "float range": "X"}.get(
-        parameter.type.name, parameter.type.name.upper()
-    )
+    shown = getattr(parameter, "display_type", None)  # Typer from 0.29 on; before, it was Click's
+    text = str((shown or parameter.make_metavar)(context))
+    if "|" in text:
+        return text.strip("<>[]")
+    return next((word for kind, word in VALUES.items() if kind in text.lower()), "NAME")
 
 
 def _cell(text: str) -> str:

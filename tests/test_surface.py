@@ -7,7 +7,9 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -21,6 +23,7 @@ from stillframe.pipeline.stream import SettingsKwargs
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_LINE = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PICTURE_BYTES = 200_000
@@ -61,19 +64,25 @@ def test_names_that_type_checkers_see_are_those_that_are_imported() -> None:
     assert {*seen, "__version__"} == set(stillframe.__all__)
 
 
-def test_every_public_name_stands_in_the_document_and_has_a_docstring() -> None:
+def test_every_public_name_stands_in_the_reference_and_has_a_docstring() -> None:
+    """The reference is generated from docstrings, so it says of a name what they say."""
     page = (ROOT / "docs" / "reference" / "library.md").read_text(encoding="utf-8")
-    for name in set(stillframe.__all__) - {"__version__", "Result", "Evidence"}:
-        assert re.search(rf"\b{name}\b", page), f"docs/reference/library.md does not name {name}"
+    generated = re.findall(r"^::: stillframe\.(\w+)$", page, re.MULTILINE)
+    assert len(set(generated)) == len(generated)
+    assert {*generated, "__version__"} == set(stillframe.__all__)
+    for name in set(generated) - {"Result", "Evidence"}:
         assert inspect.getdoc(getattr(stillframe, name))
 
 
-def test_the_document_gives_the_defaults_of_stream() -> None:
-    page = (ROOT / "docs" / "reference" / "library.md").read_text(encoding="utf-8")
-    match = re.search(r"`stream\(source, (.*?)\)`", page, re.DOTALL)
-    assert match is not None
-    parameters = inspect.signature(stillframe.stream).parameters
-    in_page = dict(part.split("=") for part in re.split(r",\s+", match.group(1)) if "=" in part)
+def test_the_docstring_of_stream_gives_the_defaults() -> None:
+    """The reference is generated from it."""
+    text = inspect.getdoc(stillframe.stream) or ""
+    described = {
+        name: about
+        for name, about in re.findall(r"^    (\w+): (.*?)(?=^    \w|^$)", text, re.M | re.S)
+    }
+    parameters = dict(inspect.signature(stillframe.stream).parameters)
+    parameters.pop("settings")
     defaults = {
         name: each.default
         for name, each in parameters.items()
@@ -81,7 +90,10 @@ def test_the_document_gives_the_defaults_of_stream() -> None:
     }
     settings = {each.name: each.default for each in dataclasses.fields(Settings)}
     defaults |= {name: settings[name] for name in SettingsKwargs.__annotations__}
-    assert in_page == {name: repr(each).replace("'", '"') for name, each in defaults.items()}
+    for name, default in defaults.items():
+        written = repr(default).replace("'", '"')
+        assert described[name].strip().endswith(f"Default {written}."), name
+    assert described.keys() >= parameters.keys()
 
 
 # --- README --------------------------------------------------------------------------------------
@@ -138,8 +150,17 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
-def test_every_option_of_run_stands_in_the_document() -> None:
-    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def docs_site() -> dict[str, Any]:
+    """The functions with which the site is built."""
+    return runpy.run_path(str(ROOT / "scripts" / "docs_site.py"))
+
+
+def test_every_option_of_run_stands_in_the_document(docs_site: dict[str, Any]) -> None:
+    """The tables of options are generated from the command line when the site is built."""
+    assert "<!-- options: run -->" in COMMAND_LINE
+    page = docs_site["on_page_markdown"](COMMAND_LINE)
+    assert "<!-- options" not in page
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     declared = [each for each in commands["run"].params if each.name != "source"]
     options = {name for each in declared for name in (*each.opts, *each.secondary_opts)}
@@ -150,10 +171,25 @@ def test_every_option_of_run_stands_in_the_document() -> None:
     assert "--reuse " + "\\|".join(MODES) in page
 
 
+def test_every_command_stands_in_the_document() -> None:
+    def commands_of(command: Any, words: str = "") -> Iterator[str]:
+        for name, each in getattr(command, "commands", {}).items():
+            yield f"{words} {name}".strip()
+            yield from commands_of(each, f"{words} {name}")
+
+    documented = set(re.findall(r"^<!-- options: (.+) -->$", COMMAND_LINE, re.MULTILINE))
+    groups = {"models", "samples"}  # these only have commands
+    assert documented == set(commands_of(typer.main.get_command(cli.app))) - groups
+
+
+def test_an_unknown_command_cannot_be_documented(docs_site: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="there is no command 'walk'"):
+        docs_site["option_tables"]("walk")
+
+
 def test_exit_codes_stand_in_the_document() -> None:
-    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     for error in stillframe.StillframeError.__subclasses__():
-        assert f"| {error.exit_code} |" in page
+        assert f"| {error.exit_code} |" in COMMAND_LINE
 
 
 def test_pictures_are_small_and_used() -> None:
