@@ -77,10 +77,7 @@ def test_every_public_name_stands_in_the_reference_and_has_a_docstring() -> None
 def test_the_docstring_of_stream_gives_the_defaults() -> None:
     """The reference is generated from it."""
     text = inspect.getdoc(stillframe.stream) or ""
-    described = {
-        name: about
-        for name, about in re.findall(r"^    (\w+): (.*?)(?=^    \w|^$)", text, re.M | re.S)
-    }
+    described = dict(re.findall(r"^    (\w+): (.*?)(?=^    \w|^$)", text, re.M | re.S))
     parameters = dict(inspect.signature(stillframe.stream).parameters)
     parameters.pop("settings")
     defaults = {

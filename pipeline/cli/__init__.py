@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 import stillframe
+from stillframe.cache_dir import CacheWarning
 from stillframe.errors import SinkError, StillframeError
 from stillframe.names import RenamedWarning, suggestion
 from stillframe.pipeline.cli import cache, models, printing, renamed, samples, signals
@@ -99,7 +100,7 @@ def status(arguments: Sequence[str]) -> int:
     # The base class of all that can be wrong with a command line; Typer does not export it.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
-        with _renamings_shown():
+        with _warnings_shown():
             code = _run(arguments)
         sys.stdout.flush()
         return code
@@ -135,11 +136,11 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _renamings_shown() -> Iterator[None]:
-    """Inside, the use of an old name is one line on standard error, and goes on."""
+def _warnings_shown() -> Iterator[None]:
+    """Inside, an old name or a cache that cannot be written is one line on standard error."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, RenamedWarning):
+        if issubclass(category, (RenamedWarning, CacheWarning)):
             printing.complaint("warning", str(message))
         else:
             show_others(message, category, *place, **more)

@@ -1,6 +1,9 @@
 """stillframe cache: the table, JSON, clearing, and names that do not exist."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,23 @@ def test_a_cache_that_is_not_there_is_empty(
     assert capsys.readouterr().out == f"{tmp_path / 'absent'}: 0 bytes\n"
     assert cli.status(["cache", "clear"]) == 0
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "tmp").mkdir()
+    code = (
+        "import sys; from stillframe import cache_dir; from stillframe.pipeline import cli;"
+        "cli._run = lambda arguments: int(cache_dir.kernel_folder() is None);"
+        "cli.main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ
+        | {"STILLFRAME_CACHE": str(tmp_path / "file"), "TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr.startswith(f"stillframe: warning: {tmp_path / 'file' / 'kernels'}: cannot be")
+    assert ran.stderr.count("\n") == 1
