@@ -186,13 +186,15 @@ def _panel(parameter: inspect.Parameter) -> int:
 
 def gate_settings(texts: Sequence[str]) -> "GateSettings":
     """`pixel=4`, `exact=yes` … as settings. Raises UsageError naming those that there are."""
-    from stillframe.reuse.gate.change_gate import GateSettings
+    from stillframe.reuse.gate.change_gate import REPLACED, GateSettings, replaced
 
     default = GateSettings()
     types = {each.name: type(getattr(default, each.name)) for each in fields(GateSettings)}
     values: dict[str, Any] = {}
     for text in (part for each in texts for part in each.split(",")):
         name, _, value = text.partition("=")
+        if name in REPLACED:
+            raise replaced(name)
         if name not in types:
             raise UsageError(
                 f"--gate: expected NAME=VALUE of {', '.join(types)}, got {text!r}"

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.change_gate import REPLACED, GateSettings, replaced
 from stillframe.reuse.plan.tolerance import RULE, Tolerance, read_profile
 
 Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
@@ -69,6 +69,17 @@ class TuningProfile(BaseModel):
     cadence: FrameSkipping = FrameSkipping()
     wanted: float
     parts: tuple[Part, ...] = ()
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _without_replaced(cls, gate: object) -> object:
+        """The gate's settings without those of an older refresh, which was off."""
+        if not isinstance(gate, dict):
+            return gate
+        for name in REPLACED:
+            if gate.get(name):
+                raise replaced(name)
+        return {name: value for name, value in gate.items() if name not in REPLACED}
 
     @property
     def shares(self) -> Tolerance:

@@ -53,36 +53,35 @@ RANGES: dict[str, tuple[float, float]] = {
     "soft": (0.1, 1.0),
     "flush": (0.01, 1.0),
     "sweep": (0.0, 1.0),
-    "stripes": (0, 10_000),
-    "max_age": (0, 1_000_000_000),
 }
+REPLACED = ("stripes", "max_age")
+"""Settings of an older refresh, off at 0. `RollingRefresh` renews a picture now."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """What counts as new.
-
-    pixel, block: limits of a pixel's largest channel difference and of a block's mean difference,
-    as multiples of the measured noise. least_noise, most_noise: what is believed of it, grey
-    levels. margin: pixels by which what is new grows to each side. hold: frames for which `soft`
-    times the limits hold where something moved. flush: share of new pixels above which all are.
-    sweep: share of blocks that drift together above which the light has changed. stripes: each
-    frame the next of so many stripes of the picture is new; 0: none is. max_age: frames after which
-    all is new; 0: never. exact: plain inequality; of the rest only flush, stripes and max_age hold.
-    """
+    """What counts as new. Raises UsageError for values outside `RANGES`."""
 
     pixel: float = 4.0
+    """Limit of a pixel's largest channel difference, as a multiple of the measured noise."""
     block: float = 0.8
+    """Limit of a block's mean difference, as a multiple of the measured noise."""
     least_noise: float = 4.0
+    """Smallest noise that is assumed, grey levels."""
     most_noise: float = 6.0
+    """Largest noise that is assumed, grey levels."""
     margin: int = 4
+    """Pixels by which a new area grows to each side."""
     hold: int = 2
+    """Frames for which the softer limits apply after motion."""
     soft: float = 0.67
+    """Factor of the limits where something moved within the last `hold` frames."""
     flush: float = 0.8
+    """Share of new pixels above which the whole picture is new."""
     sweep: float = 0.2
-    stripes: int = 0
-    max_age: int = 0
+    """Share of blocks that drift together above which the light has changed."""
     exact: bool = False
+    """Every pixel that differs at all is new; of the other settings only `flush` applies."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -101,19 +100,28 @@ class GateSettings:
             )
 
 
+def replaced(name: str) -> UsageError:
+    """What to say of a setting in REPLACED."""
+    return UsageError(
+        f"change gate: {name} is no longer a setting: --max-age SECONDS (max_age_s in Python)"
+        " renews the picture a few rows at a time"
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangeMap:
-    """Which pixels are new. mask: (H, W) uint8, 1 for new, valid until the gate's next step.
-
-    active: share of them, 0 .. 1. kind: none, some or all. reason: in words. renewed: rows, first
-    and behind the last, that are new only so that what rests on them is renewed at every layer.
-    """
+    """Which pixels are new."""
 
     mask: Bytes
+    """(H, W) uint8, 1 for new; valid until the gate's next step."""
     active: float
+    """Share of new pixels, 0 .. 1."""
     kind: Kind
+    """Whether none, some or all pixels are new."""
     reason: str
+    """Why, in words."""
     renewed: tuple[int, int] = (0, 0)
+    """Rows [first, end) that are new only so that every layer renews what depends on them."""
 
     @classmethod
     def full(cls, height: int, width: int, reason: str = "asked for") -> "ChangeMap":
@@ -179,10 +187,8 @@ class ChangeGate:
     limits: Bytes = field(init=False, repr=False)
     drift_limit: float = field(init=False, default=0.0)
     noise: NoiseMeter = field(init=False)
-    _wanted: str = field(init=False, repr=False, default="")
-    _age: int = field(init=False, repr=False, default=0)
+    _first: bool = field(init=False, repr=False, default=True)  # no trusted frame yet
     _turn: int = field(init=False, repr=False, default=0)
-    _stripe: int = field(init=False, repr=False, default=0)
     _mask: Bytes = field(init=False, repr=False)
     _touched: Bytes = field(init=False, repr=False)
     _held: Bytes = field(init=False, repr=False)
@@ -211,27 +217,15 @@ class ChangeGate:
         """Another stream: everything is forgotten, as if the gate were new."""
         self.noise.reset()
         self._follow_noise()
-        self._age = self._turn = self._stripe = 0
-        self._wanted = FIRST
-
-    def refresh(self) -> None:
-        """All of the next frame is new. What is known of the camera stays."""
-        self._wanted = self._wanted or "asked for"
-
-    def adopt(self, image: Bytes) -> None:
-        """All of the last frame was computed, not only what was new: the reference is now `image`.
-
-        For callers that run the whole model on the frame itself.
-        """
-        np.copyto(self.reference, image)
-        look_up_rows(self._rows(self.reference), self._table, 0, 1, self.limits)
+        self._turn = 0
+        self._first = True
 
     def step(
         self, image: Bytes, *, trust: bool = True, renew: tuple[int, int] = (0, 0)
     ) -> ChangeMap:
         """What is new in the next frame; the reference takes it over.
 
-        renew: rows, first and behind the last, that are new in any case, instead of a stripe.
+        renew: rows [first, end) that are new in any case.
         trust: False for a corrupt frame: nothing of it is taken over or learnt and nothing counts
         as new, but where there is no reference yet all of it does, and of the next frame too.
         """
@@ -243,14 +237,9 @@ class ChangeGate:
         image = np.ascontiguousarray(image)
         if not trust:
             return self._distrust(image)
-        self._age += 1
-        if 0 < self.settings.max_age <= self._age:
-            self.refresh()
-        if self._wanted:
-            return self._all(image, self._wanted)
+        if self._first:
+            return self._all(image, FIRST)
         count = self._differing(image) if self.settings.exact else self._beyond_noise(image)
-        if self.settings.stripes and renew[1] <= renew[0]:
-            renew = self._stripe_rows()
         if renew[1] > renew[0]:
             self._mask[slice(*renew)] = ON
             self._touched[slice(*renew)] = ON
@@ -272,7 +261,7 @@ class ChangeGate:
 
     def _distrust(self, image: Bytes) -> ChangeMap:
         reason = "the frame is corrupt"
-        if self._wanted == FIRST:
+        if self._first:
             np.copyto(self.reference, image)
             self._mask[...] = ON
             return ChangeMap(self._mask, 1.0, "all", reason)
@@ -308,23 +297,21 @@ class ChangeGate:
         )  # fmt: skip
         return int(count)
 
-    def _stripe_rows(self) -> tuple[int, int]:
-        """The next stripe of the picture."""
-        stripes = min(self.settings.stripes, self.height)
-        top, bottom = ((self._stripe + end) * self.height // stripes for end in (0, 1))
-        self._stripe = (self._stripe + 1) % stripes
-        return top, bottom
-
     def _follow_noise(self) -> None:
         """Limits for each brightness, and for blocks, from what is known of the noise now."""
         np.rint(self.noise.sigma * self.settings.pixel, out=self._table, casting="unsafe")
         self.drift_limit = self.noise.overall * self.settings.block
 
+    def _adopt(self, image: Bytes) -> None:
+        """Make all of the image the reference."""
+        np.copyto(self.reference, image)
+        look_up_rows(self._rows(self.reference), self._table, 0, 1, self.limits)
+
     def _all(self, image: Bytes, reason: str) -> ChangeMap:
-        self._wanted, self._age = "", 0
+        self._first = False
         self._held[...] = OFF
         self._lively[...] = OFF
-        self.adopt(image)
+        self._adopt(image)
         self.noise.start(image)
         self._mask[...] = ON
         return ChangeMap(self._mask, 1.0, "all", reason)

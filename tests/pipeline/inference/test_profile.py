@@ -136,6 +136,8 @@ def test_another_model_is_refused() -> None:
         ({"layers": {"d": None}}, "layers.d: "),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"gate": {"pixel": 1000}}, "pixel lies in"),
+        ({"gate": {"stripes": 8}}, "stripes is no longer a setting: --max-age SECONDS"),
+        ({"gate": {"max_age": 900}}, "max_age is no longer a setting: --max-age SECONDS"),
     ],
 )
 def test_what_is_no_profile_is_told(tmp_path: Path, text: object, told: str) -> None:
@@ -147,6 +149,13 @@ def test_what_is_no_profile_is_told(tmp_path: Path, text: object, told: str) -> 
     with pytest.raises(UsageError) as caught:
         TuningProfile.read(path)
     assert told in str(caught.value)
+
+
+def test_an_old_profile_whose_gate_had_no_refresh_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    values = json.loads(made().model_dump_json())
+    path.write_text(json.dumps(values | {"gate": values["gate"] | {"stripes": 0, "max_age": 0}}))
+    assert TuningProfile.read(path) == made()
 
 
 @pytest.mark.parametrize(

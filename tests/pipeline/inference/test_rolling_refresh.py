@@ -74,9 +74,6 @@ def test_the_gate_marks_the_rows_that_are_to_be_renewed() -> None:
     assert change.mask[8:16].all()
     assert not change.mask[16:].any()
     assert gate.step(image).kind == "unchanged"
-    striped = ChangeGate(96, 128, GateSettings(stripes=12))
-    striped.step(image)
-    assert [striped.step(image).renewed for _ in range(3)] == [(0, 8), (8, 16), (16, 24)]
 
 
 def dense(model: Model, image: np.ndarray) -> Tensors:

@@ -318,6 +318,8 @@ def test_gate_settings_are_read() -> None:
         ("speed=3", "--gate: expected NAME=VALUE of pixel, .*, got 'speed=3'"),
         ("margin=1.5", "--gate margin: expected a whole number, got '1.5'"),
         ("exact=maybe", "--gate exact: expected yes or no, got 'maybe'"),
+        ("stripes=8", "stripes is no longer a setting: --max-age SECONDS"),
+        ("max_age=900", "max_age is no longer a setting: --max-age SECONDS"),
     ):
         with pytest.raises(UsageError, match=message):
             gate_settings([text])
