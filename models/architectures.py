@@ -1,12 +1,12 @@
 """Well-known networks with fixed random weights, for measuring work and memory without a download.
 
-ResNet-50 and VGG-16 classify pictures (He et al. 2016 with the stride in the 3×3, Simonyan and
-Zisserman 2015); the style network redraws them (Johnson et al. 2016 with instance normalisation,
-Ulyanov et al. 2017). Weights are drawn from a seed, scaled so that activations keep their size from
-layer to layer: what they compute means nothing, how much they compute is the real thing.
+ResNet-50 (He et al. 2016, with the stride in the 3×3) and VGG-16 (Simonyan and Zisserman 2015)
+classify images; the style network repaints them (Johnson et al. 2016, with instance normalisation,
+Ulyanov et al. 2017). Weights are drawn from a seed and scaled so that activations keep their
+magnitude from layer to layer: the results mean nothing, the amount of work is the real one.
 
-Sizes are parameters: `width` multiplies every number of channels (tests use small ones), `size` is
-(H, W) of the input; None leaves it free where the network allows that.
+`width` multiplies every number of channels (tests use small ones). `size` is (H, W) of the input;
+None leaves it free if the network allows that.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,34 +35,35 @@ Size = tuple[int, int]
 
 @dataclass(slots=True)
 class ArchitectureBuilder:
-    """A graph being written from its input to its output, and the source of its weights."""
+    """A model under construction, from its input to its output, and its random weights."""
 
     seed: int
-    made: onnx.ModelProto = field(default_factory=onnx.ModelProto)
+    proto: onnx.ModelProto = field(default_factory=onnx.ModelProto)
     channels: dict[str, int] = field(default_factory=lambda: {"image": 3})
+    """Tensor name -> number of channels."""
     random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        """Written straight into the model: VGG-16's weights are half a gigabyte, copies hurt."""
-        tensor = self.made.graph.initializer.add()
+        """Add a constant, without copies: those of VGG-16 are half a gigabyte."""
+        tensor = self.proto.graph.initializer.add()
         tensor.name = name
         tensor.dims.extend(values.shape)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
         tensor.raw_data = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
         return name
 
-    def spread(self, name: str, shape: Sequence[int], deviation: float) -> str:
-        """Evenly spread values around zero: drawn much faster than normal ones, as good here."""
+    def uniform(self, name: str, shape: Sequence[int], deviation: float) -> str:
+        """Add a constant of uniform values around zero: drawn much faster than normal ones."""
         values = self.random.random(shape, np.float32)
         values -= np.float32(0.5)
         values *= np.float32(deviation * 12**0.5)
         return self.constant(name, values)
 
     def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.made.graph.node.append(
+        self.proto.graph.node.append(
             helper.make_node(op, list(inputs), [output], output, **attributes)
         )
         self.channels.setdefault(output, self.channels.get(inputs[0], 0))
@@ -79,12 +80,15 @@ class ArchitectureBuilder:
         pad: int | None = None,
         bias: bool = True,
     ) -> str:
-        """A square convolution, He-scaled for the rectifier before it; padded with zeros."""
-        reads = self.channels[source]
-        deviation = (2.0 / (reads * size * size)) ** 0.5
-        names = [source, self.spread(f"{output}.weight", (channels, reads, size, size), deviation)]
+        """A square convolution with He-scaled weights; pads with half the kernel by default."""
+        in_channels = self.channels[source]
+        deviation = (2.0 / (in_channels * size * size)) ** 0.5
+        names = [
+            source,
+            self.uniform(f"{output}.weight", (channels, in_channels, size, size), deviation),
+        ]
         if bias:
-            names.append(self.spread(f"{output}.bias", (channels,), 0.05))
+            names.append(self.uniform(f"{output}.bias", (channels,), 0.05))
         self.channels[output] = channels
         margin = size // 2 if pad is None else pad
         return self.add(
@@ -97,14 +101,14 @@ class ArchitectureBuilder:
         )
 
     def batchnorm(self, source: str, output: str, gain: float = 1.0) -> str:
-        """As a trained one in inference: four vectors, here near the identity times gain."""
+        """A batch norm near the identity times gain, as a trained one at inference."""
         count = self.channels[source]
         scale = self.random.uniform(0.8, 1.2, count).astype(np.float32) * np.float32(gain)
         names = [
             source,
             self.constant(f"{output}.scale", scale),
-            self.spread(f"{output}.bias", (count,), 0.05),
-            self.spread(f"{output}.mean", (count,), 0.05),
+            self.uniform(f"{output}.bias", (count,), 0.05),
+            self.uniform(f"{output}.mean", (count,), 0.05),
             self.constant(
                 f"{output}.variance", self.random.uniform(0.8, 1.2, count).astype(np.float32)
             ),
@@ -115,20 +119,21 @@ class ArchitectureBuilder:
         count = self.channels[source]
         scale = self.random.uniform(0.8, 1.2, count).astype(np.float32)
         names = [source, self.constant(f"{output}.scale", scale)]
-        names.append(self.spread(f"{output}.bias", (count,), 0.1))
+        names.append(self.uniform(f"{output}.bias", (count,), 0.1))
         return self.add("InstanceNormalization", names, output, epsilon=1e-5)
 
     def relu(self, source: str) -> str:
         return self.add("Relu", [source], f"{source}.relu")
 
-    def dense(self, source: str, output: str, reads: int, makes: int) -> str:
-        weight = self.spread(f"{output}.weight", (makes, reads), (2.0 / reads) ** 0.5)
-        bias = self.spread(f"{output}.bias", (makes,), 0.05)
+    def dense(self, source: str, output: str, inputs: int, outputs: int) -> str:
+        weight = self.uniform(f"{output}.weight", (outputs, inputs), (2.0 / inputs) ** 0.5)
+        bias = self.uniform(f"{output}.bias", (outputs,), 0.05)
         return self.add("Gemm", [source, weight, bias], output, transB=1)
 
     def model(self, size: Size | None, output: str, shape: Sequence[int | str]) -> onnx.ModelProto:
+        """The finished model; size (H, W) of its input, None leaves it free."""
         free: Sequence[int | str] = ("height", "width")
-        model, kind = self.made, TensorProto.FLOAT
+        model, kind = self.proto, TensorProto.FLOAT
         sides = [1, 3, *(size or free)]
         model.graph.name = "architecture"
         model.graph.input.append(helper.make_tensor_value_info("image", kind, sides))
@@ -182,8 +187,8 @@ def vgg16(
     b = ArchitectureBuilder(seed)
     x = "image"
     for stage, (count, convolutions) in enumerate(VGG16_STAGES, 1):
-        for place in range(1, convolutions + 1):
-            x = b.relu(b.conv(x, f"conv{stage}_{place}", _wide(count, width), 3))
+        for index in range(1, convolutions + 1):
+            x = b.relu(b.conv(x, f"conv{stage}_{index}", _wide(count, width), 3))
         x = b.add("MaxPool", [x], f"pool{stage}", kernel_shape=[2, 2], strides=[2, 2])
     reads, hidden = b.channels[x] * (height // 32) * (wide // 32), _wide(4096, width)
     x = b.add("Flatten", [x], "flat")
@@ -199,9 +204,9 @@ def style(
     upsampling: Literal["nearest", "transposed"] = "nearest",
     seed: int = 9,
 ) -> onnx.ModelProto:
-    """(1, 3, H, W) RGB 0..255 -> the same, redrawn; sides are multiples of 4.
+    """(1, 3, H, W) RGB 0..255 -> the same, repainted; sides are multiples of 4.
 
-    Three convolutions down to a quarter, five residual blocks, two up, one 9×9 to a picture; every
+    Three convolutions down to a quarter, five residual blocks, two up, one 9×9 to an image; every
     convolution is padded by reflection. upsampling: each pixel doubled before a 3×3 convolution
     (Odena et al. 2016), or the fractionally strided convolution of the first version. 35.4 GMAC at
     640×360 with the former.
@@ -209,8 +214,8 @@ def style(
     b = ArchitectureBuilder(seed)
 
     def conv(source: str, name: str, channels: int, kernel: int, stride: int = 1) -> str:
-        ring = b.constant(f"{name}.ring", np.array([0, 0, kernel // 2, kernel // 2] * 2, np.int64))
-        padded = b.add("Pad", [source, ring], f"{name}.pad", mode="reflect")
+        pads = b.constant(f"{name}.pads", np.array([0, 0, kernel // 2, kernel // 2] * 2, np.int64))
+        padded = b.add("Pad", [source, pads], f"{name}.pad", mode="reflect")
         return b.conv(padded, name, channels, kernel, stride=stride, pad=0)
 
     def up(source: str, name: str, channels: int) -> str:
@@ -227,8 +232,8 @@ def style(
             return conv(doubled, name, channels, 3)
         reads = b.channels[source]
         shape, deviation = (reads, channels, 3, 3), (2.0 / (reads * 9 / 4)) ** 0.5
-        weight = b.spread(f"{name}.weight", shape, deviation)
-        bias = b.spread(f"{name}.bias", (channels,), 0.05)
+        weight = b.uniform(f"{name}.weight", shape, deviation)
+        bias = b.uniform(f"{name}.bias", (channels,), 0.05)
         b.channels[name] = channels
         return b.add(
             "ConvTranspose",
@@ -271,7 +276,7 @@ ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
 
 
 def path(name: str, size: Size | None = None, **options: Any) -> Path:
-    """The network's ONNX file in the cache, written if need be."""
+    """The network's ONNX file in the cache, built if need be."""
     build = ARCHITECTURES.get(name)
     if build is None:
         raise ModelError(f"unknown architecture {name!r}: one of {', '.join(ARCHITECTURES)}")

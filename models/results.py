@@ -1,14 +1,14 @@
-"""What a model says about one frame: one validated dataclass a task.
+"""The result of a model for one frame: one validated dataclass per task.
 
     Result = Detections | Mask | Picture | Tensors
 
-Every result carries its evidence: whether it was computed from this frame, computed in part, or
-carried over from an earlier one, and how old the oldest frame behind it is. All coordinates are
-pixels of the source frame, x to the right, y down, (0, 0) the top left corner of the picture. The
-arrays are read-only: a result may be handed out for many frames.
+Every result has its evidence: whether it was computed from this frame, computed in part, or carried
+over from an earlier one, and the age of the oldest frame that it rests on. All coordinates are
+pixels of the source frame, x to the right, y down, (0, 0) the top left corner. The arrays are
+read-only, because several frames may share a result.
 
-`to_dict()` is what a line of JSON holds beside the frame's index and time: `provenance`, `age_s`
-and one object named after the task.
+`to_dict()` is the JSON of a result: `provenance`, `age_s` and one object named after the task. A
+record adds the frame's index and time.
 """
 
 import copy
@@ -32,10 +32,12 @@ SCORE_DECIMALS = 4
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Where a result comes from. age_s: seconds since the oldest frame that it rests on."""
+    """Where a result comes from."""
 
     provenance: Provenance = "computed"
+    """Computed from this frame, computed in part of it, or reused from an earlier one."""
     age_s: float = 0.0
+    """Seconds since the oldest frame that the result rests on."""
 
     def __post_init__(self) -> None:
         if self.provenance not in PROVENANCES:
@@ -50,19 +52,19 @@ class Evidence:
 
 
 class _Evident:
-    """A result: it has evidence, and a copy with other evidence costs nothing."""
+    """Base of the results: a copy with other evidence shares the arrays."""
 
     __slots__ = ()
     evidence: Evidence
 
     def with_evidence(self, evidence: Evidence) -> Self:
-        """The same result resting on other evidence; the arrays are shared."""
+        """The same result with other evidence; the arrays are shared."""
         other = copy.copy(self)
         object.__setattr__(other, "evidence", evidence)
         return other
 
-    def _keep(self, name: str, values: NDArray[Any]) -> None:
-        """Set a field of a frozen instance to a read-only view."""
+    def _set_read_only(self, name: str, values: NDArray[Any]) -> None:
+        """Set a field of this frozen instance to a read-only view."""
         view = values.view()
         view.flags.writeable = False
         object.__setattr__(self, name, view)
@@ -70,22 +72,21 @@ class _Evident:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections(_Evident):
-    """Boxes with a class and a score each, best first.
-
-    xyxy: (n, 4) float32, left, top, right, bottom in source pixels; left <= right, top <= bottom.
-    confidence: (n,) float32 in 0..1. class_id: (n,) int64, an index into `labels`.
-    labels: the name of every class that the model knows; `names` has one for each box.
-    landmarks: (n, k, 2) float32 points (x, y) in source pixels, or None: the five points of a face,
-    the four corners of a line of text. masks: (n, H, W) bool of the source's size, or None.
-    """
+    """Boxes with a class and a score each, best first."""
 
     xyxy: NDArray[np.float32]
+    """(n, 4): left, top, right, bottom in source pixels; left <= right, top <= bottom."""
     confidence: NDArray[np.float32]
+    """(n,) in 0..1."""
     class_id: NDArray[np.int64]
+    """(n,) indices into `labels`."""
     labels: tuple[str, ...]
+    """Name of every class of the model; `names` has one per box."""
     landmarks: NDArray[np.float32] | None = None
+    """(n, k, 2) points (x, y) in source pixels, such as the corners of a line of text, or None."""
     evidence: Evidence = field(default_factory=Evidence)
     masks: NDArray[np.bool_] | None = None
+    """(n, H, W) of the source's size, or None."""
 
     def __post_init__(self) -> None:
         xyxy = _array("detections.xyxy", self.xyxy, np.float32, ("n", 4))
@@ -110,21 +111,21 @@ class Detections(_Evident):
                     f"detections.class_id: expected an index into {len(self.labels)} labels, "
                     f"got {first if first < 0 else last}"
                 )
-        self._keep("xyxy", xyxy)
-        self._keep("confidence", confidence)
-        self._keep("class_id", class_id)
+        self._set_read_only("xyxy", xyxy)
+        self._set_read_only("confidence", confidence)
+        self._set_read_only("class_id", class_id)
         object.__setattr__(self, "labels", tuple(self.labels))
         if self.landmarks is not None:
             shape = (count, "k", 2)
             points = _array("detections.landmarks", self.landmarks, np.float32, shape)
-            self._keep("landmarks", points)
+            self._set_read_only("landmarks", points)
         if self.masks is not None:
             masks = _array("detections.masks", self.masks, np.bool_, (count, "h", "w"))
-            self._keep("masks", masks)
+            self._set_read_only("masks", masks)
 
     @classmethod
     def none(cls, labels: Sequence[str], points: int = 0) -> Self:
-        """No detection at all. points: how many landmarks each would have had."""
+        """No detections. points: landmarks per box of the model, 0 without any."""
         return cls(
             xyxy=np.empty((0, 4), np.float32),
             confidence=np.empty(0, np.float32),
@@ -142,22 +143,25 @@ class Detections(_Evident):
         return [self.labels[i] for i in self.class_id.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        """`labels` here has one name for each box. `landmarks` and `mask_px`, the area of
-        each mask in source pixels, are there when the model has such."""
-        found: dict[str, Any] = {
+        """As JSON; here `labels` has one name per box.
+
+        A model with landmarks or masks adds `landmarks` and `mask_px`, the area of each mask in
+        source pixels.
+        """
+        detections: dict[str, Any] = {
             "xyxy": _rounded(self.xyxy, PIXEL_DECIMALS),
             "confidence": _rounded(self.confidence, SCORE_DECIMALS),
             "class_id": self.class_id.tolist(),
             "labels": self.names,
         }
         if self.landmarks is not None:
-            found["landmarks"] = _rounded(self.landmarks, PIXEL_DECIMALS)
+            detections["landmarks"] = _rounded(self.landmarks, PIXEL_DECIMALS)
         if self.masks is not None:
-            found["mask_px"] = np.count_nonzero(self.masks, axis=(1, 2)).tolist()
-        return {**self.evidence.to_dict(), "detections": found}
+            detections["mask_px"] = np.count_nonzero(self.masks, axis=(1, 2)).tolist()
+        return {**self.evidence.to_dict(), "detections": detections}
 
     def to_supervision(self) -> Any:
-        """The same as a `supervision.Detections`, names under data["class_name"]."""
+        """As a `supervision.Detections`, with the names in data["class_name"]."""
         try:
             supervision = importlib.import_module("supervision")
         except ImportError as e:
@@ -179,14 +183,12 @@ class Detections(_Evident):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask(_Evident):
-    """What each source pixel belongs to.
-
-    values: (H, W) of the source's size; uint8: an index into `labels`; float32: the probability,
-    0..1, of the single label.
-    """
+    """The class of each source pixel, or its probability."""
 
     values: NDArray[np.uint8] | NDArray[np.float32]
+    """(H, W) of the source's size. uint8: index into `labels`; float32: probability, 0..1."""
     labels: tuple[str, ...]
+    """Class names; a single one for probabilities."""
     evidence: Evidence = field(default_factory=Evidence)
 
     def __post_init__(self) -> None:
@@ -203,7 +205,7 @@ class Mask(_Evident):
             raise ModelError(
                 f"mask.labels: expected one label for a probability, got {len(self.labels)}"
             )
-        self._keep("values", values)
+        self._set_read_only("values", values)
         object.__setattr__(self, "labels", tuple(self.labels))
 
     @property
@@ -211,7 +213,7 @@ class Mask(_Evident):
         return self.values.dtype == np.float32
 
     def to_dict(self) -> dict[str, Any]:
-        """A summary: `share` is each label's part of the picture, 0..1, where it is not zero."""
+        """A summary: `share` is the part of the frame, 0..1, of each label that occurs."""
         height, width = self.values.shape
         if self.is_probability:
             counts = np.array([np.count_nonzero(self.values >= 0.5)])
@@ -227,16 +229,17 @@ class Mask(_Evident):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture(_Evident):
-    """A picture that a model made. image: (H, W, 3) uint8 RGB, of any size."""
+    """An image that a model produced."""
 
     image: NDArray[np.uint8]
+    """(H, W, 3) RGB, of any size."""
     evidence: Evidence = field(default_factory=Evidence)
 
     def __post_init__(self) -> None:
-        self._keep("image", _array("picture.image", self.image, np.uint8, ("h", "w", 3)))
+        self._set_read_only("image", _array("picture.image", self.image, np.uint8, ("h", "w", 3)))
 
     def to_dict(self) -> dict[str, Any]:
-        """A summary: the size, and the mean of each channel."""
+        """A summary: the size and the mean of each channel."""
         height, width, _ = self.image.shape
         mean = _rounded(self.image.mean((0, 1)), PIXEL_DECIMALS) if self.image.size else []
         return {**self.evidence.to_dict(), "image": {"size": [height, width], "mean_rgb": mean}}
@@ -244,28 +247,29 @@ class Picture(_Evident):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensors(_Evident):
-    """The outputs of a model whose meaning is not known, by their names in the graph."""
+    """The unchanged outputs of a model of unknown meaning."""
 
     arrays: dict[str, NDArray[Any]]
+    """By their names in the graph."""
     evidence: Evidence = field(default_factory=Evidence)
 
     def __post_init__(self) -> None:
-        kept = {}
+        views = {}
         for name, values in self.arrays.items():
-            kept[name] = np.asarray(values).view()
-            kept[name].flags.writeable = False
-        object.__setattr__(self, "arrays", kept)
+            views[name] = np.asarray(values).view()
+            views[name].flags.writeable = False
+        object.__setattr__(self, "arrays", views)
 
     def to_dict(self) -> dict[str, Any]:
-        """A summary of each output; a mean, least or greatest that is no number is null."""
+        """A summary of each output; NaN or infinite statistics are null."""
         summary = {}
         for name, values in self.arrays.items():
-            told: dict[str, Any] = {"shape": list(values.shape), "dtype": str(values.dtype)}
+            facts: dict[str, Any] = {"shape": list(values.shape), "dtype": str(values.dtype)}
             if values.size and values.dtype.kind in "fiub":
                 exact = values.astype(np.float64)
-                figures = {"mean": exact.mean(), "min": exact.min(), "max": exact.max()}
-                told |= {k: float(v) if np.isfinite(v) else None for k, v in figures.items()}
-            summary[name] = told
+                statistics = {"mean": exact.mean(), "min": exact.min(), "max": exact.max()}
+                facts |= {k: float(v) if np.isfinite(v) else None for k, v in statistics.items()}
+            summary[name] = facts
         return {**self.evidence.to_dict(), "tensors": summary}
 
 
@@ -275,17 +279,17 @@ Result = Detections | Mask | Picture | Tensors
 def _array(
     name: str, values: ArrayLike, dtype: type[np.generic], shape: tuple[int | str, ...]
 ) -> NDArray[Any]:
-    """The values as that dtype and shape (a letter stands for any size), all finite."""
-    given = np.asarray(values)
-    fits = given.ndim == len(shape) and all(
-        isinstance(want, str) or want == have for want, have in zip(shape, given.shape, strict=True)
+    """The values as that dtype and shape (a letter is any size); ModelError for NaN or infinity."""
+    raw = np.asarray(values)
+    fits = raw.ndim == len(shape) and all(
+        isinstance(size, str) or size == got for size, got in zip(shape, raw.shape, strict=True)
     )
     if not fits:
-        wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-        raise ModelError(f"{name}: expected shape ({wanted}), got {given.shape}")
-    if not np.can_cast(given.dtype, dtype, casting="same_kind"):
-        raise ModelError(f"{name}: expected {np.dtype(dtype)}, got {given.dtype}")
-    array = np.ascontiguousarray(given, dtype=dtype)
+        expected = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        raise ModelError(f"{name}: expected shape ({expected}), got {raw.shape}")
+    if not np.can_cast(raw.dtype, dtype, casting="same_kind"):
+        raise ModelError(f"{name}: expected {np.dtype(dtype)}, got {raw.dtype}")
+    array = np.ascontiguousarray(raw, dtype=dtype)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ModelError(f"{name}: expected numbers, got NaN or infinity")
     return array

@@ -28,7 +28,7 @@ class Probability:
         probability = np.asarray(single, np.float32)
         if self.raw:
             probability = 0.5 * (1 + np.tanh(0.5 * probability))  # a sigmoid that cannot overflow
-        return Mask(np.clip(view.picture(probability), 0, 1).astype(np.float32), form.labels)
+        return Mask(np.clip(view.to_source(probability), 0, 1).astype(np.float32), form.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ClassMap:
         shape = (1, count, "h", "w") if self.layout == "nchw" else (1, "h", "w", count)
         expect(outputs[:1], (shape,), "segmentation")
         classes = outputs[0][0].argmax(0 if self.layout == "nchw" else 2)
-        return Mask(view.picture(classes.astype(np.uint8), smooth=False), form.labels)
+        return Mask(view.to_source(classes.astype(np.uint8), smooth=False), form.labels)
 
 
 def class_indices(outputs: Outputs, view: View, form: Form) -> Mask:
@@ -56,4 +56,4 @@ def class_indices(outputs: Outputs, view: View, form: Form) -> Mask:
     last = int(classes.max(initial=0))
     if last >= len(form.labels) or int(classes.min(initial=0)) < 0:
         raise ModelError(f"segmentation: {len(form.labels)} classes expected, got class {last}")
-    return Mask(view.picture(classes.astype(np.uint8), smooth=False), form.labels)
+    return Mask(view.to_source(classes.astype(np.uint8), smooth=False), form.labels)

@@ -152,7 +152,7 @@ def with_masks(
         masks, mixed.astype(np.float32), edges.astype(int), strict=True
     ):
         inside = slice(top, bottom), slice(left, right)
-        mask[inside] = view.picture(mix)[inside] > 0
+        mask[inside] = view.to_source(mix)[inside] > 0
     return Detections(
         detections.xyxy, detections.confidence, detections.class_id, detections.labels, masks=masks
     )

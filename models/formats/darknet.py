@@ -1,9 +1,9 @@
 """Darknet weights -> ONNX.
 
-A Darknet model is a configuration, one section a layer, and a file of little-endian float32 numbers
-in the order of the layers. Batch norms are folded into their convolutions here, where Darknet's own
-formula (epsilon added after the root) is known. The layer before each [yolo] section becomes an
-output of the graph, raw: the decoder does the rest.
+A Darknet model is a configuration, one section per layer, and a file of little-endian float32
+weights in the order of the layers. Batch norms are folded into their convolutions here, by the
+formula of Darknet itself (epsilon added after the root). The layer before each [yolo] section
+becomes an output of the graph, raw: `yolo_v3` decodes it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,10 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section of a configuration: its name without brackets, and what it sets."""
+    """One section of a configuration."""
 
     kind: str
+    """Its name without brackets."""
     options: Mapping[str, str] = field(default_factory=dict)
 
     def number(self, name: str, default: int) -> int:
@@ -43,14 +44,14 @@ def parse(text: str) -> tuple[Section, ...]:
     """The sections of a .cfg file, [net] among them."""
     sections: list[tuple[str, dict[str, str]]] = []
     for count, line in enumerate(text.splitlines(), 1):
-        said = line.partition("#")[0].strip()
-        name, equals, value = said.partition("=")
-        if said.startswith("[") and said.endswith("]"):
-            sections.append((said[1:-1], {}))
+        content = line.partition("#")[0].strip()
+        name, equals, value = content.partition("=")
+        if content.startswith("[") and content.endswith("]"):
+            sections.append((content[1:-1], {}))
         elif equals and sections:
             sections[-1][1][name.strip()] = value.strip()
-        elif said:
-            raise ModelError(f"Darknet configuration, line {count}: cannot read {said!r}")
+        elif content:
+            raise ModelError(f"Darknet configuration, line {count}: cannot read {content!r}")
     return tuple(Section(kind, options) for kind, options in sections)
 
 
@@ -79,17 +80,21 @@ YOLOV3_TINY: tuple[Section, ...] = (
 
 @dataclass(slots=True)
 class _Graph:
-    """The graph as it grows. layers: the tensor and the channels that each section put out."""
+    """The ONNX graph under construction."""
 
     numbers: NDArray[np.float32]
+    """All weights of the file."""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
     layers: list[tuple[str, int]] = field(default_factory=list)
+    """(output tensor, its channels) of each section so far."""
     heads: list[str] = field(default_factory=list)
+    """Tensors that [yolo] sections read: the graph's outputs."""
     taken: int = 0
+    """Weights used so far."""
 
     def take(self, *shape: int) -> NDArray[np.float32]:
-        """The next numbers of the weights file, in that shape."""
+        """The next weights of the file, in that shape."""
         count = int(np.prod(shape))
         if self.taken + count > len(self.numbers):
             raise ModelError(
@@ -104,13 +109,13 @@ class _Graph:
         return name
 
     def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Add an operator; the name of its output."""
+        """Add an operator; returns the name of its output."""
         output = f"layer{len(self.layers)}_{op.lower()}"
         self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))
         return output
 
     def layer(self, index: str) -> tuple[str, int]:
-        """An earlier layer, by its number or, if negative, counted back from here."""
+        """An earlier layer, by its number or, if negative, relative to this one."""
         try:
             number = int(index) if int(index) >= 0 else len(self.layers) + int(index)
             if number < 0:
@@ -174,11 +179,11 @@ def _maxpool(graph: _Graph, section: Section) -> tuple[str, int]:
 
 
 def _route(graph: _Graph, section: Section) -> tuple[str, int]:
-    named = [graph.layer(i.strip()) for i in section.options.get("layers", "").split(",")]
-    if len(named) == 1:
-        return named[0]
-    output = graph.node("Concat", [name for name, _ in named], axis=1)
-    return output, sum(channels for _, channels in named)
+    layers = [graph.layer(i.strip()) for i in section.options.get("layers", "").split(",")]
+    if len(layers) == 1:
+        return layers[0]
+    output = graph.node("Concat", [name for name, _ in layers], axis=1)
+    return output, sum(channels for _, channels in layers)
 
 
 def _shortcut(graph: _Graph, section: Section) -> tuple[str, int]:
@@ -240,19 +245,19 @@ def convert(sections: Sequence[Section], weights: Path) -> bytes:
             f"{weights.name}: expected {graph.taken} numbers, got {len(graph.numbers)}: "
             "the weights are of another model"
         )
-    made = helper.make_graph(
+    proto = helper.make_graph(
         graph.nodes,
         weights.stem,
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, "height", "width"))],
         [helper.make_tensor_value_info(h, TensorProto.FLOAT, None) for h in graph.heads],
         graph.constants,
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=7)
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=7)
     return bytes(model.SerializeToString())
 
 
 def _numbers(weights: Path) -> NDArray[np.float32]:
-    """The weights behind the header: three version numbers and the count of images seen."""
+    """The weights after the header of three version numbers and the count of images seen."""
     content = weights.read_bytes()
     if len(content) < 20:
         raise ModelError(f"{weights.name}: expected Darknet weights, got {len(content)} bytes")

@@ -1,12 +1,12 @@
-"""ncnn networks (a .param text and a .bin of weights) as ONNX.
+"""ncnn networks (a .param text and a .bin of weights) -> ONNX.
 
-Text: a magic number, the counts of layers and blobs, then one line a layer: kind, name, number of
-inputs and outputs, their names, `key=value` options; key -233xx holds an array, count first.
-Weights follow each other in the order of the layers, without names. A layer's main weights open
-with a flag that tells how they are stored; biases, slopes and the like are plain float32.
+Text: a magic number, the numbers of layers and blobs, then one line per layer: kind, name, number
+of inputs and outputs, their names, `key=value` options; key -233xx has an array, its length first.
+The weights are in the order of the layers, without names. A layer's main weights begin with a flag
+that names their storage type; biases, slopes and the like are float32 without a flag.
 
-LAYERS holds what is understood, one row a layer kind; another kind is refused by name. Pictures
-are (1, C, H, W) float32 with free height and width.
+LAYERS has one row per supported kind of layer; any other is refused by name. Inputs and outputs are
+(1, C, H, W) float32 with free height and width.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +29,14 @@ Option = float | tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class NcnnLayer:
-    """One line of the text."""
+    """One line of the .param text."""
 
     kind: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     options: dict[int, Option]
+    """By ncnn's numeric keys."""
 
     def number(self, key: int, default: float) -> float:
         value = self.options.get(key, default)
@@ -56,27 +57,30 @@ class NcnnLayer:
 
 @dataclass(slots=True)
 class NcnnNetwork:
-    """What has been built so far, and how far the weights have been read."""
+    """The ONNX graph under construction, and the weights read so far."""
 
     weights: bytes
-    at: int = 0
+    offset: int = 0
+    """Bytes of the weights already read."""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
-    channels: dict[str, int] = field(default_factory=dict)  # of each blob, where known
+    channels: dict[str, int] = field(default_factory=dict)
+    """Blob name -> number of channels, where known."""
 
     def read(self, layer: NcnnLayer, count: int, kind: str) -> NDArray[np.generic]:
-        """The next count values, padded to whole words of four bytes."""
+        """The next `count` values; ncnn pads each block to a multiple of 4 bytes."""
         size = count * np.dtype(kind).itemsize
-        if self.at + size > len(self.weights):
+        if self.offset + size > len(self.weights):
             raise ModelError(
                 f"ncnn layer {layer.name!r} ({layer.kind}): expected {size} bytes of weights at "
-                f"offset {self.at}, the file has {len(self.weights)} in all; is it the right .bin?"
+                f"offset {self.offset}, the file has {len(self.weights)} in all; "
+                "is it the right .bin?"
             )
-        values = np.frombuffer(self.weights, kind, count, self.at)
-        self.at += -(-size // 4) * 4
+        values = np.frombuffer(self.weights, kind, count, self.offset)
+        self.offset += -(-size // 4) * 4
         return values
 
-    def plain(self, layer: NcnnLayer, count: int) -> NDArray[np.float32]:
+    def unflagged(self, layer: NcnnLayer, count: int) -> NDArray[np.float32]:
         """Weights without a flag: biases, slopes."""
         return self.read(layer, count, "<f4").astype(np.float32)
 
@@ -98,7 +102,7 @@ class NcnnNetwork:
 
 
 def convert(text: str, weights: bytes) -> onnx.ModelProto:
-    """The network as ONNX: (1, C, H, W) float32 in and out, checked, all weights used up."""
+    """The network as a checked ONNX model. Raises ModelError for an unsupported or damaged one."""
     layers = parse(text)
     network = NcnnNetwork(weights)
     for layer in layers:
@@ -109,16 +113,16 @@ def convert(text: str, weights: bytes) -> onnx.ModelProto:
                 f"supported: {', '.join(sorted(LAYERS))}"
             )
         row(network, layer)
-    if network.at != len(weights):
+    if network.offset != len(weights):
         raise ModelError(
-            f"ncnn weights: {len(weights) - network.at} of {len(weights)} bytes are left over "
+            f"ncnn weights: {len(weights) - network.offset} of {len(weights)} bytes are left over "
             "after the last layer; is it the right .bin?"
         )
     read = {name for layer in layers for name in layer.inputs}
-    given = [name for layer in layers if layer.kind == "Input" for name in layer.outputs]
-    made = [n for layer in layers for n in layer.outputs if n not in read and n not in given]
+    inputs = [name for layer in layers if layer.kind == "Input" for name in layer.outputs]
+    outputs = [n for layer in layers for n in layer.outputs if n not in read and n not in inputs]
 
-    def pictures(names: list[str]) -> list[onnx.ValueInfoProto]:
+    def value_infos(names: list[str]) -> list[onnx.ValueInfoProto]:
         return [
             helper.make_tensor_value_info(
                 name,
@@ -129,7 +133,7 @@ def convert(text: str, weights: bytes) -> onnx.ModelProto:
         ]
 
     graph = helper.make_graph(
-        network.nodes, "ncnn", pictures(given), pictures(made), network.constants
+        network.nodes, "ncnn", value_infos(inputs), value_infos(outputs), network.constants
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
@@ -189,27 +193,27 @@ def _same_channels(network: NcnnNetwork, layer: NcnnLayer, output: str) -> None:
 
 
 def _activation(network: NcnnNetwork, layer: NcnnLayer, source: str, output: str) -> None:
-    """Option 9 of a convolution: what follows it, with the numbers of option 10."""
-    which, numbers = layer.whole(9, 0), layer.numbers(10)
-    if which == 1:
+    """Option 9 of a convolution: its activation, with the parameters of option 10."""
+    kind, numbers = layer.whole(9, 0), layer.numbers(10)
+    if kind == 1:
         network.add("Relu", [source], output)
-    elif which == 2:
+    elif kind == 2:
         network.add("LeakyRelu", [source], output, alpha=numbers[0])
-    elif which == 3:
+    elif kind == 3:
         low, high = (
             network.constant(f"{output}.{side}", np.array(value, np.float32))
             for side, value in zip(("low", "high"), numbers, strict=True)
         )
         network.add("Clip", [source, low, high], output)
-    elif which == 4:
+    elif kind == 4:
         network.add("Sigmoid", [source], output)
     else:
-        raise layer.refuse(f"activation {which}")
+        raise layer.refuse(f"activation {kind}")
 
 
 def _convolution(network: NcnnNetwork, layer: NcnnLayer) -> None:
-    made, wide = layer.whole(0, 0), layer.whole(1, 0)
-    tall = layer.whole(11, wide)
+    filters, width = layer.whole(0, 0), layer.whole(1, 0)
+    height = layer.whole(11, width)
     group = layer.whole(7, 1) if layer.kind == "ConvolutionDepthWise" else 1
     left = layer.whole(4, 0)
     top = layer.whole(14, left)
@@ -221,29 +225,29 @@ def _convolution(network: NcnnNetwork, layer: NcnnLayer) -> None:
     if layer.number(18, 0.0):
         raise layer.refuse("padding with other than zeros")
     size = layer.whole(6, 0)
-    weight = network.flagged(layer, size).reshape(made, -1, tall, wide)
+    weight = network.flagged(layer, size).reshape(filters, -1, height, width)
     names = [*layer.inputs, network.constant(f"{layer.name}.weight", weight)]
     if layer.whole(5, 0):
-        names.append(network.constant(f"{layer.name}.bias", network.plain(layer, made)))
+        names.append(network.constant(f"{layer.name}.bias", network.unflagged(layer, filters)))
     output = layer.outputs[0]
-    plain = output if not layer.whole(9, 0) else f"{output}.linear"
+    conv_output = output if not layer.whole(9, 0) else f"{output}.linear"
     network.add(
         "Conv",
         names,
-        plain,
-        kernel_shape=[tall, wide],
+        conv_output,
+        kernel_shape=[height, width],
         strides=[layer.whole(13, layer.whole(3, 1)), layer.whole(3, 1)],
         dilations=[layer.whole(12, layer.whole(2, 1)), layer.whole(2, 1)],
         pads=pads,
         group=group,
     )
-    if plain != output:
-        _activation(network, layer, plain, output)
-    network.channels[output] = made
+    if conv_output != output:
+        _activation(network, layer, conv_output, output)
+    network.channels[output] = filters
 
 
 def _prelu(network: NcnnNetwork, layer: NcnnLayer) -> None:
-    slope = network.plain(layer, layer.whole(0, 0)).reshape(-1, 1, 1)
+    slope = network.unflagged(layer, layer.whole(0, 0)).reshape(-1, 1, 1)
     name = network.constant(f"{layer.name}.slope", slope)
     network.add("PRelu", [*layer.inputs, name], layer.outputs[0])
     _same_channels(network, layer, layer.outputs[0])
@@ -284,21 +288,21 @@ def _binary(network: NcnnNetwork, layer: NcnnLayer) -> None:
 
 def _eltwise(network: NcnnNetwork, layer: NcnnLayer) -> None:
     """Product, weighted sum or maximum of several blobs."""
-    which, factors, names = layer.whole(0, 0), layer.numbers(1), list(layer.inputs)
-    if which not in (0, 1, 2):
-        raise layer.refuse(f"operation {which}")
-    if which == 1 and factors:
-        for place, factor in enumerate(factors):
+    kind, factors, names = layer.whole(0, 0), layer.numbers(1), list(layer.inputs)
+    if kind not in (0, 1, 2):
+        raise layer.refuse(f"operation {kind}")
+    if kind == 1 and factors:
+        for index, factor in enumerate(factors):
             if factor != 1.0:
                 number = np.array(factor, np.float32)
-                scale = network.constant(f"{layer.name}.factor{place}", number)
-                output = f"{layer.name}.scaled{place}"
-                names[place] = network.add("Mul", [names[place], scale], output)
+                scale = network.constant(f"{layer.name}.factor{index}", number)
+                output = f"{layer.name}.scaled{index}"
+                names[index] = network.add("Mul", [names[index], scale], output)
     total = names[0]
-    for place, name in enumerate(names[1:], 1):
-        last = place == len(names) - 1
-        output = layer.outputs[0] if last else f"{layer.name}.partial{place}"
-        total = network.add(("Mul", "Add", "Max")[which], [total, name], output)
+    for index, name in enumerate(names[1:], 1):
+        last = index == len(names) - 1
+        output = layer.outputs[0] if last else f"{layer.name}.partial{index}"
+        total = network.add(("Mul", "Add", "Max")[kind], [total, name], output)
     _same_channels(network, layer, layer.outputs[0])
 
 
@@ -312,27 +316,27 @@ def _concat(network: NcnnNetwork, layer: NcnnLayer) -> None:
 def _interp(network: NcnnNetwork, layer: NcnnLayer) -> None:
     """Resize by constant factors: nearest, linear or cubic (a = -0.75, edges repeated).
 
-    Halving with the cubic is a 4×4 stride-2 filter of each channel: written as Pad and Conv, which
-    runtimes have fast kernels for.
+    Cubic halving is a 4×4 filter of stride 2 per channel: written as Pad and Conv, for which
+    runtimes have fast kernels.
     """
-    which, tall, wide = layer.whole(0, 0), layer.number(1, 1.0), layer.number(2, 1.0)
-    if which not in (1, 2, 3):
-        raise layer.refuse(f"interpolation {which}")
+    kind, height, width = layer.whole(0, 0), layer.number(1, 1.0), layer.number(2, 1.0)
+    if kind not in (1, 2, 3):
+        raise layer.refuse(f"interpolation {kind}")
     if layer.whole(3, 0) or layer.whole(4, 0) or layer.whole(5, 0) or layer.whole(6, 0):
         raise layer.refuse("resizing to given sizes or with aligned corners")
     source, output = layer.inputs[0], layer.outputs[0]
     _same_channels(network, layer, output)
     channels = network.channels.get(source)
-    if which == 3 and tall == wide == 0.5 and channels:
+    if kind == 3 and height == width == 0.5 and channels:
         taps = np.array([-0.09375, 0.59375, 0.59375, -0.09375], np.float32)
         kernel = np.broadcast_to(np.outer(taps, taps), (channels, 1, 4, 4))
-        ring = network.constant(f"{layer.name}.ring", np.array([0, 0, 1, 1] * 2, np.int64))
-        padded = network.add("Pad", [source, ring], f"{output}.padded", mode="edge")
+        pads = network.constant(f"{layer.name}.pads", np.array([0, 0, 1, 1] * 2, np.int64))
+        padded = network.add("Pad", [source, pads], f"{output}.padded", mode="edge")
         names = [padded, network.constant(f"{layer.name}.weight", kernel)]
         network.add("Conv", names, output, kernel_shape=[4, 4], strides=[2, 2], group=channels)
         return
-    factors = network.constant(f"{layer.name}.factors", np.array([1, 1, tall, wide], np.float32))
-    ways: dict[int, dict[str, Any]] = {
+    factors = network.constant(f"{layer.name}.factors", np.array([1, 1, height, width], np.float32))
+    modes: dict[int, dict[str, Any]] = {
         1: {
             "mode": "nearest",
             "coordinate_transformation_mode": "asymmetric",
@@ -345,7 +349,7 @@ def _interp(network: NcnnNetwork, layer: NcnnLayer) -> None:
             "cubic_coeff_a": -0.75,
         },
     }
-    network.add("Resize", [source, "", factors], output, **ways[which])
+    network.add("Resize", [source, "", factors], output, **modes[kind])
 
 
 LAYERS: dict[str, Callable[[NcnnNetwork, NcnnLayer], None]] = {

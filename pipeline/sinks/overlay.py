@@ -98,7 +98,7 @@ def tint_changes(image: Image, changed: NDArray[np.uint8] | None, view: View | N
     if changed is None or view is None:
         _blend(canvas, NEW, NEW_OPACITY / 2)
         return canvas
-    cover = view.picture(changed * np.uint8(255))
+    cover = view.to_source(changed * np.uint8(255))
     height, width = canvas.shape[:2]
     if cover.shape != (height, width):
         cover = cv2.resize(cover, (width, height))

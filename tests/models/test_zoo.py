@@ -307,7 +307,7 @@ def test_a_view_cuts_boxes_off_and_undoes_the_letterbox_of_a_map() -> None:
     np.testing.assert_allclose(boxes, [[0, 0, 100, 50], [0, 0, 200, 100]], atol=1e-4)
     values = np.zeros((16, 16), np.float32)  # a quarter of the input's size
     values[4:8] = 1  # the upper half of the picture
-    found = view.picture(values, smooth=False)
+    found = view.to_source(values, smooth=False)
     assert found.shape == (100, 200)
     assert (found[:50] == 1).all()
     assert (found[50:] == 0).all()
@@ -316,12 +316,12 @@ def test_a_view_cuts_boxes_off_and_undoes_the_letterbox_of_a_map() -> None:
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda m: m.fit(np.zeros((4, 5), np.uint8)), r"expected a picture \(h, w, 3\) uint8"),
+        (lambda m: m.fit(np.zeros((4, 5), np.uint8)), r"expected an image \(h, w, 3\) uint8"),
         (lambda m: m.fit(np.zeros((4, 5, 3), np.float32)), r"got \(4, 5, 3\) float32"),
         (lambda m: m.fit(np.zeros((0, 5, 3), np.uint8)), r"got \(0, 5, 3\) uint8"),
         (
             lambda m: m.feed(np.zeros((4, 5, 3), np.uint8)),
-            r"tiny: expected a fitted picture \(32, 64",
+            r"tiny: expected a fitted image \(32, 64",
         ),
     ],
 )

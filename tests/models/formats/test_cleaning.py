@@ -195,8 +195,8 @@ def test_a_hostile_file_ends_in_one_line(case: Hostile, tmp_path: Path, cache: P
 def test_an_outline_counts_what_is_inside(tmp_path: Path) -> None:
     found = outline(saved(network(opset=15), tmp_path))
     assert (found.opset, found.operators, found.weights) == (15, {"Conv": 1, "Relu": 1}, 108)
-    assert found.picture is not None
+    assert found.image is not None
     assert found.fault == ""
     strange = outline(saved(network(dims=(1, 3)), tmp_path))
-    assert strange.picture is None
+    assert strange.image is None
     assert "expected four dimensions" in strange.fault
