@@ -7,7 +7,6 @@ import numpy as np
 
 from stillframe.sample_videos.drawing.canvas import Canvas, Sprite, place, rounded
 from stillframe.sample_videos.drawing.head import MARGIN, Expression, Head, HeadLook
-from stillframe.sample_videos.drawing.layers import CutOut, stack
 from stillframe.sample_videos.drawing.people import TOPS, some_look
 from stillframe.sample_videos.drawing.room import desk_top, room
 from stillframe.sample_videos.drawing.texture import (
@@ -19,6 +18,7 @@ from stillframe.sample_videos.drawing.texture import (
     scaled,
     to_picture,
 )
+from stillframe.sample_videos.scenes.cut_outs import CutOut, stack
 from stillframe.sample_videos.truth import Drawn
 
 HEAD_SHARE = 0.37

@@ -10,7 +10,6 @@ import numpy as np
 
 from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import Sprite, glow
-from stillframe.sample_videos.drawing.layers import CutOut, stack
 from stillframe.sample_videos.drawing.lights import (
     AMBIENT,
     LEVELS,
@@ -20,9 +19,10 @@ from stillframe.sample_videos.drawing.lights import (
     lamp_lights,
     window_lights,
 )
-from stillframe.sample_videos.drawing.routes import WAYS, Drive, traffic, walkers
 from stillframe.sample_videos.drawing.street import build
 from stillframe.sample_videos.drawing.texture import Colour, Picture, to_picture
+from stillframe.sample_videos.scenes.cut_outs import CutOut, stack
+from stillframe.sample_videos.scenes.routes import WAYS, Drive, traffic, walkers
 from stillframe.sample_videos.truth import Drawn, Thing
 
 

@@ -4,10 +4,10 @@ import numpy as np
 
 from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import darken
-from stillframe.sample_videos.drawing.layers import CutOut, stack
-from stillframe.sample_videos.drawing.routes import WAYS, traffic, walkers
 from stillframe.sample_videos.drawing.street import build, cast
 from stillframe.sample_videos.drawing.vehicles import shadow
+from stillframe.sample_videos.scenes.cut_outs import CutOut, stack
+from stillframe.sample_videos.scenes.routes import WAYS, traffic, walkers
 from stillframe.sample_videos.truth import Drawn
 
 

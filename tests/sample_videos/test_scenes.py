@@ -21,11 +21,11 @@ from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import Sprite, place
 from stillframe.sample_videos.drawing.drone import Drone
 from stillframe.sample_videos.drawing.head import Expression, Head, HeadLook
-from stillframe.sample_videos.drawing.layers import CutOut, stack
 from stillframe.sample_videos.drawing.lights import LEVELS, Light
 from stillframe.sample_videos.drawing.noise import SensorNoise
-from stillframe.sample_videos.drawing.routes import RAMP_S, Walk
 from stillframe.sample_videos.drawing.street import cast
+from stillframe.sample_videos.scenes.cut_outs import CutOut, stack
+from stillframe.sample_videos.scenes.routes import RAMP_S, Walk
 from stillframe.sample_videos.scenes.scenes import draw
 from stillframe.sample_videos.truth import LABELS, SceneFrame, Thing
 

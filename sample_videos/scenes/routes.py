@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.sample_videos.drawing.camera import Camera
-from stillframe.sample_videos.drawing.layers import CutOut
 from stillframe.sample_videos.drawing.people import Person, Stance
 from stillframe.sample_videos.drawing.street import LANES_M
 from stillframe.sample_videos.drawing.vehicles import PAINTS, Vehicle
+from stillframe.sample_videos.scenes.cut_outs import CutOut
 
 # Ways over the square: points (share of the half width at that depth, depth in metres), and where
 # along the way the walker stops for a while (share of the way, seconds).
