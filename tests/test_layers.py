@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "stillframe"
-COMMON = {"errors", "closing"}
+COMMON = {"errors", "closing", "cache_dir", "extras", "names"}
 """Modules beside the four folders that everybody may import."""
 
 FOLDERS: dict[str, tuple[str, ...]] = {
@@ -24,7 +24,8 @@ FOLDERS: dict[str, tuple[str, ...]] = {
         "reuse.introspection",
         "reuse.gate",
         "reuse.plan.tolerance",
-        "reuse.frontend.signature",
+        "reuse.frontend.fingerprint",
+        "reuse.disk_cache",
         "models",
         "sample_videos",
     ),
@@ -33,7 +34,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "sample_videos": ("models.weights",),
 }
 """A top-level folder -> what it may import of the others. Of the engine that is its front door, its
-named values, the change gate, the tolerance and a file's signature: never its tables or its
+named values, the change gate, the tolerance and a model's fingerprint: never its tables or its
 compiler."""
 
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -53,6 +54,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pipeline.media",
     ),
     "pipeline.stream": ("pipeline.inference", "pipeline.media"),
+    "pipeline.video_pipeline": ("pipeline.executor", "pipeline.media"),
     "pipeline.studies.sweep": (
         "pipeline.studies.environment",
         "pipeline.quality",
@@ -71,7 +73,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "pipeline.studies.tune": ("pipeline.quality", "pipeline.inference", "pipeline.media"),
     "pipeline.studies.explain": ("pipeline.inference", "pipeline.media"),
-    "pipeline.studies.environment": (),
+    "pipeline.studies.environment": ("pipeline.inference",),
     "pipeline.filter": ("pipeline.sinks", "pipeline.inference", "pipeline.media"),
     "pipeline.placement": (
         "pipeline.inference",
@@ -86,6 +88,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pipeline.executor": ("pipeline.executor.hardware",),
     "pipeline.executor.hardware": (),
     "pipeline.media": (),
+    "reuse.introspection": (
+        "reuse.session",
+        "reuse.plan",
+        "reuse.memory",
+        "reuse.ir",
+        "reuse.kernels",
+    ),
     "reuse.session": (
         "reuse.compile",
         "reuse.runtime",
@@ -94,8 +103,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "reuse.ir",
         "reuse.disk_cache",
     ),
-    "reuse.compile": ("reuse.plan", "reuse.memory", "reuse.frontend", "reuse.passes", "reuse.ir"),
-    "reuse.introspection": ("reuse.runtime", "reuse.plan", "reuse.memory", "reuse.kernels"),
+    "reuse.compile": (
+        "reuse.plan",
+        "reuse.memory",
+        "reuse.frontend",
+        "reuse.passes",
+        "reuse.ir",
+        "reuse.disk_cache",
+    ),
     "reuse.runtime": ("reuse.plan", "reuse.ir", "reuse.disk_cache", "reuse.kernels"),
     "reuse.plan": ("reuse.memory", "reuse.ir", "reuse.disk_cache", "reuse.kernels"),
     "reuse.memory": ("reuse.ir", "reuse.disk_cache"),
@@ -106,6 +121,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "reuse.disk_cache": ("reuse.kernels",),
     "reuse.kernels": (),
     "models.zoo": (
+        "models.catalog",
+        "models.forms",
+        "models.model",
+        "models.formats",
+        "models.weights",
+    ),
+    "models.catalog": (
         "models.forms",
         "models.decoders",
         "models.architectures",
@@ -311,6 +333,25 @@ def test_the_picture_shows_the_table(folder: str) -> None:
 
 
 # --- the folder links ----------------------------------------------------------------------------
+
+
+def test_a_checkout_whose_links_are_text_says_what_to_do(tmp_path: Path) -> None:
+    """As git writes them where core.symlinks is off: one text file each, with the target in it."""
+    package = tmp_path / "src" / "stillframe"
+    package.mkdir(parents=True)
+    for path in PACKAGE.glob("*.py"):
+        (package / path.name).write_bytes(path.read_bytes())
+    for folder in FOLDERS:
+        (package / folder).write_text(f"../../{folder}")
+    command = [sys.executable, "-c", "import stillframe"]
+    run = subprocess.run(
+        command, env={"PYTHONPATH": str(package.parent)}, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert re.match(r"ImportError: src/stillframe/\w+ is a text file", last)
+    assert last.endswith("git config core.symlinks true && git checkout -- src/stillframe")
+    assert "During handling" not in run.stderr
 
 
 @pytest.mark.parametrize("folder", sorted(FOLDERS))

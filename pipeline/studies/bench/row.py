@@ -1,16 +1,12 @@
 """One row of a benchmark's JSON: all figures of one model on one clip."""
 
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stillframe.models.results import Result, Tensors
-from stillframe.pipeline.inference.backends import available_threads
 from stillframe.pipeline.quality.agreement import (
     FLOORS,
     Agreement,
@@ -35,9 +31,9 @@ from stillframe.pipeline.studies.bench.race import (
     race,
     unchanged_ms,
 )
+from stillframe.pipeline.studies.environment import machine, versions
 
 SKIPS = (2, 4)  # computing every 2nd and every 4th frame is what reuse is compared with
-PACKAGES = ("stillframe", "numpy", "numba", "onnxruntime", "openvino", "opencv-python-headless")
 DIGITS = 4
 
 Row = dict[str, Any]
@@ -227,28 +223,6 @@ def _peaks(ready: Race, report: OnProgress) -> dict[str, float]:
             report(f"memory of {ready.contenders[name].row.title}", 0, 0)
             peaks[name] = round(peak_memory.peak_mb(name, ready.setting, feed), 1)
     return peaks
-
-
-def machine() -> str:
-    """The processor's name and how many of its threads may be used."""
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    name = names[0] if names else platform.machine()
-    return f"{name}, {available_threads()} CPUs, {platform.system()} {platform.release()}"
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the packages that matter; those not installed are left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _rounded(value: Any) -> Any:

@@ -27,7 +27,7 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.clip import ClipJudge
 from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
-from stillframe.pipeline.studies.bench.row import machine, versions
+from stillframe.pipeline.studies.environment import machine, versions
 from stillframe.pipeline.studies.sweep.sweep import DIGITS, Row, Sweep
 from stillframe.pipeline.studies.sweep.variants import (
     BASELINE,
