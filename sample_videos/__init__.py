@@ -1,8 +1,8 @@
-"""Clips to try things on: drawn ones with exact ground truth, and real ones.
+"""Sample clips: drawn ones with exact ground truth, and real ones.
 
-resolve("plaza", size=(640, 360), seconds=5)   the file of a drawn clip, made on first use
+resolve("plaza", size=(640, 360), seconds=5)   the file of a drawn clip, encoded on first use
 resolve("sports2d_demo")                       a real clip, fetched on first use
-truth("plaza", size=(640, 360), seconds=5)     its frames and what is truly in them
+truth("plaza", size=(640, 360), seconds=5)     the frames of a drawn clip, with ground truth
 """
 
 from collections.abc import Callable, Iterator
@@ -25,15 +25,15 @@ NAMES: tuple[str, ...] = (*SCENES, *CLIPS)
 def resolve(
     name: str, *, progress: Callable[[int, int], None] | None = None, **options: Any
 ) -> Path:
-    """The file of a clip by its name; drawn or fetched when the cache does not have it.
+    """The file of a clip by its name; drawn or fetched unless the cache has it.
 
-    name: one of NAMES, options may follow as in `plaza?size=640x360&seconds=5`; those given as
-    arguments count more. Drawn clips take the fields of `Options`, real ones only `allow_sdist`.
-    progress: told frames done and in all (drawn), or bytes (fetched).
-    Raises SourceError for a name that does not exist and a clip that cannot be had, UsageError for
-    options that make no sense.
+    name: one of NAMES, perhaps with options, as in `plaza?size=640x360&seconds=5`; arguments
+    override them. Drawn clips take the fields of `Options`, real ones only `allow_sdist`.
+    progress: called with (done, in all), in frames (drawn) or bytes (fetched).
+    Raises SourceError for an unknown name or a clip that cannot be fetched, UsageError for invalid
+    options.
     """
-    name, values = _understood(name, options)
+    name, values = _parse(name, options)
     allow_sdist = bool(values.pop("allow_sdist", False))
     if name in SCENES:
         return clip(name, options_from(values), progress=progress)
@@ -46,22 +46,22 @@ def resolve(
 
 
 def truth(name: str, **options: Any) -> Iterator[SceneFrame]:
-    """The frames of a drawn clip with their ground truth, drawn anew from the seed.
+    """The frames of a drawn clip with their ground truth, drawn again from the seed.
 
     The same name and options as for `resolve` give the frames that were encoded. Raises
-    SourceError for a clip that is not drawn.
+    SourceError for a real clip.
     """
-    name, values = _understood(name, options)
+    name, values = _parse(name, options)
     if name not in SCENES:
         raise SourceError(
-            f"sample:{name} is a real clip, of which no ground truth is known; drawn ones are "
+            f"sample:{name} is a real clip, without ground truth; drawn ones are "
             f"{', '.join(SCENES)}"
         )
     values.pop("allow_sdist", None)
     return draw(name, options_from(values))
 
 
-def _understood(text: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _parse(text: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     name, values = parse_spec(text)
     if name not in NAMES:
         raise SourceError(f"there is no sample:{name}; there are {', '.join(NAMES)}")

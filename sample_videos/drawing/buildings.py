@@ -27,19 +27,22 @@ ROOF_COURSES = 11
 
 @dataclass(frozen=True, slots=True)
 class HouseWindow:
-    """A pane in the picture: x0, y0, x1, y1 in pixels; `shop` for the wide ones at street level."""
+    """A window pane."""
 
     box: Edges
+    """x0, y0, x1, y1 in image pixels."""
     shop: bool
+    """A wide one at street level."""
 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """One painted house: its cut-out, and where its windows and its sign are."""
+    """One painted house."""
 
     sprite: Sprite
     windows: tuple[HouseWindow, ...]
     sign: Edges | None
+    """Box of its sign, if any."""
 
 
 def house(

@@ -14,13 +14,17 @@ from stillframe.sample_videos.drawing.texture import Field
 
 @dataclass(frozen=True)
 class Camera:
-    """width, height: pixels; eye_m: height of the lens; horizon, focal: shares of the height."""
+    """The camera and the image that it takes."""
 
     width: int
+    """Of the image, pixels; as is height."""
     height: int
     eye_m: float = 2.5
+    """Height of the lens."""
     horizon: float = 0.37
+    """Row of the horizon, relative to the image's height."""
     focal: float = 0.95
+    """Focal length, relative to the image's height."""
 
     def scale(self, depth_m: float) -> float:
         """Pixels per metre at a depth."""

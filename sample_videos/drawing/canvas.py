@@ -19,11 +19,14 @@ _FRACTION_BITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Sprite:
-    """A cut-out: premultiplied colour (h, w, 3) uint8, cover (h, w) uint8, and where it goes."""
+    """A cut-out image."""
 
     colour: Picture
+    """(h, w, 3) uint8, premultiplied by the cover."""
     cover: Cover
+    """(h, w) uint8: opacity."""
     left: int = 0
+    """Column in the image where it is placed; top is the row."""
     top: int = 0
 
     def moved(self, left: int, top: int) -> "Sprite":
@@ -169,9 +172,9 @@ def place(
     hidden = sprite.cover[here]
     under = picture[there]
     keep = cv2.merge([255 - hidden] * 3)
-    kept = cv2.multiply(under, keep, scale=1 / 255)
-    cv2.add(kept, sprite.colour[here], dst=kept)
-    picture[there] = kept
+    blended = cv2.multiply(under, keep, scale=1 / 255)
+    cv2.add(blended, sprite.colour[here], dst=blended)
+    picture[there] = blended
     if cover is not None:
         cover[there] = cv2.add(cv2.multiply(cover[there], 255 - hidden, scale=1 / 255), hidden)
     if instances is not None:

@@ -26,12 +26,15 @@ TITLE = 32
 
 @dataclass(frozen=True, slots=True)
 class WindowFrame:
-    """A window without its page: outer box, the box where the page shows, its chrome."""
+    """A window without its page."""
 
     outer: Box
     inner: Box
+    """Where the page shows."""
     chrome: Picture
+    """The painted frame and title bar."""
     lines: tuple[Box, ...] = field(default=())
+    """Boxes of its lines of text."""
 
     def moved(self, across: int, down: int) -> "WindowFrame":
         """The same window elsewhere."""

@@ -15,7 +15,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Drone:
-    """Where the camera is and looks, and the size of its picture in pixels."""
+    """Position and direction of the camera, and the size of its image in pixels."""
 
     width: int
     height: int
@@ -23,8 +23,11 @@ class Drone:
     z: float
     altitude: float
     yaw: float
+    """Radians to the right."""
     pitch: float
+    """Radians down."""
     focal: float = 0.95
+    """Focal length, relative to the image's height."""
 
     @cached_property
     def _axes(self) -> Points:

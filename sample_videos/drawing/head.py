@@ -23,7 +23,7 @@ LIGHT /= np.linalg.norm(LIGHT)
 
 @dataclass(frozen=True, slots=True)
 class HeadLook:
-    """What a person's head looks like. Colours are RGB 0..255."""
+    """Appearance of a person's head. Colours are RGB 0..255."""
 
     skin: Colour = (224, 172, 140)
     hair: Colour = (62, 42, 30)
@@ -32,17 +32,21 @@ class HeadLook:
     long_hair: bool = False
     bald: bool = False
     beard: float = 0.0
+    """0 none .. 1 full."""
     glasses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """lids: 0 shut .. 1 open; mouth: 0 closed .. 1 wide open; gaze: (right, down), -1..1."""
+    """What a face does at one instant."""
 
     lids: float = 1.0
+    """0 shut .. 1 open."""
     mouth: float = 0.0
+    """0 closed .. 1 wide open."""
     smile: float = 0.3
     gaze: tuple[float, float] = (0.0, 0.0)
+    """(right, down), each -1..1."""
 
 
 def _smooth(edge: float, soft: float, field: Field) -> Field:
@@ -194,8 +198,8 @@ class Head:
             at_y = 0.045 + 0.02 * expression.gaze[1]
             from_iris = np.sqrt((x - at_x) ** 2 + (y - at_y) ** 2)
             _over(white, self.look.iris, _smooth(-0.060, soft * 0.8, -from_iris))
-            ring = _smooth(0.044, soft, from_iris) * _smooth(-0.060, soft * 0.8, -from_iris)
-            _darken(white, 0.55 * ring)
+            rim = _smooth(0.044, soft, from_iris) * _smooth(-0.060, soft * 0.8, -from_iris)
+            _darken(white, 0.55 * rim)
             _over(white, (16, 12, 12), _smooth(-0.028, soft * 0.8, -from_iris))
             glint = _spot(x, y, (at_x - 0.02, at_y - 0.022), (0.014, 0.014))
             _over(white, (255, 255, 255), np.minimum(1.2 * glint, 1))
@@ -267,12 +271,12 @@ class Head:
         pitch: float,
         swell: float,
         *,
-        behind: bool = False,
+        far_side: bool = False,
     ) -> tuple[Field, Field, Field, Field]:
         """Texture column and row, cover margin and light of one shell.
 
         x: (1, S), y: (S, 1) where the pixels are; all answers are (S, S) float32.
-        behind: of the shell's far side, as seen through its near side.
+        far_side: of the shell's far side, as seen through its near side.
         """
         across = HALF_WIDTH * math.cos(yaw)
         along = HALF_DEPTH * math.sin(yaw)
@@ -285,7 +289,7 @@ class Head:
         inside = np.where(width > 0, width - np.abs(x), -1)
         share = np.clip(x / np.maximum(width, 1e-4), -1, 1)
         deep = np.sqrt(1 - share * share)
-        longitude = (math.pi - np.arcsin(share) if behind else np.arcsin(share)) - turn
+        longitude = (math.pi - np.arcsin(share) if far_side else np.arcsin(share)) - turn
         longitude -= (2 * math.pi) * np.floor(longitude / (2 * math.pi) + 0.5)
         bulge = -0.75 * math.sin(pitch) / swell * np.sqrt(np.clip(1 - (y / 1.05) ** 2, 0, 1))
         row_scale = self._rows / 2.4
@@ -322,7 +326,7 @@ class Head:
         unit: float,
     ) -> None:
         """The hair on the far side, which shows beside the face."""
-        column, row, inside, _ = self._shell(x, y + 0.03, yaw, pitch, 1.085, behind=True)
+        column, row, inside, _ = self._shell(x, y + 0.03, yaw, pitch, 1.085, far_side=True)
         hair = cv2.remap(self._hair, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         share = hair[:, :, 3] * np.clip(inside / unit + 0.5, 0, 1)
         _lay(colour, cover, hair[:, :, :3], np.full_like(share, 0.55), share)
@@ -384,6 +388,6 @@ def _lay(
     """Lay a lit surface over a premultiplied picture, in place, where `share` is above 0."""
     keep = cv2.merge([1 - share] * 3)
     lit = cv2.multiply(surface, cv2.merge([light * share] * 3))
-    kept = cv2.multiply(colour, keep, dtype=cv2.CV_32F)
-    cv2.add(kept, lit, dst=colour, dtype=cv2.CV_8U)
+    under = cv2.multiply(colour, keep, dtype=cv2.CV_32F)
+    cv2.add(under, lit, dst=colour, dtype=cv2.CV_8U)
     cover[:] = cv2.add(cover * (1 - share), share * 255, dtype=cv2.CV_8U)

@@ -21,19 +21,21 @@ LEVELS = 16
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """What one light adds when it is on: a picture, where it goes, and when it is on.
-
-    period_s, share_on, start: on for that share of each period; flicker: stutters while on.
-    """
+    """One light: what it adds to the image while it is on, and when that is."""
 
     adds: Picture
+    """Added to the image at (left, top)."""
     left: int
     top: int
     period_s: float
+    """It is on for share_on of each period, beginning at start."""
     share_on: float
+    """0..1."""
     start: float
     flicker: bool = False
+    """Whether it stutters while on."""
     lamp: int | None = None
+    """Index into Street.lamps; None for windows, shops and signs."""
 
     def level(self, time_s: float) -> int:
         """How bright at a time: 0 .. LEVELS."""

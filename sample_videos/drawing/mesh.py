@@ -15,15 +15,14 @@ from stillframe.sample_videos.drawing.texture import Colour, Cover, Picture
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """points: (m, 4, 3) corners of the faces; triangles repeat a corner.
-
-    colours: one a face. body: (m,) bool, faces that make up the outline (not details on them).
-    Faces are in painting order.
-    """
+    """Flat faces of a solid, in painting order."""
 
     points: NDArray[np.float64]
+    """(m, 4, 3) corners of the faces; triangles repeat a corner."""
     colours: tuple[Colour, ...]
+    """One per face."""
     body: NDArray[np.bool_]
+    """(m,): the face is part of the outline, not a detail on it."""
 
     def moved(self, turn: NDArray[np.float64], offset: ArrayLike) -> "Mesh":
         """Turned by a (3, 3) matrix, then shifted."""
@@ -53,16 +52,16 @@ class MeshBuilder:
     ) -> None:  # fmt: skip
         """An upright box without floor; `shrink` narrows its top."""
         middle = (np.array(low) + np.array(high)) / 2
-        ring = np.array([
+        base = np.array([
             (low[0], low[1], low[2]), (high[0], low[1], low[2]),
             (high[0], low[1], high[2]), (low[0], low[1], high[2]),
         ])  # fmt: skip
-        lid = ring.copy()
+        lid = base.copy()
         lid[:, 1] = high[1]
         lid[:, [0, 2]] = middle[[0, 2]] + shrink * (lid[:, [0, 2]] - middle[[0, 2]])
         for start in range(4):
             end = (start + 1) % 4
-            self.face((ring[start], lid[start], lid[end], ring[end]), side)
+            self.face((base[start], lid[start], lid[end], base[end]), side)
         self.face(lid[::-1], top)
 
     def mesh(self) -> Mesh:

@@ -40,10 +40,11 @@ TOKENS: tuple[tuple[str, Colour], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A painted page and the boxes (x0, y0, x1, y1) of its lines of text."""
+    """A painted page of text."""
 
     picture: Picture
     lines: tuple[Box, ...]
+    """Boxes (x0, y0, x1, y1) of its lines of text."""
 
 
 @dataclass(frozen=True, slots=True)

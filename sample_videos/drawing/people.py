@@ -40,33 +40,37 @@ BOTTOMS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Outfit:
-    """Clothes and what is carried. pattern: plain, stripes or panel."""
+    """Clothes and bag. Colours are RGB 0..255."""
 
     top: Colour
     bottom: Colour
     shoes: Colour
     pattern: str = "plain"
+    """Of the top: plain, stripes or panel."""
     trim: Colour = (235, 230, 220)
+    """Colour of the pattern."""
     coat: bool = False
     skirt: bool = False
     bag: Colour | None = None
+    """Its colour; None without a bag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stance:
-    """Where a person is and how: feet and scale in picture pixels, heading in radians.
-
-    heading: 0 walks towards the camera, +pi/2 to the right of the picture.
-    slope: by how many pixels the ground rises in the picture per pixel of depth away.
-    distance_m: walked so far; it drives the gait. pace: 0 stands, 1 walks.
-    """
+    """Position and motion of a person at one instant."""
 
     feet: tuple[float, float]
+    """(x, y) in image pixels."""
     pixels_per_m: float
+    """Scale at the person's depth."""
     heading: float
+    """Radians: 0 walks towards the camera, +pi/2 to the right of the image."""
     distance_m: float
+    """Walked so far; it drives the gait."""
     pace: float = 1.0
+    """0 stands .. 1 walks."""
     slope: float = 0.2
+    """Pixels that the ground rises in the image per pixel of depth."""
 
 
 def some_look(random: np.random.Generator) -> tuple[HeadLook, bool]:
@@ -172,8 +176,8 @@ class Person:
         far, near = sorted(("left", "right"), key=lambda name: -depth(legs[name][0]))
         for name in (far, near):
             self._draw_leg(canvas, legs[name], project, scale, dim=0.86 if name == far else 1.0)
-        behind = ahead < 0.25
-        bag_first = self.outfit.bag is not None and behind
+        facing_away = ahead < 0.25
+        bag_first = self.outfit.bag is not None and facing_away
         if bag_first:
             self._draw_bag(canvas, project, scale)
         self._draw_arm(canvas, arms[far], project, scale, dim=0.84)

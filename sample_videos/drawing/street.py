@@ -1,7 +1,7 @@
 """A town square: paving, a road across it, houses behind, trees, lamps and benches before them.
 
-A `Street` holds what stands still. `ground` to `houses` are painted into one backdrop; what people
-can walk behind is kept as cut-outs with their depth, to be laid over in order.
+A `Street` is what stands still. Ground to houses are painted into one backdrop; whatever people can
+walk behind is a cut-out with its depth, composed from far to near.
 """
 
 import math
@@ -34,7 +34,7 @@ SUN = (0.55, 0.75)
 
 @dataclass(frozen=True, slots=True)
 class Prop:
-    """A thing that stands at a depth and hides what is behind it."""
+    """A thing that stands at a depth and hides what is farther away."""
 
     depth_m: float
     sprite: Sprite
@@ -42,18 +42,16 @@ class Prop:
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """The still part of the view.
-
-    solid: (H, W) uint8, 255 where ground or a house is seen, 0 where the sky is.
-    lamps: (X, height, Z) of each light in metres.
-    """
+    """The still part of the view."""
 
     camera: Camera
     backdrop: Picture
     solid: Cover
+    """(H, W): 255 where ground or a house is visible, 0 for the sky."""
     props: tuple[Prop, ...]
     houses: tuple[House, ...]
     lamps: tuple[tuple[float, float, float], ...]
+    """(X, height, Z) of each light, metres."""
 
 
 def build(camera: Camera, random: np.random.Generator, *, sunny: bool) -> Street:

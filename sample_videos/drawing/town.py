@@ -28,37 +28,47 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class TownHouse:
-    """A gabled house: middle of its ground plan, half its sides, eaves and ridge heights."""
+    """A gabled house; lengths in metres."""
 
     x: float
+    """Centre of the ground plan, as is z."""
     z: float
     half: tuple[float, float]
+    """Half its sides."""
     eaves: float
+    """Height, as is ridge."""
     ridge: float
     along_x: bool
+    """Whether the ridge runs along X."""
     wall: Colour
     roof: Colour
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A tree by the middle and the radius of its crown; kind: which of the town's crowns."""
+    """A tree; lengths in metres."""
 
     x: float
+    """Centre of the crown, as is z."""
     z: float
     radius: float
+    """Of the crown."""
     kind: int
+    """Index into Town.crowns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Town:
-    """ground: the map as a picture, row 0 in the north; scale: its pixels per metre."""
+    """The land under the drone."""
 
     ground: Picture
+    """The map as an image, row 0 in the north."""
     scale: float
+    """Pixels of the map per metre."""
     houses: tuple[TownHouse, ...]
     trees: tuple[Tree, ...]
     crowns: tuple[Sprite, ...]
+    """Sprites of tree crowns."""
     streets_x: tuple[float, ...]
     streets_z: tuple[float, ...]
 
@@ -275,9 +285,9 @@ def house_mesh(house: TownHouse) -> Mesh:
     builder = MeshBuilder()
     # built with the ridge along x, and turned where it is not; tones: south, east, north, west
     tones = (1.04, 0.72, 0.62, 0.92) if house.along_x else (0.92, 1.04, 0.72, 0.62)
-    ring = np.array([(-a, 0, -b), (a, 0, -b), (a, 0, b), (-a, 0, b)], np.float64)
+    base = np.array([(-a, 0, -b), (a, 0, -b), (a, 0, b), (-a, 0, b)], np.float64)
     for side, tone in enumerate(tones):
-        start, end = ring[side], ring[(side + 1) % 4]
+        start, end = base[side], base[(side + 1) % 4]
         up = np.array((0.0, low, 0.0))
         builder.face((start, start + up, end + up, end), scaled(house.wall, tone))
         if side % 2:

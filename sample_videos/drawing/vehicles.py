@@ -15,10 +15,11 @@ Outline = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class VehicleModel:
-    """Metres; (x from the tail, height). Outlines run from tail to nose, over the top."""
+    """Shape of a vehicle; points are (metres from the tail, height in metres)."""
 
     length: float
     body: Outline
+    """Outline from tail to nose, over the roof."""
     windows: tuple[Outline, ...]
     wheels: tuple[float, float]
     wheel_radius: float

@@ -15,13 +15,16 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class CutOut:
-    """A cut-out at a depth. identity 0: part of the still world, hides but is not reported."""
+    """A sprite at a depth."""
 
     depth_m: float
     sprite: Sprite
     identity: int = 0
+    """Of the Thing that it shows; 0: scenery, which hides others but is not reported."""
     label: str = ""
+    """One of truth.LABELS."""
     face: Box | None = None
+    """Box of the visible face, if any, in image pixels."""
 
 
 def stack(picture: Picture, layers: Iterable[CutOut]) -> tuple[Cover, tuple[Thing, ...]]:

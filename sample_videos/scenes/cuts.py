@@ -14,7 +14,7 @@ from stillframe.sample_videos.truth import Drawn
 
 
 class Scene(Protocol):
-    """What a camera shows at a time in seconds, from 0; times are asked for in rising order."""
+    """What a camera shows at a time in seconds from 0; times must not decrease."""
 
     def at(self, time_s: float) -> Drawn: ...
 
@@ -26,22 +26,23 @@ CAMERAS: tuple[Callable[[int, int, np.random.Generator], Scene], ...] = (
     Desk,
     Night,
 )
-"""Camera 0 and 3 are two people in two rooms; the programme comes back to them most."""
+"""Cameras 0 and 3 are two people in two rooms, shown most often."""
 WEIGHTS = (0.3, 0.2, 0.15, 0.2, 0.15)
 SHOT_S = (1.1, 3.4)
 
 
 @dataclass(frozen=True, slots=True)
 class CameraShot:
-    """From when to when which camera is on."""
+    """The time during which one camera is shown."""
 
     start_s: float
     end_s: float
     camera: int
+    """Index into CAMERAS."""
 
 
 class CutsScene:
-    """The scene. A camera is set up when it is first needed."""
+    """The scene; a camera is created when it is first shown."""
 
     def __init__(self, width: int, height: int, random: np.random.Generator) -> None:
         self._size = (width, height)
@@ -51,7 +52,7 @@ class CutsScene:
         self._shot = next(self._plan)
 
     def at(self, time_s: float) -> Drawn:
-        """The picture at a time; `view` tells the camera."""
+        """The image at a time; `view` is the camera."""
         while time_s >= self._shot.end_s:
             self._shot = next(self._plan)
         number = self._shot.camera
@@ -66,6 +67,6 @@ def _plan(random: np.random.Generator) -> Iterator[CameraShot]:
         end = now + float(random.uniform(*SHOT_S))
         yield CameraShot(now, end, camera)
         weights = np.array(WEIGHTS)
-        weights[camera] = 0  # a cut always goes elsewhere
+        weights[camera] = 0  # never to the same camera
         camera = int(random.choice(len(WEIGHTS), p=weights / weights.sum()))
         now = end

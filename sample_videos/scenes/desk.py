@@ -41,21 +41,23 @@ class Desk:
         self._torso = _torso(unit, look, top, random)
         self._mane = _mane(unit, look, random) if look.long_hair else None
         self._front = desk_top(width, height, random)
-        self._beat = random.uniform(0, 2 * math.pi, 12)
+        self._phases = random.uniform(0, 2 * math.pi, 12)
 
     def at(self, time_s: float) -> Drawn:
-        """The picture at a time, with the person and the face in it."""
-        beat, unit = self._beat, self._unit
-        talking = _swing(time_s, 0.23, beat[0]) + 0.35 > 0
-        effort = min(max((_swing(time_s, 0.23, beat[0]) + 0.35) * 4, 0.0), 1.0)
-        yaw = 0.26 * _swing(time_s, 0.11, beat[1]) + 0.10 * _swing(time_s, 0.37, beat[2])
-        pitch = 0.07 * _swing(time_s, 0.19, beat[3]) + 0.05 * effort * _swing(time_s, 0.9, beat[4])
-        roll = 0.06 * _swing(time_s, 0.13, beat[5])
-        lean = 0.10 * _swing(time_s, 0.07, beat[6])
-        breath = 0.012 * _swing(time_s, 0.25, beat[7])
+        """The image at a time, with the person and the face in it."""
+        phases, unit = self._phases, self._unit
+        talking = _swing(time_s, 0.23, phases[0]) + 0.35 > 0
+        effort = min(max((_swing(time_s, 0.23, phases[0]) + 0.35) * 4, 0.0), 1.0)
+        yaw = 0.26 * _swing(time_s, 0.11, phases[1]) + 0.10 * _swing(time_s, 0.37, phases[2])
+        pitch = 0.07 * _swing(time_s, 0.19, phases[3]) + 0.05 * effort * _swing(
+            time_s, 0.9, phases[4]
+        )
+        roll = 0.06 * _swing(time_s, 0.13, phases[5])
+        lean = 0.10 * _swing(time_s, 0.07, phases[6])
+        breath = 0.012 * _swing(time_s, 0.25, phases[7])
         middle = (
             self._at[0] + unit * (lean + 0.16 * yaw),
-            self._at[1] + unit * (0.05 * effort * _swing(time_s, 0.7, beat[8]) + breath),
+            self._at[1] + unit * (0.05 * effort * _swing(time_s, 0.7, phases[8]) + breath),
         )
         picture = self._room.copy()
         layers = [
@@ -69,8 +71,8 @@ class Desk:
             CutOut(1.0, self._front),
         ]
         if self._mane is not None:
-            behind = (middle[0] - 0.10 * unit * math.sin(yaw), middle[1])
-            layers.append(CutOut(4.0, _shifted(self._mane, *behind), 1, "person"))
+            neck = (middle[0] - 0.10 * unit * math.sin(yaw), middle[1])
+            layers.append(CutOut(4.0, _shifted(self._mane, *neck), 1, "person"))
         half = unit * 0.74
         shift = 0.22 * unit * math.sin(yaw)
         face = (
@@ -88,15 +90,15 @@ class Desk:
         return Drawn(self._exposed(picture, time_s), instances, things)
 
     def _expression(self, time_s: float, talking: bool, effort: float) -> Expression:
-        beat = self._beat
+        phases = self._phases
         mouth = 0.0
         if talking:
-            syllable = _swing(time_s, 3.9, beat[9]) + 0.6 * _swing(time_s, 2.3, beat[10])
+            syllable = _swing(time_s, 3.9, phases[9]) + 0.6 * _swing(time_s, 2.3, phases[10])
             mouth = 1.0 * effort * max(syllable + 0.25, 0.0) / 1.85
         # a blink every few seconds: 0.08 s shut, 0.1 s to open
-        since = (time_s + beat[11] + 0.5 * _swing(time_s, 0.05, beat[0])) % 3.4
+        since = (time_s + phases[11] + 0.5 * _swing(time_s, 0.05, phases[0])) % 3.4
         lids = min(abs(since - 0.12) / 0.10, 1.0)
-        gaze = (0.5 * _step(time_s * 0.31 + beat[2]), 0.3 * _step(time_s * 0.23 + beat[3]))
+        gaze = (0.5 * _step(time_s * 0.31 + phases[2]), 0.3 * _step(time_s * 0.23 + phases[3]))
         return Expression(lids, mouth, 0.30 + 0.45 * (1 - effort), gaze)
 
     def _body(self, lean: float, breath: float) -> Sprite:
@@ -122,8 +124,8 @@ class Desk:
 
     def _exposed(self, picture: Picture, time_s: float) -> Picture:
         """The camera's automatic exposure and white balance wander, by a few percent."""
-        gain = 1 + 0.055 * math.sin(2 * math.pi * time_s / 23 + self._beat[4])
-        warmth = 0.012 * math.sin(2 * math.pi * time_s / 31 + self._beat[5])
+        gain = 1 + 0.055 * math.sin(2 * math.pi * time_s / 23 + self._phases[4])
+        warmth = 0.012 * math.sin(2 * math.pi * time_s / 31 + self._phases[5])
         levels = np.arange(256, dtype=np.float32)[:, None] * np.array(
             (gain * (1 + warmth), gain, gain * (1 - warmth)), np.float32
         )
@@ -150,13 +152,13 @@ def _swing(time_s: float, rate: float, start: float) -> float:
 
 
 def _step(position: float) -> float:
-    """Holds a value in -1..1, then moves quickly to another: how eyes look about."""
+    """Stays at a value in -1..1, then moves quickly to another, as eyes do."""
     whole = math.floor(position)
     part = min((position - whole) * 12, 1.0)
-    held = [
+    values = [
         math.modf(abs(math.sin(n * 12.9898) * 43758.5453))[0] * 2 - 1 for n in (whole, whole + 1)
     ]
-    return held[0] + (held[1] - held[0]) * part * part * (3 - 2 * part)
+    return values[0] + (values[1] - values[0]) * part * part * (3 - 2 * part)
 
 
 def _inflated(cover: Cover, radius: float) -> Field:

@@ -45,7 +45,7 @@ class Night:
         self._still: tuple[tuple[int, ...], Picture, list[CutOut]] = ((), self._dark, [])
 
     def at(self, time_s: float) -> Drawn:
-        """The picture at a time, with everything that can be seen in it."""
+        """The image at a time, with everything visible in it."""
         camera = self._camera
         levels = tuple(light.level(time_s) for light in self._lights)
         if levels != self._still[0]:

@@ -83,7 +83,7 @@ class Pan:
         )
 
     def at(self, time_s: float) -> Drawn:
-        """The picture at a time, with the houses and cars in it."""
+        """The image at a time, with the houses and cars in it."""
         drone, town = self._drone(time_s), self._town
         picture = cv2.warpPerspective(
             town.ground, drone.ground() @ town.to_world(), (self._width, self._height),

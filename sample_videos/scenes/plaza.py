@@ -21,7 +21,7 @@ class Plaza:
         self._drives = traffic(self._camera, random)
 
     def at(self, time_s: float) -> Drawn:
-        """The picture at a time, with everything that can be seen in it."""
+        """The image at a time, with everything visible in it."""
         camera = self._camera
         picture = self._street.backdrop.copy()
         layers = [CutOut(prop.depth_m, prop.sprite) for prop in self._street.props]

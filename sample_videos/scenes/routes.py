@@ -1,4 +1,4 @@
-"""Who and what moves over the square: ways for walkers with stops, lanes for vehicles.
+"""Who and what moves over the square: paths with stops for walkers, lanes for vehicles.
 
 Everything is a pure function of time, so any frame can be drawn without those before it.
 """
@@ -37,15 +37,20 @@ CARS = (("saloon", "hatch", "van", "hatch"), ("hatch", "bus", "saloon", "saloon"
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A way as a curve in metres, walked once per period, starting at `offset_s`."""
+    """A path in metres, walked once per period."""
 
     points: NDArray[np.float64]
+    """(n, 2): (X, Z) of the path."""
     reach: NDArray[np.float64]
+    """(n,): length of the path up to each point, metres."""
     speed: float
+    """Metres per second."""
     stop_m: float
+    """Where on the path the walker stops, for stop_s."""
     stop_s: float
     period_s: float
     offset_s: float
+    """Added to the time: where in its period the walk begins."""
 
     def at(self, time_s: float) -> tuple[float, float, float, float, float] | None:
         """(X, Z, heading, metres walked, pace) at a time; None while out of the way."""
@@ -56,9 +61,9 @@ class Walk:
         x = float(np.interp(distance, self.reach, self.points[:, 0]))
         z = float(np.interp(distance, self.reach, self.points[:, 1]))
         ahead = min(distance + 0.35, float(self.reach[-1]))
-        behind = max(distance - 0.35, 0.0)
-        step_x = float(np.diff(np.interp((behind, ahead), self.reach, self.points[:, 0]))[0])
-        step_z = float(np.diff(np.interp((behind, ahead), self.reach, self.points[:, 1]))[0])
+        back = max(distance - 0.35, 0.0)
+        step_x = float(np.diff(np.interp((back, ahead), self.reach, self.points[:, 0]))[0])
+        step_z = float(np.diff(np.interp((back, ahead), self.reach, self.points[:, 1]))[0])
         return x, z, math.atan2(step_x, -step_z), distance, pace
 
     def _walked(self, local_s: float) -> tuple[float, float]:
@@ -107,12 +112,14 @@ def _rounded(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A vehicle on its lane, round and round a loop longer than the view."""
+    """A vehicle on its lane, driving a loop longer than the view."""
 
     vehicle: Vehicle
     depth_m: float
     speed: float
+    """Metres per second."""
     start_m: float
+    """Position on the loop at time 0."""
     loop_m: float
 
     def tail(self, time_s: float, camera: Camera) -> tuple[float, float]:
@@ -151,7 +158,7 @@ def traffic(camera: Camera, random: np.random.Generator) -> list[Drive]:
 
 @dataclass(frozen=True, slots=True)
 class Walker:
-    """A person with a way."""
+    """A person with a path."""
 
     person: Person
     way: Walk
@@ -174,9 +181,9 @@ class Walker:
 def walkers(camera: Camera, random: np.random.Generator, ways: tuple[Way, ...]) -> list[Walker]:
     """One person for each way, spread along them at time 0."""
     starts = (np.arange(len(ways)) * 0.381 + float(random.random())) % 1.0
-    found = []
+    people = []
     for way, start in zip(ways, starts, strict=True):
         nearest = min(depth for _, depth in way[0])
         person = Person(random, camera.scale(nearest))
-        found.append(Walker(person, walk(way, camera, random, float(start))))
-    return found
+        people.append(Walker(person, walk(way, camera, random, float(start))))
+    return people

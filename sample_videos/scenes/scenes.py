@@ -1,10 +1,10 @@
-"""The drawn clips: six scenes from a seed, frame by frame, with exact ground truth.
+"""SCENES: the drawn clips, from a seed, frame by frame, with exact ground truth.
 
     for frame in draw("plaza", Options(size=(640, 360), seconds=5)):
         frame.image, frame.changed, frame.things
 
-A scene is a function of time, so a longer clip begins with the shorter one, and another frame rate
-shows the same events.
+A scene is a pure function of time: a longer clip begins with the shorter one, and another frame
+rate shows the same events.
 """
 
 import zlib
@@ -25,20 +25,21 @@ from stillframe.sample_videos.scenes.screen import Screen
 from stillframe.sample_videos.truth import SceneFrame, difference
 
 DRAWING_VERSION = 1
-"""Raised whenever the pictures of any scene change, so that cached clips are drawn anew."""
+"""Increased whenever the images of any scene change, so that cached clips are drawn again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneRow:
-    """A scene: how it is made, the noise it has if nothing else is asked for, what it shows.
-
-    exact: without noise it is encoded without loss, so that unchanged frames decode unchanged.
-    """
+    """One drawn scene."""
 
     make: Callable[[int, int, np.random.Generator], Scene]
+    """(width, height, random) -> the scene."""
     noise: float
+    """Standard deviation of its sensor noise, grey levels, unless another is requested."""
     about: str
+    """What it shows, in one line."""
     exact: bool = False
+    """Without noise it is encoded losslessly: unchanged frames decode unchanged."""
 
 
 SCENES: dict[str, SceneRow] = {
@@ -56,14 +57,14 @@ SCENES: dict[str, SceneRow] = {
 
 
 def row(name: str) -> SceneRow:
-    """The scene of that name. Raises SourceError that lists them."""
+    """The scene of that name. Raises SourceError, with all names, if there is none."""
     if name not in SCENES:
         raise SourceError(f"no drawn scene is called {name!r}; there are {', '.join(SCENES)}")
     return SCENES[name]
 
 
 def noise_of(name: str, options: Options) -> float:
-    """The standard deviation of the noise: what is asked for, else the scene's own."""
+    """The standard deviation of the noise: the requested one, else the scene's own."""
     return row(name).noise if options.noise is None else options.noise
 
 

@@ -1,7 +1,7 @@
 """screen: a recorded desktop; text scrolls, is typed and printed, windows move, then all is still.
 
-What happens is a script of steps one after the other, from the seed. Nothing else ever changes: as
-long as the state is the same, the picture is the same array.
+A script of steps, drawn from the seed, decides everything that happens: while the state stays the
+same, the image is the same array.
 """
 
 import math
@@ -27,21 +27,27 @@ NOTCH = 54
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that can differ between two frames. Lengths in pixels."""
+    """Everything that can differ between two frames. Lengths in pixels."""
 
     pointer: tuple[int, int]
     code: int = 0
+    """Scroll position of the editor."""
     article: int = 0
+    """Scroll position of the browser."""
     printed: int = 9
+    """Lines in the terminal."""
     browser: tuple[int, int] = (0, 0)
+    """Offset of the window from its place."""
     typed: tuple[int, int] = (0, 0)
+    """(index into prose.TYPED, letters of that line) typed in the editor."""
     dialog: bool = False
     minutes: int = 624
+    """The clock, since midnight."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenStep:
-    """A change from one state to another over some time; pointer and page glide, text jumps."""
+    """A change from one state to another: pointer and pages move smoothly, text appears."""
 
     start_s: float
     end_s: float
@@ -79,7 +85,7 @@ class ScreenStep:
 
 
 class Screen:
-    """The scene; the state is a pure function of time, the picture one of the state."""
+    """The scene; the state is a pure function of time, the image of the state."""
 
     def __init__(self, width: int, height: int, random: np.random.Generator) -> None:
         self._scale = scale = Scale.of(width, height)
@@ -119,7 +125,7 @@ class Screen:
         self._shown: tuple[State | None, Drawn | None] = (None, None)
 
     def at(self, time_s: float) -> Drawn:
-        """The picture at a time; the very same object as long as nothing changes."""
+        """The image at a time; the very same object while nothing changes."""
         state = self._state(time_s)
         if self._shown[0] != state or self._shown[1] is None:
             self._shown = (state, self._draw(state))

@@ -88,7 +88,7 @@ def test_an_unknown_name_lists_those_there_are(call: Any) -> None:
 
 
 def test_the_truth_of_a_real_clip_is_not_known() -> None:
-    with pytest.raises(SourceError, match="sample:bikes is a real clip, of which no ground truth"):
+    with pytest.raises(SourceError, match="sample:bikes is a real clip, without ground truth"):
         sample_videos.truth("bikes")
 
 
