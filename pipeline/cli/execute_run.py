@@ -64,7 +64,7 @@ def execute(request: RunRequest) -> None:
                 draw=outputs.draw,
                 keeps_pixels=outputs.are_drawn or audited,
                 limit=request.max_frames,
-                told=_decision_report(console, request.explain_placement),
+                on_decision=_decision_report(console, request.explain_placement),
             )
             pipeline, analysis = planned.pipeline, planned.analysis
             telemetry = Telemetry(

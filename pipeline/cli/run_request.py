@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.cli.config_file import RunConfig
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.inference.settings import Settings
-    from stillframe.pipeline.placement.planned_run import PlacementRequest
+    from stillframe.pipeline.placement.request import PlacementRequest
 
 SOURCE = "sample:sports2d_demo"
 MODEL = "centerface"
@@ -187,7 +187,7 @@ class RunRequest(options.ReuseOptions):
     def placement(self) -> "PlacementRequest":
         """Raises UsageError."""
         from stillframe.pipeline.placement.cpu_budget import share_of
-        from stillframe.pipeline.placement.planned_run import PlacementRequest, parse_place
+        from stillframe.pipeline.placement.request import PlacementRequest, parse_place
 
         return PlacementRequest(
             aim=self.aim or ("share" if self.cpu_share else None),

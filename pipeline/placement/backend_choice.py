@@ -1,4 +1,4 @@
-"""How the network may run: whole on one of the engines, by so many threads, or in two segments."""
+"""How the network may run: whole on one of the backends with some threads, or in two segments."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from stillframe.pipeline.executor.hardware.affinity import pinned_thread
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, OpenvinoBackend
 from stillframe.pipeline.inference.settings import MODES, Settings
 from stillframe.pipeline.inference.split_backend import SplitBackend
@@ -15,10 +16,12 @@ Kind = Literal["reuse", "onnxruntime", "openvino", "segments"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class BackendChoice:
-    """kind: a row of KINDS. threads: that share each layer; of "segments": of each segment."""
+    """A backend and its number of threads."""
 
     kind: Kind
+    """A row of KINDS."""
     threads: int = 1
+    """Share the work of each layer; of "segments": of each segment."""
 
     def __str__(self) -> str:
         if self.kind == "segments":
@@ -29,12 +32,16 @@ class BackendChoice:
     def incremental(self) -> bool:
         return self.kind in ("reuse", "segments")
 
-    def make(self, path: Path, settings: Settings) -> Backend | SplitBackend:
-        """The engine for a model's file."""
-        return KINDS[self.kind](path, self.threads, settings)
+    def make(self, path: Path, settings: Settings, cores: frozenset[int] = frozenset()) -> Backend:
+        """The backend for a model's file. Threads that it starts stay on the cores; empty: on any.
+
+        Raises ModelError and UncuttableError.
+        """
+        with pinned_thread(cores):
+            return KINDS[self.kind](path, self.threads, settings)
 
 
-KINDS: dict[Kind, Callable[[Path, int, Settings], Backend | SplitBackend]] = {
+KINDS: dict[Kind, Callable[[Path, int, Settings], Backend]] = {
     "reuse": lambda path, threads, settings: settings.reuse_engine(path, threads),
     "onnxruntime": lambda path, threads, settings: OnnxRuntimeBackend(path, threads),
     "openvino": lambda path, threads, settings: OpenvinoBackend(path, threads),
@@ -45,10 +52,10 @@ KINDS: dict[Kind, Callable[[Path, int, Settings], Backend | SplitBackend]] = {
 
 
 def choices(settings: Settings, cores: int) -> list[BackendChoice]:
-    """What may run the network with these settings on so many cores.
+    """What may run the network with these settings on this many cores.
 
-    Mode "exact" promises our own engine's bits, whole or in segments; a profile belongs to our
-    engine whole. The other modes may take whichever engine is fastest.
+    Mode "exact" promises the bits of the reuse engine, whole or in segments. A profile is for the
+    whole reuse engine. The other modes may take whichever backend is fastest.
     """
     counts = sorted({1, max(1, cores // 2), cores} if not settings.threads else {settings.threads})
     kinds: list[Kind] = []
@@ -58,7 +65,7 @@ def choices(settings: Settings, cores: int) -> list[BackendChoice]:
         kinds.append("onnxruntime")
         if find_spec("openvino") is not None:
             kinds.append("openvino")
-    found = [BackendChoice(kind, threads) for kind in kinds for threads in counts]
+    options = [BackendChoice(kind, threads) for kind in kinds for threads in counts]
     if MODES[settings.reuse].incremental and settings.profile is None and cores > 1:
-        found.append(BackendChoice("segments"))
-    return found
+        options.append(BackendChoice("segments"))
+    return options

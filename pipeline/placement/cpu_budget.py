@@ -1,15 +1,18 @@
-"""A cap on this process's processor time: who has taken too much waits until it has not."""
+"""A cap on this process's CPU time, and its priority beside other processes."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from stillframe.errors import UsageError
 
-BURST_S = 0.2  # what was left over in so long may be used later, no more
+BURST_S = 0.2
+"""CPU time that was left over in this time may be used later, no more."""
 
 
 def share_of(text: str) -> float:
-    """`50%` or `0.5` -> 0.5. Raises UsageError for what is no share above 0 and up to 1."""
+    """`50%` or `0.5` -> 0.5. Raises UsageError unless it is a share above 0 and up to 1."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
@@ -20,10 +23,10 @@ def share_of(text: str) -> float:
 
 
 class Pacer:
-    """Says how long to wait before the next frame, so that the measured share stays at the target.
+    """Returns how long to wait before the next frame, so that the measured share meets the target.
 
-    share: of `cores` cores, 0..1. What counts is the kernel's own account of all threads of this
-    process, so that what one frame took too much the next ones wait for.
+    share: of `cores` cores, 0..1. Measured by the kernel's count of CPU time for all threads of
+    this process, so the frames after an expensive one wait for it.
     """
 
     def __init__(
@@ -39,9 +42,27 @@ class Pacer:
         self._credit_s = 0.0
 
     def __call__(self) -> float:
-        """Seconds to wait, 0 when there is time to spend."""
+        """Seconds to wait; 0 if there is CPU time left."""
         now, used = self._clock(), self._spent()
         self._credit_s += (now - self._at) * self.rate - (used - self._used)
         self._at, self._used = now, used
         self._credit_s = min(self._credit_s, BURST_S * self.rate)
         return max(0.0, -self._credit_s / self.rate)
+
+
+def lower_priority(nice: int) -> str:
+    """Let other processes run before every thread of this one; -> why it was denied, or "".
+
+    Covers FFmpeg's threads, and threads that start later, which inherit it. SCHED_BATCH keeps a
+    thread that wakes from preempting another one.
+    """
+    tasks = Path("/proc/self/task")
+    for task in tasks.iterdir() if tasks.exists() else ():
+        try:
+            os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+            os.sched_setscheduler(int(task.name), os.SCHED_BATCH, os.sched_param(0))
+        except ProcessLookupError:  # it has just ended
+            continue
+        except OSError as error:
+            return f"priority could not be lowered: {(error.strerror or 'refused').lower()}"
+    return ""

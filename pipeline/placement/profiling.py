@@ -1,7 +1,7 @@
 """What each stage takes, measured on a source's first frames before the run begins."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.errors import StillframeError
+from stillframe.errors import StillframeError, UsageError
 from stillframe.models.model import Model
-from stillframe.pipeline.executor.hardware.affinity import pinned_thread
+from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.executor.hardware.microbenchmark import measure_processor
 from stillframe.pipeline.executor.hardware.processors import Processor
-from stillframe.pipeline.executor.hardware.topology import Core
+from stillframe.pipeline.executor.hardware.topology import Core, cpu_quota, read_cores
+from stillframe.pipeline.executor.pipeline import SOURCE
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import Backend, Feed
 from stillframe.pipeline.inference.observer import ObservedFrame
@@ -24,26 +25,28 @@ from stillframe.pipeline.inference.split_backend import SplitBackend, Uncuttable
 from stillframe.pipeline.inference.types import ProcessorStopWatch, StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.source import Source
-from stillframe.pipeline.placement.backend_choice import BackendChoice
-from stillframe.pipeline.placement.cost_model import Cost
+from stillframe.pipeline.placement.backend_choice import BackendChoice, choices
+from stillframe.pipeline.placement.cost_model import Cost, StageCosts
 from stillframe.reuse.gate.change_gate import ChangeMap
 
 FRAMES = 6
 LONGEST_S = 20.0
+"""After this no further backend is probed."""
 SPEED_S = 0.02
+"""For the speed of a core."""
 
 Draw = Callable[[StepResult], NDArray[np.uint8]] | None
 
 
 class Replayed:
-    """A source whose first frames were read already, and come again."""
+    """A source that yields frames that were read already, and then the rest."""
 
     def __init__(self, frames: list[Frame], source: Source) -> None:
         self._frames, self._source = frames, source
 
     def __iter__(self) -> Iterator[Frame]:
         while self._frames:
-            yield self._frames.pop(0)  # not kept: nobody reads them a third time
+            yield self._frames.pop(0)  # let go: nobody reads them a third time
         yield from self._source
 
     def close(self) -> None:
@@ -51,18 +54,20 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredCosts:
-    """stages: of each but the network. infer: of each granularity, a cost for each of its stages;
-    those that could not run are missing, and `notes` says why."""
+class ProbedCosts:
+    """What the stages took on the first frames, as measured."""
 
     stages: dict[str, Cost]
+    """Every stage but the network's."""
     infer: dict[BackendChoice, tuple[Cost, ...]]
+    """Of each backend that could run: a cost for each of its stages."""
     notes: tuple[str, ...]
+    """Why the other backends could not."""
 
 
 @dataclass(slots=True)
 class _Clock:
-    """Time and processor time of this process, summed over what is measured."""
+    """Wall and CPU time of this process, summed over what is measured."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -76,53 +81,95 @@ class _Clock:
             self.cpu_s += time.process_time() - cpu
 
     def add(self, watch: ProcessorStopWatch, *parts: str) -> None:
-        """What the laps of these parts took."""
+        """Add the laps of these parts."""
         self.wall_s += sum(watch.spent_ms.get(part, 0.0) for part in parts) / 1e3
         self.cpu_s += sum(watch.cpu_ms.get(part, 0.0) for part in parts) / 1e3
+
+    def reset(self) -> None:
+        self.wall_s = self.cpu_s = 0.0
 
     def cost(self, items: int) -> Cost:
         return Cost(1e3 * self.wall_s / max(1, items), 1e3 * self.cpu_s / max(1, items))
 
 
-def read(source: Source, frames: int = FRAMES) -> tuple[list[Frame], Cost]:
+def read_first(source: Source, frames: int = FRAMES) -> tuple[list[Frame], Cost]:
     """The first frames, and what decoding one takes."""
-    clock, found = _Clock(), []
+    clock, first = _Clock(), []
     items = iter(source)
     for _ in range(frames):
         frame = clock.timed(next, items, None)
         if frame is None:
             break
-        found.append(frame)
-    return found, clock.cost(len(found))
+        first.append(frame)
+    return first, clock.cost(len(first))
+
+
+def measure_costs(
+    model: Model,
+    settings: Settings,
+    first: list[Frame],
+    decode: Cost,
+    draw: Draw,
+    *,
+    unmeasured: Sequence[str],
+    segments: bool,
+    contention: ContentionMeter,
+) -> tuple[StageCosts, tuple[str, ...]]:
+    """What every stage takes alone on this machine; -> also why backends could not run.
+
+    first, decode: see `read_first`. unmeasured: stages that cannot be tried beforehand, such as
+    encode; their cost is 0 until the run shows it. segments: whether the model may be cut in two.
+    Raises UsageError if nothing can run the network.
+    """
+    others = contention.sample_mean()
+    cores = tuple(core for core in read_cores() if core.allowed)
+    options = [c for c in choices(settings, len(cores)) if segments or c.kind != "segments"]
+    probed = probe(model, settings, first, options, draw)
+    if not probed.infer:
+        raise UsageError(f"placement: nothing can run the network: {'; '.join(probed.notes)}")
+    share = len(cores) / (len(cores) + others)
+    stages = {SOURCE: decode.alone(share, True), **dict.fromkeys(unmeasured, Cost(0, 0))}
+    stages |= {name: cost.alone(share, False) for name, cost in probed.stages.items()}
+    infer = {
+        choice: tuple(cost.alone(share, choice.threads > 1) for cost in parts)
+        for choice, parts in probed.infer.items()
+    }
+    costs = StageCosts(
+        stages=stages,
+        infer=infer,
+        cores=tuple(core.number for core in cores),
+        speed=core_speeds(cores),
+        others=contention.sample_mean(),
+        capacity=cpu_quota() or 0.0,
+    )
+    return costs, probed.notes
 
 
 def probe(
-    model: Model, settings: Settings, frames: list[Frame], choices: list[BackendChoice], draw: Draw
-) -> MeasuredCosts:
-    """Run every part on the frames, each alone. Of the time a first frame takes nothing counts."""
-    fit, answer, drawing = _Clock(), _Clock(), _Clock()
+    model: Model, settings: Settings, frames: list[Frame], options: list[BackendChoice], draw: Draw
+) -> ProbedCosts:
+    """Run every part on the frames, each alone. The first frame warms up and does not count."""
+    before, after, drawing = _Clock(), _Clock(), _Clock()
     costs: dict[BackendChoice, tuple[Cost, ...]] = {}
     notes: list[str] = []
     end = time.monotonic() + LONGEST_S
-    for choice in choices:
+    for choice in options:
         if costs and time.monotonic() > end:
             notes.append(f"{choice} was not measured: the start had taken {LONGEST_S:g} s")
             continue
-        first = not costs
+        around = None if costs else (before, after, drawing)
         try:
-            costs[choice] = _granularity(
-                model, settings, frames, choice, (fit, answer, drawing) if first else None, draw
-            )
+            costs[choice] = _probe_choice(model, settings, frames, choice, around, draw)
         except (StillframeError, UncuttableError) as error:
             notes.append(f"{choice} cannot run it: {error}")
-    rest = max(1, len(frames) - 1)
-    stages = {"preprocess": fit.cost(rest), "postprocess": answer.cost(rest)}
-    stages["draw"] = drawing.cost(rest)
-    return MeasuredCosts(stages, costs, tuple(notes))
+    count = max(1, len(frames) - 1)
+    stages = {"preprocess": before.cost(count), "postprocess": after.cost(count)}
+    stages["draw"] = drawing.cost(count)
+    return ProbedCosts(stages, costs, tuple(notes))
 
 
 class _ClockedBackend:
-    """Times a backend's runs, without making their input; of two halves each apart."""
+    """Times a backend's runs without making their input; the halves of a split one apart."""
 
     def __init__(self, backend: Backend) -> None:
         self.incremental, self.close = backend.incremental, backend.close
@@ -141,7 +188,7 @@ class _ClockedBackend:
         return list(clocks[1].timed(backend.tail, boundary, change))
 
 
-def _granularity(
+def _probe_choice(
     model: Model,
     settings: Settings,
     frames: list[Frame],
@@ -149,9 +196,12 @@ def _granularity(
     around: tuple[_Clock, _Clock, _Clock] | None,
     draw: Draw,
 ) -> tuple[Cost, ...]:
-    """What each stage of the network takes. around: clocks of what comes before and after it, and
-    of drawing; None: they are measured already."""
-    fit, answer, drawing = around or (_Clock(), _Clock(), _Clock())
+    """What each stage of the network takes.
+
+    around: clocks of what comes before and after the network, and of drawing; None: these are
+    measured already.
+    """
+    before, after, drawing = around or (_Clock(), _Clock(), _Clock())
     backends: list[_ClockedBackend] = []
 
     def make(path: Path) -> Backend:
@@ -161,13 +211,13 @@ def _granularity(
     def observe(seen: ObservedFrame) -> None:
         watch = seen.task.watch
         assert isinstance(watch, ProcessorStopWatch)
-        fit.add(watch, "grey", "fit", "gate")
-        answer.add(watch, "decode", "follow")
+        before.add(watch, "grey", "fit", "gate")
+        after.add(watch, "decode", "follow")
         if draw is not None and around is not None and seen.result is not None:
             drawing.timed(draw, seen.result)
-        if seen.task.frame is frames[0]:  # of which nothing counts
-            for clock in (fit, answer, drawing, *backends[-1].clocks):
-                clock.wall_s = clock.cpu_s = 0.0
+        if seen.task.frame is frames[0]:
+            for clock in (before, after, drawing, *backends[-1].clocks):
+                clock.reset()
 
     slot = BackendSlot(make, incremental=choice.incremental)
     study = StudySettings(stop_watch=ProcessorStopWatch)
@@ -177,19 +227,13 @@ def _granularity(
     return tuple(clock.cost(len(frames) - 1) for clock in backends[-1].clocks)
 
 
-def speeds(cores: tuple[Core, ...]) -> dict[int, float]:
-    """How fast each allowed core is, the fastest 1; one core of each design is measured."""
-    found: dict[tuple[int | None, bool], float] = {}
+def core_speeds(cores: tuple[Core, ...]) -> dict[int, float]:
+    """The speed of each allowed core, the fastest 1. One core of each design is measured."""
+    gflops: dict[tuple[int | None, bool], float] = {}
     usable = [core for core in cores if core.allowed]
     for core in usable:
         design = (core.most_mhz, core.little)
-        if design not in found:
-            found[design] = measure_processor(Processor.on(core.number), SPEED_S).gflops
-    top = max(found.values())
-    return {core.number: found[core.most_mhz, core.little] / top for core in usable}
-
-
-def made(choice: BackendChoice, path: Path, settings: Settings, cores: frozenset[int]) -> Backend:
-    """The engine, made on these cores: the threads that it starts stay on them."""
-    with pinned_thread(cores):
-        return choice.make(path, settings)
+        if design not in gflops:
+            gflops[design] = measure_processor(Processor.on(core.number), SPEED_S).gflops
+    top = max(gflops.values())
+    return {core.number: gflops[core.most_mhz, core.little] / top for core in usable}

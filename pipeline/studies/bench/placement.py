@@ -30,7 +30,8 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import Source, open_source
 from stillframe.pipeline.placement.backend_choice import BackendChoice, choices
 from stillframe.pipeline.placement.cost_model import Aim, Candidate
-from stillframe.pipeline.placement.planned_run import PlacementRequest, PlannedRun
+from stillframe.pipeline.placement.planned_run import PlannedRun
+from stillframe.pipeline.placement.request import PlacementRequest
 from stillframe.pipeline.sinks.overlay import render_step
 from stillframe.pipeline.sinks.video import VideoSink
 from stillframe.pipeline.studies.bench.background_load import children, playback, played, rivals

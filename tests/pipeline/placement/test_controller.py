@@ -1,4 +1,4 @@
-"""A placer that watches a plan: what makes it change, and what it learns."""
+"""The controller that watches a plan: what makes it change, and what it learns."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +9,13 @@ import pytest
 from stillframe.errors import UsageError
 from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.inference.backend_slot import BackendSlot
-from stillframe.pipeline.placement import controller
-from stillframe.pipeline.placement.controller import Goal, PlacementController, plan
+from stillframe.pipeline.placement.backend_choice import BackendChoice
+from stillframe.pipeline.placement.controller import PlacementController
 from stillframe.pipeline.placement.cost_model import (
+    Goal,
     Prediction,
     StageCosts,
+    plan,
     predict,
 )
 from tests.pipeline.placement.test_cost_model import ONE, TWO, WINDOWS, profile
@@ -24,25 +26,25 @@ class Quiet(ContentionMeter):
         return self.others
 
 
-def placer(
-    monkeypatch: pytest.MonkeyPatch, prof: StageCosts, wish: Goal | None = None
+def controller(
+    monkeypatch: pytest.MonkeyPatch, costs: StageCosts, goal: Goal | None = None
 ) -> PlacementController:
-    """A placer whose changes are noted and not carried out."""
-    made = PlacementController(prof, wish or Goal("latency"), WINDOWS, Quiet())
+    """A controller whose changes are recorded and not carried out."""
+    watch = PlacementController(costs, goal or Goal("latency"), WINDOWS, Quiet())
     changes: list[Prediction] = []
 
     def change(best: Prediction, why: str, now: float, now_s: float) -> None:
         changes.append(best)
-        made.now, made.replans = best, made.replans + 1
-        made._hysteresis.changed(now, now_s)
-        made._say(f"re-planned: {best.candidate}; {why}")
+        watch.current, watch.replans = best, watch.replans + 1
+        watch._hysteresis.changed(now, now_s)
+        watch._report(f"re-planned: {best.candidate}; {why}")
 
-    monkeypatch.setattr(made, "_change", change)
-    return made
+    monkeypatch.setattr(watch, "_change", change)
+    return watch
 
 
-def measured(placer: PlacementController, factor: float) -> Prediction:
-    return predict(placer.profile, placer.now.candidate).scaled(factor)
+def measured(watch: PlacementController, factor: float) -> Prediction:
+    return predict(watch.costs, watch.current.candidate).scaled(factor)
 
 
 def test_a_backend_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +64,11 @@ def test_a_backend_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPat
         model = Named("model")
         settings = None
 
-    monkeypatch.setattr(controller, "made", lambda *_: Named("first"))
-    watch = placer(monkeypatch, profile())
+    monkeypatch.setattr(BackendChoice, "make", lambda *_: Named("first"))
+    watch = controller(monkeypatch, profile())
     analysis: Any = Analysis()
     analysis.model.path = Path("net.onnx")
-    watch.engine(analysis)
+    watch.install_backend(analysis)
     analysis.slot.swap(Named("second"), Path("net.onnx"))
     assert closed == ["first"]  # no frame was decided for it
     watch._built.append((Named("third"), Path("net.onnx")))
@@ -77,26 +79,26 @@ def test_a_backend_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPat
 
 
 def test_it_changes_when_others_come_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = placer(monkeypatch, profile())
-    assert watch.now.candidate.infer == TWO
+    watch = controller(monkeypatch, profile())
+    assert watch.current.candidate.infer == TWO
     for second in range(5):
         watch.compare(measured(watch, 1.0), float(second))
     assert watch.replans == 0
-    watch.profile = replace(watch.profile, others=3.0)
+    watch.costs = replace(watch.costs, others=3.0)
     for second in range(5, 10):
         watch.compare(measured(watch, 1.0), float(second))
     assert watch.replans == 1
-    assert watch.now.candidate.infer == ONE
+    assert watch.current.candidate.infer == ONE
     assert "3.0 threads of others compete; latency takes" in watch.decisions[-1]
-    watch.profile = replace(watch.profile, others=0.0)
+    watch.costs = replace(watch.costs, others=0.0)
     for second in range(20, 30):
         watch.compare(measured(watch, 1.0), float(second))
-    assert watch.now.candidate.infer == TWO
+    assert watch.current.candidate.infer == TWO
 
 
 def test_a_static_plan_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = placer(monkeypatch, profile(), Goal("latency", replans=False))
-    watch.profile = replace(watch.profile, others=5.0)
+    watch = controller(monkeypatch, profile(), Goal("latency", replans=False))
+    watch.costs = replace(watch.costs, others=5.0)
     for second in range(10):
         watch.compare(measured(watch, 9.0), float(second))
     assert watch.replans == 0
@@ -104,25 +106,25 @@ def test_a_static_plan_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_prediction_that_proves_false_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes elsewhere, once; there it stays, though the model still believes in the first."""
-    watch = placer(monkeypatch, profile())
-    first = watch.now.candidate
+    watch = controller(monkeypatch, profile())
+    first = watch.current.candidate
     for second in range(60):
-        factor = 4.0 if watch.now.candidate.infer == first.infer else 1.0
+        factor = 4.0 if watch.current.candidate.infer == first.infer else 1.0
         watch.compare(measured(watch, factor), float(second))
-    assert watch.now.candidate.infer == ONE
+    assert watch.current.candidate.infer == ONE
     assert watch.replans <= 3
 
 
 def test_a_machine_that_is_slower_in_all_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = placer(monkeypatch, profile())
+    watch = controller(monkeypatch, profile())
     for second in range(120):
         watch.compare(measured(watch, 2.2), float(second))
     assert watch.replans == 0
 
 
 def test_a_core_that_disappears_is_acted_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = placer(monkeypatch, profile(), Goal("throughput", replans=False))
-    watch.profile = replace(watch.profile, cores=(0,))
+    watch = controller(monkeypatch, profile(), Goal("throughput", replans=False))
+    watch.costs = replace(watch.costs, cores=(0,))
     watch.compare(measured(watch, 1.0), 1.0, lost=frozenset({1}))
     assert watch.replans == 1
     assert "core 1 disappeared" in watch.decisions[-1]

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from stillframe.pipeline.placement.backend_choice import BackendChoice
-from stillframe.pipeline.placement.controller import Goal, plan
 from stillframe.pipeline.placement.cost_model import (
     Candidate,
     Cost,
+    Goal,
     Hysteresis,
     Prediction,
     StageCosts,
     candidates,
     choose,
+    plan,
     predict,
 )
 
@@ -39,8 +40,8 @@ def profile(**changes: Any) -> StageCosts:
     return replace(base, **changes)
 
 
-def at(prof: StageCosts, granularity: BackendChoice, window: int) -> Prediction:
-    return predict(prof, Candidate(granularity, window))
+def at(prof: StageCosts, choice: BackendChoice, window: int) -> Prediction:
+    return predict(prof, Candidate(choice, window))
 
 
 # --- predictions ---------------------------------------------------------------------------------
@@ -63,8 +64,8 @@ def test_overlapped_is_bound_by_the_slowest_stage_and_by_the_cores() -> None:
 
 def test_a_wider_window_never_predicts_fewer_frames_nor_less_latency() -> None:
     for prof in (profile(), profile(others=3.0), profile(cores=tuple(range(6)))):
-        for granularity in (ONE, TWO, HALVES):
-            found = [at(prof, granularity, window) for window in (2, 3, 4, 8)]
+        for choice in (ONE, TWO, HALVES):
+            found = [at(prof, choice, window) for window in (2, 3, 4, 8)]
             for narrow, wide in pairwise(found):
                 assert wide.frame_ms <= narrow.frame_ms + 1e-9
                 assert wide.latency_ms >= narrow.latency_ms - 1e-9
@@ -97,7 +98,7 @@ def test_stages_that_share_a_core_share_its_time() -> None:
 # --- candidates and choice -----------------------------------------------------------------------
 
 
-def test_every_granularity_window_and_layout_is_considered() -> None:
+def test_every_choice_window_and_layout_is_considered() -> None:
     found = list(candidates(profile(), {}, WINDOWS))
     assert len(set(found)) == len(found)
     assert {c.infer for c in found} == {ONE, TWO, HALVES}
@@ -111,10 +112,10 @@ def test_every_granularity_window_and_layout_is_considered() -> None:
 
 
 def test_what_was_pinned_by_hand_stays() -> None:
-    hand = {"infer": frozenset({1}), "decode": frozenset({0})}
-    found = list(candidates(profile(), hand, WINDOWS))
+    manual_pins = {"infer": frozenset({1}), "decode": frozenset({0})}
+    found = list(candidates(profile(), manual_pins, WINDOWS))
     assert {c.infer for c in found} == {ONE, TWO, HALVES}
-    assert all(dict(c.pins) == hand for c in found)
+    assert all(dict(c.pins) == manual_pins for c in found)
 
 
 def test_one_core_has_nothing_to_place_apart() -> None:
@@ -168,11 +169,11 @@ def test_of_equals_the_one_that_takes_least_is_chosen() -> None:
         Prediction(Candidate(TWO, 1), 20, 20, 34),
         Prediction(Candidate(ONE, 1), 20.2, 20.2, 20),
     ]
-    assert choose(same, "throughput").candidate.infer == ONE
+    assert choose(same, Goal()).candidate.infer == ONE
     pins = (("infer", frozenset({0})),)
     alike = [Prediction(Candidate(ONE, 2, p), 20, 20, 20) for p in ((), pins)]
-    assert choose(alike, "throughput").candidate.pins
-    assert not choose(alike, "throughput", shared=True).candidate.pins
+    assert choose(alike, Goal()).candidate.pins
+    assert not choose(alike, Goal(), shared=True).candidate.pins
 
 
 def test_a_live_source_is_not_outrun() -> None:
@@ -204,8 +205,8 @@ def test_one_glance_is_not_enough() -> None:
 def test_changes_that_bring_nothing_become_rarer() -> None:
     rule = Hysteresis(rest_s=4)
     rule.changed(100, 0)
-    rule.judged(99)
+    rule.judge(99)
     assert rule.rest_s == 8
     rule.changed(100, 0)
-    rule.judged(60)
+    rule.judge(60)
     assert rule.rest_s == 8

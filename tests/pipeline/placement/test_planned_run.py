@@ -14,12 +14,12 @@ import pytest
 
 from stillframe.errors import UsageError
 from stillframe.pipeline import cli
-from stillframe.pipeline.placement import controller
+from stillframe.pipeline.placement import controller, profiling
 from stillframe.pipeline.placement.cost_model import (
     Hysteresis,
     Prediction,
 )
-from stillframe.pipeline.placement.planned_run import PlacementRequest, parse_place
+from stillframe.pipeline.placement.request import PlacementRequest, parse_place
 from tests import networks
 from tests.hostile import media
 
@@ -58,7 +58,13 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(deep: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def run(
+    deep: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Run]:
+    monkeypatch.setattr(profiling, "LONGEST_S", 600.0)  # on a busy machine, too, probe everything
     clip = media.clip(tmp_path / "clip.mp4", FRAMES)
     metrics = tmp_path / "metrics.json"
 
@@ -110,7 +116,7 @@ def test_a_share_is_planned_and_paced(run: Run, monkeypatch: pytest.MonkeyPatch)
 def test_priority_is_really_lowered() -> None:
     code = (
         "import os, threading\n"
-        "from stillframe.pipeline.placement.planned_run import lower_priority\n"
+        "from stillframe.pipeline.placement.cpu_budget import lower_priority\n"
         "thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.start()\n"
         "assert not lower_priority(7)\n"
         "for each in (threading.get_native_id(), thread.native_id):\n"
@@ -157,7 +163,7 @@ def test_what_is_not_there_is_refused(arguments: list[str], says: str, run: Run)
 def test_islands_are_placed_apart_from_the_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no device here, so one is claimed, and what the engine is asked for is noted."""
     asked: list[Any] = []
-    for module in ("placement.planned_run", "executor.hardware.processors"):
+    for module in ("placement.request", "executor.hardware.processors"):
         monkeypatch.setattr(
             f"stillframe.pipeline.{module}.PROVIDERS", {"cuda": "CPUExecutionProvider"}
         )
@@ -199,11 +205,11 @@ def test_plans_change_in_the_middle_of_a_run_without_a_frame_lost(
     """Every review wants another way to run; results stay those of a plain run."""
     monkeypatch.setattr(controller, "REVIEW_S", 0.0)
     monkeypatch.setattr(controller, "FEWEST_FRAMES", 2)
-    monkeypatch.setattr(Hysteresis, "agrees", lambda self, now, chosen, now_s: True)
+    monkeypatch.setattr(Hysteresis, "agrees", lambda self, measured_ms, predicted_ms, now_s: True)
     turn = iter(range(1000))
 
-    def another(found: Any, *_: Any, **__: Any) -> Prediction:
-        ranked = sorted(found, key=lambda p: str(p.candidate))
+    def another(predictions: Any, *_: Any, **__: Any) -> Prediction:
+        ranked = sorted(predictions, key=lambda p: str(p.candidate))
         return ranked[next(turn) * 7 % len(ranked)]
 
     monkeypatch.setattr(controller, "choose", another)
