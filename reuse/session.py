@@ -214,7 +214,7 @@ class ReuseSession(Closing):
     @property
     def refresh_order(self) -> RefreshOrder:
         """In which order the outputs are renewed by steps whose `renewed` sweeps the picture."""
-        return self._runner().renewal.outputs
+        return self._runner().refresh_schedule.outputs
 
     def follow_refresh(self, order: RefreshOrder) -> None:
         """Let `renewed` mean rows of the picture of another session, whose outputs are fed here.
@@ -231,7 +231,7 @@ class ReuseSession(Closing):
 
         Empty where none are.
         """
-        order, marks = self._runner().renewal.inputs, {}
+        order, marks = self._runner().refresh_schedule.inputs, {}
         for name in order.due:
             first, end = order.rows(name, renewed)
             marks[name] = np.zeros(self.plan.graph.shapes[name][:2], np.uint8)
@@ -385,7 +385,7 @@ class ReuseSession(Closing):
         first, end = renewed
         if end <= first:
             return 0, 0
-        order = self._runner().renewal.inputs
+        order = self._runner().refresh_schedule.inputs
         fits = 0 <= first < end <= order.height
         # Of several pictures that are not outputs of another session, the first one is swept.
         for name in order.due if self._order else [*order.due][:1]:

@@ -165,6 +165,8 @@ def finish(
         steps=tuple(steps),
         layers=tuple(builder.layers),
         reads=tuple(builder.reads),
+        targets=tuple(builder.targets),
+        mask_rows={name: builder.mask_rows(name) for name in builder.index},
         index=dict(builder.index),
         exports=dict(exports),
         cutoffs=dict(cutoffs),

@@ -5,7 +5,18 @@ from dataclasses import dataclass, field
 
 from stillframe.reuse.ir.windows import Window
 
-Reads = tuple[tuple[str, Window], ...]  # tensors whose marks make an instruction compute
+Reads = tuple[tuple[str, Window], ...]
+"""Tensors whose change masks make an instruction compute, each with what an output reads of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRows:
+    """Row y of a tensor's mask is row `start + y * step` of another tensor's."""
+
+    owner: str
+    """The tensor that has the mask; itself for most."""
+    start: int = 0
+    step: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.arena import place
 from stillframe.reuse.memory.buffers import region_tensors
 from stillframe.reuse.memory.liveness import Lifetimes, naive_bytes
-from stillframe.reuse.plan.instruction import PlannedLayer, Reads
+from stillframe.reuse.plan.instruction import MaskRows, PlannedLayer, Reads
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -76,6 +76,8 @@ class Plan:
     steps: tuple[Region | IslandStep, ...]
     layers: tuple[PlannedLayer, ...]
     reads: tuple[Reads, ...]  # of each instruction: the tensors whose marks make it compute
+    targets: tuple[str, ...]  # of each instruction: the tensor that it writes; "" for an export
+    mask_rows: Mapping[str, MaskRows]  # of each tensor in `index`
     index: Mapping[str, int]  # tensor name -> row of `tensors`
     exports: Mapping[str, Floats]  # tensor name -> the array that EXPORT keeps up to date
     cutoffs: Mapping[str, int]  # tensor name -> instruction that compares it

@@ -1,27 +1,25 @@
-"""Rolling refresh: stripes of the picture are renewed at every layer, a few rows in each step.
+"""Rolling refresh: a few rows of the picture are renewed at every layer in each step.
 
-A cut-off leaves what is near as it is, so a value may rest on old frames for as long as nothing
-much changes. When a stripe of the input is marked as changed, the layers above compute what reads
-it anyway; all that must be said is in which rows nothing is cut off. A layer's row is due in the
-step in which the last input row that it reads is renewed: then all that it reads was renewed in
-this sweep, and once the sweep has reached the bottom every value is what computing everything would
-have given, of a picture that stands still.
+A cut-off leaves values that are nearly right, so a result may depend on old frames for as long as
+little changes. Rows of the input that are marked as changed are computed in every layer that reads
+them; this module decides in which rows of a layer nothing is cut off. A layer's row is due in the
+step in which the last input row that it reads is renewed: by then all that it reads was renewed in
+this sweep. After a sweep over a still picture every value is what computing everything gives.
 
-What lies behind an island is not renewed but compared, bit by bit, as ever.
+Results of islands, and what depends on them, are not renewed but compared bit by bit as always.
 
 Where a model is cut in two, the second part follows the sweep over the picture of the first: its
 inputs are renewed in the order in which the first part's outputs are, see `RefreshOrder`.
 """
 
-import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.reuse.kernels import abi
+from stillframe.reuse.plan.instruction import Reads
 from stillframe.reuse.plan.plan import Plan
 
 Integers = NDArray[np.int64]
@@ -43,7 +41,7 @@ class RefreshOrder:
         return int(first), int(end)
 
 
-class Renewal:
+class RefreshSchedule:
     """When each row of each comparing layer is due.
 
     order: of the inputs, if they are outputs of another plan whose picture is swept; None: the
@@ -64,57 +62,41 @@ class Renewal:
         self._due: dict[int, Integers] = {}
         if not heights:
             return
-        roots = _roots(plan)
-        known = {int(roots[plan.index[name]]): due for name, due in self.inputs.due.items()}
+        due_of = {plan.mask_rows[name].owner: due for name, due in self.inputs.due.items()}
         compared = set(plan.cutoffs.values())
-        for at, instruction in enumerate(plan.instructions):
-            target = int(instruction[abi.TARGET])
-            due = self._of(plan, instruction, int(plan.tensors[target, abi.HEIGHT]), roots, known)
+        for at, (target, layer) in enumerate(zip(plan.targets, plan.layers, strict=True)):
+            height = int(plan.tensors[plan.instructions[at, abi.TARGET], abi.HEIGHT])
+            due = self._last_read(plan, plan.reads[at], height, due_of)
             if at in compared:
                 self._due[at] = due
-            if plan.layers[at].op == "Export":
-                outputs[plan.layers[at].name] = due
-            root = int(roots[target])
-            earlier = known.get(root)
-            if earlier is None or len(earlier) != len(due):
-                known[root] = due
-            else:
-                known[root] = np.maximum(earlier, due)
+            if target:
+                due_of[plan.mask_rows[target].owner] = due
+            else:  # an export
+                outputs[layer.name] = due
 
     def bands(self, low: int, high: int) -> Integers:
-        """(instructions, 2): the rows, first and behind the last, that are due as input rows
-        [low, high) are renewed. The array is the same one in each call."""
+        """(instructions, 2): the rows [first, end) that are due as input rows [low, high) are
+        renewed. The array is the same one in each call."""
         self._bands[...] = 0
         for at, due in self._due.items():
             self._bands[at] = np.searchsorted(due, (low, high), side="right")
         return self._bands
 
-    def _of(
-        self,
-        plan: Plan,
-        instruction: Integers,
-        height: int,
-        roots: Integers,
-        known: dict[int, Integers],
+    def _last_read(
+        self, plan: Plan, reads: Reads, height: int, due_of: Mapping[str, Integers]
     ) -> Integers:
-        """The step of each output row: when the last row that it reads of any source is due."""
+        """The step of each output row: when the last row that it reads of any tensor is due."""
         due = np.zeros(height, np.int64)
-        count = int(instruction[abi.SOURCE_COUNT])
-        if not count:
+        if not reads:
             return due + self.height
-        sources = _array(int(instruction[abi.SOURCES]), ctypes.c_int64, count * abi.SOURCE_COLUMNS)
-        for source in sources.reshape(count, abi.SOURCE_COLUMNS):
-            tensor = int(source[abi.SOURCE_TENSOR])
-            last = _array(int(source[abi.ROW_HIGH]), ctypes.c_int32, height).astype(np.int64) - 1
-            root = int(roots[tensor])
-            above, here = plan.tensors[root], plan.tensors[tensor]
-            if root not in known:  # an island wrote it
-                due[:] = self.height
-                continue
-            start = (int(here[abi.MASK]) - int(above[abi.MASK])) // max(int(above[abi.MASK_ROW]), 1)
-            step = max(int(here[abi.MASK_ROW]) // max(int(above[abi.MASK_ROW]), 1), 1)
-            rows = np.clip(start + np.maximum(last, 0) * step, 0, len(known[root]) - 1)
-            due = np.maximum(due, known[root][rows])
+        for name, window in reads:
+            rows = plan.mask_rows[name]
+            known = due_of.get(rows.owner)
+            if known is None:  # an island wrote it
+                return np.full(height, self.height)
+            last = np.maximum(window.rows[1].astype(np.int64) - 1, 0)
+            at = np.clip(rows.start + last * rows.step, 0, len(known) - 1)
+            due = np.maximum(due, known[at])
         return np.maximum.accumulate(due)
 
 
@@ -133,15 +115,3 @@ def _followed(heights: Mapping[str, int], order: RefreshOrder) -> RefreshOrder:
         rows = order.due.get(name, np.empty(0, np.int64))
         due[name] = rows if len(rows) == height else np.full(height, order.height)
     return RefreshOrder(order.height, due)
-
-
-def _roots(plan: Plan) -> Integers:
-    """Of each tensor the one whose mask it is a view of, itself for most."""
-    counts = plan.tensors[:, abi.LIVE] - plan.live.ctypes.data
-    return np.asarray(counts // plan.live.strides[0], np.int64)
-
-
-def _array(address: int, kind: type, count: int) -> NDArray[np.generic]:
-    """Numbers of a plan's tables, where they lie."""
-    pointer: Any = ctypes.cast(address, ctypes.POINTER(kind))
-    return np.asarray(np.ctypeslib.as_array(pointer, (count,)))

@@ -13,7 +13,7 @@ from stillframe.reuse.kernels.pages import aligned, zeroed
 from stillframe.reuse.kernels.zero_pad import clear_ring
 from stillframe.reuse.memory.buffers import BufferView, Storage
 from stillframe.reuse.memory.required_regions import Demand
-from stillframe.reuse.plan.instruction import Lowered, MaskSource, PlannedLayer, Reads
+from stillframe.reuse.plan.instruction import Lowered, MaskRows, MaskSource, PlannedLayer, Reads
 
 Integers = NDArray[np.int64]
 
@@ -44,12 +44,14 @@ class TableBuilder:
         self._offsets = offsets
         self.rows: list[list[int]] = []
         self.index: dict[str, int] = {}
+        self._names: dict[int, str] = {}  # the same, of region tensors, the other way round
         self.shapes: dict[str, tuple[int, ...]] = dict(graph.shapes)
         self.views: dict[str, BufferView] = dict(storage.views)
         self.instructions: list[list[int]] = []
         self.floats: list[list[float]] = []
         self.layers: list[PlannedLayer] = []
         self.reads: list[Reads] = []  # of each instruction
+        self.targets: list[str] = []  # tensor that each instruction writes; "" for an export
         self._reads_at: dict[int, Reads] = {}  # by the address of its mask sources
         self.weights_bytes = 0
         self._mask_bytes = 0
@@ -107,6 +109,7 @@ class TableBuilder:
             parent = self.tensor(view.parent)
         tensor = self._row(shape, *self.geometry(name))
         self.index[name] = tensor
+        self._names[tensor] = name
         if parent >= 0 and view is not None:
             self._aliases.append((tensor, parent, (view.start[0], view.start[1]), view.step))
         else:
@@ -194,6 +197,16 @@ class TableBuilder:
         self._reads_at[address] = tuple((each.name, each.window) for each in entries)
         return address, len(entries)
 
+    def mask_rows(self, name: str) -> MaskRows:
+        """Whose mask a tensor shares."""
+        view = self.views.get(name)
+        if view is None or view.own_mask:
+            return MaskRows(name)
+        above = self.mask_rows(view.parent)
+        return MaskRows(
+            above.owner, above.start + view.start[0] * above.step, view.step[0] * above.step
+        )
+
     # --- instructions ---------------------------------------------------------------------------
     def add(self, lowered: Lowered, layer: PlannedLayer) -> int:
         entry = [0] * abi.INSTRUCTION_COLUMNS
@@ -205,6 +218,7 @@ class TableBuilder:
             floats[column] = number
         self.floats.append(floats)
         self.layers.append(layer)
+        self.targets.append(self._names.get(entry[abi.TARGET], ""))
         self.reads.append(self._reads_at[entry[abi.SOURCES]] if entry[abi.SOURCE_COUNT] else ())
         self.widest_result = max(self.widest_result, lowered.result_floats)
         return len(self.instructions) - 1

@@ -80,10 +80,6 @@ class Tolerance:
         layers = {name: share * factor for name, share in self.layers.items()}
         return Tolerance(self.share * factor, layers, self.model, self.fingerprint)
 
-    def calibrate(self, plan: Plan) -> None:
-        """Turn shares into thresholds, from the activations of a dense step."""
-        self.apply(plan, measure(plan))
-
     def apply(self, plan: Plan, magnitudes: Mapping[str, float]) -> None:
         """Turn shares into thresholds. magnitudes: of each layer, see below; none: all are 0."""
         if self.exact:

@@ -15,14 +15,13 @@ from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
 from stillframe.reuse.kernels.run_plan import walk
 from stillframe.reuse.plan.plan import IslandStep, Plan, Region
-from stillframe.reuse.plan.refresh_schedule import RefreshOrder, Renewal
+from stillframe.reuse.plan.refresh_schedule import RefreshOrder, RefreshSchedule
+from stillframe.reuse.runtime.dense_switch import DenseSwitch
 from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
 
 CPU_ONLY = ("CPUExecutionProvider",)
-MARGIN = 0.9  # a share of changed input that led there stands for all above this part of it
-RELAX = 1.005  # how the limit grows with each dense step, so that it is tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,7 @@ class PlanRunner:
     ) -> None:
         self.plan = plan
         self._workers = workers
-        self._break_even = plan.tuning.break_even if break_even is None else break_even
-        self._limit = self._break_even  # share of changed input above which a step is dense
+        self._switch = DenseSwitch(plan.tuning.break_even if break_even is None else break_even)
         self._fresh = True  # nothing stored yet
         self._inputs = [port for port in plan.graph.inputs if port.layout != "raw"]
         self._raw_inputs = [port.name for port in plan.graph.inputs if port.layout == "raw"]
@@ -75,7 +73,7 @@ class PlanRunner:
         )
         self._work = np.array([layer.multiply_adds for layer in plan.layers], np.float64)
         self._total_work = max(float(self._work.sum()), 1.0)
-        self._renewal = Renewal(plan)
+        self._schedule = RefreshSchedule(plan)
         self._none = np.zeros((len(plan.instructions), 2), np.int64)
         self._bands = self._none
         self._islands = {
@@ -86,13 +84,13 @@ class PlanRunner:
         self._island_index = {key: index for index, key in enumerate(self._islands)}
 
     @property
-    def renewal(self) -> Renewal:
+    def refresh_schedule(self) -> RefreshSchedule:
         """In which order a sweep renews rows of inputs, layers and outputs."""
-        return self._renewal
+        return self._schedule
 
     def follow(self, order: RefreshOrder) -> None:
-        """Renew with the picture of another plan, see `Renewal`."""
-        self._renewal = Renewal(self.plan, order)
+        """Renew with the picture of another plan, see `RefreshSchedule`."""
+        self._schedule = RefreshSchedule(self.plan, order)
 
     @property
     def fresh(self) -> bool:
@@ -102,7 +100,7 @@ class PlanRunner:
     def reset(self) -> None:
         """Forget everything: the next step computes all of it."""
         self._fresh = True
-        self._limit = self._break_even
+        self._switch.reset()
         self._values.clear()
 
     def step(
@@ -121,7 +119,7 @@ class PlanRunner:
         After an exception, which islands may raise, the next step is dense.
         """
         plan = self.plan
-        self._bands = self._renewal.bands(*renewed) if renewed[1] > renewed[0] else self._none
+        self._bands = self._schedule.bands(*renewed) if renewed[1] > renewed[0] else self._none
         plan.live[...] = 0
         plan.island_records[...] = 0
         everything = dense or self._fresh
@@ -134,7 +132,7 @@ class PlanRunner:
             marked += self._take_in(row, feeds[port.name], port.layout, listed, everything)
             positions += height * width
         share = 1.0 if everything else marked / max(positions, 1)
-        dense = everything or share > self._limit
+        dense = everything or self._switch.is_dense(share)
         raw_changed = {name: self._keep_raw(name, feeds[name]) for name in self._raw_inputs}
         if not (dense or marked or any(raw_changed.values())):
             plan.records[...] = 0
@@ -147,7 +145,7 @@ class PlanRunner:
                 raw_changed |= self._run_island(step, dense)
         self._fresh = False
         done = self._share_of_work(dense)
-        self._learn(share, done, dense)
+        self._switch.learn(share, done, dense)
         return StepStats(share, dense, done, int(plan.island_records[:, abi.ACTIVE].sum()))
 
     def output(self, name: str) -> Array:
@@ -157,13 +155,6 @@ class PlanRunner:
         if name in self._values:
             return self._values[name]
         return np.asarray(self.plan.graph.constants[name])
-
-    def _learn(self, share: float, done: float, dense: bool) -> None:
-        """Move the limit: how much of the input may change before most of the network does."""
-        if dense:
-            self._limit = min(self._limit * RELAX, self._break_even)
-        elif done > self._break_even:
-            self._limit = share * MARGIN
 
     def _share_of_work(self, dense: bool) -> float:
         if dense:

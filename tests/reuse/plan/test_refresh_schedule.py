@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stillframe.errors import UsageError
-from stillframe.reuse.plan.refresh_schedule import Renewal
+from stillframe.reuse.plan.refresh_schedule import RefreshSchedule
 from stillframe.reuse.session import ReuseSession
 from tests.graph_cases import model
 from tests.reuse.test_session import Picture, frame, net, weights
@@ -90,10 +90,10 @@ def test_stripes_cost_little_more_than_their_share() -> None:
 
 def test_rows_come_in_order_and_each_once() -> None:
     with ReuseSession(deep(), tolerance=0.1, threads=1, memory_budget=ALL) as session:
-        renewal = Renewal(session.plan)
+        schedule = RefreshSchedule(session.plan)
         seen = dict.fromkeys(session.plan.cutoffs.values(), 0)
         for top in range(0, 61, 5):
-            bands = renewal.bands(top, min(top + 5, 61))
+            bands = schedule.bands(top, min(top + 5, 61))
             for at, before in seen.items():
                 assert bands[at, 0] == before
                 seen[at] = int(bands[at, 1])

@@ -14,7 +14,7 @@ from stillframe.reuse.ir.ops import OPS
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.buffers import lay_out, region_tensors
 from stillframe.reuse.plan.plan import Plan
-from stillframe.reuse.plan.tolerance import Tolerance
+from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from tests.graph_cases import CASES, Case
@@ -151,7 +151,7 @@ def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
     for number, feeds in enumerate(clip(graph, seed, 8)):
         engine.step(feeds)
         if number == 0:
-            Tolerance(share).calibrate(plan)
+            Tolerance(share).apply(plan, measure(plan))
         for name, instruction in plan.cutoffs.items():
             node = by_output[name]
             if not all(kept(plan, each) for each in node.inputs):
