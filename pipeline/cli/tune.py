@@ -74,7 +74,7 @@ def tune(
         with TuneProgress(console, log) as progress:
             tuned = tuning.tune(
                 network, clips, wanted=quality, held_out=held_out or (), frames=max_frames,
-                threads=threads, told=progress.show, stop=lambda: stopping.caught is not None,
+                threads=threads, on_trial=progress.show, stop=lambda: stopping.caught is not None,
             )  # fmt: skip
         try:
             tuned.profile.write(out)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stillframe.errors import SinkError
-from stillframe.pipeline.studies.tune.search import Try
+from stillframe.pipeline.studies.tune.search import Trial
 from stillframe.pipeline.studies.tune.tune import Tuned
 
 LINE_EVERY_S = 10.0
@@ -50,13 +50,13 @@ class TuneProgress:
         if self._file is not None:
             self._file.close()
 
-    def show(self, tried: Try) -> None:
+    def show(self, tried: Trial) -> None:
         """Called after each trial."""
         self._count += 1
         outcome = tried.outcome
         if self._file is not None:
             setting = tried.setting
-            gate, cadence = asdict(setting.gate), asdict(setting.cadence)
+            gate, cadence = asdict(setting.gate), asdict(setting.skipping)
             row = {"what": tried.what, **asdict(outcome), "gate": gate, "cadence": cadence}
             self._file.write(json.dumps(row | {"shares": dict(setting.shares)}) + "\n")
             self._file.flush()

@@ -20,7 +20,7 @@ from stillframe.reuse.gate.change_gate import GateSettings
 Image = NDArray[np.uint8]
 
 SAMPLE = "sample:"
-DEFAULT_RATE = 25  # frames a second, of what names none
+DEFAULT_RATE = 25  # frames a second, if the clip states none
 WARM_UP = 3  # frames that run first and are not timed
 MOST_BYTES = 1 << 30  # of decoded frames
 
@@ -37,8 +37,8 @@ class Crop:
     @classmethod
     def parse(cls, text: str) -> Self:
         """`640x360+100+50`: width, height, and where its left upper corner lies (default 0, 0)."""
-        found = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?", text)
-        sides = [int(each or 0) for each in found.groups()] if found else []
+        match = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?", text)
+        sides = [int(each or 0) for each in match.groups()] if match else []
         if not sides or min(sides[:2]) < 1:
             raise UsageError(f"crop: expected WxH+X+Y, for example 640x360+100+50, got {text!r}")
         return cls(*sides)
@@ -56,14 +56,15 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One model on one clip. frames: how many are timed at most. size: (H, W) of the model's input,
-    None: what suits the clip. Only timed frames count; warming up takes the first ones."""
+    """One model on one clip."""
 
     model: str
     clip: str
     frames: int = 100
+    """How many are timed at most; warming up takes the first ones."""
     crop: Crop | None = None
     size: tuple[int, int] | None = None
+    """(H, W) of the model's input; None: what suits the clip."""
 
     def __str__(self) -> str:
         return f"{self.model} on {self.clip}" + (f" [{self.crop}]" if self.crop else "")
@@ -71,18 +72,23 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What holds for every case. allow_sdist: source distributions may be fetched.
-    confidence: least score of detections; None: the model's own. profile: of reuse, instead of
-    tolerance and gate. cadence: of reuse; which frames it does not compute."""
+    """What is the same for every case."""
 
     threads: int = 1
     tolerance: float = 0.1
+    """Of reuse."""
     gate: GateSettings = field(default_factory=GateSettings)
+    """Of reuse."""
     warm_up: int = WARM_UP
+    """Frames that run first and are not timed."""
     allow_sdist: bool = False
+    """Whether source distributions may be fetched."""
     confidence: float | None = None
+    """Least score of detections; None: the model's own."""
     profile: TuningProfile | None = None
-    cadence: FrameSkipping = field(default_factory=FrameSkipping)
+    """Of reuse, instead of tolerance and gate."""
+    skipping: FrameSkipping = field(default_factory=FrameSkipping)
+    """Of reuse: which frames it does not compute."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -72,7 +72,7 @@ class ContenderAtWork:
     ) -> "ContenderAtWork":
         """The contender with a runner of its own."""
         found = cls(row, contender)
-        skipping = setting.cadence if row.skips_frames else FrameSkipping()
+        skipping = setting.skipping if row.skips_frames else FrameSkipping()
         found.runner = Runner(
             model,
             row.settings(setting),
@@ -222,7 +222,7 @@ def prepare(
         conditions.tolerance,
         conditions.gate,
         conditions.profile,
-        conditions.cadence,
+        conditions.skipping,
     )
     contenders: dict[str, ContenderAtWork] = {}
     skipped: dict[str, str] = {}

@@ -1,16 +1,14 @@
 """Searching for the setting that costs least and still agrees well enough.
 
-1. Scan: of one tolerance for all layers the largest that agrees well enough; where none does, with
-   another gate. This is the named easy version. It also says how much loss is fair: what is
-   found may lose no more.
+1. Scan: the largest single tolerance for all layers that agrees well enough; if none does, with
+   another gate. This is the easy solution. Its loss is the fair loss: no later one may lose more.
 2. Scan: one number spread over the layers in several ways, with that gate.
 3. Descend: from the best of them the settings of the gate, and the shares of ever smaller groups of
    layers, go up or down where the gain is worth the loss: log(cost) + price * loss, where
    the price is what the scan paid at its end. After each round all shares are scaled as far as
    the agreement allows.
-
-4. Pace: frames are left out, ever more of them, while what is lost stays fair: with what the
-   descent found, and with the single tolerance.
+4. Skip: ever more frames are skipped while the loss stays fair: with the outcome of the descent,
+   and with the single tolerance.
 
 Deterministic: the same outcomes lead to the same setting.
 """
@@ -33,14 +31,14 @@ MOST = 1.0  # no layer may change by more than all that is in it unseen: such a 
 HALVINGS = 3  # of the bracket, in its logarithm
 ROUNDS: tuple[tuple[int, float], ...] = ((8, 1.8),)
 """Into how many groups of consecutive layers, and by which factor their shares move."""
-CLOSER = 0.3  # of the agreement to spare is kept in hand against other frames, where that can be
+CLOSER = 0.3  # of the agreement to spare is a reserve for other frames, where that can be
 SHORT = 5.0  # price of agreement that is missing, in log(cost)
 CHEAPEST, DEAREST = 2.0, 1000.0  # price of loss
-FINE = 1.4  # step of a scan from what is near already
+FINE = 1.4  # step of a scan that begins near its end
 LEAST_GAIN = 1e-3
 RUNG = 1.08  # between settings that are tried on other frames, in cost
-TIGHT = 0.25  # of its shares is what a pace begins with
-PACES = (2, 3, 4, 6, 8)  # of so many frames that change the network computes one
+TIGHT = 0.25  # of its shares is what a scan with skipped frames begins with
+EVERY = (2, 3, 4, 6, 8)  # of so many frames that change the network computes one
 
 GATES: tuple[GateSettings, ...] = (
     GateSettings(),
@@ -58,53 +56,66 @@ MOVES: dict[str, tuple[Callable[[float], float], ...]] = {
 }
 
 
-class Stopped(Exception):  # noqa: N818 - it is asked for, not an error
+class Stopped(Exception):  # noqa: N818 - a request, not an error
     """The user has seen enough."""
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """What was tried, and what came of it."""
+class Trial:
+    """A setting that was tried, and its outcome."""
 
     what: str
+    """Which step of the search tried it."""
     setting: TrialSetting
     outcome: Outcome
 
 
 @dataclass(slots=True)
 class Search:
-    """evaluate: may raise Stopped. wanted: least agreement. told: each try, as it is made."""
+    """One search, with all that it tried."""
 
     evaluate: Evaluate
+    """May raise Stopped, which ends the search."""
     wanted: float
-    top: float = 1.0  # the best agreement there can be
+    """The least agreement."""
+    top: float = 1.0
+    """The best agreement there can be."""
     closer: float = CLOSER
-    between: Sequence[Between] = ("keep",)  # what is told to frames that are left out
-    told: Callable[[Try], None] = lambda _: None
+    """See CLOSER."""
+    between: Sequence[Between] = ("keep",)
+    """What may stand for skipped frames."""
+    on_trial: Callable[[Trial], None] = lambda _: None
+    """Takes each new trial."""
     none: Outcome | None = None
+    """Of no tolerance with the default gate."""
     most_loss: float = math.inf
-    best: Try | None = None
-    found: Try | None = None  # of those that leave out no frame, where it got so far
-    good: list[Try] = field(default_factory=list)
-    uniform: Try | None = None
-    tries: list[Try] = field(default_factory=list)
+    """The fair loss."""
+    best: Trial | None = None
+    """The cheapest that is good enough."""
+    descended: Trial | None = None
+    """The end of the descent, which skips no frames; None where the search ended before."""
+    good: list[Trial] = field(default_factory=list)
+    """All that are good enough."""
+    uniform: Trial | None = None
+    """The single tolerance of the first scan."""
+    trials: list[Trial] = field(default_factory=list)
     _known: dict[object, Outcome] = field(default_factory=dict, repr=False)
 
     @property
     def aim(self) -> float:
-        """A bit more than is wanted, since other frames will agree less: a part of what there is
-        to give away without any tolerance."""
+        """A bit more than the wanted agreement, since other frames will agree less: a part of what
+        there is to give away without any tolerance."""
         most = self.top if self.none is None else min(self.top, self.none.quality)
         return self.wanted + self.closer * max(0.0, min(most, 1.0) - self.wanted)
 
     def agrees(self, outcome: Outcome, none: Outcome | None) -> bool:
-        """Whether it is good enough, and steadily so. none: what comes of no tolerance at all with
-        the default gate: noise may make boxes hover that nobody can hold."""
+        """Whether it is good enough, and steadily so. none: the outcome of no tolerance at all with
+        the default gate: noise may make boxes hover whatever the setting."""
         return self._short(outcome, none, self.aim) <= 0
 
     def holds(self, outcome: Outcome, none: Outcome | None) -> bool:
-        """The same for frames that the search did not see: nothing need be in hand, and where they
-        do not agree even without a tolerance, no smaller one would help."""
+        """The same for frames that the search did not see: no reserve is needed, and where they do
+        not agree even without a tolerance, no smaller one would help."""
         aim = self.wanted if none is None else min(self.wanted, none.quality)
         return self._short(outcome, none, aim) <= 0
 
@@ -115,8 +126,8 @@ class Search:
         return max(aim - outcome.quality, steady - outcome.steady, 0.0)
 
     def fair_loss(self, none: Outcome, uniform: Outcome | None) -> float:
-        """What may be lost on frames on which no tolerance at all and the best single one came to
-        that: what the latter lost, or without one what the wanted agreement leaves."""
+        """What may be lost on frames with those outcomes of no tolerance and of the best single
+        one: what the latter lost, or without one what the wanted agreement leaves."""
         if uniform is None:
             return none.loss + max(0.0, min(self.top, 1.0) - self.wanted)
         return max(none.loss, uniform.loss)
@@ -149,42 +160,42 @@ class Search:
                     current, price = scan[-1], self._price(scan, price)
                 elif self.best is not None:
                     current = self.best
-            self.found = current
+            self.descended = current
             for base in (current, self.uniform):
                 for between in self.between:
-                    self._paces(base, between)
+                    self._skip(base, between)
         except Stopped:
             return
 
-    def _start(self, spread: Mapping[str, float]) -> list[Try]:
+    def _start(self, spread: Mapping[str, float]) -> list[Trial]:
         """The scan with the first gate that reaches the aim."""
         for gate in GATES:
             base = TrialSetting(spread, gate).scaled(0.0)
-            least = self._try(f"no tolerance, {_told(gate)}", base).outcome
+            least = self._try(f"no tolerance, {_gate_text(gate)}", base).outcome
             if self.agrees(least, self.none) and (scan := self._scan("uniform", spread, gate)):
                 return scan
         return []
 
-    def _try(self, what: str, setting: TrialSetting) -> Try:
+    def _try(self, what: str, setting: TrialSetting) -> Trial:
         capped = {name: min(share, MOST) for name, share in setting.shares.items()}
         setting = replace(setting, shares=capped)
-        key = (tuple(capped.items()), setting.gate, setting.cadence)
+        key = (tuple(capped.items()), setting.gate, setting.skipping)
         fresh = key not in self._known
         if fresh:
             self._known[key] = self.evaluate(setting)
-        tried = Try(what, setting, self._known[key])
+        tried = Trial(what, setting, self._known[key])
         if self._good(tried.outcome) and (self.best is None or _cost(tried) < _cost(self.best)):
             self.best = tried
         if fresh:
             if self._good(tried.outcome):
                 self.good.append(tried)
-            self.tries.append(tried)
-            self.told(tried)
+            self.trials.append(tried)
+            self.on_trial(tried)
         return tried
 
     def _good(self, outcome: Outcome) -> bool:
-        """As good as the best single tolerance: where that is known, its loss is what keeps
-        something in hand, since it is smooth where agreement jumps."""
+        """As good as the best single tolerance: where that is known, its loss is the reserve, since
+        it is smooth where agreement jumps."""
         if self.most_loss == math.inf:
             return self.agrees(outcome, self.none)
         short = self._short(outcome, self.none, self.wanted)
@@ -197,20 +208,20 @@ class Search:
         gate: GateSettings,
         start: float = START,
         step: float = 2.0,
-        than: Try | None = None,
-        cadence: FrameSkipping | None = None,
-    ) -> list[Try]:
-        """The tries that are good enough, by rising shares: the last one is the answer.
+        than: Trial | None = None,
+        skipping: FrameSkipping | None = None,
+    ) -> list[Trial]:
+        """The trials that are good enough, by rising shares: the last one is the answer.
 
         Up or down by steps until that changes, then halving in between. than: given up where it
         cannot become better than that.
         """
-        base = TrialSetting(dict(spread), gate, cadence or FrameSkipping())
-        good: dict[float, Try] = {}
+        base = TrialSetting(dict(spread), gate, skipping or FrameSkipping())
+        good: dict[float, Trial] = {}
         low, high = 0.0, math.inf
         number = start
         while SMALLEST * start / START <= number <= LARGEST * start / START:
-            tried = self._try(f"{what}, {_told(gate)}: {number:.3g}", base.scaled(number))
+            tried = self._try(f"{what}, {_gate_text(gate)}: {number:.3g}", base.scaled(number))
             if self._good(tried.outcome):
                 good[number], low = tried, number
                 if high < math.inf:
@@ -223,7 +234,7 @@ class Search:
                 number /= step
         for _ in range(HALVINGS if low > 0 and high < math.inf else 0):
             middle = math.sqrt(low * high)
-            tried = self._try(f"{what}, {_told(gate)}: {middle:.3g}", base.scaled(middle))
+            tried = self._try(f"{what}, {_gate_text(gate)}: {middle:.3g}", base.scaled(middle))
             if self._good(tried.outcome):
                 good[middle], low = tried, middle
             else:
@@ -232,16 +243,16 @@ class Search:
                     break
         return [good[number] for number in sorted(good)]
 
-    def _paces(self, base: Try, between: Between) -> None:
-        """Leave out ever more frames, with all shares scaled as far as the agreement allows: from
-        small ones on, since a frame that is left out may lose less than a tolerance does."""
+    def _skip(self, base: Trial, between: Between) -> None:
+        """Skip ever more frames, with all shares scaled as far as the agreement allows: from small
+        ones on, since a skipped frame may lose less than a tolerance does."""
         shares, gate = base.setting.shares, base.setting.gate
-        for every in PACES:
-            what, paced = f"one in {every}, {between}", FrameSkipping(every, between)
-            if not self._scan(what, shares, gate, TIGHT, than=self.best, cadence=paced):
+        for every in EVERY:
+            what, skipping = f"one in {every}, {between}", FrameSkipping(every, between)
+            if not self._scan(what, shares, gate, TIGHT, than=self.best, skipping=skipping):
                 return
 
-    def _price(self, scan: Sequence[Try], otherwise: float = 10.0) -> float:
+    def _price(self, scan: Sequence[Trial], otherwise: float = 10.0) -> float:
         """What the end of a scan paid in loss for its gain in cost."""
         if len(scan) < 2:
             return otherwise
@@ -256,7 +267,7 @@ class Search:
         short = self._short(outcome, self.none, self.wanted)
         return math.log(max(outcome.cost, 1e-6)) + price * outcome.loss + SHORT * short
 
-    def _gates(self, current: Try, price: float) -> Try:
+    def _gates(self, current: Trial, price: float) -> Trial:
         """Move each setting of the gate, up or else down, where that pays."""
         for name, moves in MOVES.items():
             for move in moves:
@@ -270,8 +281,8 @@ class Search:
         return current
 
     def _round(
-        self, current: Try, parts: Sequence[Sequence[str]], factor: float, price: float
-    ) -> Try:
+        self, current: Trial, parts: Sequence[Sequence[str]], factor: float, price: float
+    ) -> Trial:
         """The same with the shares of each group of layers."""
         for part in parts:
             for times in (factor, 1 / factor):
@@ -284,15 +295,15 @@ class Search:
                     break
         return current
 
-    def _pays(self, tried: Try, current: Try, price: float) -> bool:
-        found, value = (self._value(each.outcome, price) for each in (tried, current))
-        return found < value - LEAST_GAIN
+    def _pays(self, tried: Trial, current: Trial, price: float) -> bool:
+        value, before = (self._value(each.outcome, price) for each in (tried, current))
+        return value < before - LEAST_GAIN
 
 
-def ladder(tries: Sequence[Try], rung: float = RUNG) -> list[Try]:
+def ladder(trials: Sequence[Trial], rung: float = RUNG) -> list[Trial]:
     """By rising cost, each dearer than the one before by that factor at least."""
-    rungs: list[Try] = []
-    for each in sorted(tries, key=_cost):
+    rungs: list[Trial] = []
+    for each in sorted(trials, key=_cost):
         if not rungs or _cost(each) >= rung * _cost(rungs[-1]):
             rungs.append(each)
     return rungs
@@ -305,7 +316,7 @@ def groups(layers: Sequence[str], count: int) -> list[Sequence[str]]:
     return [layers[first:end] for first, end in pairwise(ends)]
 
 
-def _told(gate: GateSettings) -> str:
+def _gate_text(gate: GateSettings) -> str:
     return f"pixel {gate.pixel:g}, margin {gate.margin}"
 
 
@@ -319,5 +330,5 @@ def moved(gate: GateSettings, name: str, move: Callable[[float], float]) -> Gate
     return replace(gate, **{name: new})
 
 
-def _cost(tried: Try) -> float:
+def _cost(tried: Trial) -> float:
     return tried.outcome.cost

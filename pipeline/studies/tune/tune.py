@@ -1,4 +1,4 @@
-"""From clips to a profile: search on one part of the frames, say what came of it on the other.
+"""From clips to a profile: search on one part of the frames, judge the outcome on the other.
 
 tuned = tune("centerface", ["yard.mp4"], wanted=0.98)
 tuned.profile.write("centerface.json")
@@ -15,13 +15,13 @@ from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.inference.profile import Part, TuningProfile
 from stillframe.pipeline.quality.agreement import MOST_PSNR
 from stillframe.pipeline.studies.tune.passage import SHARES, Passage, Role, passages
-from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Try, ladder
+from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Trial, ladder
 from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
 from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import GateSettings
 
 FRAMES = 160
-STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames to check on
+STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames of role check
 STEP = 0.9
 JITTER = 0.1  # of a frame's time
 TUNING: dict[Role, float] = {"search": 0.65, "check": 0.35}
@@ -31,13 +31,15 @@ DIGITS = 5
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """profile: what was found. ended: by the user, before the search was over. tries: how many.
-    uniform: whether a single tolerance for all layers agrees well enough too."""
+    """The outcome of a search."""
 
     profile: TuningProfile
     ended: bool
+    """By the user, before the search was over."""
     tries: int
+    """How many settings were tried."""
     uniform: bool
+    """Whether a single tolerance for all layers agrees well enough too."""
 
     @property
     def held_out(self) -> tuple[Part, ...]:
@@ -45,7 +47,7 @@ class Tuned:
 
     @property
     def gain(self) -> float | None:
-        """What the best single tolerance costs over what the profile does, on what was held out."""
+        """Cost of the best single tolerance over that of the profile, on the frames held out."""
         ratios = [p.uniform_cost / max(p.cost, 1e-9) for p in self.held_out if p.uniform_cost]
         return sum(ratios) / len(ratios) if ratios else None
 
@@ -58,16 +60,18 @@ def tune(
     held_out: Sequence[str] = (),
     frames: int = FRAMES,
     threads: int = 1,
-    told: Callable[[Try], None] = lambda _: None,
+    on_trial: Callable[[Trial], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tuned:
     """Search for the least cost at an agreement of at least `wanted` (None: what counts as the same
     for the task).
 
-    held_out: clips to judge on; without any, the last part of each clip is. What the search
-    finds is scaled down until it holds on frames that it did not see. stop: asked before each
-    try; what was found until then is used. Raises QualityError where no setting agrees well enough,
-    SourceError for clips that are too short, UsageError for a model without layers to tune.
+    held_out: clips to judge on; without any, the last part of each clip is. The outcome of the
+    search is scaled down until it holds on frames that it did not see. on_trial: takes each trial.
+    stop: asked before each trial; the best until then is used.
+
+    Raises QualityError where no setting agrees well enough, SourceError for clips that are too
+    short, UsageError for a model without layers to tune.
     """
     if not clips:
         raise UsageError("expected a clip to tune on, got none")
@@ -94,19 +98,19 @@ def tune(
 
         closer = CLOSER if bench.kind == "f1" else 0.0  # the others do not jump
         between: tuple[Between, ...] = ("follow", "keep") if bench.kind == "f1" else ("keep",)
-        search = Search(evaluate, least, top, closer, between, told)
+        search = Search(evaluate, least, top, closer, between, on_trial)
         search.run(bench.spreads(searching[0]), bench.layers)
         nothing = TrialSetting(dict.fromkeys(bench.layers, 0.0))
         none = bench.outcome(nothing, checking)
         seen = [*searching, *checking]
 
-        def held(found: Try | None, most_loss: float = math.inf) -> TrialSetting | None:
-            """Scaled down until it agrees on the frames to check on too, and loses no more on all;
-            if need be with the gate that it began with."""
-            if found is None:
+        def scaled_down(trial: Trial | None, most_loss: float = math.inf) -> TrialSetting | None:
+            """Scaled until it agrees on the frames of role check too, and loses no more on all; if
+            need be with the default gate."""
+            if trial is None:
                 return None
-            for gate in (found.setting.gate, GateSettings()):
-                setting = replace(found.setting, gate=gate)
+            for gate in (trial.setting.gate, GateSettings()):
+                setting = replace(trial.setting, gate=gate)
                 for _ in range(STEPS):
                     if holds(setting, most_loss):
                         return setting
@@ -118,19 +122,19 @@ def tune(
                 most_loss == math.inf or bench.outcome(setting, seen).loss <= most_loss
             )
 
-        uniform = held(search.uniform)
+        uniform = scaled_down(search.uniform)
         plain = None if uniform is None else bench.outcome(uniform, seen)
         most_loss = search.fair_loss(bench.outcome(nothing, seen), plain)
-        # what seemed best may have been so by chance: the cheapest that holds on other frames too
+        # the best may be so by chance: take the cheapest that holds on other frames too
         rungs = (each.setting for each in ([] if stop() else ladder(search.good)))
         climbed = next((each for each in rungs if holds(each, most_loss)), None)
-        found = held(search.found or search.best, most_loss)
-        good = [each for each in (climbed, found, uniform) if each is not None]
+        descended = scaled_down(search.descended or search.best, most_loss)
+        good = [each for each in (climbed, descended, uniform) if each is not None]
         if not good:
             raise QualityError(_refusal(model.name, least, search))
         best = min(good, key=lambda each: bench.outcome(each, seen).cost)
         shares = {name: _short(share) for name, share in best.shares.items()}
-        best = replace(best, shares=shares, cadence=_timed(best.cadence, parts))
+        best = replace(best, shares=shares, skipping=_timed(best.skipping, parts))
         profile = TuningProfile(
             stillframe=stillframe.__version__,
             model=model.name,
@@ -138,23 +142,23 @@ def tune(
             share=_least(best),
             layers=dict(best.shares),
             gate=best.gate,
-            cadence=best.cadence,
+            cadence=best.skipping,
             wanted=least,
             parts=tuple(_part(bench, each, best, uniform) for each in parts),
         )
-        return Tuned(profile, stop(), len(search.tries), uniform is not None)
+        return Tuned(profile, stop(), len(search.trials), uniform is not None)
     finally:
         bench.close()
 
 
 def _refusal(name: str, least: float, search: Search) -> str:
-    told = f"{name}: no tolerance agrees to {least:g}"
+    text = f"{name}: no tolerance agrees to {least:g}"
     if search.best is not None:
-        told += ", on the frames to check on"
-    elif search.tries:
-        nearest = max(min(each.outcome.quality, each.outcome.steady) for each in search.tries)
-        told += f": the best of {len(search.tries)} settings agrees to {nearest:.4g}"
-    return f"{told}; use `--reuse exact`, give more frames, or ask for less"
+        text += ", on the frames to check on"
+    elif search.trials:
+        nearest = max(min(each.outcome.quality, each.outcome.steady) for each in search.trials)
+        text += f": the best of {len(search.trials)} settings agrees to {nearest:.4g}"
+    return f"{text}; use `--reuse exact`, give more frames, or ask for less"
 
 
 def _part(
@@ -180,16 +184,16 @@ def _part(
 
 
 def _least(setting: TrialSetting) -> float:
-    """For layers that were not there in tuning, as a smaller memory budget may bring: the least."""
+    """The share of layers that tuning did not know, as a smaller memory budget may bring."""
     return min(setting.shares.values())
 
 
-def _timed(cadence: FrameSkipping, parts: Sequence[Passage]) -> FrameSkipping:
-    """With the longest time that frames passed for in tuning: another camera may be slower."""
-    if cadence.every == 1:
+def _timed(skipping: FrameSkipping, parts: Sequence[Passage]) -> FrameSkipping:
+    """With the longest time for which tuning skipped frames: another camera may be slower."""
+    if skipping.every == 1:
         return FrameSkipping()
-    within_s = (cadence.every - 1) * min(part.frame_s for part in parts) * (1 + JITTER)
-    return replace(cadence, within_s=float(f"{within_s:.3g}"))
+    within_s = (skipping.every - 1) * min(part.frame_s for part in parts) * (1 + JITTER)
+    return replace(skipping, within_s=float(f"{within_s:.3g}"))
 
 
 def _short(share: float) -> float:

@@ -21,12 +21,12 @@ from stillframe.pipeline.studies.tune import tune as tuning
 from stillframe.pipeline.studies.tune.passage import SHARES, passages, windows
 from stillframe.pipeline.studies.tune.search import (
     CLOSER,
+    EVERY,
     MOST,
-    PACES,
     Evaluate,
     Search,
     Stopped,
-    Try,
+    Trial,
     groups,
     ladder,
     moved,
@@ -82,7 +82,7 @@ def test_the_search_is_deterministic() -> None:
     for _ in range(2):
         search = Search(made_up, 0.98)
         search.run(SPREADS, LAYERS)
-        found.append([(each.what, each.setting) for each in search.tries])
+        found.append([(each.what, each.setting) for each in search.trials])
     assert found[0] == found[1]
 
 
@@ -128,7 +128,7 @@ def test_a_picture_that_stood_still_makes_no_layer_blind() -> None:
     search.run(SPREADS, LAYERS)
     assert search.uniform is not None
     assert max(search.uniform.setting.shares.values()) == MOST
-    assert all(max(each.setting.shares.values()) <= MOST for each in search.tries)
+    assert all(max(each.setting.shares.values()) <= MOST for each in search.trials)
 
 
 def test_the_scale_of_the_loss_does_not_matter() -> None:
@@ -162,14 +162,14 @@ def test_a_spread_that_cannot_win_is_given_up() -> None:
     search = Search(made_up, 0.98)
     spreads = {**SPREADS, "bad": {"a": 1.0, "b": 0.01, "c": 0.01, "d": 1.0}}
     search.run(spreads, ())
-    assert sum(each.what.startswith("bad") for each in search.tries) == 1
+    assert sum(each.what.startswith("bad") for each in search.trials) == 1
 
 
 def paced(price: float, works: float = 1.0) -> Evaluate:
     """The made-up network, in which each frame that is left out costs nothing but some loss."""
 
     def evaluate(setting: TrialSetting) -> Outcome:
-        outcome, cadence = made_up(setting), setting.cadence
+        outcome, cadence = made_up(setting), setting.skipping
         lost = price * (cadence.every - 1) * (0.5 if cadence.between == "follow" else 1.0)
         loss, quality = outcome.loss + lost, outcome.quality - 0.1 * lost
         following = 0.1 * works if cadence.follows else 0.0
@@ -183,11 +183,11 @@ def test_frames_are_left_out_while_what_is_lost_stays_fair() -> None:
     search.run(SPREADS, LAYERS)
     assert search.best is not None
     assert search.uniform is not None
-    assert search.best.setting.cadence.every == PACES[-1]
+    assert search.best.setting.skipping.every == EVERY[-1]
     assert search.best.outcome.loss <= search.uniform.outcome.loss
-    assert search.uniform.setting.cadence == FrameSkipping()
-    assert search.found is not None
-    assert search.found.setting.cadence == FrameSkipping()
+    assert search.uniform.setting.skipping == FrameSkipping()
+    assert search.descended is not None
+    assert search.descended.setting.skipping == FrameSkipping()
     assert search.best in search.good
 
 
@@ -195,7 +195,7 @@ def test_where_a_frame_is_missed_none_is_left_out() -> None:
     search = Search(paced(5.0), 0.98, between=("follow", "keep"))
     search.run(SPREADS, LAYERS)
     assert search.best is not None
-    assert {each.setting.cadence.every for each in search.good} == {1}
+    assert {each.setting.skipping.every for each in search.good} == {1}
 
 
 @pytest.mark.parametrize(("works", "between"), [(0.0, "follow"), (100.0, "keep")])
@@ -203,13 +203,13 @@ def test_boxes_are_followed_where_that_pays(works: float, between: str) -> None:
     search = Search(paced(0.04, works), 0.98, between=("follow", "keep"))
     search.run(SPREADS, LAYERS)
     assert search.best is not None
-    assert search.best.setting.cadence.every > 1
-    assert search.best.setting.cadence.between == between
+    assert search.best.setting.skipping.every > 1
+    assert search.best.setting.skipping.between == between
 
 
 def test_a_ladder_begins_with_the_cheapest_and_has_steps() -> None:
     costs = (0.5, 0.101, 0.1, 0.2, 0.109, 0.205)
-    tries = [Try("", TrialSetting({}), Outcome(cost, 0.0, 1.0, 1.0)) for cost in costs]
+    tries = [Trial("", TrialSetting({}), Outcome(cost, 0.0, 1.0, 1.0)) for cost in costs]
     assert [each.outcome.cost for each in ladder(tries, 1.08)] == [0.1, 0.109, 0.2, 0.5]
     assert ladder([]) == []
 
@@ -240,7 +240,7 @@ def test_stopping_keeps_the_best_so_far() -> None:
     search = Search(evaluate, 0.98)
     search.run(SPREADS, LAYERS)
     assert search.best is not None
-    assert len(search.tries) == 13
+    assert len(search.trials) == 13
 
 
 def test_what_is_kept_in_hand_is_a_part_of_what_there_is() -> None:
@@ -360,14 +360,14 @@ def test_frames_that_are_left_out_take_no_work_and_keep_the_result(model: Model)
     bench = TuneBench(model, parts, 1)
     exact = TrialSetting(dict.fromkeys(bench.layers, 0.0), GateSettings(exact=True))
     every, third = (
-        bench.outcome(replace(exact, cadence=FrameSkipping(number)), parts) for number in (1, 3)
+        bench.outcome(replace(exact, skipping=FrameSkipping(number)), parts) for number in (1, 3)
     )
     assert third.work == pytest.approx(every.work * 3 / 11, rel=0.2)  # frames 3, 6 and 9
     assert third.cost == pytest.approx(every.cost * 3 / 11, rel=0.2)
     assert third.quality < every.quality == 1.0
     dense = parts[0].dense
     parts[0].dense = [dense[at - at % 3] for at in range(12)]
-    assert bench.outcome(replace(exact, cadence=FrameSkipping(3)), parts).quality == 1.0
+    assert bench.outcome(replace(exact, skipping=FrameSkipping(3)), parts).quality == 1.0
     bench.close()
 
 
@@ -390,7 +390,7 @@ def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
     def disappointing(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
         found = outcome(bench, setting, over)
         searching = all(each.role == "search" for each in over)
-        special = setting.cadence.every > 1 or len(set(setting.shares.values())) > 1
+        special = setting.skipping.every > 1 or len(set(setting.shares.values())) > 1
         found = replace(found, quality=0.99, steady=0.99, loss=0.1)
         return replace(found, cost=found.cost + 1.0) if special and not searching else found
 
@@ -406,7 +406,7 @@ def test_a_pace_that_does_not_hold_on_other_frames_is_not_taken(
     outcome = TuneBench.outcome
 
     def lucky(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
-        fails = setting.cadence.every > 2 and any(each.role != "search" for each in over)
+        fails = setting.skipping.every > 2 and any(each.role != "search" for each in over)
         quality = 0.5 if fails else 0.99
         return replace(outcome(bench, setting, over), quality=quality, steady=quality, loss=0.1)
 
