@@ -21,7 +21,7 @@ from stillframe.pipeline.media.open_source import open_source
 LONGEST_S = 300.0
 RATE = 30.0
 AHEAD = 4  # frames; ffplay holds 3, mpv and browsers more
-RIVAL = """
+COMPETITOR = """
 import os, sys, time
 parent, end = os.getppid(), time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end and os.getppid() == parent:
@@ -51,18 +51,18 @@ def children(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]
                 process.stdout.close()
 
 
-def rivals(number: int, seconds: float = LONGEST_S) -> list[list[str]]:
+def competitors(number: int, seconds: float = LONGEST_S) -> list[list[str]]:
     """Commands for `children`: each takes as much of one core as it can get."""
-    return [[RIVAL, str(seconds)] for _ in range(number)]
+    return [[COMPETITOR, str(seconds)] for _ in range(number)]
 
 
 def playback(clip: str, seconds: float) -> list[str]:
-    """A command for `children`: plays a clip at 30 frames a second, and says what was dropped."""
+    """A command for `children`: plays a clip at 30 frames a second, and counts what it dropped."""
     return [PLAYER, clip, str(seconds)]
 
 
 def played(process: subprocess.Popen[str], timeout_s: float) -> dict[str, float]:
-    """What a player said at its end."""
+    """What a video player printed at its end."""
     text, _ = process.communicate(timeout=timeout_s)
     return dict(json.loads(text))
 

@@ -196,7 +196,7 @@ CONTENDERS: tuple[ContenderRow, ...] = (
 )
 
 BASELINES = ("ort", "openvino")
-"""Contenders that are not ours: the faster one is what there is to beat."""
+"""Contenders that are not ours. Gains are relative to the faster one."""
 
 
 def contender(name: str) -> ContenderRow:

@@ -24,15 +24,15 @@ def peak_mb(name: str, setting: ContenderSetting, feed: Feed) -> float:
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.npz"
         np.savez(frame, **feed)  # type: ignore[arg-type]  # savez declares names of its own
-        said = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", CHILD, name, str(setting.path), str(setting.threads),
              str(setting.tolerance), str(frame)],
             capture_output=True, text=True, timeout=LONGEST_S, check=False,
         )  # fmt: skip
-    if said.returncode:
-        last = said.stderr.strip().splitlines()[-1:] or [f"exit code {said.returncode}"]
+    if process.returncode:
+        last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         raise ModelError(f"{setting.path}: {name} failed in a process of its own: {last[0]}")
-    return float(said.stdout)
+    return float(process.stdout)
 
 
 def answer(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The planner's choice beside the best of all candidates, found by measuring every one of them."""
+"""The planner's choice beside the best of all candidates, which are all measured."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ Ask = Callable[..., dict[str, Any]]
 
 
 def planner(
-    ask: Ask, told: Callable[[str], None], settings: int, ways: Sequence[BackendChoice]
+    ask: Ask, on_event: Callable[[str], None], settings: int, ways: Sequence[BackendChoice]
 ) -> list[dict[str, Any]]:
-    """In the first so many of SETTINGS: what was asked for, and so many others beside.
+    """The first so many of SETTINGS: an aim, and so many competing processes.
 
     ask: measures a condition, by its name and fields. ways: in which the network can run.
     """
-    return [_setting(ask, told, aim, others, ways) for aim, others in SETTINGS[:settings]]
+    return [_setting(ask, on_event, aim, others, ways) for aim, others in SETTINGS[:settings]]
 
 
 def _setting(
-    ask: Ask, told: Callable[[str], None], aim: Aim, others: int, ways: Sequence[BackendChoice]
+    ask: Ask, on_event: Callable[[str], None], aim: Aim, others: int, ways: Sequence[BackendChoice]
 ) -> dict[str, Any]:
     setting, measure = f"{aim}, {others} others", MEASURES[aim]
 
@@ -50,7 +50,7 @@ def _setting(
     duels = [(chosen(turn), fixed(*best, turn)) for turn in range(1, DUELS + 1)]
     ours = statistics.median(row[measure] for row, _ in duels)
     theirs = statistics.median(row[measure] for _, row in duels)
-    told(f"{setting}: what the planner chose takes {ours / theirs:.2f} of the best")
+    on_event(f"{setting}: what the planner chose takes {ours / theirs:.2f} of the best")
     return {
         "aim": aim,
         "others": others,

@@ -71,20 +71,20 @@ class ContenderAtWork:
         cls, row: ContenderRow, contender: Contender, model: Model, setting: ContenderSetting
     ) -> "ContenderAtWork":
         """The contender with a runner of its own."""
-        found = cls(row, contender)
+        at_work = cls(row, contender)
         skipping = setting.skipping if row.skips_frames else FrameSkipping()
-        found.runner = Runner(
+        at_work.runner = Runner(
             model,
             row.settings(setting),
             slot=BackendSlot(lambda path: contender, incremental=contender.incremental),
             study=StudySettings(skipping=skipping, scene_cuts=False),
-            observer=found._observe,
+            observer=at_work._observe,
         )
-        return found
+        return at_work
 
     @property
     def has_gate(self) -> bool:
-        """Whether it is told which pixels changed."""
+        """Whether a change gate finds for it which pixels changed."""
         return self.runner.settings.gate is not None
 
     def step(self, frame: Frame, timed: bool = True) -> None:

@@ -30,7 +30,7 @@ class Row:
     reuse_ms: float | None = None
     """Median over the same frames."""
     persistent: bool | None = None
-    """Whether the values survive to the next frame; None where the engine keeps none."""
+    """Whether the values survive to the next frame; None where the engine stores none."""
     why: str = ""
     """Why they do, or why they need not."""
     bytes: int = 0

@@ -1,9 +1,9 @@
-"""Reuse against skipping at equal compute: what reuse agrees where it costs what skipping costs.
+"""Reuse against skipping at equal compute: how well reuse agrees where both cost the same.
 
-    rows = equal_compute(sweep)      # a row for each player that skips frames
+    rows = equal_compute(sweep)      # a row for each variant that skips frames
 
 Reuse has many settings, each with a cost and a quality. Those that no cheaper one beats are joined
-by straight lines, and read where a skipping player's cost is. Where even the dearest of them costs
+by straight lines, and read where a skipping variant's cost is. Where even the dearest of them costs
 less, its quality stands; where the cheapest costs more there is nothing to compare, and None.
 """
 
@@ -21,23 +21,25 @@ FIGURES = ("quality", "ap50_by_box")
 
 
 def equal_compute(rows: Iterable[Row]) -> list[Row]:
-    """For each skipping player its costs, its figures, and as `reuse_FIGURE_at_COST` what reuse has
-    there. Empty where nobody skipped, or nothing was reused."""
+    """For each skipping variant its costs, its figures, and what reuse reaches at the same cost.
+
+    The latter as `reuse_FIGURE_at_COST`. Empty if no variant skips, or none reuses.
+    """
     every = list(rows)
     reuse = [row for row in every if row["family"] in REUSE]
     skipping = [row for row in every if row["family"] in SKIPPING]
-    found = []
+    figures = []
     for row in skipping if reuse else []:
-        told = {name: row[name] for name in ("name", "title", *COSTS)}
+        entry = {name: row[name] for name in ("name", "title", *COSTS)}
         for figure in FIGURES:
             if row.get(figure) is None:
                 continue
-            told[figure] = row[figure]
+            entry[figure] = row[figure]
             for cost in COSTS:
                 at = _along(reuse, cost, figure, row[cost])
-                told[f"reuse_{figure}_at_{cost}"] = None if at is None else round(at, 5)
-        found.append(told)
-    return found
+                entry[f"reuse_{figure}_at_{cost}"] = None if at is None else round(at, 5)
+        figures.append(entry)
+    return figures
 
 
 def best_of(rows: Iterable[Row], cost: str, figure: str) -> list[Row]:
@@ -50,7 +52,7 @@ def best_of(rows: Iterable[Row], cost: str, figure: str) -> list[Row]:
 
 
 def verdict(equal: Sequence[Row], cost: str) -> tuple[int, int]:
-    """Of how many skipping players reuse agrees at least as well at that cost,
+    """Of how many skipping variants reuse agrees at least as well at that cost,
     and with how many it could be compared."""
     pairs = [(row[f"reuse_quality_at_{cost}"], row["quality"]) for row in equal]
     known = [(ours, theirs) for ours, theirs in pairs if ours is not None]
@@ -65,7 +67,7 @@ def sentence(rows: Iterable[Row]) -> str:
         better, known = verdict(equal, cost)
         if known:
             parts.append(f"at equal {name} reuse agrees at least as well as {better} of {known}")
-    return f"Of players that skip frames: {', '.join(parts)}." if parts else ""
+    return f"Of variants that skip frames: {', '.join(parts)}." if parts else ""
 
 
 def _along(rows: Iterable[Row], cost: str, figure: str, at: float) -> float | None:

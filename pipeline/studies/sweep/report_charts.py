@@ -71,21 +71,21 @@ def _svg(figure: Any) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
-    found = text.getvalue()
-    found = found[found.index("<svg") :]
-    found = re.sub(r'(<svg [^>]*?)width="[^"]*pt" height="[^"]*pt"|<svg height="[^"]*pt"',
-                   lambda m: m.group(1) or "<svg", found, count=1)  # fmt: skip
-    return found.replace(INK, "currentColor")
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg [^>]*?)width="[^"]*pt" height="[^"]*pt"|<svg height="[^"]*pt"',
+                   lambda m: m.group(1) or "<svg", svg, count=1)  # fmt: skip
+    return svg.replace(INK, "currentColor")
 
 
 def quality_label(sweep: Sweep) -> str:
     kinds = {"f1": "F1", "miou": "mean IoU", "psnr": "PSNR, dB", "closeness": "closeness"}
-    found = [row["kind"] for row in sweep.rows if row["kind"]]
-    return f"agreement with dense ({kinds[found[0]]})" if found else "agreement with dense"
+    present = [row["kind"] for row in sweep.rows if row["kind"]]
+    return f"agreement with dense ({kinds[present[0]]})" if present else "agreement with dense"
 
 
 def pareto(sweep: Sweep) -> Any:
-    """Frame rate against quality, a mark a player, a line through the front."""
+    """Frame rate against quality, a mark a variant, a line through the front."""
     figure, axes = _figure(8.4, 4.6)
     for family, colour in COLOURS.items():
         rows = [row for row in sweep.rows if row["family"] == family]
@@ -132,7 +132,7 @@ def timeline(sweep: Sweep, names: list[str]) -> Any:
 
 
 def layers(rows: list[Row]) -> Any:
-    """Share of each layer's positions that is computed in a frame, a line a player."""
+    """Share of each layer's positions that is computed in a frame, a line a variant."""
     figure, axes = _figure(8.4, 2.8)
     names = list(rows[0]["layers"])
     tints = np.linspace(0.35, 1.0, len(rows))
@@ -149,7 +149,7 @@ def layers(rows: list[Row]) -> Any:
 
 
 def shown_in_time(sweep: Sweep) -> list[str]:
-    """At most four players: the front's runnable ones that are not dense, and the best skipping."""
+    """At most four variants: runnable ones of the front that are not dense, the best skipping."""
     best = [row for row in front(runnable(sweep)) if row["family"] not in ("dense", "every")]
     best = sorted(best, key=lambda row: -row["quality"])[:3]
     skipping = [row for row in sweep.rows if row["family"] in ("every", "tracked")]
@@ -160,14 +160,14 @@ def shown_in_time(sweep: Sweep) -> list[str]:
 
 def charts(sweep: Sweep) -> dict[str, str]:
     """Name -> SVG."""
-    found = {"pareto": _svg(pareto(sweep))}
+    drawn = {"pareto": _svg(pareto(sweep))}
     names = shown_in_time(sweep)
     if names:
-        found["timeline"] = _svg(timeline(sweep, names))
+        drawn["timeline"] = _svg(timeline(sweep, names))
     rows = [row for row in sweep.rows if row.get("layers")]
     if rows:
-        found["layers"] = _svg(layers(sorted(rows, key=lambda row: -row["work"])[:6]))
-    return found
+        drawn["layers"] = _svg(layers(sorted(rows, key=lambda row: -row["work"])[:6]))
+    return drawn
 
 
 def write_png(sweep: Sweep, path: Path) -> None:

@@ -40,10 +40,10 @@ def moments(row: Row) -> dict[int, str]:
     quality, work = np.array(row["frame_quality"]), np.array(row["frame_work"])
     if len(quality) < 2:
         return {}
-    found = {1 + int(np.argmin(quality[1:])): "least agreement"}
-    found.setdefault(1 + int(np.argmax(work[1:])), "most work")
-    found.setdefault(len(quality) // 2, "in the middle")
-    return dict(sorted(found.items()))
+    moments = {1 + int(np.argmin(quality[1:])): "least agreement"}
+    moments.setdefault(1 + int(np.argmax(work[1:])), "most work")
+    moments.setdefault(len(quality) // 2, "in the middle")
+    return dict(sorted(moments.items()))
 
 
 def frames(sweep: Sweep, spec: str, model: Model, row: Row, variant: VariantRow) -> list[Shown]:

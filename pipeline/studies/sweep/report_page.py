@@ -60,11 +60,11 @@ figcaption { font-size: 13px }
 {% else %}<p>No setting of <code>stillframe run</code> agrees well enough ({{ floor }} or more).</p>
 {% endif %}</div>
 <h2>Frame rate against quality</h2>
-<p class="dim">Right and up is better. The line joins the players that no other one beats in both.
+<p class="dim">Right and up is better. The line joins the variants that no other one beats in both.
 Quality is {{ label }}: what the same model says when everything is computed.</p>
 {{ charts.pareto|safe }}
 <div class="wide"><table>
-<tr><th>player</th>{% for name, _ in columns %}<th>{{ name }}</th>{% endfor %}</tr>
+<tr><th>variant</th>{% for name, _ in columns %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr{% if row.name in front %} class="best"{% endif %}>
 <td title="{{ row.options or 'not an option of stillframe run' }}">{{ row.title }}</td>
 {%- for _, cell in columns %}<td>{{ cell(row) }}</td>{% endfor %}</tr>
@@ -73,20 +73,20 @@ Quality is {{ label }}: what the same model says when everything is computed.</p
 agreement is 1 where there are none, and average precision is not defined.</p>{% endif %}
 {% if equal %}<h2>Reuse against skipping, at equal compute</h2>
 <p>{{ verdict }}</p>
-<p class="dim">What each skipping player agrees, and what reuse agrees where it costs the same: its
-settings that no cheaper one beats, joined by straight lines. Reuse that costs less at its best
-counts with that; – where its cheapest setting costs more.</p>
+<p class="dim">How well each skipping variant agrees, and how well reuse does at the same cost: its
+settings that no cheaper one beats are joined by straight lines. If even its dearest setting costs
+less, that one counts; – if its cheapest costs more.</p>
 <div class="wide"><table>
 <tr><th></th><th></th><th></th>{% for _, name in figures %}<th colspan="3">{{ name }}</th>
 {%- endfor %}</tr>
-<tr><th>player</th><th>CPU ms</th><th>work</th>{% for _ in figures %}<th>skipping</th>
+<tr><th>variant</th><th>CPU ms</th><th>work</th>{% for _ in figures %}<th>skipping</th>
 <th>reuse, same CPU</th><th>same work</th>{% endfor %}</tr>
 {% for row in equal %}<tr><td>{{ row.title }}</td><td>{{ "%.1f"|format(row.cpu_s * 1e3) }}</td>
 <td>{{ "%.3f"|format(row.work) }}</td>
-{%- for figure, _ in figures %}<td>{{ told(row, figure) }}</td>
+{%- for figure, _ in figures %}<td>{{ text(row, figure) }}</td>
 {%- for cost in ("cpu_s", "work") %}{% set at = "reuse_" ~ figure ~ "_at_" ~ cost %}
 <td{% if row.get(at) is not none and row.get(at) >= row.get(figure) %} class="best"{% endif %}>
-{{- told(row, at) }}</td>{% endfor %}{% endfor %}</tr>
+{{- text(row, at) }}</td>{% endfor %}{% endfor %}</tr>
 {% endfor %}</table></div>
 {% endif %}{% if charts.timeline %}<h2>Where and when quality was lost</h2>
 <p class="dim">Agreement in each frame, and the multiply-adds it took as a share of all.
@@ -105,8 +105,8 @@ louder.</p>
 <p class="dim">Share of a layer's positions that is computed in a frame, mean over the clip.</p>
 {{ charts.layers|safe }}{% endif %}
 <p class="dim">stillframe {{ head.versions.stillframe }}, ONNX Runtime
-{{ head.versions.onnxruntime }}. Players take turns frame by frame, a few at a time beside the dense
-one, so that all meet the same disturbances. fps is the way from decoded picture to result.
+{{ head.versions.onnxruntime }}. Variants take turns frame by frame, a few at a time beside the
+dense one, so that all meet the same disturbances. fps is the way from decoded picture to result.
 CPU ms is processor time of a frame, over all threads. Stale is by how much results trail.</p>
 </body></html>
 """
@@ -151,7 +151,7 @@ FIGURES = (("quality", "quality"), ("ap50_by_box", "AP50, classes weighed by the
 
 
 def pick(sweep: Sweep) -> Row | None:
-    """The fastest runnable player that agrees well enough."""
+    """The fastest runnable variant that agrees well enough."""
     return sweeping.fastest(sweep, sweeping.floor(sweep))
 
 
@@ -178,7 +178,7 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
     equal = equal_compute(sweep.rows)
     decibels = any(row["kind"] == "psnr" for row in sweep.rows)
 
-    def told(row: Row, name: str) -> str:
+    def text(row: Row, name: str) -> str:
         form = "{:.1f} dB" if decibels else "{:.4f}" if "quality" in name else "{:.3f}"
         return _number(name, form)(row)  # type: ignore[no-any-return]
 
@@ -186,7 +186,7 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
         equal=equal,
         verdict=sentence(sweep.rows),
         figures=[(name, title) for name, title in FIGURES if any(name in row for row in equal)],
-        told=told,
+        text=text,
         head=sweep.head,
         frames=max(row["frames"] for row in sweep.rows),
         complete=all(row["complete"] for row in sweep.rows),
@@ -211,8 +211,8 @@ def write_html(
 ) -> None:
     """The report, with frames of the clip played once more. Raises SinkError."""
     row = illustrated(sweep)
-    players = {each.name: each for each in rows}
-    shown = frames(sweep, spec, model, row, players[row["name"]]) if row else []
+    variants = {each.name: each for each in rows}
+    shown = frames(sweep, spec, model, row, variants[row["name"]]) if row else []
     try:
         path.write_text(render(sweep, shown), encoding="utf-8")
     except OSError as error:

@@ -213,8 +213,8 @@ class Search:
     ) -> list[Trial]:
         """The trials that are good enough, by rising shares: the last one is the answer.
 
-        Up or down by steps until that changes, then halving in between. than: given up where it
-        cannot become better than that.
+        Up or down by steps until that changes, then halving in between. than: the scan ends where
+        it cannot beat that.
         """
         base = TrialSetting(dict(spread), gate, skipping or FrameSkipping())
         good: dict[float, Trial] = {}

@@ -190,8 +190,8 @@ class TuneBench(Closing):
         for passage in over:
             judge = TrialJudge(self.confidence)
             first = 0
-            for begin, behind in passage.windows:
-                end = first + behind - begin
+            for begin, window_end in passage.windows:
+                end = first + window_end - begin
                 costs += self._play(setting, passage, range(first, end), judge)
                 first = end
             losses.append(judge.loss)

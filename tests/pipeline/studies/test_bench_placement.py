@@ -14,12 +14,13 @@ from stillframe.pipeline import cli
 from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.studies.bench.background_load import (
     children,
+    competitors,
     is_there,
     playback,
     played,
-    rivals,
 )
-from stillframe.pipeline.studies.bench.placement import Condition, Looped, figures
+from stillframe.pipeline.studies.bench.condition import Condition, Looped
+from stillframe.pipeline.studies.bench.placement import figures
 from stillframe.pipeline.studies.bench.planner_check import planner
 from tests.hostile import media
 
@@ -28,8 +29,8 @@ def is_running(process: subprocess.Popen[str]) -> bool:
     return process.poll() is None
 
 
-def test_rivals_run_and_are_surely_ended() -> None:
-    with contextlib.suppress(RuntimeError), children(rivals(2)) as started:
+def test_competitors_run_and_are_surely_ended() -> None:
+    with contextlib.suppress(RuntimeError), children(competitors(2)) as started:
         time.sleep(0.3)
         assert all(is_running(process) for process in started)
         raise RuntimeError
@@ -37,8 +38,8 @@ def test_rivals_run_and_are_surely_ended() -> None:
     assert not any(os.path.exists(f"/proc/{process.pid}/stat") for process in started)
 
 
-def test_a_rival_ends_by_itself() -> None:
-    with children(rivals(1, seconds=0.2)) as (process,):
+def test_a_competitor_ends_by_itself() -> None:
+    with children(competitors(1, seconds=0.2)) as (process,):
         assert process.wait(10) == 0
 
 

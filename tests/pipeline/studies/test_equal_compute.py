@@ -70,7 +70,7 @@ def test_the_verdict_counts_what_can_be_compared() -> None:
     equal = equal_compute(ROWS)
     assert (verdict(equal, "cpu_s"), verdict(equal, "work")) == ((1, 2), (3, 3))
     assert sentence(ROWS) == (
-        "Of players that skip frames: at equal processor time reuse agrees at least as well as 1 "
+        "Of variants that skip frames: at equal processor time reuse agrees at least as well as 1 "
         "of 2, at equal multiply-adds reuse agrees at least as well as 3 of 3."
     )
 
