@@ -1,10 +1,11 @@
-"""The way of a frame from its pixels to a result, with whole frames reused where nothing changed.
+"""The loop: the way of a frame from its pixels to a result.
 
-    Frame ─fit─► picture at model size ─gate─► changed? ─yes─► feed ─engine─► decode ─► Result
-                                                  └─no──► the previous result, with its age
+    Frame ─fit─► picture at model size ─gate─► changed? ─yes─► feed ─backend─► decode ─► Result
+                                                  └─no──► the last result, with its age
 
-Three parts, each of which a stage of its own can run: `FramePolicy` decides, `BackendSlot`
-computes, `ResultHolder` makes results of it. `Runner` calls them one after the other.
+Three parts, each of which a stage of its own can run: `FramePolicy` decides, `BackendSlot` runs the
+network, `ResultHolder` makes the result. `Runner` calls them one after the other. It is the only
+loop: benchmarks, searches and probes drive it too, with an observer that sees every frame.
 """
 
 from typing import Any
@@ -25,22 +26,24 @@ from stillframe.pipeline.media.frame import Frame
 
 
 class ResultHolder:
-    """Makes a step of each task: of the network's outputs, or of the result that still stands."""
+    """Makes each frame's result: of the network's outputs, or from the last one."""
 
     def __init__(self) -> None:
-        self._held: Result | None = None  # the network's last
-        self._told: Result | None = None  # what it has become since, by following
+        self._last: Result | None = None
+        """Of the network; None where later frames may not rest on it."""
+        self._followed: Result | None = None
+        """The same, its boxes where they were followed to since."""
         self._follower = BoxFollower()
 
     def computed(self, task: Task, outputs: list[NDArray[Any]]) -> StepResult:
-        """The step of a task that the network ran."""
+        """The result of a frame that the network ran on."""
         assert task.view is not None
         task.watch.start()
         result = task.model.decode(outputs, task.view)
         task.watch.lap("decode")
         if task.partial:
             result = result.with_evidence(Evidence("partial", task.age_s))
-        self._hold(result if task.keeps else None, task)
+        self._begin(result if task.keeps else None, task)
         change = task.change
         return StepResult(
             frame=task.frame,
@@ -53,23 +56,25 @@ class ResultHolder:
         )
 
     def carried(self, task: Task) -> StepResult:
-        """The held result for another frame: for a skipped one, as far as it was followed."""
-        assert self._held is not None
-        assert self._told is not None
+        """The last result for another frame; for a skipped one, boxes are followed to it."""
+        assert self._last is not None
+        assert self._followed is not None
         task.watch.start()
         if task.kind == "unchanged":
-            self._hold(self._held, task)
+            self._begin(self._last, task)
         elif task.kind == "skipped" and task.grey is not None:
-            self._told = self._follower.carry(task.grey, task.frame.image.shape)
+            self._followed = self._follower.carry(task.grey, task.frame.image.shape)
             task.watch.lap("follow")
-        result: Any = self._told.with_evidence(Evidence("reused", task.age_s))
+        result: Any = self._followed.with_evidence(Evidence("reused", task.age_s))
         return StepResult(task.frame, result, task.kind, 0.0, None, None, task.watch.spent_ms)
 
     def forget(self) -> None:
-        self._hold(None)
+        """The last result stands for no later frame."""
+        self._begin(None)
 
-    def _hold(self, result: Result | None, task: Task | None = None) -> None:
-        self._held = self._told = result
+    def _begin(self, result: Result | None, task: Task | None = None) -> None:
+        """Let later frames rest on the result, as it is in the task's frame."""
+        self._last = self._followed = result
         if result is None:
             self._follower.forget()
         elif task is not None and task.grey is not None:
@@ -79,9 +84,9 @@ class ResultHolder:
 class Runner(Closing):
     """Analyses the frames of one source in order, see `FramePolicy`. Not thread-safe.
 
-    THE loop: runs, benchmarks, searches and probes all drive it. slot: owns the backend, instead of
-    one that makes the settings' own. observer: is given what happened in each frame. study: what
-    differs from a run; with an observer, None means that only laps are finer.
+    slot: owns the backend, instead of one that makes the settings' own. observer: takes what
+    happened in each frame. study: what differs from a run; None: with an observer finer laps, else
+    nothing.
     """
 
     def __init__(
