@@ -280,7 +280,7 @@ def order(contenders: Sequence[ContenderAtWork], index: int) -> list[ContenderAt
 def unchanged_ms(ready: Race, name: str = "reuse") -> float | None:
     """What the gate and the network take when the last frame comes again; the median of REPEATS.
 
-    None where the gate renews a part of the picture even then.
+    None if no such contender takes part, or it has no gate.
     """
     at_work = ready.contenders.get(name)
     if at_work is None or not at_work.has_gate:
@@ -295,4 +295,4 @@ def unchanged_ms(ready: Race, name: str = "reuse") -> float | None:
         spent_ms = runner.step(ready.frames[-1]).spent_ms
         if turn >= 2:  # the first is all new; the second has cold memory
             times.append(spent_ms["gate"] + spent_ms["infer"])
-    return float(np.median(times)) if not contender.work else None
+    return float(np.median(times))
