@@ -1,1 +1,1 @@
-"""The stream filter: pictures in, the same pictures with an effect out."""
+"""The stream filter: reads pictures, applies an effect, writes them in the same format."""

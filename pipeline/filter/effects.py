@@ -1,6 +1,6 @@
-"""What the stream filter can do, as one table, and how it is asked to do it.
+"""EFFECTS: what the stream filter can do, and the settings of an effect.
 
-Kept apart from the filter itself, so that an effect that needs no model loads none of its code.
+Apart from the filter itself, so that an effect without a model loads none of the model code.
 """
 
 from dataclasses import dataclass
@@ -16,48 +16,51 @@ SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 GROW = 0.3
 HOLD_S = 0.5
-# Of faces, a doubtful one is better hidden than shown; what `deface` takes too.
+# low: hiding a doubtful face is better than showing it; the same as `deface`
 HIDING_CONFIDENCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class EffectSpec:
-    """tasks: of models whose results it can use; none: it needs no model. hides: whether what it
-    is for must not be seen. model: the default one."""
+    """One effect of the filter."""
 
-    words: str
+    description: str
     tasks: tuple[str, ...]
+    """Model tasks whose results it can use; empty: it needs no model."""
     model: str | None
+    """The default model."""
     hides: bool = False
+    """Whether it must make its objects unrecognisable."""
 
 
-_FOUND = ("detection", "segmentation")
+_OBJECTS = ("detection", "segmentation")
 EFFECTS: dict[Effect, EffectSpec] = {
-    "boxes": EffectSpec("draw what was found", _FOUND, "centerface"),
-    "blur": EffectSpec("average it away", _FOUND, "centerface", hides=True),
-    "pixelate": EffectSpec("make it a few squares", _FOUND, "centerface", hides=True),
-    "mask": EffectSpec("paint it over", _FOUND, "centerface", hides=True),
-    "upscale": EffectSpec("the picture that the model makes", ("image",), "animevideo-x2"),
-    "none": EffectSpec("every frame as it came", (), None),
+    "boxes": EffectSpec("draw boxes and labels", _OBJECTS, "centerface"),
+    "blur": EffectSpec("blur", _OBJECTS, "centerface", hides=True),
+    "pixelate": EffectSpec("pixelate", _OBJECTS, "centerface", hides=True),
+    "mask": EffectSpec("paint over", _OBJECTS, "centerface", hides=True),
+    "upscale": EffectSpec("replace the frame by the model's picture", ("image",), "animevideo-x2"),
+    "none": EffectSpec("pass frames through", (), None),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EffectSettings:
-    """How an effect is done.
-
-    grow: the share of a box's width and height added on each of its sides. shape: of what is
-    hidden. classes: labels that count; empty: all. hold_s: seconds for which what was found stays
-    hidden after it was lost. cells, colour: of `Style`.
-    """
+    """The settings of an effect. Raises UsageError for values that make no sense."""
 
     effect: Effect = "blur"
     grow: float = GROW
+    """Share of a box's width and height added on each side."""
     shape: Shape = "oval"
+    """Shape of the hidden area."""
     classes: tuple[str, ...] = ()
+    """Labels to which the effect applies; empty: all."""
     hold_s: float = HOLD_S
+    """Seconds for which a lost box stays hidden."""
     cells: int = CELLS
+    """For blur and pixelate: cells across the longer side of a hidden area."""
     colour: Colour = BLACK
+    """For mask: RGB."""
 
     def __post_init__(self) -> None:
         if self.effect not in EFFECTS:

@@ -1,9 +1,8 @@
-"""Pictures in, pictures out: a model finds things, and an effect hides, marks or replaces them.
+"""Filter: a model detects objects in each picture, and an effect hides, draws or replaces them.
 
-    Shot ─to RGB─► Runner ─► Result ─► where ─► effect in the stream's own planes ─► Shot
+    PlaneFrame ─to RGB─► Runner ─► Result ─► areas ─► effect in the stream's own planes ─► Planes
 
-What no effect touches stays bit for bit as it came. What an effect needs is a row of
-`effect_settings.EFFECTS`.
+Samples that no effect touches stay bit-identical. `effects.EFFECTS` lists what each effect needs.
 """
 
 import os
@@ -57,18 +56,20 @@ from stillframe.pipeline.inference.settings import TOLERANCE, Reuse, Settings
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 
-WIDEN_MASK = 0.01  # of the picture's shorter side: what a mask grows by at the default `grow`
-STALE_MASK = 10.0  # times as much a second while it was not looked at
+WIDEN_MASK = 0.01  # mask dilation at the default `grow`, in the picture's shorter side
+STALE_MASK = 10.0  # how many times that is added per second of a mask's age
 
 
 @dataclass(slots=True)
-class _Made:
-    """What depends on the pictures' layout and size, made again when those change."""
+class _Conversions:
+    """Converters for the pictures' current layout and size."""
 
     key: tuple[object, ...] = ()
+    """Layout, colours and size that they are for."""
     to_rgb: PlanesToRgb | None = None
     from_rgb: RgbToPlanes | None = None
-    painted: tuple[NDArray[np.uint8], Planes] | None = None
+    last_picture: tuple[NDArray[np.uint8], Planes] | None = None
+    """The model's last picture in RGB and in the stream's layout."""
 
 
 class Filter(Closing):
@@ -77,15 +78,20 @@ class Filter(Closing):
         with stillframe.Filter(model="centerface", effect="blur") as f:
             out = f(image)
 
-    model: a name, a path to an .onnx file or a Model; None: what suits the effect. grow, shape,
-    classes, hold_s, cells and colour are those of `EffectSettings`; reuse, max_age_s, every,
-    between, threads and tolerance those of `Settings`. confidence: for effects that
-    hide 0.2 unless given. rate: frames a second, for pictures that come without a time.
+    model: a name, a path to an .onnx file or a Model; None: the effect's default model. grow,
+    shape, classes, hold_s, cells and colour are those of `EffectSettings`; reuse, max_age_s, every,
+    between, threads and tolerance those of `Settings`. confidence: least score of a detection; 0.2
+    by default for effects that hide. rate: frames per second of pictures without a time.
 
-    After each picture `result` is what the model says about it, and `hidden` the boxes that were
-    hidden. Raises UsageError for settings that make no sense, ModelError when the model cannot be
-    had, run or used for the effect. A picture that could not be analysed is never given back.
+    Raises UsageError for settings that make no sense, ModelError if the model cannot be fetched,
+    run or used for the effect. A picture that could not be analysed is never returned.
     """
+
+    effect_settings: EffectSettings
+    hidden: Boxes
+    """(n, 4) boxes hidden in the last picture: left, top, right, bottom in pixels."""
+    last_step: StepResult | None
+    """What the runner did with the last picture."""
 
     def __init__(
         self,
@@ -110,9 +116,9 @@ class Filter(Closing):
     ) -> None:
         effect_settings = EffectSettings(effect, grow, shape, tuple(classes), hold_s, cells, colour)
         settings = Settings(reuse, max_age_s, every, threads, tolerance, between=between)
-        chosen = EFFECTS[effect].model if model is None else model
-        network = None if chosen is None else zoo.resolve(chosen, task)
-        self._begin(network, effect_settings, settings, confidence, rate)
+        source = EFFECTS[effect].model if model is None else model
+        resolved = None if source is None else zoo.resolve(source, task)
+        self._setup(resolved, effect_settings, settings, confidence, rate)
 
     @classmethod
     def from_settings(
@@ -123,12 +129,12 @@ class Filter(Closing):
         confidence: float | None = None,
         rate: Fraction | float = 25,
     ) -> Self:
-        """The same from settings that were checked before. model: None for the effect none."""
-        made = cls.__new__(cls)
-        made._begin(model, effect_settings, settings, confidence, rate)
-        return made
+        """A filter from checked settings. model: None for an effect without one."""
+        self = cls.__new__(cls)
+        self._setup(model, effect_settings, settings, confidence, rate)
+        return self
 
-    def _begin(
+    def _setup(
         self,
         model: Model | None,
         effect_settings: EffectSettings,
@@ -138,30 +144,30 @@ class Filter(Closing):
     ) -> None:
         if not rate > 0:
             raise UsageError(f"rate: expected more than 0 pictures a second, got {rate}")
-        row = EFFECTS[effect_settings.effect]
+        spec = EFFECTS[effect_settings.effect]
         self.effect_settings = effect_settings
-        self.last_step: StepResult | None = None
-        self.hidden: Boxes = np.empty((0, 4), np.float32)
+        self.last_step = None
+        self.hidden = np.empty((0, 4), np.float32)
         self._runner: Runner | None = None
         self._style = ObscureStyle(effect_settings.cells, effect_settings.colour)
-        self._hold = BoxHold(effect_settings.hold_s if row.hides else 0.0)
-        self._made = _Made()
+        self._hold = BoxHold(effect_settings.hold_s if spec.hides else 0.0)
+        self._conversions = _Conversions()
         self._frame_s = 1 / float(rate)
         self._count = 0
-        self._damaged = False
+        self._last_corrupt = False
         if model is None:
             return
-        _check(model, row, effect_settings)
-        if confidence is None and row.hides:
+        _check_model(model, spec, effect_settings)
+        if confidence is None and spec.hides:
             confidence = HIDING_CONFIDENCE
         if confidence is not None:
             model = model.with_confidence(confidence)
         self._runner = Runner(model, settings)
 
     def __call__(self, image: NDArray[np.uint8] | Frame, time_s: float | None = None) -> Samples:
-        """(H, W, 3) uint8 RGB, or a Frame -> the picture with the effect, a copy.
+        """(H, W, 3) uint8 RGB or a Frame -> a copy with the effect.
 
-        time_s: when it is shown; by default pictures follow each other at `rate`.
+        time_s: presentation time; by default pictures follow each other at `rate`.
         """
         if isinstance(image, Frame):
             frame = image
@@ -176,73 +182,74 @@ class Filter(Closing):
         copy = np.array(frame.image, np.uint8, order="C")
         height, width = copy.shape[:2]
         picture: Planes = Planes.over(copy.reshape(-1), RGB, Colours(), (height, width))
-        out = self._applied(picture, frame)
+        out = self._apply(picture, frame)
         return out.parts[0]
 
-    def filter_planes(self, shot: PlaneFrame) -> Planes:
-        """The picture of a shot with the effect, in its own layout; changed where it lies, unless
-        the effect makes a new one."""
-        picture = shot.picture
-        image = self._converted(picture) if self._runner else np.empty((1, 1, 3), np.uint8)
+    def filter_planes(self, plane_frame: PlaneFrame) -> Planes:
+        """The picture with the effect in its own layout; modified in place where possible."""
+        picture = plane_frame.picture
+        image = self._to_rgb(picture) if self._runner else np.empty((1, 1, 3), np.uint8)
         frame = Frame(
             image=image,
-            index=shot.index,
-            time_s=shot.time_s,
-            pts=shot.pts,
-            time_base=shot.time_base,
-            corrupt=shot.corrupt,
-            discontinuity=shot.discontinuity,
+            index=plane_frame.index,
+            time_s=plane_frame.time_s,
+            pts=plane_frame.pts,
+            time_base=plane_frame.time_base,
+            corrupt=plane_frame.corrupt,
+            discontinuity=plane_frame.discontinuity,
         )
-        return self._applied(picture, frame)
+        return self._apply(picture, frame)
 
     @property
     def result(self) -> Result | None:
-        """What the model says about the last picture."""
+        """The model's result for the last picture."""
         return self.last_step.result if self.last_step else None
 
     def close(self) -> None:
-        """Give back the network's memory and threads. Calling it again does nothing."""
+        """Free the model's memory and threads. May be called twice."""
         if self._runner is not None:
             self._runner.close()
 
     def __repr__(self) -> str:
         return f"<Filter {self.effect_settings.effect}, {self._runner!r}>"
 
-    def _applied(self, picture: Planes, frame: Frame) -> Planes:
+    def _apply(self, picture: Planes, frame: Frame) -> Planes:
         self._count += 1
         if self._runner is None:
             return picture
         if EFFECTS[self.effect_settings.effect].hides:
-            frame = self._distrusted(frame)
+            frame = self._replace_after_damage(frame)
         self.last_step = step = self._runner.step(frame)
-        result = _chosen(step.result, self.effect_settings.classes)
+        result = _select_classes(step.result, self.effect_settings.classes)
         if self.effect_settings.effect == "upscale":
-            return self._painted(result, picture)
+            return self._model_picture(result, picture)
         if self.effect_settings.effect == "boxes":
             draw_on_planes(picture, result)
         elif self.effect_settings.effect != "none":
-            for where in self._areas(picture, result, step):
-                OBSCURE_METHODS[self.effect_settings.effect].hide(picture, where, self._style)
+            for area in self._areas(picture, result, step):
+                OBSCURE_METHODS[self.effect_settings.effect].hide(picture, area, self._style)
         return picture
 
-    def _distrusted(self, frame: Frame) -> Frame:
-        """A damaged picture may hide anything, so it is looked at itself, afresh; and the one after
-        it does not rest on it."""
-        after, self._damaged = self._damaged, frame.corrupt
-        if not (after or frame.corrupt):
+    def _replace_after_damage(self, frame: Frame) -> Frame:
+        """Have a corrupt frame and the one after it computed without reuse.
+
+        By default a corrupt frame gets the last result; but it may show a face in a new place.
+        """
+        after_corrupt, self._last_corrupt = self._last_corrupt, frame.corrupt
+        if not (after_corrupt or frame.corrupt):
             return frame
         return replace(frame, corrupt=False, discontinuity=True)
 
     def _areas(self, picture: Planes, result: Result, step: StepResult) -> list[Area]:
-        """What to hide in this frame."""
+        """The areas to hide in this frame."""
         effect_settings = self.effect_settings
         fresh = step.kind in ("computed", "unchanged")
         if isinstance(result, Mask):
             age_s = 0.0 if fresh else result.evidence.age_s
-            share = (effect_settings.grow / GROW + age_s * STALE_MASK) * WIDEN_MASK
-            where = mask_area(picture, hidden_in(result), share)
-            return [] if where is None else [where]
-        assert isinstance(result, Detections)  # _check lets no other task through
+            widen = (effect_settings.grow / GROW + age_s * STALE_MASK) * WIDEN_MASK
+            area = mask_area(picture, foreground(result), widen)
+            return [] if area is None else [area]
+        assert isinstance(result, Detections)  # _check_model accepts no other task
         boxes = self._hold.update(result.xyxy, step.frame.time_s, fresh=fresh)
         self.hidden = grow_boxes(boxes, effect_settings.grow)
         soft = OBSCURE_METHODS[effect_settings.effect].soft
@@ -250,33 +257,33 @@ class Filter(Closing):
             box_area(picture, tuple(box), effect_settings.shape, soft=soft)
             for box in self.hidden.tolist()
         )
-        return [where for where in areas if where is not None]
+        return [area for area in areas if area is not None]
 
-    def _painted(self, result: Result, picture: Planes) -> Planes:
-        """The model's own picture in the stream's layout; made once for frames that share it."""
-        if not isinstance(result, Picture):  # _check lets no other task through
+    def _model_picture(self, result: Result, picture: Planes) -> Planes:
+        """The model's own picture in the stream's layout; converted once per result."""
+        if not isinstance(result, Picture):  # _check_model accepts no other task
             raise ModelError(f"expected a picture, got {type(result).__name__}")
-        made = self._made
-        if made.painted is None or made.painted[0] is not result.image:
-            if made.from_rgb is None:
-                made.from_rgb = RgbToPlanes(picture.layout, picture.colours)
-            made.painted = result.image, made.from_rgb(result.image)
-        return made.painted[1]
+        cache = self._conversions
+        if cache.last_picture is None or cache.last_picture[0] is not result.image:
+            if cache.from_rgb is None:
+                cache.from_rgb = RgbToPlanes(picture.layout, picture.colours)
+            cache.last_picture = result.image, cache.from_rgb(result.image)
+        return cache.last_picture[1]
 
-    def _converted(self, picture: Planes) -> Samples:
+    def _to_rgb(self, picture: Planes) -> Samples:
         key = picture.layout, picture.colours, picture.height, picture.width
-        if self._made.key != key:
+        if self._conversions.key != key:
             to_rgb = PlanesToRgb(picture.layout, picture.colours, (picture.height, picture.width))
-            self._made = _Made(key, to_rgb)
-        assert self._made.to_rgb is not None
-        return self._made.to_rgb(picture)
+            self._conversions = _Conversions(key, to_rgb)
+        assert self._conversions.to_rgb is not None
+        return self._conversions.to_rgb(picture)
 
 
-def _check(model: Model, row: EffectSpec, effect_settings: EffectSettings) -> None:
-    """Raises UsageError where a model's results are of no use for an effect."""
-    if row.tasks and model.task not in row.tasks:
+def _check_model(model: Model, spec: EffectSpec, effect_settings: EffectSettings) -> None:
+    """Raises UsageError if the effect cannot use the model's results."""
+    if spec.tasks and model.task not in spec.tasks:
         raise UsageError(
-            f"effect {effect_settings.effect}: expected a model for {' or '.join(row.tasks)}, got "
+            f"effect {effect_settings.effect}: expected a model for {' or '.join(spec.tasks)}, got "
             f"{model.name}, which is for {model.task}; see `stillframe models list`"
         )
     unknown = [name for name in effect_settings.classes if name not in model.labels]
@@ -285,21 +292,20 @@ def _check(model: Model, row: EffectSpec, effect_settings: EffectSettings) -> No
         raise UsageError(f"classes: {model.name} knows {known}; got {', '.join(unknown)}")
 
 
-def hidden_in(result: Mask) -> NDArray[np.bool_]:
-    """(H, W): what belongs to any class but the first, which is the background; of a probability,
-    what is at least as likely as not."""
+def foreground(result: Mask) -> NDArray[np.bool_]:
+    """(H, W): pixels of any class but 0, the background; of a probability, those from 0.5 on."""
     if result.is_probability:
         return np.asarray(result.values >= 0.5)
     return np.asarray(result.values != 0)
 
 
-def _chosen(result: Result, classes: tuple[str, ...]) -> Result:
-    """The result without what is of other classes."""
+def _select_classes(result: Result, classes: tuple[str, ...]) -> Result:
+    """The result with only these classes; all if there are none."""
     if not classes:
         return result
     if isinstance(result, Detections):
-        wanted = [number for number, label in enumerate(result.labels) if label in classes]
-        keep = np.isin(result.class_id, wanted)
+        class_ids = [number for number, label in enumerate(result.labels) if label in classes]
+        keep = np.isin(result.class_id, class_ids)
         return replace(
             result,
             xyxy=result.xyxy[keep],

@@ -1,11 +1,11 @@
-"""What a filter does to a part of a picture: make it unrecognisable, within the stream's planes.
+"""Makes a part of a picture unrecognisable, in the stream's own planes.
 
-An area is a box, aligned to the samples that planes of different resolution share, and a cover
-that says how much of each such cell is hidden. Samples outside of a cover keep their every bit.
+An Area is a box aligned to whole chroma samples, with a cover: the opacity of each cell (the luma
+samples that share one chroma sample). Samples outside the cover stay bit-identical.
 
-    blur       an average over cells of the box, smooth between them
-    pixelate   the same in squares of one colour each
-    mask       one colour: nothing of what was there goes into what leaves
+    blur       averages of the box's cells, interpolated smoothly
+    pixelate   the same averages as squares
+    mask       one colour: nothing of the original remains
 """
 
 from collections.abc import Callable
@@ -21,40 +21,42 @@ from stillframe.pipeline.filter.planes import Colour, Layout, Level, Planes, Sam
 Shape = Literal["oval", "box"]
 Box = tuple[float, float, float, float]
 
-CELLS = 6  # across the longer side of what is hidden
-LEAST_CELL = 4  # samples; smaller ones would average too few
-SOFT = 0.1  # of the radius: the rim over which an oval blur ends
-ENOUGH = 64  # samples on a side: larger patches are averaged, and spread again, in two steps
-ROUND = 8
+CELLS = 6  # across the longer side of a hidden area
+MIN_CELL = 4  # samples per side; smaller cells would average too little
+SOFT_EDGE = 0.1  # of the radius: the width over which an oval blur fades out
+TWO_STEP_SIDE = 64  # samples: larger patches are shrunk and enlarged in two steps, for speed
+CUBIC_SCALE = 8  # of the first enlarging step
 BLACK: Colour = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A part of a picture. left, top, right, bottom: luma samples, right and bottom not part of
-    it; aligned to the layout's cells, except at the picture's end. cover: (rows, columns) uint8,
-    a value for each cell, 255 hides all of it; None: all of the box."""
+    """A part of a picture in luma samples; aligned to cells, except at the picture's end."""
 
     left: int
     top: int
     right: int
+    """Exclusive."""
     bottom: int
+    """Exclusive."""
     cover: NDArray[np.uint8] | None = None
+    """(rows, columns) opacity of each cell, 255 is opaque; None: the whole box is opaque."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObscureStyle:
-    """How areas are hidden. cells: across the longer side, for blur and pixelate. colour: RGB, for
-    mask."""
+    """How areas are hidden."""
 
     cells: int = CELLS
+    """For blur and pixelate: cells across the longer side."""
     colour: Colour = BLACK
+    """For mask: RGB."""
 
 
 def box_area(picture: Planes, box: Box, shape: Shape, *, soft: bool) -> Area | None:
-    """The area of a box in pixels, cut off at the picture's borders; None if nothing is left.
+    """The area of a box in pixels, clipped to the picture; None if nothing is left.
 
-    An oval touches the sides of the whole box, also of one that reaches beyond the picture.
+    An oval is inscribed in the whole box, even if that reaches beyond the picture.
     """
     across, down = picture.layout.cell
     left = max(0, int(np.floor(box[0] / across)) * across)
@@ -70,13 +72,13 @@ def box_area(picture: Planes, box: Box, shape: Shape, *, soft: bool) -> Area | N
     x = (x - (box[0] + box[2]) / 2) / max(across, box[2] - box[0]) * 2
     y = (y - (box[1] + box[3]) / 2) / max(down, box[3] - box[1]) * 2
     radius = np.sqrt(x[None, :] ** 2 + y[:, None] ** 2)
-    hidden = (1 - radius) / SOFT if soft else (radius <= 1).astype(np.float32)
-    cover = np.clip(hidden * 255, 0, 255).astype(np.uint8)
+    opacity = (1 - radius) / SOFT_EDGE if soft else (radius <= 1).astype(np.float32)
+    cover = np.clip(opacity * 255, 0, 255).astype(np.uint8)
     return Area(left, top, right, bottom, cover)
 
 
 def mask_area(picture: Planes, hidden: NDArray[np.bool_], widen: float) -> Area | None:
-    """The area of (H, W) pixels to hide, widened by that share of the picture's shorter side."""
+    """The area of (H, W) pixels to hide, dilated by this share of the picture's shorter side."""
     across, down = picture.layout.cell
     by = round(widen * min(hidden.shape))
     cover = hidden.astype(np.uint8) * np.uint8(255)
@@ -102,7 +104,7 @@ def mask_area(picture: Planes, hidden: NDArray[np.bool_], widen: float) -> Area 
 
 
 def area_samples(plane: Samples, shift: tuple[int, int], where: Area) -> Samples:
-    """The samples of an area in one plane, a view."""
+    """The samples of an area in one plane: a view."""
     x, y = shift
     return plane[where.top >> y : -(-where.bottom >> y), where.left >> x : -(-where.right >> x)]
 
@@ -110,7 +112,7 @@ def area_samples(plane: Samples, shift: tuple[int, int], where: Area) -> Samples
 def cover_for(
     where: Area, patch: Samples, shift: tuple[int, int], layout: Layout
 ) -> Samples | None:
-    """The area's cover with a value for each sample of `patch`."""
+    """The area's cover at the resolution of `patch`: one value per sample."""
     if where.cover is None:
         return None
     cover = where.cover
@@ -122,7 +124,7 @@ def cover_for(
 
 
 def blend(patch: Samples, new: Samples | Level, cover: Samples | None) -> None:
-    """Write `new` over a patch as far as its cover says; where that is 0 not a bit changes."""
+    """Blend `new` over a patch by its cover; samples with cover 0 stay bit-identical."""
     if cover is None:
         patch[...] = new
         return
@@ -130,25 +132,23 @@ def blend(patch: Samples, new: Samples | Level, cover: Samples | None) -> None:
     if np.logical_or(cover == 0, cover == 255).all():
         np.copyto(patch, np.asarray(new, np.uint8), where=weight > 0)
         return
-    share = weight.astype(np.uint16)
-    mixed = patch * (255 - share) + np.asarray(new, np.uint16) * share + 127
+    alpha = weight.astype(np.uint16)
+    mixed = patch * (255 - alpha) + np.asarray(new, np.uint16) * alpha + 127
     patch[...] = mixed // 255
 
 
 def _grid(where: Area, cells: int) -> tuple[int, int]:
     """(columns, rows) of cells over an area."""
     width, height = where.right - where.left, where.bottom - where.top
-    side = max(LEAST_CELL, max(width, height) / cells)
+    side = max(MIN_CELL, max(width, height) / cells)
     return max(1, round(width / side)), max(1, round(height / side))
 
 
-def _few(patch: Samples, grid: tuple[int, int]) -> Samples:
-    """The patch's averages, one a cell."""
+def _cell_means(patch: Samples, grid: tuple[int, int]) -> Samples:
+    """The mean of each cell of the patch."""
     height, width = patch.shape[:2]
-    by = max(height, width) // ENOUGH
-    if (
-        by > 1
-    ):  # by a whole number OpenCV is many times quicker; an end of less than `by` is left out
+    by = max(height, width) // TWO_STEP_SIDE
+    if by > 1:  # OpenCV shrinks much faster by whole numbers; a rest of less than `by` is cropped
         size = width // by or 1, height // by or 1
         patch = patch[: size[1] * by, : size[0] * by]
         patch = np.asarray(cv2.resize(patch, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -159,20 +159,18 @@ def _few(patch: Samples, grid: tuple[int, int]) -> Samples:
 
 def _pixelated(patch: Samples, grid: tuple[int, int]) -> Samples:
     size = patch.shape[1], patch.shape[0]
-    few = _few(patch, grid)
-    return np.asarray(cv2.resize(few, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    means = _cell_means(patch, grid)
+    return np.asarray(cv2.resize(means, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _blurred(patch: Samples, grid: tuple[int, int]) -> Samples:
     size = patch.shape[1], patch.shape[0]
-    few = cv2.GaussianBlur(_few(patch, grid), (3, 3), 0, borderType=cv2.BORDER_REPLICATE)
-    if (
-        max(size) > ENOUGH
-    ):  # round between the cells, then straight lines: nobody sees the difference
-        more = few.shape[1] * ROUND, few.shape[0] * ROUND
-        few = cv2.resize(few, more, interpolation=cv2.INTER_CUBIC)
-        return np.asarray(cv2.resize(few, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-    return np.asarray(cv2.resize(few, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    means = cv2.GaussianBlur(_cell_means(patch, grid), (3, 3), 0, borderType=cv2.BORDER_REPLICATE)
+    if max(size) > TWO_STEP_SIDE:  # cubic, then linear: faster, with no visible difference
+        first = means.shape[1] * CUBIC_SCALE, means.shape[0] * CUBIC_SCALE
+        means = cv2.resize(means, first, interpolation=cv2.INTER_CUBIC)
+        return np.asarray(cv2.resize(means, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.resize(means, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 Averaging = Callable[[Samples, tuple[int, int]], Samples]
@@ -190,7 +188,7 @@ def _averaging(average: Averaging) -> Callable[[Planes, Area, ObscureStyle], Non
 
 
 def fill(picture: Planes, where: Area, colour: Colour) -> None:
-    """Paint an area in an RGB colour."""
+    """Paint an area with an RGB colour, in place."""
     levels = picture.colours.levels(colour, picture.layout)
     for plane, shift, level in zip(picture.parts, picture.layout.shifts, levels, strict=True):
         patch = area_samples(plane, shift, where)
@@ -203,10 +201,11 @@ def _masked(picture: Planes, where: Area, style: ObscureStyle) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ObscureMethod:
-    """A way to hide an area. soft: whether its rim may be a mixture."""
+    """A way to hide an area."""
 
     hide: Callable[[Planes, Area, ObscureStyle], None]
     soft: bool
+    """Whether its edge may fade out."""
 
 
 OBSCURE_METHODS: dict[str, ObscureMethod] = {

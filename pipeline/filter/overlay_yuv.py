@@ -1,6 +1,6 @@
-"""What was found, drawn into a stream's own planes: nothing but the lines and labels changes.
+"""Draws results into a stream's own planes; samples that no line or label covers stay unchanged.
 
-Colours, widths and letters are those of `overlay`, which draws on RGB pictures for people.
+Colours, widths and letters match `sinks.overlay`, which draws on RGB pictures.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,15 @@ Cover = NDArray[np.uint8]
 
 
 def draw_on_planes(picture: Planes, result: Result) -> None:
-    """Draw a result into the picture itself."""
+    """Draw a result, in place."""
     PAINTERS[type(result)](picture, result)
 
 
 def paint(picture: Planes, left: int, top: int, cover: Cover, colour: Colour) -> None:
-    """Paint a colour as far as a cover says. cover: (rows, columns) uint8 at luma's resolution,
-    its corner at (left, top); what reaches beyond the picture is cut off."""
+    """Paint a colour through a cover, clipped to the picture.
+
+    cover: (rows, columns) uint8 opacity at luma resolution, placed at (left, top).
+    """
     across, down = picture.layout.cell
     first, above = max(0, left), max(0, top)
     right = min(picture.width, left + cover.shape[1])
@@ -41,16 +43,16 @@ def paint(picture: Planes, left: int, top: int, cover: Cover, colour: Colour) ->
     levels = picture.colours.levels(colour, picture.layout)
     for plane, shift, level in zip(picture.parts, picture.layout.shifts, levels, strict=True):
         patch = area_samples(plane, shift, where)
-        few = whole
+        opacity = whole
         if shift != (0, 0):
             size = whole.shape[1] >> shift[0], whole.shape[0] >> shift[1]
-            few = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
-        blend(patch, level, few[: patch.shape[0], : patch.shape[1]])
+            opacity = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
+        blend(patch, level, opacity[: patch.shape[0], : patch.shape[1]])
 
 
 def _boxes(picture: Planes, result: Detections) -> None:
     line, letter, stroke = _pen(picture)
-    # weakest first, so that the surest ends up on top
+    # lowest confidence first, so that the highest ends up on top
     for i in reversed(range(len(result))):
         colour = PALETTE[int(result.class_id[i]) % len(PALETTE)]
         left, _, right, _ = box = _aligned(picture, result.xyxy[i])
@@ -82,7 +84,7 @@ def _boxes(picture: Planes, result: Detections) -> None:
 
 
 def _aligned(picture: Planes, box: NDArray[np.float32]) -> tuple[int, int, int, int]:
-    """A box in whole cells of samples: left, top, right, bottom."""
+    """(left, top, right, bottom) of a box, extended to whole cells."""
     across, down = picture.layout.cell
     left, top = (
         int(np.floor(v / cell)) * cell for v, cell in zip(box[:2], (across, down), strict=True)
@@ -94,7 +96,7 @@ def _aligned(picture: Planes, box: NDArray[np.float32]) -> tuple[int, int, int, 
 
 
 def _pen(picture: Planes) -> tuple[int, float, int]:
-    """(width of a line, size and stroke of letters) that suit a picture."""
+    """(line width, font scale, stroke width) for a picture."""
     side = min(picture.height, picture.width)
     letter = max(0.4, side / 1500)
     return max(2, 2 * round(side / 760)), letter, max(1, round(letter * 1.7))
@@ -103,7 +105,7 @@ def _pen(picture: Planes) -> tuple[int, float, int]:
 def _frame(
     picture: Planes, box: tuple[int, int, int, int], colour: Colour, line: int, out: int
 ) -> None:
-    """The outline of a box, `line` wide, that lies `out` pixels outside of it; -line is within."""
+    """The outline of a box, `line` wide, `out` pixels outside it; -line lies inside it."""
     left, top, right, bottom = box[0] - out, box[1] - out, box[2] + out, box[3] + out
     _solid(picture, left, top, right, top + line, colour)
     _solid(picture, left, bottom - line, right, bottom, colour)
@@ -112,7 +114,7 @@ def _frame(
 
 
 def _solid(picture: Planes, left: int, top: int, right: int, bottom: int, colour: Colour) -> None:
-    """Fill a rectangle that is aligned to cells of samples, as far as it is in the picture."""
+    """Fill a rectangle that is aligned to cells, clipped to the picture."""
     where = Area(max(0, left), max(0, top), min(picture.width, right), min(picture.height, bottom))
     if where.left < where.right and where.top < where.bottom:
         fill(picture, where, colour)
@@ -136,7 +138,7 @@ def _polygon(picture: Planes, points: NDArray[Any], colour: Colour, line: int) -
 def _label(
     picture: Planes, text: str, at: tuple[int, int], colour: Colour, letter: float, stroke: int
 ) -> None:
-    """Text on a plate of that colour above `at`, moved so that it stays inside the picture."""
+    """Text on a coloured plate above `at`, shifted to stay inside the picture."""
     (width, height), below = cv2.getTextSize(text, FONT, letter, stroke)
     margin = max(2, height // 3)
     plate = np.full((height + below + margin, width + 2 * margin), 255, np.uint8)
@@ -152,7 +154,7 @@ def _label(
 
 
 def _tint(picture: Planes, cover: NDArray[np.bool_], colour: Colour, line: int) -> None:
-    """Lay a colour over what a mask covers, and draw its outline. cover: (H, W) bool."""
+    """Tint the pixels of a mask and draw its outline. cover: (H, W) bool."""
     whole = cover.astype(np.uint8)
     x, y, width, height = cv2.boundingRect(whole)
     if not width:
@@ -176,13 +178,13 @@ def _mask(picture: Planes, result: Mask) -> None:
             _tint(picture, np.asarray(result.values == index), colour, line)
 
 
-def _nothing(picture: Planes, result: Any) -> None:
-    """Pictures and raw tensors have nothing that could be drawn over another picture."""
+def _draw_nothing(picture: Planes, result: Any) -> None:
+    """Pictures and raw tensors cannot be drawn on a frame."""
 
 
 PAINTERS: dict[type, Callable[[Planes, Any], None]] = {
     Detections: _boxes,
     Mask: _mask,
-    Picture: _nothing,
-    Tensors: _nothing,
+    Picture: _draw_nothing,
+    Tensors: _draw_nothing,
 }

@@ -1,8 +1,7 @@
-"""Pictures as a stream carries them: planes of brightness and colour, each at its own resolution.
+"""Pictures in a stream's own format: luma and chroma planes, each at its own resolution.
 
-A filter that changes a part of such a picture works in these planes, so that every other sample
-leaves bit for bit as it came. RGB pictures are one plane of three channels here, so the same
-effects serve both.
+Effects work in these planes, so samples that they do not touch stay bit-identical. An RGB picture
+is one plane with three channels, so the same effects serve both.
 """
 
 from dataclasses import dataclass
@@ -18,22 +17,24 @@ Samples = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Level = tuple[int, ...]
 
-LIMITED, FULL = 1, 2  # of FFmpeg's AVColorRange
-HD_ROWS = 720  # pictures with as many rows or more are BT.709 where nothing else is stated
+LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
+HD_ROWS = 720  # from this height on, untagged pictures count as BT.709
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How samples lie in memory. name: FFmpeg's. shifts: for each plane the power of two by which
-    its (columns, rows) are fewer than the picture's. channels: of every plane."""
+    """How samples lie in memory."""
 
     name: str
+    """FFmpeg's name of the pixel format."""
     shifts: tuple[tuple[int, int], ...]
+    """For each plane, log2 of its subsampling by (columns, rows)."""
     channels: int = 1
+    """Of every plane."""
 
     @property
     def cell(self) -> tuple[int, int]:
-        """(columns, rows) of luma that share one sample of chroma."""
+        """(columns, rows) of luma samples per chroma sample."""
         return 1 << self.shifts[-1][0], 1 << self.shifts[-1][1]
 
     def shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
@@ -59,12 +60,14 @@ RGB = Layout("rgb24", ((0, 0),), channels=3)
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """How brightness and colour are mixed of red, green and blue. number: FFmpeg's AVColorSpace.
-    red, blue: their shares of brightness."""
+    """The coefficients that convert RGB to luma and chroma."""
 
     number: int
+    """FFmpeg's AVColorSpace."""
     red: float
+    """Red's share of luma (Kr)."""
     blue: float
+    """Blue's share of luma (Kb)."""
 
 
 MATRICES: dict[str, Matrix] = {
@@ -79,21 +82,23 @@ MATRIX_NAMES: dict[int, str] = {row.number: name for name, row in MATRICES.items
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """What the samples of a stream mean. full: levels go from 0 to 255, not from 16 to 235."""
+    """What the samples of a stream mean."""
 
     matrix: str = "bt601"
+    """A name in MATRICES."""
     full: bool = False
+    """Levels from 0 to 255 (full range), not 16 to 235."""
 
     def levels(self, colour: Colour, layout: Layout) -> list[Level]:
-        """An RGB colour as the samples of each plane."""
+        """An RGB colour as the sample values of each plane."""
         if layout.channels == 3:
             return [colour]
-        mix = MATRICES[self.matrix]
+        matrix = MATRICES[self.matrix]
         red, green, blue = (value / 255 for value in colour)
-        luma = mix.red * red + (1 - mix.red - mix.blue) * green + mix.blue * blue
+        luma = matrix.red * red + (1 - matrix.red - matrix.blue) * green + matrix.blue * blue
         black, white, swing = (0, 255, 255) if self.full else (16, 219, 224)
         levels: list[Level] = [(_level(black + white * luma),)]
-        for value, share in ((blue, mix.blue), (red, mix.red)):
+        for value, share in ((blue, matrix.blue), (red, matrix.red)):
             levels.append((_level(128 + swing * (value - luma) / (2 - 2 * share)),))
         return levels[: len(layout.shifts)]
 
@@ -103,25 +108,26 @@ def _level(value: float) -> int:
 
 
 def likely_matrix(height: int) -> str:
-    """The matrix of a stream that states none, by its number of rows, as players choose it."""
+    """The matrix of an untagged stream by its height, as players choose it."""
     return "bt709" if height >= HD_ROWS else "bt601"
 
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """One picture. data: all of its bytes, plane after plane; parts: each plane as a view of them,
-    (rows, columns) uint8, of RGB (rows, columns, 3)."""
+    """One picture in planes."""
 
     layout: Layout
     colours: Colours
     height: int
     width: int
     data: Samples
+    """(n,) uint8: all bytes, plane after plane."""
     parts: tuple[Samples, ...]
+    """Each plane as a view of `data`: (rows, columns) uint8; for RGB (rows, columns, 3)."""
 
     @classmethod
     def over(cls, data: Samples, layout: Layout, colours: Colours, size: tuple[int, int]) -> Any:
-        """A picture in (n,) bytes that exist already. size: (height, width)."""
+        """A picture that uses an existing (n,) buffer. size: (height, width)."""
         parts, start = [], 0
         for shape in layout.shapes(*size):
             end = start + int(np.prod(shape))
@@ -131,12 +137,12 @@ class Planes:
 
     @classmethod
     def empty(cls, layout: Layout, colours: Colours, size: tuple[int, int]) -> Any:
-        """A picture whose samples are yet to be written."""
+        """A picture with uninitialised samples. size: (height, width)."""
         return cls.over(np.empty(layout.size_bytes(*size), np.uint8), layout, colours, size)
 
 
 class PlanesToRgb:
-    """Turns pictures of one layout and size into (H, W, 3) uint8 RGB."""
+    """Converts pictures of one layout and size to (H, W, 3) uint8 RGB."""
 
     def __init__(self, layout: Layout, colours: Colours, size: tuple[int, int]) -> None:
         self._colours = colours
@@ -152,25 +158,25 @@ class PlanesToRgb:
         self._into = _views(self._frame, layout.shapes(*size))
 
     def __call__(self, picture: Planes) -> Samples:
-        """The picture in memory of its own."""
+        """(H, W, 3) uint8, a copy."""
         if self._frame is None:
             assert self._table is not None
-            lit = cv2.LUT(picture.parts[0], self._table)
-            return np.asarray(cv2.cvtColor(lit, cv2.COLOR_GRAY2RGB), np.uint8)
+            full_range = cv2.LUT(picture.parts[0], self._table)
+            return np.asarray(cv2.cvtColor(full_range, cv2.COLOR_GRAY2RGB), np.uint8)
         for into, part in zip(self._into, picture.parts, strict=True):
             np.copyto(into, part)
-        plain = self._reformatter.reformat(
+        rgb = self._reformatter.reformat(
             self._frame,
             format="rgb24",
             src_colorspace=MATRICES[self._colours.matrix].number,
             src_color_range=FULL if self._colours.full else LIMITED,
             threads=1,
         )
-        return np.ascontiguousarray(plain.to_ndarray(), np.uint8)
+        return np.ascontiguousarray(rgb.to_ndarray(), np.uint8)
 
 
 class RgbToPlanes:
-    """Turns (H, W, 3) uint8 RGB of any size into pictures of one layout."""
+    """Converts (H, W, 3) uint8 RGB of any size to pictures of one layout."""
 
     def __init__(self, layout: Layout, colours: Colours) -> None:
         self._layout, self._colours = layout, colours
@@ -183,8 +189,8 @@ class RgbToPlanes:
             np.copyto(picture.parts[0], image)
             return picture
         if self._layout.name == "gray":
-            shares = MATRICES[self._colours.matrix]
-            mix = np.array([[shares.red, 1 - shares.red - shares.blue, shares.blue]], np.float32)
+            matrix = MATRICES[self._colours.matrix]
+            mix = np.array([[matrix.red, 1 - matrix.red - matrix.blue, matrix.blue]], np.float32)
             luma = cv2.transform(image.astype(np.float32), mix)
             black, white = (0, 255) if self._colours.full else (16, 219)
             np.copyto(picture.parts[0], np.rint(luma * (white / 255) + black), casting="unsafe")
@@ -204,13 +210,13 @@ class RgbToPlanes:
 
 
 def plane_views(frame: av.VideoFrame, layout: Layout) -> list[Samples]:
-    """The planes of a picture that FFmpeg holds, without the bytes between their rows."""
+    """Views of the planes of FFmpeg's picture, without the padding of their rows."""
     return _views(frame, layout.shapes(frame.height, frame.width))
 
 
 def _views(frame: av.VideoFrame, shapes: list[tuple[int, ...]]) -> list[Samples]:
-    found = []
+    views = []
     for plane, (rows, columns, *_) in zip(frame.planes, shapes, strict=True):
         whole = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        found.append(whole[:rows, :columns])
-    return found
+        views.append(whole[:rows, :columns])
+    return views

@@ -1,6 +1,6 @@
-"""Filtered frames on standard output: y4m, bare samples, or a container with times and colours.
+"""Writes filtered frames to a pipe: y4m, raw samples, or a container with times and colours.
 
-Every frame is on its way to its reader when `write` returns.
+A frame has left the process when `write` returns.
 """
 
 import os
@@ -28,12 +28,14 @@ Format = Literal["y4m", "rawvideo", "nut", "mpegts"]
 MAX_TIME_ERROR_FRAMES = Fraction(
     1, 2
 )  # of a frame: how far a time may be from the beat that y4m implies
-RATE_ERROR = Fraction(1, 1000)  # how far a container's stated rate may be from its true one
+MAX_RATE_ERROR = Fraction(1, 1000)  # how far a container's stated rate may be off
 
 
 class OutputPipe:
-    """A descriptor that takes bytes whole. Raises SinkError, and BrokenPipeError when nobody reads
-    any more."""
+    """A descriptor to which all bytes are written.
+
+    Raises SinkError, and BrokenPipeError if the reader went away.
+    """
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.name = name
@@ -48,16 +50,16 @@ class OutputPipe:
             enlarge_pipe(descriptor)
 
     def write(self, *parts: Any) -> int:
-        """Hand over all of the bytes. Returns how many."""
+        """Write all bytes; -> how many."""
         rest = [memoryview(part).cast("B") for part in parts]
         size = sum(map(len, rest))
         try:
             while rest:
-                done = os.writev(self._descriptor, rest)
-                while rest and done >= len(rest[0]):
-                    done -= len(rest.pop(0))
+                written = os.writev(self._descriptor, rest)
+                while rest and written >= len(rest[0]):
+                    written -= len(rest.pop(0))
                 if rest:
-                    rest[0] = rest[0][done:]
+                    rest[0] = rest[0][written:]
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -66,73 +68,73 @@ class OutputPipe:
 
 
 class FrameSink(Closing):
-    """Takes the frames of one stream. info: of the stream that they were made from."""
+    """Writes the frames of one stream. info: of the source."""
 
     def __init__(self, pipe: OutputPipe, info: StreamInfo) -> None:
         self._pipe, self._info = pipe, info
 
     @abstractmethod
-    def write(self, shot: PlaneFrame, picture: Planes) -> None:
-        """Hand over a picture. shot: whose time is the picture's."""
+    def write(self, frame: PlaneFrame, picture: Planes) -> None:
+        """Write a picture at the time of `frame`, from which it was made."""
 
     def close(self) -> None:
         """Finish the stream. Calling it again does nothing."""
         return
 
     def finish(self) -> None:
-        """What a stream that came to its end needs beside `close`, if it had no frame at all."""
+        """Complete the stream after its last frame, even if it had none."""
         return
 
 
 class Y4mSink(FrameSink):
-    """YUV4MPEG2: the header as it came, but for the picture's size. Holds a constant rate."""
+    """YUV4MPEG2: the source's header with the picture's size. Constant frame rates only."""
 
     def __init__(self, pipe: OutputPipe, info: StreamInfo) -> None:
         super().__init__(pipe, info)
-        self._begun = False
+        self._started = False
         self._frames = 0
-        self._beat = ConstantRateCheck(info)
+        self._rate_check = ConstantRateCheck(info)
 
-    def write(self, shot: PlaneFrame, picture: Planes) -> None:
-        self._beat.check(shot, self._frames)
+    def write(self, frame: PlaneFrame, picture: Planes) -> None:
+        self._rate_check.check(frame, self._frames)
         header = b""
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             header = self._info.header.resized(picture.height, picture.width).to_bytes()
         self._pipe.write(header, y4m.FRAME, picture.data)
         self._frames += 1
 
     def finish(self) -> None:
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             self._pipe.write(self._info.header.to_bytes())
 
 
 class RawSink(FrameSink):
-    """Samples and nothing else."""
+    """Raw samples without any header."""
 
-    def write(self, shot: PlaneFrame, picture: Planes) -> None:
+    def write(self, frame: PlaneFrame, picture: Planes) -> None:
         self._pipe.write(picture.data)
 
 
 class ConstantRateCheck:
-    """Tells frames that y4m cannot hold: it has no times, its frames follow each other evenly."""
+    """Refuses times that y4m cannot store: it has none, only a constant rate."""
 
     def __init__(self, info: StreamInfo) -> None:
         self._rate = info.rate or DEFAULT_RATE
         self._name = info.name
         self._first: Fraction | None = None
 
-    def check(self, shot: PlaneFrame, number: int) -> None:
-        """Raises SinkError for frame `number` of a stream, from 0, if its time is off the beat."""
-        time = shot.pts * shot.time_base
+    def check(self, frame: PlaneFrame, number: int) -> None:
+        """Raises SinkError if frame `number` (from 0) is not at its time for a constant rate."""
+        time = frame.pts * frame.time_base
         if self._first is None:
             self._first = time
         elapsed = time - self._first
         due = number / self._rate
-        if abs(elapsed - due) > MAX_TIME_ERROR_FRAMES / self._rate + elapsed * RATE_ERROR:
+        if abs(elapsed - due) > MAX_TIME_ERROR_FRAMES / self._rate + elapsed * MAX_RATE_ERROR:
             raise SinkError(
-                f"{self._name}: frame {shot.index} is at {float(elapsed):.3f} s, and y4m holds "
+                f"{self._name}: frame {frame.index} is at {float(elapsed):.3f} s, and y4m holds "
                 f"{float(self._rate):.5g} frames a second, due at {float(due):.3f} s; write "
                 "--format nut, or even it out before: ffmpeg -i IN -vsync cfr -f yuv4mpegpipe -"
             )
@@ -140,48 +142,52 @@ class ConstantRateCheck:
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """How a container's frames are coded. format: FFmpeg's. options: of libx264."""
+    """How a container's frames are encoded."""
 
     format: str
+    """FFmpeg's name of the container."""
     options: Mapping[str, str]
+    """Of libx264."""
 
 
-_AT_ONCE = {"tune": "zerolatency", "bf": "0", "threads": "1"}
+_LOW_LATENCY = {"tune": "zerolatency", "bf": "0", "threads": "1"}
 ENCODERS: Mapping[str, EncoderSettings] = MappingProxyType(
     {
-        # lossless; NUT's own fields, or those of FFV1, would not hold range and matrix
+        # lossless H.264; NUT itself, and FFV1, cannot store range and matrix
         "nut": EncoderSettings(
-            "nut", MappingProxyType({"preset": "ultrafast", "qp": "0", **_AT_ONCE})
+            "nut", MappingProxyType({"preset": "ultrafast", "qp": "0", **_LOW_LATENCY})
         ),
         "mpegts": EncoderSettings(
-            "mpegts", MappingProxyType({"preset": "veryfast", "crf": "18", **_AT_ONCE})
+            "mpegts", MappingProxyType({"preset": "veryfast", "crf": "18", **_LOW_LATENCY})
         ),
     }
 )
 
 
 class ContainerSink(FrameSink):
-    """H.264 in a container: times, range, matrix, pixel aspect and field order go with it."""
+    """H.264 in a container, with times, range, matrix, pixel aspect and field order."""
 
-    def __init__(self, pipe: OutputPipe, info: StreamInfo, coding: EncoderSettings) -> None:
+    def __init__(self, pipe: OutputPipe, info: StreamInfo, encoder: EncoderSettings) -> None:
         super().__init__(pipe, info)
-        self._coding = coding
+        self._encoder = encoder
         self._output: Any = None
         self._stream: Any = None
-        self._fields: FieldOrderSetter | None = None
+        self._field_order: FieldOrderSetter | None = None
         self._closed = False
 
-    def write(self, shot: PlaneFrame, picture: Planes) -> None:
+    def write(self, frame: PlaneFrame, picture: Planes) -> None:
         try:
             if self._stream is None:
-                self._begin(picture)
-            frame = av.VideoFrame(picture.width, picture.height, picture.layout.name)
-            for into, part in zip(plane_views(frame, picture.layout), picture.parts, strict=True):
+                self._open(picture)
+            video_frame = av.VideoFrame(picture.width, picture.height, picture.layout.name)
+            for into, part in zip(
+                plane_views(video_frame, picture.layout), picture.parts, strict=True
+            ):
                 np.copyto(into, part)
-            frame.pts, frame.time_base = shot.pts, shot.time_base
-            if self._fields is not None:
-                frame = self._fields(frame)
-            self._output.mux(self._stream.encode(frame))
+            video_frame.pts, video_frame.time_base = frame.pts, frame.time_base
+            if self._field_order is not None:
+                video_frame = self._field_order(video_frame)
+            self._output.mux(self._stream.encode(video_frame))
         except av.FFmpegError as error:
             raise self._failed(error) from None
 
@@ -195,7 +201,7 @@ class ContainerSink(FrameSink):
         except av.FFmpegError as error:
             raise self._failed(error) from None
 
-    def _begin(self, picture: Planes) -> None:
+    def _open(self, picture: Planes) -> None:
         info = self._info
         size = {"width": picture.width, "height": picture.height}
         if picture.width % picture.layout.cell[0] or picture.height % picture.layout.cell[1]:
@@ -206,14 +212,14 @@ class ContainerSink(FrameSink):
         self._output = av.open(
             self._pipe,
             mode="w",
-            format=self._coding.format,
+            format=self._encoder.format,
             container_options={"flush_packets": "1"},
         )
-        options = dict(self._coding.options)
+        options = dict(self._encoder.options)
         if info.header.interlace in FIRST_FIELD:
             first = FIRST_FIELD[info.header.interlace]
             options |= {"flags": "+ildct+ilme", "x264-params": f"{first}=1"}
-            self._fields = FieldOrderSetter(first)
+            self._field_order = FieldOrderSetter(first)
         stream: Any = self._output.add_stream(
             "libx264", rate=info.rate or DEFAULT_RATE, options=options
         )
@@ -241,10 +247,15 @@ class ContainerSink(FrameSink):
 SinkFactory = Callable[[OutputPipe, StreamInfo], FrameSink]
 
 
-def _muxed(name: str) -> SinkFactory:
+def _container_sink(name: str) -> SinkFactory:
     return lambda pipe, info: ContainerSink(pipe, info, ENCODERS[name])
 
 
 FORMATS: Mapping[Format, SinkFactory] = MappingProxyType(
-    {"y4m": Y4mSink, "rawvideo": RawSink, "nut": _muxed("nut"), "mpegts": _muxed("mpegts")}
+    {
+        "y4m": Y4mSink,
+        "rawvideo": RawSink,
+        "nut": _container_sink("nut"),
+        "mpegts": _container_sink("mpegts"),
+    }
 )

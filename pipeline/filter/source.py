@@ -1,7 +1,7 @@
-"""Frames for the stream filter, in the planes in which they come: y4m, or whatever FFmpeg decodes.
+"""Frames for the stream filter in their own planes: y4m, or whatever FFmpeg decodes.
 
-y4m is read by our own reader, which takes no byte beyond the frame that it gives. Containers go
-through PyAV's decoder, one packet at a time.
+Our own reader reads y4m and consumes no byte beyond the current frame. Containers are decoded by
+PyAV, one packet at a time.
 """
 
 import os
@@ -38,39 +38,42 @@ from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_inpu
 from stillframe.pipeline.media.to_rgb import Orientation, orientation
 
 DEFAULT_RATE = Fraction(25)
-MOST_DECODE_THREADS = 4
-UNSTATED = 2  # of H.273: a matrix, primaries or transfer that are not stated
-# Codecs whose chroma lies in line with the left luma sample, where nothing else is stated.
+MAX_DECODE_THREADS = 4
+UNSTATED = 2  # H.273's code for unspecified matrix, primaries or transfer
+# codecs whose chroma is left-sited by default
 LEFT_SITED = frozenset({"h264", "hevc", "mpeg2video", "mpeg4", "vp9", "av1", "vvc"})
 CHROMA_OF = {"yuv420p": "420jpeg", "yuv422p": "422", "yuv444p": "444", "gray": "mono"}
-# FFmpeg's old names for the same samples at full range.
+# FFmpeg's deprecated names for full-range samples
 FULL_RANGE_NAMES = {"yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p"}
 
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What every frame of a stream has in common.
-
-    size: (height, width), upright. rate, aspect (of one pixel): None where nothing is stated.
-    tags: range, matrix, primaries and transfer as FFmpeg's numbers, as they were stated.
-    colours: the same as it is taken here. header: of y4m.
-    """
+    """What every frame of a stream has in common."""
 
     name: str
     layout: Layout
     colours: Colours
+    """The colours that are assumed: the tags, or defaults for what they leave open."""
     size: tuple[int, int]
+    """(height, width), upright."""
     rate: Fraction | None
+    """Frames per second; None if not stated."""
     aspect: Fraction | None
+    """Of one pixel; None if not stated."""
     time_base: Fraction
     tags: tuple[int, int, int, int]
+    """Range, matrix, primaries and transfer as stated, in FFmpeg's numbers."""
     header: y4m.Y4mHeader
+    """The header of the stream as y4m."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaneFrame:
-    """One picture with its time, as in `Frame`. Its planes are valid until the next is asked for,
-    and may be written to."""
+    """A picture in planes with its time; the fields are those of `Frame`.
+
+    The planes may be modified and are valid until the next frame is read.
+    """
 
     picture: Planes
     index: int
@@ -82,8 +85,7 @@ class PlaneFrame:
 
 
 class PlaneSource(Closing):
-    """An iterator of shots and a context manager. `stop` may be called by a signal handler: no
-    frame follows, and a reader that waits is freed."""
+    """An iterator of frames in planes and a context manager."""
 
     info: StreamInfo
 
@@ -91,7 +93,8 @@ class PlaneSource(Closing):
     def __next__(self) -> PlaneFrame: ...
 
     @abstractmethod
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Deliver no more frames and unblock a waiting reader. Safe in a signal handler."""
 
     def __iter__(self) -> Iterator[PlaneFrame]:
         return self
@@ -100,7 +103,7 @@ class PlaneSource(Closing):
 def open_planes(spec: str, *, matrix: str | None = None) -> PlaneSource:
     """Open `-`, a file, a named pipe or `sample:NAME`. Raises SourceError.
 
-    matrix: a name of planes.MATRICES, for streams that state none or a wrong one.
+    matrix: a name in planes.MATRICES; overrides what the stream states.
     """
     address = parse_address(spec)
     if address.kind == "sample":
@@ -112,25 +115,25 @@ def open_planes(spec: str, *, matrix: str | None = None) -> PlaneSource:
             f"{address.shown}: expected -, a file, a named pipe or sample:NAME, got a source of "
             f"kind {address.kind}; pipe it in: ffmpeg -i {address.shown} -f yuv4mpegpipe - |"
         )
-    pipe, path = _bytes(address)
+    pipe, path = _open_pipe(address)
     try:
         first = _first_bytes(pipe)
         if first == y4m.MAGIC:
             return Y4mSource(pipe, address.shown, first, matrix)
         if path is not None:
             pipe.close()
-            open_it = partial(open_container, f"file:{path}", address, FILE_PROTOCOLS, {}, None)
+            open_file = partial(open_container, f"file:{path}", address, FILE_PROTOCOLS, {}, None)
         else:
             pipe.unread(first)
-            open_it = partial(open_container, pipe, address, NO_PROTOCOL, LOW_LATENCY, None)
-        return ContainerSource(address, open_it, pipe if path is None else None, matrix)
+            open_file = partial(open_container, pipe, address, NO_PROTOCOL, LOW_LATENCY, None)
+        return ContainerSource(address, open_file, pipe if path is None else None, matrix)
     except BaseException:
         pipe.close()
         raise
 
 
-def _bytes(address: Address) -> tuple[PipeReader, str | None]:
-    """A source's bytes, and its path where it is an ordinary file, which FFmpeg reads by name."""
+def _open_pipe(address: Address) -> tuple[PipeReader, str | None]:
+    """The source as a pipe, and its path if it is a regular file, which FFmpeg reads by name."""
     if address.target == "-":
         pipe = standard_input()
         if pipe is not None:
@@ -143,7 +146,7 @@ def _bytes(address: Address) -> tuple[PipeReader, str | None]:
 
 
 def _first_bytes(pipe: PipeReader) -> bytes:
-    """As many bytes as tell y4m from all else; fewer where they differ, or there are no more."""
+    """Reads just enough bytes to tell y4m from other formats."""
     first = b""
     while y4m.MAGIC.startswith(first) and len(first) < len(y4m.MAGIC):
         more = pipe.read(len(y4m.MAGIC) - len(first))
@@ -156,14 +159,14 @@ def _first_bytes(pipe: PipeReader) -> bytes:
 
 
 class Y4mSource(PlaneSource):
-    """Frames of YUV4MPEG2."""
+    """Reads YUV4MPEG2."""
 
     def __init__(self, pipe: PipeReader, name: str, first: bytes, matrix: str | None) -> None:
         self._pipe = pipe
         self._reader = y4m.Y4mReader(pipe, name, first)
         header = self._reader.header
         size = header.height, header.width
-        # FFmpeg means full range by grey, and limited by everything else, where nothing is stated
+        # FFmpeg's defaults for untagged streams: full range for grey, limited for the rest
         full = header.layout.name == "gray" if header.full is None else header.full
         colours = Colours(matrix or likely_matrix(header.height), full)
         stated = 0 if header.full is None else (FULL if header.full else LIMITED)
@@ -201,37 +204,37 @@ class Y4mSource(PlaneSource):
 
 
 class ContainerSource(PlaneSource):
-    """Frames of a container, upright, with samples as the decoder gives them."""
+    """Reads a container: upright frames with the decoder's samples."""
 
     def __init__(
         self,
         address: Address,
-        open_it: Callable[[], InputContainer],
+        open_file: Callable[[], InputContainer],
         pipe: PipeReader | None,
         matrix: str | None,
     ) -> None:
         self._name, self._pipe = address.shown, pipe
         self._stopped = False
         self._index = 0
-        threads = min(MOST_DECODE_THREADS, len(os.sched_getaffinity(0)))
+        threads = min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0)))
         self._decoder = open_decoder(
-            open_it, address, threads=threads, low_latency=pipe is not None
+            open_file, address, threads=threads, low_latency=pipe is not None
         )
         try:
             pictures = self._decoder.read_packet() or []
-            self.info = self._described(pictures[0], matrix)
+            self.info = self._stream_info(pictures[0], matrix)
         except BaseException:
             self._decoder.close()
             raise
         self._pictures = iter(pictures)
-        self._space: Planes = Planes.empty(self.info.layout, self.info.colours, self.info.size)
+        self._planes: Planes = Planes.empty(self.info.layout, self.info.colours, self.info.size)
 
     def __next__(self) -> PlaneFrame:
         picture = self._next()
-        self._take(picture.image)
+        self._copy_planes(picture.image)
         index, self._index = self._index, self._index + 1
         return PlaneFrame(
-            picture=self._space,
+            picture=self._planes,
             index=index,
             time_s=float(picture.pts * picture.time_base - self._decoder.start),
             pts=picture.pts,
@@ -266,23 +269,24 @@ class ContainerSource(PlaneSource):
             self._pictures = iter(pictures)
         raise StopIteration
 
-    def _take(self, image: av.VideoFrame) -> None:
-        """Copy a decoded picture into the space that shots are made of."""
+    def _copy_planes(self, image: av.VideoFrame) -> None:
+        """Copy a decoded picture into the planes that are delivered."""
         layout, full = self._layout(image)
         turn = orientation(image)
         size = _upright(image, turn)
-        want = self.info
-        if (layout, full, size) != (want.layout, want.colours.full, want.size):
+        info = self.info
+        if (layout, full, size) != (info.layout, info.colours.full, info.size):
+            before = _described(info.layout, info.size)
             raise SourceError(
-                f"{self._name}: frame {self._index}: expected {_told(want.layout, want.size)} as "
-                f"before, got {_told(layout, size)}; make the whole stream alike before it comes: "
-                f"ffmpeg -i IN -vf scale={want.size[1]}:{want.size[0]} -f yuv4mpegpipe -"
+                f"{self._name}: frame {self._index}: expected {before} as before, got "
+                f"{_described(layout, size)}; make the whole stream alike before it comes: "
+                f"ffmpeg -i IN -vf scale={info.size[1]}:{info.size[0]} -f yuv4mpegpipe -"
             )
-        for part, view in zip(self._space.parts, plane_views(image, layout), strict=True):
+        for part, view in zip(self._planes.parts, plane_views(image, layout), strict=True):
             np.copyto(part, turn.apply(view))
 
     def _layout(self, image: av.VideoFrame) -> tuple[Layout, bool]:
-        """How a picture's samples lie, and whether they use the full range."""
+        """(layout of a picture, whether it is full range). Raises SourceError for other formats."""
         name = image.format.name
         plain = FULL_RANGE_NAMES.get(name, name)
         if plain not in LAYOUTS:
@@ -295,8 +299,8 @@ class ContainerSource(PlaneSource):
             is_full = int(image.color_range) != LIMITED
         return LAYOUTS[plain], is_full or plain != name
 
-    def _described(self, first: DecodedPicture, matrix: str | None) -> StreamInfo:
-        image, about = first.image, self._decoder.info
+    def _stream_info(self, first: DecodedPicture, matrix: str | None) -> StreamInfo:
+        image, source_info = first.image, self._decoder.info
         layout, full = self._layout(image)
         turn = orientation(image)
         size = _upright(image, turn)
@@ -318,15 +322,15 @@ class ContainerSource(PlaneSource):
             int(image.color_primaries),
             int(image.color_trc),
         )
-        aspect = about.pixel_aspect if about.pixel_aspect != 1 else None
+        aspect = source_info.pixel_aspect if source_info.pixel_aspect != 1 else None
         comments = () if not tags[0] else (f"COLORRANGE={'FULL' if full else 'LIMITED'}",)
         chroma = CHROMA_OF[layout.name]
-        if layout.name == "yuv420p" and about.codec in LEFT_SITED:
+        if layout.name == "yuv420p" and source_info.codec in LEFT_SITED:
             chroma = "420mpeg2"
         header = y4m.Y4mHeader(
             width=size[1],
             height=size[0],
-            rate=about.rate,
+            rate=source_info.rate,
             interlace=interlace_flag(image),
             aspect=aspect,
             chroma=chroma,
@@ -337,7 +341,7 @@ class ContainerSource(PlaneSource):
             layout=layout,
             colours=colours,
             size=size,
-            rate=about.rate,
+            rate=source_info.rate,
             aspect=aspect,
             time_base=first.time_base,
             tags=tags,
@@ -350,5 +354,5 @@ def _upright(image: av.VideoFrame, turn: Orientation) -> tuple[int, int]:
     return size[::-1] if turn.rotation in (90, 270) else size
 
 
-def _told(layout: Layout, size: tuple[int, int]) -> str:
+def _described(layout: Layout, size: tuple[int, int]) -> str:
     return f"{layout.name} {size[1]}x{size[0]}"

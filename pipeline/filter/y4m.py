@@ -1,11 +1,11 @@
-"""YUV4MPEG2, the plain video of pipes: a line of text, then each frame's samples as they are.
+"""YUV4MPEG2, uncompressed video for pipes: a header line, then each frame's samples.
 
     YUV4MPEG2 W1280 H720 F30000:1001 Ip A1:1 C420mpeg2 XCOLORRANGE=LIMITED
     FRAME
     (Y, U and V, plane after plane)
 
-A header is handed on letter for letter unless the picture's size changes. What does not fit the
-header is an error with the offset of the byte where it shows; frames before it are delivered.
+A header is passed on unchanged unless the picture's size changes. Data that does not fit the header
+is an error with its byte offset; the frames before it are delivered.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ LONGEST_HEADER = 4096  # bytes
 LARGEST_SIDE = 16384  # pixels
 DEFAULT_CHROMA = "420jpeg"
 
-# What `C` may say, and how the samples then lie. Siting is handed on; effects need not know it.
+# values of `C` -> layout. Chroma siting is passed on; effects do not need it.
 CHROMA: dict[str, str] = {
     "420jpeg": "yuv420p",
     "420mpeg2": "yuv420p",
@@ -40,25 +40,30 @@ SUPPORTED = f"8-bit 4:2:0, 4:2:2, 4:4:4 or grey ({' '.join(CHROMA)})"
 
 
 class ByteSource(Protocol):
-    """Where a stream comes from."""
+    """Where a stream is read from."""
 
-    def read_into(self, space: memoryview) -> int:
-        """Fill some of the space and return how many bytes; 0 at the end."""
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill part of the buffer; -> bytes read, 0 at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Y4mHeader:
-    """The first line. rate, aspect: None where the stream says unknown. chroma: a row of CHROMA.
-    comments: the X parameters in their order, without the letter. line: as it came, or None."""
+    """The first line of a stream."""
 
     width: int
     height: int
     rate: Fraction | None
+    """Frames per second; None for unknown."""
     interlace: str = "?"
+    """A letter of INTERLACE."""
     aspect: Fraction | None = None
+    """Of one pixel; None for unknown."""
     chroma: str = DEFAULT_CHROMA
+    """A key of CHROMA."""
     comments: tuple[str, ...] = ()
+    """The X parameters in order, without the letter."""
     line: bytes | None = None
+    """The original line; None for a new header."""
 
     @property
     def layout(self) -> Layout:
@@ -66,7 +71,7 @@ class Y4mHeader:
 
     @property
     def full(self) -> bool | None:
-        """Whether levels go from 0 to 255; None where the stream says nothing."""
+        """Whether the range is full (0 to 255); None if the stream does not state it."""
         stated = [text for text in self.comments if text.startswith("COLORRANGE=")]
         return stated[-1].upper() == "COLORRANGE=FULL" if stated else None
 
@@ -77,7 +82,7 @@ class Y4mHeader:
         return replace(self, height=height, width=width, line=None)
 
     def to_bytes(self) -> bytes:
-        """The line as it came, or as it is to be written, with its end."""
+        """The original line, or a new one, with its line end."""
         if self.line is not None:
             return self.line
         words = [MAGIC.decode(), f"W{self.width}", f"H{self.height}", f"F{_ratio(self.rate)}"]
@@ -91,9 +96,9 @@ def _ratio(value: Fraction | None) -> str:
 
 
 def parse_header(line: bytes, name: str) -> Y4mHeader:
-    """A header line, with its end, that starts with MAGIC. Raises SourceError."""
+    """Parse a header line that starts with MAGIC, line end included. Raises SourceError."""
     text = line.decode("latin-1").removesuffix("\n")
-    found: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     comments = []
     at = len(MAGIC)
     for word in text[at:].split(" ")[1:]:
@@ -101,25 +106,25 @@ def parse_header(line: bytes, name: str) -> Y4mHeader:
         letter, value = word[:1], word[1:]
         if letter == "X":
             comments.append(value)
-        elif letter in found:
+        elif letter in parameters:
             _refuse(name, at, f"expected each parameter once, got {letter} a second time")
         elif letter and letter not in "WHFIAC":
             _refuse(name, at, f"expected parameters W H F I A C X, got {word!r}")
         elif letter:
-            found[letter] = value
+            parameters[letter] = value
         at += len(word)
     if at != len(text):
         _refuse(name, len(MAGIC), f"expected a space after the name, got {text[len(MAGIC)]!r}")
-    sides = [_side(found.get(letter), letter, name) for letter in "WH"]
-    rate = _fraction(found.get("F"), "a frame rate such as F30000:1001", name)
-    if "F" not in found:
+    sides = [_side(parameters.get(letter), letter, name) for letter in "WH"]
+    rate = _fraction(parameters.get("F"), "a frame rate such as F30000:1001", name)
+    if "F" not in parameters:
         _refuse(name, 0, "expected a frame rate (F), got none")
-    interlace = found.get("I", "?")
+    interlace = parameters.get("I", "?")
     if interlace not in tuple(INTERLACE):
         _refuse(
             name, 0, f"expected an interlace mark I of {' '.join(INTERLACE)}, got {interlace!r}"
         )
-    chroma = found.get("C", DEFAULT_CHROMA)
+    chroma = parameters.get("C", DEFAULT_CHROMA)
     if chroma not in CHROMA:
         _refuse(name, 0, f"expected {SUPPORTED}, got C{chroma}; convert it with: {CONVERT_COMMAND}")
     return Y4mHeader(
@@ -127,7 +132,7 @@ def parse_header(line: bytes, name: str) -> Y4mHeader:
         height=sides[1],
         rate=rate,
         interlace=interlace,
-        aspect=_fraction(found.get("A"), "a pixel aspect such as A1:1", name),
+        aspect=_fraction(parameters.get("A"), "a pixel aspect such as A1:1", name),
         chroma=chroma,
         comments=tuple(comments),
         line=line,
@@ -144,12 +149,12 @@ def _side(text: str | None, letter: str, name: str) -> int:
 
 
 def _fraction(text: str | None, what: str, name: str) -> Fraction | None:
-    """None for what is left out and for 0:0, the word for unknown."""
+    """None if it is missing or unknown (0:0)."""
     if text is None:
         return None
-    above, mark, below = text.partition(":")
+    above, colon, below = text.partition(":")
     numbers = [above, below]
-    if not mark or not all(n.isascii() and n.isdigit() and len(n) <= 10 for n in numbers):
+    if not colon or not all(n.isascii() and n.isdigit() and len(n) <= 10 for n in numbers):
         _refuse(name, 0, f"expected {what}, got {text[:40]!r}")
     if int(above) == int(below) == 0:
         return None
@@ -163,47 +168,53 @@ def _refuse(name: str, offset: int, what: str) -> NoReturn:
 
 
 class Y4mReader:
-    """Reads frames one by one, never a byte beyond the frame that is asked for.
+    """Reads frame by frame and consumes no byte beyond the current one.
 
-    first: bytes that were read already to see what comes. Raises SourceError for a header that is
-    none. offset: bytes read so far. size: bytes of one frame's samples.
+    first: bytes that were already read to detect the format. Raises SourceError for a bad header.
     """
+
+    header: Y4mHeader
+    frames: int
+    """Frames read so far."""
+    offset: int
+    """Bytes read so far."""
+    size: int
+    """Bytes of one frame's samples."""
 
     def __init__(self, source: ByteSource, name: str, first: bytes = b"") -> None:
         self._source, self._name = source, name
         self.frames = 0
-        line = self._line(first)
+        line = self._read_line(first)
         self.offset = len(line)
         self.header = parse_header(line, name)
         self.size = self.header.layout.size_bytes(self.header.height, self.header.width)
         self._buffer: NDArray[np.uint8] = np.empty(len(FRAME) + self.size, np.uint8)
 
     def read(self) -> NDArray[np.uint8] | None:
-        """The next frame: its marker and samples, as they came; valid until the next is read.
+        """The next frame's marker and samples, valid until the next read; None at the end.
 
-        None at the end. Raises SourceError when the stream ends within a frame, or is no frame.
+        Raises SourceError if the stream ends within a frame or continues with something else.
         """
-        space, got = self._buffer.data, 0
-        marked = False
-        while got < len(space):
-            # the marker first: rubbish is told at once, not when a frame of it has come
-            count = self._source.read_into(space[got:])
+        buffer, got = self._buffer.data, 0
+        has_marker = False
+        while got < len(buffer):
+            # check the marker first: an error now, not after a whole frame of garbage
+            count = self._source.read_into(buffer[got:])
             got += count
-            head = bytes(space[: min(got, len(FRAME))])
-            if not marked and head != FRAME[: len(head)]:
-                self._misplaced(head)
-            marked = got >= len(FRAME)
+            head = bytes(buffer[: min(got, len(FRAME))])
+            if not has_marker and head != FRAME[: len(head)]:
+                self._refuse_marker(head)
+            has_marker = got >= len(FRAME)
             if not count:
                 if got == 0:
                     return None
-                where = f"frame {self.frames} is cut off"
-                wanted = f"expected {len(space)} bytes, got {got}"
-                _refuse(self._name, self.offset + got, f"{where}: {wanted}")
+                fault = f"frame {self.frames} is cut off: expected {len(buffer)} bytes, got {got}"
+                _refuse(self._name, self.offset + got, fault)
         self.offset += got
         self.frames += 1
         return self._buffer
 
-    def _misplaced(self, head: bytes) -> NoReturn:
+    def _refuse_marker(self, head: bytes) -> NoReturn:
         if head == FRAME[:-1] + b" ":
             _refuse(
                 self._name,
@@ -220,7 +231,7 @@ class Y4mReader:
             "and what follows does not fit",
         )
 
-    def _line(self, first: bytes) -> bytes:
+    def _read_line(self, first: bytes) -> bytes:
         line = bytearray(first)
         letter = memoryview(bytearray(1))
         while not line.endswith(b"\n"):

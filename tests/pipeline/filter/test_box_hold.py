@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stillframe.pipeline.filter.box_hold import (
-    MOST_DRIFT,
+    MAX_DRIFT,
     Boxes,
     BoxHold,
     add_drift,
@@ -48,7 +48,7 @@ def test_what_was_lost_is_held_so_long_and_grows_meanwhile() -> None:
         np.testing.assert_array_equal(got[0], B)
         assert covers(got, A)
         widths.append(float(got[1, 2] - got[1, 0]))
-    assert 20 < widths[0] < widths[1] <= widths[2] <= 20 + 2 * MOST_DRIFT * 30
+    assert 20 < widths[0] < widths[1] <= widths[2] <= 20 + 2 * MAX_DRIFT * 30
     np.testing.assert_array_equal(hold.update(boxes(B), 0.51, fresh=True), boxes(B))
 
 
