@@ -78,10 +78,12 @@ class Filter(Closing):
         with stillframe.Filter(model="centerface", effect="blur") as f:
             out = f(image)
 
-    model: a name, a path to an .onnx file or a Model; None: the effect's default model. grow,
-    shape, classes, hold_s, cells and colour are those of `EffectSettings`; reuse, max_age_s, every,
-    between, threads and tolerance those of `Settings`. confidence: least score of a detection; 0.2
-    by default for effects that hide. rate: frames per second of pictures without a time.
+    model: a name, a path to an .onnx file or a Model; None: the effect's default model. effect: a
+    name in `effects.EFFECTS`. grow, shape, classes, hold_s, cells and colour: as in
+    `EffectSettings`. reuse, max_age_s, every, between, threads and tolerance: as in `Settings`.
+    task: what a model file's outputs mean, if their shapes do not show it. confidence: least score
+    of a detection; 0.2 by default for effects that hide. rate: frames per second of pictures
+    without a time.
 
     Raises UsageError for settings that make no sense, ModelError if the model cannot be fetched,
     run or used for the effect. A picture that could not be analysed is never returned.

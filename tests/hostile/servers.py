@@ -137,8 +137,8 @@ def rtsp(stream: bytes, password: str | None = None) -> Conduct:
         while text := server.request(connection):
             method, sequence = text.split(" ")[0], re.findall(r"CSeq: (\d+)", text)[0]
             head, body = f"CSeq: {sequence}\r\n", ""
-            wanted = base64.b64encode((password or "").encode()).decode()
-            if password is not None and f"Basic {wanted}" not in text and method != "OPTIONS":
+            credentials = base64.b64encode((password or "").encode()).decode()
+            if password is not None and f"Basic {credentials}" not in text and method != "OPTIONS":
                 head += 'WWW-Authenticate: Basic realm="camera"\r\n'
                 connection.sendall(f"RTSP/1.0 401 Unauthorized\r\n{head}\r\n".encode())
                 continue

@@ -14,17 +14,17 @@ WAIT_S = 5.0
 
 def beside(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
     """Run it in a thread; what it returned or raised is put in the list."""
-    told: list[object] = []
+    outcome: list[object] = []
 
     def run() -> None:
         try:
-            told.append(work())
+            outcome.append(work())
         except Exception as error:
-            told.append(error)
+            outcome.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
-    return thread, told
+    return thread, outcome
 
 
 def is_waiting(thread: threading.Thread) -> bool:
@@ -69,24 +69,24 @@ def test_closing_wakes_whoever_waits(side: str) -> None:
     channel: Channel[int] = Channel(1)
     if side == "writer":
         channel.put(0)
-    thread, told = beside(lambda: channel.put(1) if side == "writer" else channel.get())
+    thread, outcome = beside(lambda: channel.put(1) if side == "writer" else channel.get())
     assert is_waiting(thread)
     channel.close()
     channel.close()
     thread.join(WAIT_S)
-    assert isinstance(told[0], ClosedError)
-    assert not told[0].ended
+    assert isinstance(outcome[0], ClosedError)
+    assert not outcome[0].ended
     assert len(channel) == 0
 
 
 def test_the_end_wakes_a_reader() -> None:
     channel: Channel[int] = Channel(1)
-    thread, told = beside(channel.get)
+    thread, outcome = beside(channel.get)
     assert is_waiting(thread)
     channel.end()
     thread.join(WAIT_S)
-    assert isinstance(told[0], ClosedError)
-    assert told[0].ended
+    assert isinstance(outcome[0], ClosedError)
+    assert outcome[0].ended
 
 
 def test_waiting_may_have_an_end() -> None:
@@ -96,12 +96,12 @@ def test_waiting_may_have_an_end() -> None:
 
 def test_many_writers_and_readers_lose_nothing() -> None:
     channel: Channel[int] = Channel(3)
-    found: list[int] = []
+    items: list[int] = []
 
     def take() -> None:
         while True:
             try:
-                found.append(channel.get())
+                items.append(channel.get())
             except ClosedError:
                 return
 
@@ -117,7 +117,7 @@ def test_many_writers_and_readers_lose_nothing() -> None:
     channel.end()
     for thread in readers:
         thread.join(WAIT_S)
-    assert sorted(found) == list(range(300))
+    assert sorted(items) == list(range(300))
 
 
 def test_no_room_and_unknown_policies_are_refused() -> None:
@@ -130,19 +130,19 @@ def test_no_room_and_unknown_policies_are_refused() -> None:
 def test_a_window_lets_so_many_in_and_can_be_widened_and_closed() -> None:
     window = InFlightLimit(1)
     assert window.acquire()
-    thread, told = beside(window.acquire)
+    thread, outcome = beside(window.acquire)
     assert is_waiting(thread)
     window.limit = 2
     thread.join(WAIT_S)
-    assert told == [True]
+    assert outcome == [True]
     assert window.in_use == 2
     window.limit = 1
     window.release()
-    thread, told = beside(window.acquire)
+    thread, outcome = beside(window.acquire)
     assert is_waiting(thread)
     window.close()
     thread.join(WAIT_S)
-    assert told == [False]
+    assert outcome == [False]
     assert not ends(lambda: window.sleep(100 * HANGS_S))
     with pytest.raises(UsageError, match="expected 1 item or more in flight, got 0"):
         window.limit = 0

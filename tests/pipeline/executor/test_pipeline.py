@@ -156,11 +156,11 @@ def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
 def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
     """Counted in the pool, through which everything that is handed on must go."""
     analysis = InferenceStages(zoo.load(painter), Settings(reuse="exact"))
-    made: list[int] = []
+    allocated: list[int] = []
     with StagePipeline(scenes(60), analysis.stages()) as pipeline:
         for _ in pipeline:
-            made.append(analysis.pool.made)
-    assert made[-1] == made[30] > 0
+            allocated.append(analysis.pool.made)
+    assert allocated[-1] == allocated[30] > 0
 
 
 # --- the pool ------------------------------------------------------------------------------------

@@ -151,18 +151,18 @@ def test_what_is_not_there_is_refused_and_what_is_there_is_named(text: str, says
 def test_a_pinned_thread_is_where_the_kernel_says_it_is() -> None:
     core = min(allowed_cores())
     before = cores_of(threading.get_native_id())
-    with pinned_thread(frozenset({core})) as held:
-        assert held.applied
-        assert held.cores == {core} == cores_of(threading.get_native_id())
+    with pinned_thread(frozenset({core})) as result:
+        assert result.applied
+        assert result.cores == {core} == cores_of(threading.get_native_id())
         assert os.sched_getaffinity(0) == {core}
     assert cores_of(threading.get_native_id()) == before
 
 
 def test_another_thread_is_pinned_by_its_number() -> None:
-    core, leave, told = max(allowed_cores()), threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: (told.set(), leave.wait()))
+    core, leave, started = max(allowed_cores()), threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (started.set(), leave.wait()))
     thread.start()
-    told.wait()
+    started.wait()
     try:
         assert thread.native_id is not None
         assert pin_thread(frozenset({core}), thread.native_id).applied
@@ -182,10 +182,10 @@ def test_affinity_that_is_denied_leaves_the_thread_and_says_so(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setaffinity", denied)
-    told = pin_thread(frozenset({0}))
-    assert not told.applied
-    assert told.cores == before
-    assert told.note == (
+    result = pin_thread(frozenset({0}))
+    assert not result.applied
+    assert result.cores == before
+    assert result.note == (
         "core 0 could not be had (operation not permitted); the thread stays where it was"
     )
 
@@ -194,15 +194,15 @@ def test_a_kernel_that_gives_something_else_is_caught(monkeypatch: pytest.Monkey
     """A pin counts by what the kernel reports, not by what was asked."""
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: None)
     missing = frozenset({max(allowed_cores()) + 1})
-    told = pin_thread(missing)
-    assert not told.applied
-    assert "the kernel gave" in told.note
+    result = pin_thread(missing)
+    assert not result.applied
+    assert "the kernel gave" in result.note
 
 
-def test_a_core_that_does_not_exist_is_told() -> None:
-    told = pin_thread(frozenset({4000}))
-    assert not told.applied
-    assert "core 4000 could not be had" in told.note
+def test_a_core_that_does_not_exist_is_reported() -> None:
+    result = pin_thread(frozenset({4000}))
+    assert not result.applied
+    assert "core 4000 could not be had" in result.note
 
 
 def test_a_system_without_affinity_states_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,17 +222,17 @@ def test_a_core_is_measured_where_it_is() -> None:
     assert not any(t.name == "stillframe-measure" for t in threading.enumerate())
 
 
-def test_a_device_that_does_not_answer_is_told() -> None:
+def test_a_device_that_does_not_answer_is_reported() -> None:
     with pytest.raises(UsageError, match="processor openvino:NONE: it does not work"):
         measure_processor(Processor("openvino", device="NONE"), seconds=0.01)
 
 
 def test_the_command_lists_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.status(["devices", "--json", "--no-measure"]) == 0
-    told = json.loads(capfd.readouterr().out)
-    assert {core["number"] for core in told["cores"] if core["allowed"]} == allowed_cores()
-    assert "CPUExecutionProvider" in told["onnxruntime_providers"]
-    assert [row["name"] for row in told["processors"]][: len(allowed_cores())] == [
+    report = json.loads(capfd.readouterr().out)
+    assert {core["number"] for core in report["cores"] if core["allowed"]} == allowed_cores()
+    assert "CPUExecutionProvider" in report["onnxruntime_providers"]
+    assert [row["name"] for row in report["processors"]][: len(allowed_cores())] == [
         f"cpu:{core}" for core in sorted(allowed_cores())
     ]
     assert cli.status(["devices", "--no-measure"]) == 0

@@ -1,4 +1,4 @@
-"""Every stage fails once: raises, hangs, returns nothing; everything ends, and it is told."""
+"""Every stage fails once: everything ends, and the error names the stage."""
 
 import threading
 import time
@@ -78,9 +78,9 @@ def test_items_pass_every_stage_in_order() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stage_that_raises_ends_everything_and_is_named(name: str) -> None:
     source = Endless()
-    told = f"^stage {name}: ValueError: five is too many$"
+    message = f"^stage {name}: ValueError: five is too many$"
     with (
-        pytest.raises(StageError, match=told) as caught,
+        pytest.raises(StageError, match=message) as caught,
         StagePipeline(source, chain(name, fails_at_five)) as pipeline,
     ):
         list(pipeline)
@@ -106,20 +106,20 @@ def test_a_stage_that_hangs_is_left_behind_and_named(name: str) -> None:
         freed.set()
 
 
-def test_a_source_that_breaks_is_told_after_the_items_before_it() -> None:
+def test_an_error_of_the_source_is_raised_after_the_items_before_it() -> None:
     def breaks() -> Iterator[int]:
         yield from range(7)
         raise SourceError("camera: gone")
 
-    found: list[int] = []
+    items: list[int] = []
 
     def take() -> None:
         for item in StagePipeline(breaks(), chain()):
-            found.append(item)
+            items.append(item)
 
     with pytest.raises(SourceError, match=r"^camera: gone$"):
         take()
-    assert found == list(range(5, 12))
+    assert items == list(range(5, 12))
 
 
 def test_a_source_that_fails_by_accident_is_named() -> None:
@@ -179,13 +179,13 @@ def test_a_source_that_blocks_is_unblocked_by_leaving() -> None:
 
 def test_stop_lets_out_what_is_under_way() -> None:
     source = Endless()
-    found: list[int] = []
+    items: list[int] = []
     with StagePipeline(source, chain()) as pipeline:
         for item in pipeline:
-            found.append(item)
+            items.append(item)
             if item == 20:
                 pipeline.stop()
-    assert found == list(range(5, 5 + source.taken))
+    assert items == list(range(5, 5 + source.taken))
 
 
 def test_items_may_be_left_out() -> None:
@@ -209,10 +209,10 @@ def test_newest_drops_what_nobody_waited_for_and_counts_it() -> None:
 
     stage = Stage("slow", slow, room=1, policy="newest")
     with StagePipeline(source(), [stage], window=100) as pipeline:
-        found = list(pipeline)
-    assert found[0] in (0, 19)
-    assert found[-1] == 19
-    assert pipeline.dropped == 20 - len(found)
+        items = list(pipeline)
+    assert items[0] in (0, 19)
+    assert items[-1] == 19
+    assert pipeline.dropped == 20 - len(items)
     assert pipeline.window.in_use == 0
 
 
@@ -242,7 +242,7 @@ def test_each_stage_keeps_one_thread_for_life() -> None:
         for n in NAMES
     ]
     StagePipeline(range(20), stages).run()
-    threads = [next(iter(found)) for found in seen.values() if len(found) == 1]
+    threads = [next(iter(idents)) for idents in seen.values() if len(idents) == 1]
     assert len(set(threads)) == len(NAMES)
 
 
@@ -250,14 +250,16 @@ def test_a_stage_is_where_it_was_placed_and_can_be_moved() -> None:
     first, last = min(allowed_cores()), max(allowed_cores())
     seen: list[frozenset[int]] = []
 
-    def look(item: int) -> int:
+    def observe(item: int) -> int:
         seen.append(cores_of(threading.get_native_id()))
         return item
 
-    with StagePipeline(range(20), [look], window=1, place={"look": f"cpu:{first}"}) as pipeline:
+    with StagePipeline(
+        range(20), [observe], window=1, place={"observe": f"cpu:{first}"}
+    ) as pipeline:
         for item in pipeline:
             if item == 9:
-                assert pipeline.place("look", frozenset({last})).applied
+                assert pipeline.place("observe", frozenset({last})).applied
     assert seen[0] == {first}
     assert seen[-1] == {last}
     assert pipeline.workers[0].meter.cores == {last}
@@ -269,14 +271,14 @@ def test_no_item_lives_longer_than_its_last_reader() -> None:
 
     alive: list[weakref.ref[Picture]] = []
 
-    def made() -> Picture:
+    def new_picture() -> Picture:
         picture = Picture()
         alive.append(weakref.ref(picture))
         return picture
 
     def source() -> Iterator[Picture]:
         for _ in range(8):
-            yield made()
+            yield new_picture()
 
     def read(item: Picture) -> int:
         return len(alive)

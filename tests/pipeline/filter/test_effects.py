@@ -237,9 +237,9 @@ def test_a_colour_has_the_levels_that_ffmpeg_gives_it(matrix: str, full: bool) -
         (20, 160, 90),
     ):
         image = np.full((16, 16, 3), colour, np.uint8)
-        made = RgbToPlanes(LAYOUTS["yuv444p"], colours)(image)
+        planes = RgbToPlanes(LAYOUTS["yuv444p"], colours)(image)
         levels = colours.levels(colour, LAYOUTS["yuv444p"])
-        for part, (level,) in zip(made.parts, levels, strict=True):
+        for part, (level,) in zip(planes.parts, levels, strict=True):
             assert abs(int(part[8, 8]) - level) <= 2, (colour, part[8, 8], level)
 
 
@@ -252,8 +252,8 @@ def test_there_and_back_again_is_the_same_picture(layout: str, matrix: str, full
     image[:, 24:] = (30, 90, 200)
     if layout == "gray":
         image[...] = image.mean(2, keepdims=True)
-    made = RgbToPlanes(LAYOUTS[layout], colours)(image)
-    back = PlanesToRgb(LAYOUTS[layout], colours, (32, 48))(made)
+    planes = RgbToPlanes(LAYOUTS[layout], colours)(image)
+    back = PlanesToRgb(LAYOUTS[layout], colours, (32, 48))(planes)
     apart = np.abs(back.astype(int) - image)
     apart[:, 20:28] = 0  # chroma bleeds over the edge
     assert apart.max() <= 4
@@ -279,7 +279,7 @@ def test_the_model_sees_what_any_other_source_gives_it(
 # --- marks ---------------------------------------------------------------------------------------
 
 
-def found(*boxes: tuple[float, float, float, float], landmarks: bool = False) -> Detections:
+def detections(*boxes: tuple[float, float, float, float], landmarks: bool = False) -> Detections:
     count = len(boxes)
     return Detections(
         xyxy=np.array(boxes, np.float32),
@@ -302,7 +302,7 @@ def test_a_box_is_drawn_in_its_colour_and_its_inside_is_untouched(layout: str) -
         before = Planes.empty(RGB, Colours(), size)
         before.data[:] = 120
     after = copied(before)
-    draw_on_planes(after, found((100, 80, 220, 200)))
+    draw_on_planes(after, detections((100, 80, 220, 200)))
     changed = differs(before.parts[0], after.parts[0])
     assert not changed[90:190, 110:210].any()
     assert not changed[205:].any()
@@ -317,7 +317,7 @@ def test_a_box_is_drawn_in_its_colour_and_its_inside_is_untouched(layout: str) -
 def test_boxes_that_reach_beyond_the_picture_are_drawn_as_far_as_it_goes() -> None:
     picture = streams.noise("yuv420p", *SIZE)
     draw_on_planes(
-        picture, found((-50, -50, 500, 500), (80, 50, 83, 61), (0, 0, 0, 0), landmarks=True)
+        picture, detections((-50, -50, 500, 500), (80, 50, 83, 61), (0, 0, 0, 0), landmarks=True)
     )
 
 

@@ -58,13 +58,13 @@ def test_a_picture_comes_back_with_the_effect_and_the_given_one_is_untouched(
     network: Path, effect: Any
 ) -> None:
     image = noisy()
-    kept = image.copy()
+    original = image.copy()
     with stillframe.Filter(model=network, effect=effect) as f:
         out = f(image)
         assert isinstance(f.result, Detections)
         assert f.result.xyxy[0].tolist() == list(BOX)
         np.testing.assert_allclose(f.hidden[0], [-2, -1.6, 62, 49.6], atol=0.01)
-    np.testing.assert_array_equal(image, kept)
+    np.testing.assert_array_equal(image, original)
     assert out.shape == image.shape
     assert out.dtype == np.uint8
     apart = changed(image, out)
@@ -212,7 +212,7 @@ def test_a_streams_planes_change_only_near_what_was_found(
 
 
 class Scripted:
-    """A runner that answers with given kinds and boxes, and notes the frames that it was given."""
+    """A runner that answers with scripted kinds and boxes, and records the frames that it gets."""
 
     def __init__(self, *answers: tuple[Kind, list[tuple[float, float, float, float]]]) -> None:
         self._answers = iter(answers)
@@ -236,17 +236,17 @@ class Scripted:
 
 @pytest.fixture
 def scripted(network: Path) -> Iterator[Any]:
-    made: list[Filter] = []
+    filters: list[Filter] = []
 
     def filtered(*answers: Any, **settings: Any) -> tuple[Filter, Scripted]:
         f = Filter(network, effect="mask", **settings)
         runner = Scripted(*answers)
         f._runner = runner  # type: ignore[assignment]
-        made.append(f)
+        filters.append(f)
         return f, runner
 
     yield filtered
-    for f in made:
+    for f in filters:
         f.close()
 
 

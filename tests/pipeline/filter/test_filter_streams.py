@@ -5,6 +5,8 @@ import hashlib
 import inspect
 import json
 import os
+import re
+import runpy
 import select
 import shutil
 import signal
@@ -73,7 +75,7 @@ def passed(
 
 def hashes(path: Path, pix_fmt: str) -> list[str]:
     """Of each frame's samples, decoded by FFmpeg itself. pix_fmt: what they must come as."""
-    found = []
+    digests = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             assert frame.format.name in (pix_fmt, pix_fmt.replace("yuv", "yuvj")), frame.format
@@ -83,8 +85,8 @@ def hashes(path: Path, pix_fmt: str) -> list[str]:
                 .tobytes()
                 for plane in frame.planes
             )
-            found.append(hashlib.sha256(samples).hexdigest())
-    return found
+            digests.append(hashlib.sha256(samples).hexdigest())
+    return digests
 
 
 # --- what goes through unchanged -----------------------------------------------------------------
@@ -366,9 +368,9 @@ def test_a_frame_of_nut_leaves_before_the_next_must_arrive(started: Any) -> None
     for number, data in enumerate(sent, 1):
         process.stdin.write(data)
         # noise: a frame takes as many bytes as it has samples; one kept back would be missed
-        wanted = int(number * len(data) * 0.9)
-        got += len(taken(process, wanted - got))
-        assert got == wanted, number
+        expected = int(number * len(data) * 0.9)
+        got += len(taken(process, expected - got))
+        assert got == expected, number
 
 
 def test_a_reader_that_goes_away_is_a_normal_end(started: Any) -> None:
@@ -394,12 +396,12 @@ def test_a_reader_that_goes_away_is_a_normal_end(started: Any) -> None:
 def test_a_stream_cut_in_mid_frame_is_an_error_after_all_that_was_whole(started: Any) -> None:
     data = streams.y4m(pictures("yuv420p", 3))
     process = started("--effect", "none")
-    out, told = process.communicate(data[:-100], WAIT_S)
+    out, messages = process.communicate(data[:-100], WAIT_S)
     assert process.returncode == 3
     assert out == data[: len(out)]
     size = len(streams.frames(pictures("yuv420p", 1))[0])
     assert len(out) == len(data) - size
-    assert told.decode() == (
+    assert messages.decode() == (
         f"stillframe: error: -: byte {len(data) - 100}: frame 2 is cut off: "
         f"expected {size} bytes, got {size - 100}\n"
     )
@@ -465,15 +467,20 @@ def test_lines_whose_reader_goes_away_are_a_fault(tmp_path: Path) -> None:
 
 
 def test_every_option_stands_in_the_document() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "filter.md").read_text(encoding="utf-8")
-    names = inspect.signature(filter_).parameters
-    for name in names:
+    """In the generated tables of options, the how-to guide and the docstring of Filter."""
+    root = Path(__file__).parents[3]
+    guide = (root / "docs" / "how-to" / "filter.md").read_text(encoding="utf-8")
+    render = runpy.run_path(str(root / "scripts" / "docs_site.py"))["on_page_markdown"]
+    page = render("<!-- options: filter -->")
+    for name in inspect.signature(filter_).parameters:
         option = "SOURCE" if name == "source" else "--" + name.rstrip("_").replace("_", "-")
-        assert option in page, option
+        assert option in page + guide, option
     for name in inspect.signature(Filter).parameters:
-        assert f"`{name}`" in page, name
-    for name in (*EFFECTS, *FORMATS, *MATRICES):
-        assert f"`{name}`" in page, name
+        assert re.search(rf"\b{name}\b", Filter.__doc__ or ""), name
+    for name in (*EFFECTS, *FORMATS):
+        assert f"`{name}`" in guide, name
+    for name in MATRICES:
+        assert name in page, name
 
 
 @pytest.fixture
@@ -481,10 +488,10 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Any:
     def refused(code: int, words: str, *arguments: object) -> None:
         capfd.readouterr()
         assert cli.status(["filter", *map(str, arguments)]) == code
-        out, told = capfd.readouterr()
+        out, messages = capfd.readouterr()
         assert out == ""
-        assert words in told
-        assert told.count("\n") == 1
+        assert words in messages
+        assert messages.count("\n") == 1
 
     return refused
 
@@ -524,9 +531,9 @@ def piped(*commands: list[str]) -> None:
             assert before is not None
             before.close()
             running[-2].stdout = None
-    told = [process.communicate(timeout=WAIT_S)[1].decode() for process in reversed(running)]
-    assert [process.returncode for process in running] == [0] * len(commands), told
-    assert "".join(told) == ""
+    messages = [process.communicate(timeout=WAIT_S)[1].decode() for process in reversed(running)]
+    assert [process.returncode for process in running] == [0] * len(commands), messages
+    assert "".join(messages) == ""
 
 
 FFMPEG = ["ffmpeg", "-v", "error", "-nostdin", "-y"]
@@ -549,15 +556,15 @@ def test_between_two_ffmpegs_no_bit_is_lost(pix_fmt: str, tmp_path: Path) -> Non
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize(("given", "form"), [("yuv4mpegpipe", "y4m"), ("mpegts", "nut")])
+@pytest.mark.parametrize(("muxer", "form"), [("yuv4mpegpipe", "y4m"), ("mpegts", "nut")])
 def test_between_two_ffmpegs_what_was_found_is_hidden(
-    given: str, form: str, network: Path, tmp_path: Path
+    muxer: str, form: str, network: Path, tmp_path: Path
 ) -> None:
     source = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=0.6,negate"]
-    coded = [] if given == "yuv4mpegpipe" else ["-c:v", "libx264", "-qp", "0", "-bf", "0"]
+    coded = [] if muxer == "yuv4mpegpipe" else ["-c:v", "libx264", "-qp", "0", "-bf", "0"]
     lossless = ["-c:v", "ffv1", str(tmp_path / "out.mkv")]
     piped(
-        [*FFMPEG, *source, "-pix_fmt", "yuv420p", *coded, "-f", given, "-"],
+        [*FFMPEG, *source, "-pix_fmt", "yuv420p", *coded, "-f", muxer, "-"],
         [*COMMAND, "--effect", "mask", "--model", str(network), "--format", form, "-q",
          "--shape", "box", "--confidence", "0.01", "--colour", "ff0000"],
         [*FFMPEG, "-i", "-", *lossless],
@@ -585,16 +592,16 @@ def test_the_examples_make_a_video_with_the_sound_of_the_first(name: str, tmp_pa
         pytest.skip(str(error))
     clip = media.clip(tmp_path / "in.mp4", 4, audio_s=0.3)
     script = Path(__file__).parents[3] / "examples" / f"{name}.sh"
-    found = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    search_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     subprocess.run(
         [script, clip, tmp_path / "out.mp4", "--quiet"],
-        env={**os.environ, "PATH": found},
+        env={**os.environ, "PATH": search_path},
         check=True,
         timeout=120,
     )
-    with av.open(str(tmp_path / "out.mp4")) as made:
-        assert [stream.type for stream in made.streams] == ["video", "audio"]
-        sizes = [(frame.width, frame.height) for frame in made.decode(video=0)]
+    with av.open(str(tmp_path / "out.mp4")) as output:
+        assert [stream.type for stream in output.streams] == ["video", "audio"]
+        sizes = [(frame.width, frame.height) for frame in output.decode(video=0)]
     assert sizes == [SIZE[::-1] if name == "anonymise" else (360, 240)] * 4
 
 
@@ -610,14 +617,14 @@ def test_no_face_can_be_found_where_faces_were_hidden(effect: Any, tmp_path: Pat
     with (
         open_planes("sample:desk?size=640x360&seconds=1") as shots,
         Filter(model, effect, confidence=0.2, reuse="layer") as hide,
-        Filter(model, "none", reuse="off") as look,
+        Filter(model, "none", reuse="off") as detect,
     ):
         for shot in islice(shots, 12):
-            before = look.filter_planes(shot).data.copy()
-            assert isinstance(look.result, Detections)
-            faces = len(look.result)
+            before = detect.filter_planes(shot).data.copy()
+            assert isinstance(detect.result, Detections)
+            faces = len(detect.result)
             picture = hide.filter_planes(shot)
             assert (picture.data != before).any()
-            look.filter_planes(replace(shot, picture=picture))
-            seen.append((faces, len(look.result)))
+            detect.filter_planes(replace(shot, picture=picture))
+            seen.append((faces, len(detect.result)))
     assert all(faces and not left for faces, left in seen), seen

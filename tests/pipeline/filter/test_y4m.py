@@ -174,7 +174,7 @@ def rest_of_it(reader: Y4mReader) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(4, 6), (6, 2), (8, 8)])
-def test_a_size_that_lies_is_told_by_the_missing_marker(width: int, height: int) -> None:
+def test_a_wrong_size_shows_at_the_missing_marker(width: int, height: int) -> None:
     pictures = [streams.noise("yuv420p", 4, 4, seed=n) for n in range(4)]
     data = b"".join([streams.header("yuv420p", height, width), *streams.frames(pictures)])
     reader = Y4mReader(Trickle(data), "clip")
@@ -186,7 +186,7 @@ def test_a_size_that_lies_is_told_by_the_missing_marker(width: int, height: int)
     assert f"the header says {width}x{height} 420mpeg2" in str(raised.value)
 
 
-def test_rubbish_in_place_of_a_marker_is_told_before_a_frame_of_it_has_come() -> None:
+def test_garbage_in_place_of_a_marker_is_refused_before_a_whole_frame_has_come() -> None:
     picture = streams.noise("yuv420p", 480, 640)
     source = Trickle(streams.y4m([picture]) + b"FRXME\n" + bytes(1000), 6)
     reader = Y4mReader(source, "clip")
@@ -223,12 +223,12 @@ def test_whatever_comes_is_frames_or_one_clear_error(
     words: list[str], rest: bytes, most: int
 ) -> None:
     line = " ".join(["YUV4MPEG2", *words]).encode() + b"\n"
-    told = "clip: byte "  # or nothing, for a stream that is one
+    message = "clip: byte "  # or nothing, for a stream that is one
     try:
         reader = Y4mReader(Trickle(line + rest, most), "clip")
         if reader.size < 1 << 20:
             rest_of_it(reader)
             assert reader.offset == len(line) + len(rest)
     except SourceError as error:
-        told = str(error)
-    assert told.startswith("clip: byte ")
+        message = str(error)
+    assert message.startswith("clip: byte ")

@@ -111,8 +111,8 @@ def test_no_secret_is_ever_shown(user: str, password: str, token: str, scheme: s
 def test_errors_about_the_network_hide_the_credentials() -> None:
     with pytest.raises(SourceError) as caught:
         open_source("rtsp://admin:hunter22@127.0.0.1:9/live?key=abcdef", timeout_s=3)
-    told = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
-    assert "rtsp://127.0.0.1:9/live: cannot be opened: connection refused" in told
+    message = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    assert "rtsp://127.0.0.1:9/live: cannot be opened: connection refused" in message
     assert "hunter22" not in str(caught.value)
     assert "abcdef" not in str(caught.value)
     assert caught.value.__suppress_context__

@@ -54,7 +54,7 @@ def test_a_picture_that_cannot_be_read_is_a_gap_in_time(tmp_path: Path) -> None:
 
 
 # EXIF's numbers: what to do with the stored rows and columns to see the scene upright
-HELD: dict[int, Callable[[Any], Any]] = {
+EXIF_TURNS: dict[int, Callable[[Any], Any]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -67,7 +67,7 @@ HELD: dict[int, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("orientation", HELD)
+@pytest.mark.parametrize("orientation", EXIF_TURNS)
 def test_a_photograph_is_turned_as_its_camera_was_held(
     orientation: int, order: str, tmp_path: Path
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_photograph_is_turned_as_its_camera_was_held(
         image = next(source).image
         assert image.shape[:2] == (source.info.height, source.info.width)
     plain = next(frames(tmp_path / "plain.jpg")).image
-    np.testing.assert_array_equal(image, HELD[orientation](plain))
+    np.testing.assert_array_equal(image, EXIF_TURNS[orientation](plain))
 
 
 @pytest.mark.parametrize("cut", range(0, 40, 3))

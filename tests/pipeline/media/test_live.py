@@ -110,7 +110,7 @@ def test_a_dropped_stream_is_won_back_and_the_gap_is_marked() -> None:
     )
 
 
-def test_a_stalled_stream_is_told_and_then_won_back() -> None:
+def test_a_stalled_stream_is_reported_and_then_reconnected() -> None:
     def conduct(server: Server, connection: socket.socket, number: int) -> None:
         server.send_frames(connection, range(number * 10, number * 10 + 3))
         if number == 0:
@@ -243,21 +243,21 @@ def test_one_bit_of_noise_tells_a_still_scene_from_a_frozen_camera(pix_fmt: str)
         last.update(bytes(content))
         return frame
 
-    watch = FreezeDetector(1.0)
-    assert [watch.update(shown(0), now) for now in (0.0, 0.5, 1.0)] == [False, False, True]
-    assert not watch.update(shown(1), 1.5)
-    assert [watch.update(shown(1), now) for now in (2.0, 2.6)] == [False, True]
+    detector = FreezeDetector(1.0)
+    assert [detector.update(shown(0), now) for now in (0.0, 0.5, 1.0)] == [False, False, True]
+    assert not detector.update(shown(1), 1.5)
+    assert [detector.update(shown(1), now) for now in (2.0, 2.6)] == [False, True]
 
 
 def test_what_lies_beyond_the_picture_in_memory_is_not_part_of_it() -> None:
-    watch = FreezeDetector(1.0)
+    detector = FreezeDetector(1.0)
     for now in (0.0, 1.0):
         frame = av.VideoFrame(70, 50, "yuv420p")
         for plane in frame.planes:
             rows = np.full((plane.buffer_size // plane.line_size, plane.line_size), int(now))
             rows[:, : plane.width] = 9
             plane.update(rows.astype(np.uint8).tobytes())
-        frozen = watch.update(frame, now)
+        frozen = detector.update(frame, now)
     assert frozen
 
 

@@ -74,12 +74,12 @@ def test_a_pipe_is_read_frame_by_frame(tmp_path: Path) -> None:
         Feeder(tmp_path / "fifo", media.y4m_bytes(12), pause_s=0.03) as feeder,
         open_source(feeder.path) as source,
     ):
-        behind = []
+        lags = []
         for frame in source:
             assert number_of(frame.image) == frame.index
-            behind.append(feeder.sent - 1 - (frame.index + 1))
-    assert len(behind) == 12
-    assert max(behind) <= 1  # parts sent beyond the frame in hand
+            lags.append(feeder.sent - 1 - (frame.index + 1))
+    assert len(lags) == 12
+    assert max(lags) <= 1  # parts sent beyond the frame in hand
 
 
 def test_closing_frees_a_reader_that_waits_on_a_pipe(tmp_path: Path) -> None:

@@ -32,46 +32,46 @@ def command() -> Any:
 
 def test_a_plain_clip(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "a.mp4", 40, audio_s=1.6)
-    found = probe_source(path, 25)
-    assert found.info.spec == str(path)
-    assert (found.frames, found.corrupt, found.skipped, found.discontinuities) == (25, 0, 0, 0)
-    assert (found.measured_rate, found.variable_rate) == (25.0, False)
-    assert found.interval_ms == (40.0, 40.0, 40.0)
-    assert found.sizes == ((96, 64),)
-    assert found.info.audio_codec == "aac"
-    assert found.decode_ms is not None
-    assert found.fault is None
+    result = probe_source(path, 25)
+    assert result.info.spec == str(path)
+    assert (result.frames, result.corrupt, result.skipped, result.discontinuities) == (25, 0, 0, 0)
+    assert (result.measured_rate, result.variable_rate) == (25.0, False)
+    assert result.interval_ms == (40.0, 40.0, 40.0)
+    assert result.sizes == ((96, 64),)
+    assert result.info.audio_codec == "aac"
+    assert result.decode_ms is not None
+    assert result.fault is None
 
 
 def test_uneven_times_are_seen_where_no_index_tells(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     times = [0, 40, 47, 300, 301, 900]
     media.encode(path, media.pictures(6), times=times, time_base=Fraction(1, 1000))
-    found = probe_source(path)
-    assert found.info.variable_rate is not False
-    assert found.variable_rate is True
-    assert found.interval_ms == (1.0, 40.0, 599.0)
+    result = probe_source(path)
+    assert result.info.variable_rate is not False
+    assert result.variable_rate is True
+    assert result.interval_ms == (1.0, 40.0, 599.0)
 
 
 def test_milliseconds_of_a_container_are_no_unevenness(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     rate = Fraction(30_000, 1001)
     media.encode(path, media.pictures(30), rate=rate, time_base=1 / rate)
-    found = probe_source(path)
-    assert found.variable_rate is False
-    assert found.measured_rate == pytest.approx(float(rate), rel=2e-3)
+    result = probe_source(path)
+    assert result.variable_rate is False
+    assert result.measured_rate == pytest.approx(float(rate), rel=2e-3)
 
 
-def test_damage_turns_and_sizes_are_told(tmp_path: Path) -> None:
+def test_damage_turns_and_sizes_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     media.clip(path, 60, codec_options={"preset": "ultrafast", "g": "10"})
     data = bytearray(path.read_bytes())
     for place in np.linspace(len(data) // 3, len(data) - 100, 12).astype(int):
         data[place] ^= 0xFF
     path.write_bytes(data)
-    found = probe_source(path, 100)
-    assert found.corrupt + found.skipped > 0
-    assert 0 < found.frames <= 60
+    result = probe_source(path, 100)
+    assert result.corrupt + result.skipped > 0
+    assert 0 < result.frames <= 60
     media.encode(tmp_path / "turned.mp4", media.pictures(3), rotation=90)
     turned = probe_source(tmp_path / "turned.mp4")
     assert (turned.info.rotation, turned.info.width, turned.info.height) == (90, 64, 96)
@@ -90,31 +90,31 @@ def test_frames_that_a_live_source_dropped_leave_no_uneven_gaps() -> None:
 
         def close(self) -> None: ...
 
-    found = _probe_open_source(Dropping(), 10)
-    assert found.interval_ms == (40.0, 40.0, 40.0)
-    assert (found.variable_rate, found.measured_rate, found.dropped) == (False, 25.0, 3)
-    assert found.decode_ms is None
+    result = _probe_open_source(Dropping(), 10)
+    assert result.interval_ms == (40.0, 40.0, 40.0)
+    assert (result.variable_rate, result.measured_rate, result.dropped) == (False, 25.0, 3)
+    assert result.decode_ms is None
 
 
 def test_one_picture_is_enough(tmp_path: Path) -> None:
     frame = av.VideoFrame.from_ndarray(media.picture(3), format="rgb24")
     frame.save(str(tmp_path / "a.png"))
-    found = probe_source(tmp_path / "a.png", rate=2)
-    assert (found.frames, found.measured_rate, found.interval_ms) == (1, None, None)
-    assert found.info.rate == 2
+    result = probe_source(tmp_path / "a.png", rate=2)
+    assert (result.frames, result.measured_rate, result.interval_ms) == (1, None, None)
+    assert result.info.rate == 2
 
 
 def test_json_is_for_programs(command: Any, tmp_path: Path) -> None:
     path = media.clip(tmp_path / "a.mp4", 10, rate=Fraction(30_000, 1001))
     done = command(str(path), "--json", "--frames", "5")
     assert done.exit_code == 0
-    found = json.loads(done.stdout)
-    assert found["frames"] == 5
-    assert found["info"]["codec"] == "h264"
-    assert (found["info"]["width"], found["info"]["height"]) == (96, 64)
-    assert found["info"]["frame_count"] == 10
-    assert found["sizes"] == [[96, 64]]
-    assert set(found) == {
+    result = json.loads(done.stdout)
+    assert result["frames"] == 5
+    assert result["info"]["codec"] == "h264"
+    assert (result["info"]["width"], result["info"]["height"]) == (96, 64)
+    assert result["info"]["frame_count"] == 10
+    assert result["sizes"] == [[96, 64]]
+    assert set(result) == {
         "info",
         "frames",
         "corrupt",

@@ -159,7 +159,7 @@ def test_colours_follow_the_matrix_that_the_stream_states(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_is_applied_once_and_told(degrees: int, tmp_path: Path) -> None:
+def test_rotation_is_applied_once_and_reported(degrees: int, tmp_path: Path) -> None:
     path = tmp_path / "turned.mp4"
     upright = media.picture(5, 96, 64)
     stored = np.ascontiguousarray(np.rot90(upright, degrees // 90))  # back by what will be applied

@@ -70,17 +70,17 @@ RESULTS: dict[str, Result] = {
 @pytest.mark.parametrize("name", RESULTS)
 def test_every_result_is_drawn_without_touching_the_frame(name: str, how: Overlay) -> None:
     result = RESULTS[name]
-    given = step(result)
-    image = overlay.render_step(given, how)
+    shown = step(result)
+    image = overlay.render_step(shown, how)
     assert image.dtype == np.uint8
     expected = result.image.shape if isinstance(result, Picture) else (*SIZE, 3)
     assert image.shape == expected
-    assert not drawn_at(given.frame.image).any()
+    assert not drawn_at(shown.frame.image).any()
 
 
 def test_no_overlay_is_the_frame_itself() -> None:
-    given = step(RESULTS["boxes"])
-    assert overlay.render_step(given, "none") is given.frame.image
+    shown = step(RESULTS["boxes"])
+    assert overlay.render_step(shown, "none") is shown.frame.image
 
 
 def test_a_box_is_drawn_on_its_border_and_not_inside() -> None:
@@ -136,8 +136,8 @@ def test_changed_tints_what_is_new_and_only_that() -> None:
 def test_changed_tints_all_of_a_frame_that_is_all_new_and_none_of_an_unchanged_one() -> None:
     none = Detections.none(("face",))
     assert drawn_at(overlay.render_step(step(none), "changed")).all()
-    kept = step(none.with_evidence(Evidence("reused", 0.5)), "unchanged")
-    assert not drawn_at(overlay.render_step(kept, "changed"))[: SIZE[0] * 3 // 4].any()
+    unchanged = step(none.with_evidence(Evidence("reused", 0.5)), "unchanged")
+    assert not drawn_at(overlay.render_step(unchanged, "changed"))[: SIZE[0] * 3 // 4].any()
 
 
 def test_the_tint_leaves_out_what_letterboxing_added() -> None:
@@ -159,10 +159,12 @@ def test_a_mask_is_laid_where_it_is_sure() -> None:
 
 
 def test_detections_with_masks_show_them() -> None:
-    found = boxes((60, 50, 160, 100))
+    detections = boxes((60, 50, 160, 100))
     cover = np.zeros((1, *SIZE), bool)
     cover[0, 60:90, 70:150] = True
-    masked = Detections(found.xyxy, found.confidence, found.class_id, found.labels, masks=cover)
+    masked = Detections(
+        detections.xyxy, detections.confidence, detections.class_id, detections.labels, masks=cover
+    )
     assert drawn_at(overlay.draw_result(grey(), masked))[60:90, 70:150].all()
 
 
