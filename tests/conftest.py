@@ -1,6 +1,12 @@
 """What holds for all tests."""
 
+from hypothesis import settings
+
 from stillframe import cache_dir
+
+# a busy machine must not fail a test: no example has a deadline
+settings.register_profile("stillframe", deadline=None)
+settings.load_profile("stillframe")
 
 # Decided once for each process: tests that name another cache folder use the kernels that the
 # user's own has, instead of compiling all of them again.

@@ -11,9 +11,8 @@ from stillframe.pipeline.media.timestamps import TimestampNormalizer, TimestampS
 
 @given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=40, unique=True))
 def test_rising_times_are_kept_exactly(times: list[int]) -> None:
-    timeline = TimestampNormalizer(
-        Fraction(1, 10**7), Fraction(25)
-    )  # no gap here is ten seconds long
+    # ticks so short that no gap is ten seconds long
+    timeline = TimestampNormalizer(Fraction(1, 10**7), Fraction(25))
     times.sort()
     assert [timeline.normalize(pts) for pts in times] == [(pts, False) for pts in times]
 
