@@ -95,7 +95,7 @@ def main() -> None:
                         losses = soft_loss(step.result, dense, model.form.confidence)
                         lost, at_stake = lost + losses[0], at_stake + losses[1]
             told.append((judge.value if judge else 1.0, lost / (at_stake or 1)))
-            boxes = judge.true + judge.missed if isinstance(judge, BoxAgreement) else 0
+            boxes = judge.matched + judge.missed if isinstance(judge, BoxAgreement) else 0
             print(f"{(number + 1) * cycle / chosen.fps / 60:6.1f}  {told[-1][0]:9.4f}  "
                   f"{told[-1][1]:6.4f}  {boxes:5d}  {np.mean(works):6.4f}  {oldest:8.1f}",
                   flush=True)  # fmt: skip

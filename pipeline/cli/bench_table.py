@@ -104,6 +104,9 @@ def _over(row: dict[str, Any]) -> str:
 
 
 def _agreement(row: dict[str, Any]) -> str:
-    unit = {"psnr": "dB", "f1": "F1", "miou": "mIoU"}.get(row["agreement_kind"], "")
+    from stillframe.pipeline.quality.agreement import MEASURES  # takes a while to import
+
+    kind = row["agreement_kind"]
+    unit = "" if kind is None else MEASURES[kind].label
     text = f"{_cell(row['agreement'])} {unit}".strip()
     return text + ", nothing found" if row["boxes"] == 0 else text

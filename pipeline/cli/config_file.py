@@ -52,7 +52,8 @@ class StageConfig(BaseModel):
     """The stage that it follows. It takes and returns what that one returns: a Frame after decode,
     a StepResult after postprocess."""
     deadline_s: float = Field(DEADLINE_S, gt=0)
-    room: int = Field(DEFAULT_QUEUE_SIZE, ge=1)
+    queue_size: int = Field(DEFAULT_QUEUE_SIZE, ge=1)
+    """Items that may wait for the stage."""
     policy: Literal["block", "newest"] = "block"
 
 
@@ -75,7 +76,7 @@ class RunConfig:
                     each.name,
                     function(each.call, self.folder),
                     deadline_s=each.deadline_s,
-                    room=each.room,
+                    room=each.queue_size,
                     policy=each.policy,
                 ),
             )

@@ -21,6 +21,7 @@ class Renamed:
 
 RENAMED: tuple[Renamed, ...] = (
     Renamed("tune", "--tries", "--log"),  # it read as a number of tries, and is a file
+    Renamed("stages", "room", "queue_size"),
 )
 
 

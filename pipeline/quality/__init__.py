@@ -1,1 +1,1 @@
-"""How well results agree with those of computing everything, offline and during a run."""
+"""How well results agree with computing everything: over a clip, and during a run."""

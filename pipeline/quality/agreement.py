@@ -1,15 +1,10 @@
-"""How far results agree with those of computing everything, as one number over a clip.
+"""How well results agree with a reference, such as computing everything: one number over a clip.
 
-    agreement = agreement_with(reference)      # what it measures follows from the kind of result
-    agreement.add(result, reference)           # once a frame
+    agreement = agreement_with(reference)      # MEASURES has one row for each kind of result
+    agreement.add(result, reference)           # once per frame
     agreement.value, agreement.kind            # 0.983, "f1"
 
-    Detections   f1         2 TP / (2 TP + FP + FN) at IoU 0.5, counts summed over the clip
-    Mask         miou       intersection over union, summed over the clip, mean over the labels
-    Picture      psnr       dB, from the mean squared error over the clip
-    Tensors      closeness  1 - relative error, of the output that is worst
-
-More is better in each of them. `FLOORS` says what counts as the same.
+More is better in each of them.
 """
 
 import math
@@ -24,41 +19,45 @@ from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
 
 Kind = Literal["f1", "miou", "psnr", "closeness"]
 
-SAME_BOX = 0.5  # intersection over union
-MOST_PSNR = 99.0  # dB; stands for pictures without any difference, which JSON cannot write
-FLOORS: dict[Kind, float] = {"f1": 0.98, "miou": 0.98, "psnr": 45.0, "closeness": 0.98}
+SAME_BOX_IOU = 0.5
+"""Boxes of one class with this intersection over union are the same box."""
+MOST_PSNR = 99.0
+"""dB of pictures without any difference; JSON cannot write infinity."""
 
 
 class Agreement(Protocol):
-    """Counts over a clip. With nothing to disagree about, the value is the best there is."""
+    """Counts over a clip. Where nothing can disagree, the value is the best of the measure."""
 
     kind: Kind
+    """The row of MEASURES."""
 
     def add(self, result: Any, reference: Any) -> None:
-        """One frame. Both of the kind of result that this measures, of the same size."""
+        """Count one frame. Both are of the type that this measures, and of the same size."""
         ...
 
     @property
-    def value(self) -> float: ...
+    def value(self) -> float:
+        """The agreement so far; more is better."""
+        ...
 
 
 @dataclass(slots=True)
 class BoxAgreement:
-    """Detections, whatever finds them: a box is found where one of its class overlaps it by half.
-
-    true, extra, missed: counts so far. score_shift: the sum over pairs of how far the scores lie
-    apart.
-    """
+    """Detections: F1 of boxes that are the same by SAME_BOX_IOU, counts summed over the clip."""
 
     kind: Kind = "f1"
-    true: int = 0
+    matched: int = 0
+    """Boxes that are in the result and in the reference: true positives."""
     extra: int = 0
+    """Boxes that are only in the result: false positives."""
     missed: int = 0
+    """Boxes that are only in the reference: false negatives."""
     score_shift: float = 0.0
+    """Sum over the matched boxes of the difference of their scores."""
 
     def add(self, result: Detections, reference: Detections) -> None:
         pairs = pair_boxes(result, reference)
-        self.true += len(pairs)
+        self.matched += len(pairs)
         self.extra += len(result) - len(pairs)
         self.missed += len(reference) - len(pairs)
         for ours, theirs in pairs:
@@ -68,18 +67,18 @@ class BoxAgreement:
 
     @property
     def value(self) -> float:
-        total = 2 * self.true + self.extra + self.missed
-        return 2 * self.true / total if total else 1.0
+        total = 2 * self.matched + self.extra + self.missed
+        return 2 * self.matched / total if total else 1.0
 
     @property
     def mean_score_shift(self) -> float:
-        """How far the scores of pairs lie apart in the mean, 0..1."""
-        return self.score_shift / self.true if self.true else 0.0
+        """Mean difference of the scores of matched boxes, 0..1."""
+        return self.score_shift / self.matched if self.matched else 0.0
 
 
 @dataclass(slots=True)
 class MaskAgreement:
-    """Masks. A label that neither side ever shows does not count."""
+    """Masks: intersection over union, summed over the clip, mean over the labels that occur."""
 
     kind: Kind = "miou"
     _both: dict[int, int] = field(default_factory=dict)
@@ -103,7 +102,7 @@ class MaskAgreement:
 
 @dataclass(slots=True)
 class PictureAgreement:
-    """Pictures of 0..255. At most MOST_PSNR."""
+    """Pictures of 0..255: dB from the mean squared error over the clip, at most MOST_PSNR."""
 
     kind: Kind = "psnr"
     _squares: float = 0.0
@@ -124,7 +123,10 @@ class PictureAgreement:
 
 @dataclass(slots=True)
 class TensorAgreement:
-    """Outputs of unknown meaning: 1 - |result - reference| / |reference|, Euclidean, at least 0."""
+    """Outputs of unknown meaning: 1 - |result - reference| / |reference| of the worst output.
+
+    Euclidean norms over the clip; at least 0.
+    """
 
     kind: Kind = "closeness"
     _errors: dict[str, float] = field(default_factory=dict)
@@ -136,12 +138,13 @@ class TensorAgreement:
                 f"tensors: expected {sorted(reference.arrays)}, got {sorted(result.arrays)}"
             )
         for name, values in reference.arrays.items():
-            wanted = np.asarray(values, np.float64)
-            given = np.asarray(result.arrays[name], np.float64)
-            if given.shape != wanted.shape:  # another count of rows: nothing of it agrees
-                error, size = float(np.sum(wanted**2)) or 1.0, float(np.sum(wanted**2))
+            theirs = np.asarray(values, np.float64)
+            ours = np.asarray(result.arrays[name], np.float64)
+            size = float(np.sum(theirs**2))
+            if ours.shape != theirs.shape:  # another number of rows: nothing agrees
+                error = size or 1.0
             else:
-                error, size = float(np.sum((given - wanted) ** 2)), float(np.sum(wanted**2))
+                error = float(np.sum((ours - theirs) ** 2))
             self._errors[name] = self._errors.get(name, 0.0) + error
             self._sizes[name] = self._sizes.get(name, 0.0) + size
 
@@ -151,7 +154,7 @@ class TensorAgreement:
 
     @property
     def worst_error(self) -> float | None:
-        """|result - reference| / |reference| of the worst output; None: it has no bound."""
+        """|result - reference| / |reference| of the worst output; None: it is unbounded."""
         return max((self._error(name) for name in self._errors), default=0.0, key=_or_infinite)
 
     def _closeness(self, name: str) -> float:
@@ -171,25 +174,41 @@ def _or_infinite(error: float | None) -> float:
     return math.inf if error is None else error
 
 
-JUDGES: dict[type, type[Agreement]] = {
-    Detections: BoxAgreement,
-    Mask: MaskAgreement,
-    Picture: PictureAgreement,
-    Tensors: TensorAgreement,
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How one kind of result is compared."""
+
+    result: type[Result]
+    agreement: type[Agreement]
+    floor: float
+    """At least this counts as the same result."""
+    best: float
+    """Of results without any difference."""
+    label: str
+    """Name or unit, for people."""
+
+
+MEASURES: dict[Kind, Measure] = {
+    "f1": Measure(Detections, BoxAgreement, 0.98, 1.0, "F1"),
+    "miou": Measure(Mask, MaskAgreement, 0.98, 1.0, "mIoU"),
+    "psnr": Measure(Picture, PictureAgreement, 45.0, MOST_PSNR, "dB"),
+    "closeness": Measure(Tensors, TensorAgreement, 0.98, 1.0, ""),
 }
 
 
 def agreement_with(reference: Result) -> Agreement:
-    """An empty count for results of that kind."""
-    return JUDGES[type(reference)]()
+    """An empty agreement of the measure for this type of result."""
+    return next(
+        each.agreement() for each in MEASURES.values() if isinstance(reference, each.result)
+    )
 
 
 def pair_boxes(
-    result: Detections, reference: Detections, least_overlap: float = SAME_BOX
+    result: Detections, reference: Detections, least_overlap: float = SAME_BOX_IOU
 ) -> list[tuple[int, int]]:
     """Pairs (row of result, row of reference) of one class that overlap enough.
 
-    Each box is in one pair at most, and no other choice would give more pairs.
+    Each box is in one pair at most; no other choice gives more pairs (maximum matching).
     """
     overlaps = overlap(result.xyxy, reference.xyxy)
     fits = (overlaps >= least_overlap) & (result.class_id[:, None] == reference.class_id[None, :])
@@ -214,40 +233,40 @@ def overlap(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _largest_matching(candidates: list[list[int]]) -> list[tuple[int, int]]:
-    """candidates: of each left one, the right ones it may have, the best first -> pairs.
+    """Maximum bipartite matching by shortest augmenting paths -> (left, right) pairs.
 
-    Each left one in turn takes a free right one, where need be by moving earlier ones to others
-    that they may have: the shortest such chain of moves, found breadth first.
+    candidates: for each left node the right nodes that it may be matched with, the best first.
     """
-    owner: dict[int, int] = {}
-    for first in range(len(candidates)):
-        asked_by: dict[int, int] = {}
-        held: dict[int, int] = {}  # the right one that each earlier left one holds
-        waiting = [first]
+    match: dict[int, int] = {}  # right node -> left node
+    for start in range(len(candidates)):
+        reached_from: dict[int, int] = {}  # right node -> left node before it on the path
+        matched_to: dict[int, int] = {}  # left node -> right node, of matched nodes on the path
+        waiting = [start]
         while waiting:
             left = waiting.pop(0)
-            fresh = [right for right in candidates[left] if right not in asked_by]
-            asked_by |= dict.fromkeys(fresh, left)
-            free = next((right for right in fresh if right not in owner), None)
+            fresh = [right for right in candidates[left] if right not in reached_from]
+            reached_from |= dict.fromkeys(fresh, left)
+            free = next((right for right in fresh if right not in match), None)
             if free is not None:
-                while True:
-                    mover = asked_by[free]
-                    owner[free] = mover
-                    if mover == first:
+                while True:  # back along the path, each left node takes the next right node
+                    left = reached_from[free]
+                    match[free] = left
+                    if left == start:
                         break
-                    free = held[mover]
+                    free = matched_to[left]
                 break
             for right in fresh:
-                held[owner[right]] = right
-                waiting.append(owner[right])
-    return sorted((left, right) for right, left in owner.items())
+                matched_to[match[right]] = right
+                waiting.append(match[right])
+    return sorted((left, right) for right, left in match.items())
 
 
 NO_LABEL = -1
+"""In a label map: the pixel has no label."""
 
 
 def label_map(mask: Mask) -> NDArray[np.int16]:
-    """The label of each pixel; NO_LABEL where a probability is below a half."""
+    """(H, W): the label of each pixel; NO_LABEL where a probability is below 0.5."""
     if mask.is_probability:
         return np.where(mask.values >= 0.5, 0, NO_LABEL).astype(np.int16)
     return mask.values.astype(np.int16)

@@ -1,17 +1,16 @@
-"""The audit: how far results agree with computing everything, measured while a run goes on.
+"""The audit: how well results agree with computing everything, measured during a run.
 
     audit = Audit(wanted=0.99, steer=steer)      # steer(factor, lowered) sets the tolerance
-    audit.offer(step, model)                     # each step; takes one now and then
+    audit.offer(step, model)                     # every step; audits some of them
     audit.report                                 # what was measured, and the factor now
 
-Now and then a frame is computed whole beside the run, in a thread of its own that takes at most a
-tenth of one processor's time, by ONNX Runtime, so that the reuse engine's values stay as they are.
-(A thread of the idle class would be worse: what it begins while it holds the interpreter's lock,
-all others wait for.) Where agreement over the last audits falls short the tolerance is lowered at
-once, the more the further off it is; where there is much in hand it rises slowly. Until agreement
-has been seen to hold audits come sooner, and take up to half a processor. Frames that were computed
-whole by the run itself agree in any case and are passed over, and so are those that were under way
-while the tolerance changed.
+ONNX Runtime computes some frames whole, in a thread of its own that takes at most SHARE of one
+processor, so that the reuse engine's values are not touched. (A thread of idle priority would be
+worse: the others would wait for it whenever it holds the interpreter's lock.) If agreement over the
+last audits is too low, the tolerance is lowered at once, in proportion; if agreement is well above
+the goal, the tolerance rises slowly. Until agreement is known to hold, audits are more frequent.
+Not audited are frames that the run itself computed whole, which agree in any case, and frames that
+were in flight while the tolerance changed.
 """
 
 import queue
@@ -32,40 +31,60 @@ from stillframe.models.model import Model, View
 from stillframe.models.results import Result
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.types import StepResult
-from stillframe.pipeline.quality.agreement import MOST_PSNR, Agreement, BoxAgreement, agreement_with
-
-EVERY_S = 1.0  # of the stream, between two audits at least
-SHARE = 0.1  # of one processor's time that audits take at most
-SOONER, MORE = 0.2, 5.0  # times EVERY_S and SHARE, while agreement is not known to hold
-UNDER_WAY = 8  # frames after a change of the tolerance that may have been begun before it
-WINDOW = 12  # audits that count
-ENOUGH_TO_LOWER, ENOUGH_TO_RAISE = 3, 8
-HOPELESS, ENOUGH_IF_HOPELESS = 0.5, 2  # of what is wanted; then fewer audits are enough
-LEAST_STEP, LOWER = 0.25, 0.7  # the factor falls at least to this and at most to that part
-RAISE, RAISE_FAR = 1.1, 1.3  # the second far below where agreement fell short last
-FAR = 0.5
-LEAST, MOST = 1 / 32, 2.0
-NOT_STEERED = "steering has no effect: the running backend has no tolerance"
-IN_HAND = (
-    0.5  # of what the wanted agreement lacks of the best: so much more lets the tolerance rise
+from stillframe.pipeline.quality.agreement import (
+    MEASURES,
+    MOST_PSNR,
+    Agreement,
+    BoxAgreement,
+    Kind,
+    agreement_with,
 )
+
+EVERY_S = 1.0
+"""Seconds of the stream between two audits, at least."""
+SHARE = 0.1
+"""Of one processor's time, what audits take at most."""
+UNSURE_EVERY, UNSURE_SHARE = 0.2, 5.0
+"""Factors of EVERY_S and SHARE while agreement is not known to hold."""
+IN_FLIGHT = 8
+"""Frames after a change of the tolerance that may have been started before it."""
+WINDOW = 12
+"""The last audits that count."""
+ENOUGH_TO_LOWER, ENOUGH_TO_RAISE = 3, 8
+"""Audits in the window before the tolerance changes."""
+HOPELESS, ENOUGH_IF_HOPELESS = 0.5, 2
+"""Below this share of the goal so many audits are enough."""
+LEAST_STEP, MOST_STEP = 0.25, 0.7
+"""One lowering multiplies the factor by a number between these."""
+RAISE, RAISE_FAR, FAR = 1.1, 1.3, 0.5
+"""One raising multiplies by the first; below FAR of where agreement last fell short, the second."""
+LEAST, MOST = 1 / 32, 2.0
+"""Limits of the factor."""
+NOT_STEERED = "steering has no effect: the running backend has no tolerance"
+MARGIN = 0.5
+"""The tolerance rises where agreement is this share of the way from the goal to the best."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """audits: frames compared, and of these `telling` had anything to compare. agreement: over the
-    last ones, None: none yet; kind: of quality. factor: by which the tolerance is multiplied now,
-    None: the running backend has no tolerance, so steering has no effect.
-    missed: audits that failed, the last one why."""
+    """What the audit measured so far."""
 
     wanted: float
+    """The goal: least agreement."""
     audits: int = 0
+    """Frames that were compared."""
     telling: int = 0
+    """Those of them in which there was anything to compare."""
     agreement: float | None = None
+    """Over the last audits; None: none yet."""
     kind: str | None = None
+    """Of the agreement, a row of `agreement.MEASURES`."""
     factor: float | None = 1.0
+    """Multiplies the tolerance now; None: the running backend has no tolerance to steer."""
     missed: int = 0
+    """Audits that failed."""
     why: str = ""
+    """The error of the last one that failed."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,16 +107,19 @@ class AuditReport:
 
 @dataclass(slots=True)
 class Steering:
-    """The factor that follows from what was measured. wanted: least agreement."""
+    """The controller of the tolerance: from measured agreement to a factor."""
 
     wanted: float
+    """The goal: least agreement."""
     factor: float = 1.0
+    """Multiplies the tolerance."""
     _window: deque[Agreement] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _fell_short: float = float("inf")  # the factor at which it did, last
+    _fell_short: float = float("inf")
+    """The factor at which agreement last fell short."""
 
     @property
     def unsure(self) -> bool:
-        """Whether something was measured at this factor, and not yet that agreement holds."""
+        """Whether agreement at this factor is not known to hold yet."""
         agreement = self.agreement
         if agreement is None:
             return self._fell_short < float("inf")
@@ -105,27 +127,27 @@ class Steering:
 
     @property
     def agreement(self) -> float | None:
-        """Over the window: of boxes with all counts summed up, else the mean."""
+        """Over the window: of boxes from the summed counts, else the mean."""
         if not self._window:
             return None
         boxes = [each for each in self._window if isinstance(each, BoxAgreement)]
         if boxes:
             whole = BoxAgreement()
             for each in boxes:
-                whole.true += each.true
+                whole.matched += each.matched
                 whole.extra += each.extra
                 whole.missed += each.missed
             return whole.value
         return float(np.mean([each.value for each in self._window]))
 
     def forget(self) -> None:
-        """Another backend runs: what was measured before says nothing of it."""
+        """Drop the measurements: another backend runs now."""
         self._window.clear()
 
     def add(self, measured: Agreement, *, steerable: bool = True) -> float | None:
-        """Take one audit in; -> the new factor, None: it stays.
+        """Count one audit; -> the new factor, None: it stays.
 
-        steerable: False where the tolerance has no part in what was measured.
+        steerable: False where the running backend has no tolerance.
         """
         if not telling(measured):
             return None
@@ -134,46 +156,48 @@ class Steering:
             return None
         agreement, count = self.agreement, len(self._window)
         assert agreement is not None
-        top = MOST_PSNR if measured.kind == "psnr" else 1.0
+        best = MEASURES[measured.kind].best
         before = self.factor
-        enough = (
-            ENOUGH_IF_HOPELESS if agreement < HOPELESS * self.wanted else ENOUGH_TO_LOWER
-        )  # fmt: skip
+        hopeless = agreement < HOPELESS * self.wanted
+        enough = ENOUGH_IF_HOPELESS if hopeless else ENOUGH_TO_LOWER
         if agreement < self.wanted and count >= enough:
-            self.factor = max(LEAST, before * _step(agreement, self.wanted, top))
+            self.factor = max(LEAST, before * _lowering(measured.kind, agreement, self.wanted))
             self._fell_short = before
-        elif count >= ENOUGH_TO_RAISE and agreement >= self.wanted + IN_HAND * (top - self.wanted):
+        elif count >= ENOUGH_TO_RAISE and agreement >= self.wanted + MARGIN * (best - self.wanted):
             far = before < FAR * self._fell_short < float("inf")
             self.factor = min(MOST, before * (RAISE_FAR if far else RAISE))
         if self.factor == before:
             return None
-        self._window.clear()  # what was measured before says nothing of the new one
+        self._window.clear()  # measurements at the old factor say nothing about the new one
         return self.factor
 
 
-def _step(agreement: float, wanted: float, top: float) -> float:
-    """By what to lower the factor: errors in dB shrink as it does; of others the cube root of what
-    may be lacking over what is, since counts jump where scores move a little."""
-    if top == MOST_PSNR:
+def _lowering(kind: Kind, agreement: float, wanted: float) -> float:
+    """What to multiply the factor by. Errors in dB are proportional to it; of other measures the
+    cube root of allowed over measured loss, since counts jump where scores move a little."""
+    best = MEASURES[kind].best
+    if kind == "psnr":
         part = 10 ** ((agreement - wanted) / 20)
     else:
-        part = (max(top - wanted, 0.0) / (top - agreement)) ** (1 / 3)
-    return float(min(LOWER, max(LEAST_STEP, part)))
+        part = (max(best - wanted, 0.0) / (best - agreement)) ** (1 / 3)
+    return float(min(MOST_STEP, max(LEAST_STEP, part)))
 
 
 def telling(measured: Agreement) -> bool:
-    """Whether there was anything to compare: an empty scene tells nothing."""
+    """Whether there was anything to compare: in an empty scene there is not."""
     if isinstance(measured, BoxAgreement):
-        return bool(measured.true or measured.extra or measured.missed)
+        return bool(measured.matched or measured.extra or measured.missed)
     return True
 
 
 class Audit(Closing):
-    """Compares steps with the whole model's result. Close it in the end.
+    """Compares steps with the whole model's result.
 
-    steer: given the new factor, and whether it is lower than before. steerable: whether that has
-    an effect now; while not, results are compared and the factor stays. in_line: compare within
-    `offer`, for tests and benchmarks. Only steps whose frame still has its picture can be offered.
+    wanted: the goal, least agreement. steer: called with the new factor, and whether it is lower
+    than before. steerable: whether that has an effect now; while it has not, results are compared
+    and the factor stays. every_s: seconds between audits. in_line: compare within `offer`, for
+    tests and benchmarks. make_backend: runs the whole model. Only steps whose frame still has its
+    picture can be offered.
     """
 
     def __init__(
@@ -184,20 +208,25 @@ class Audit(Closing):
         steerable: Callable[[], bool] = lambda: True,
         every_s: float = EVERY_S,
         in_line: bool = False,
-        make: Callable[[Path], Backend] = lambda path: OnnxRuntimeBackend(path, 1),
+        make_backend: Callable[[Path], Backend] = lambda path: OnnxRuntimeBackend(path, 1),
     ) -> None:
         if not 0 < wanted <= MOST_PSNR:
             raise UsageError(f"quality: expected more than 0, for example 0.99, got {wanted:g}")
         self._steering = Steering(wanted)
-        self._steer, self._every_s, self._make = steer, every_s, make
+        self._steer, self._every_s, self._make_backend = steer, every_s, make_backend
         self._steerable = steerable
-        self._was_steerable = True  # at the last audit
-        self._engine: Backend | None = None
+        self._was_steerable = True
+        """At the last audit."""
+        self._backend: Backend | None = None
         self._path: Path | None = None
+        """Of the model that the backend runs."""
         self._model: Model | None = None
         self._last_s = -float("inf")
-        self._next = 0.0  # by the clock: not before
-        self._pass_over = 0  # frames that the tolerance before may have made
+        """Time in the stream of the last audit."""
+        self._not_before = 0.0
+        """By the clock: the earliest start of the next audit."""
+        self._in_flight = 0
+        """Frames to come that may have been computed with the tolerance before."""
         self._lock = threading.Lock()
         self._report = AuditReport(wanted)
         self._waiting: queue.Queue[_Sample | None] = queue.Queue(1)
@@ -214,33 +243,33 @@ class Audit(Closing):
             return replace(self._report, factor=self._steering.factor if steerable else None)
 
     def close(self) -> None:
-        """Let the audit in progress end, and the thread. Calling it again does nothing."""
+        """Wait for the audit in progress and end the thread. Calling it again does nothing."""
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
             self._thread = None
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
 
     def offer(self, step: StepResult, model: Model) -> bool:
-        """Audit this step, unless the last one is too near or still being compared; -> whether."""
+        """Audit this step, unless the last audit is too recent or still running; -> whether."""
         frame = step.frame
         if frame.image.strides[0] == 0:
-            raise ValueError("audit: expected a frame with its picture, which was let go already")
-        if self._busy.is_set():  # what is read below is then written by the audit
+            raise ValueError("audit: expected a frame with its picture, which was dropped already")
+        if self._busy.is_set():  # the audit writes what is read below
             return False
-        if self._pass_over:
-            self._pass_over -= 1
+        if self._in_flight:
+            self._in_flight -= 1
             return False
         if frame.corrupt or step.result.evidence.provenance == "computed":
             return False
-        if step.kind == "skipped":  # what the cadence loses no tolerance can give back
+        if step.kind == "skipped":  # no tolerance can win back what frame skipping loses
             return False
-        if time.monotonic() < self._next:
+        if time.monotonic() < self._not_before:
             return False
-        near_s = self._every_s * (SOONER if self._steering.unsure else 1.0)
-        if 0 <= frame.time_s - self._last_s < near_s:
+        every_s = self._every_s * (UNSURE_EVERY if self._steering.unsure else 1.0)
+        if 0 <= frame.time_s - self._last_s < every_s:
             return False
         self._last_s = frame.time_s
         fitted, view = model.fit(frame.image)
@@ -257,28 +286,27 @@ class Audit(Closing):
             begun = time.monotonic()
             try:
                 self._compare(sample)
-            except Exception as error:  # a run goes on without its audit, and says so
+            except Exception as error:  # the run goes on without this audit, and reports it
                 with self._lock:
-                    old = asdict(self._report)
-                    told = {"missed": self._report.missed + 1, "why": str(error)}
-                    self._report = AuditReport(**(old | told))
+                    missed = self._report.missed + 1
+                    self._report = replace(self._report, missed=missed, why=str(error))
             finally:
                 ended = time.monotonic()
-                share = SHARE * (MORE if self._steering.unsure else 1.0)
-                self._next = ended + (ended - begun) * (1 / share - 1)
+                share = SHARE * (UNSURE_SHARE if self._steering.unsure else 1.0)
+                self._not_before = ended + (ended - begun) * (1 / share - 1)
                 self._busy.clear()
 
     def _compare(self, sample: "_Sample") -> None:
-        if self._engine is None or self._path != sample.model.path:
-            if self._engine is not None:
-                self._engine.close()
-            self._engine, self._path = self._make(sample.model.path), sample.model.path
-            # one of our own: the buffer that the run's model feeds from belongs to its thread
+        if self._backend is None or self._path != sample.model.path:
+            if self._backend is not None:
+                self._backend.close()
+            self._backend, self._path = self._make_backend(sample.model.path), sample.model.path
+            # a copy: the buffer of the run's own model belongs to another thread
             self._model = type(sample.model).at(
                 sample.model.name, sample.model.origin, sample.model.form, sample.model.size
             )
         assert self._model is not None
-        outputs = self._engine.run(self._model.feed(sample.fitted), None)
+        outputs = self._backend.run(self._model.feed(sample.fitted), None)
         dense = self._model.decode(outputs, sample.view)
         measured = agreement_with(dense)
         measured.add(sample.result, dense)
@@ -302,11 +330,13 @@ class Audit(Closing):
             )
         if factor is not None:
             self._steer(factor, factor < before)
-            self._pass_over = UNDER_WAY
+            self._in_flight = IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
+    """A step to be audited."""
+
     fitted: NDArray[np.uint8]
     view: View
     result: Result

@@ -1,11 +1,11 @@
-"""All that is said of how well a clip was analysed, whatever the model's task.
+"""All figures of how well a clip was analysed, whatever the model's task.
 
     judge = ClipJudge(least=0.5)
-    judge.add(result, dense, time_s)      # once a frame -> the quality in that frame
-    judge.figures()                       # "quality" and "kind", then what the task has of its own
+    judge.add(result, reference, time_s)  # once per frame -> the quality of that frame
+    judge.figures()                       # "quality" and "kind", then the figures of the task
 
-The reference is what computing everything gave, or the truth of a drawn clip. An empty scene, where
-neither side has anything, agrees: quality is 1. Figures that are not defined are None.
+The reference is the result of computing everything, or the ground truth of a drawn clip. A scene
+that is empty in both agrees: quality is 1. Undefined figures are None.
 """
 
 from collections import deque
@@ -23,34 +23,43 @@ from stillframe.pipeline.quality.agreement import (
     TensorAgreement,
     agreement_with,
 )
-from stillframe.pipeline.quality.detection import PrecisionMeter, likeness, soft_loss
+from stillframe.pipeline.quality.detection import PrecisionMeter, box_similarity, soft_loss
 from stillframe.pipeline.quality.image import BorderMeter, SimilarityMeter
 
-LOOK_BACK = 12  # earlier frames that a result may stand for
-THINNED = 4  # of a picture or mask every fourth row and column tells which frame it shows
-LIKELY = 1e-6  # a frame further back must be more alike than this to count as the one shown
+LOOK_BACK = 12
+"""Earlier frames that a stale result may show."""
+SUBSAMPLE = 4
+"""Every fourth row and column of a picture or mask is enough to tell which frame it shows."""
+CLEARLY = 1e-6
+"""An earlier frame is the one shown only if it is more similar by this."""
 
 Figures = dict[str, float | int | str | None]
 
 
 @dataclass(slots=True)
 class ClipJudge:
-    """Compares results with references over a clip. least: confidence from which boxes count."""
+    """Compares results with references over a clip."""
 
     least: float = 0.0
+    """Confidence at which a box starts to count for the loss."""
     _whole: Agreement | None = None
+    """Over the clip; None before the first frame."""
     _precision: PrecisionMeter = field(default_factory=PrecisionMeter)
-    _similar: SimilarityMeter = field(default_factory=SimilarityMeter)
+    _similarity: SimilarityMeter = field(default_factory=SimilarityMeter)
     _borders: BorderMeter = field(default_factory=BorderMeter)
-    _top: list[bool] = field(default_factory=list)
+    _same_top: list[bool] = field(default_factory=list)
+    """For each frame and output with a score per class: whether the best class is the same."""
     _past: deque[tuple[float, Result]] = field(default_factory=lambda: deque(maxlen=LOOK_BACK))
-    _trails: list[float] = field(default_factory=list)
+    """Time and reference of the last frames."""
+    _stale_s: list[float] = field(default_factory=list)
+    """By how much each result trails."""
     _lost: float = 0.0
     _at_stake: float = 0.0
+    """Sums of `soft_loss`."""
     _times: list[float] = field(default_factory=list)
 
     def add(self, result: Any, reference: Any, time_s: float) -> float:
-        """One frame; -> its quality alone, of the same kind as the clip's."""
+        """Count one frame; -> its own quality, of the same kind as the clip's."""
         alone = agreement_with(reference)
         self._whole = self._whole or agreement_with(reference)
         for judge in (alone, self._whole):
@@ -62,26 +71,26 @@ class ClipJudge:
         elif isinstance(reference, Mask):
             self._borders.add(result, reference)
         elif isinstance(reference, Picture):
-            self._similar.add(result, reference)
+            self._similarity.add(result, reference)
         elif isinstance(reference, Tensors):
-            self._top += _same_top(result, reference)
+            self._same_top += _same_top(result, reference)
         self._times.append(time_s)
         self._past.append((time_s, reference))
-        self._trails.append(self._trailing(result, time_s))
+        self._stale_s.append(self._staleness_s(result, time_s))
         return alone.value
 
-    def _trailing(self, result: Result, time_s: float) -> float:
-        """Seconds between this frame and the newest one that the result is most like."""
-        best, at = -1.0, time_s
-        for then, reference in reversed(self._past):
-            alike = LIKENESS[type(reference)](result, reference)
-            if alike > best + LIKELY:
-                best, at = alike, then
-        return time_s - at
+    def _staleness_s(self, result: Result, time_s: float) -> float:
+        """Seconds between this frame and the newest one that the result is most similar to."""
+        best, shown_s = -1.0, time_s
+        for past_s, reference in reversed(self._past):
+            similarity = SIMILARITY[type(reference)](result, reference)
+            if similarity > best + CLEARLY:
+                best, shown_s = similarity, past_s
+        return time_s - shown_s
 
     @property
     def loss(self) -> float:
-        """How much was lost, 0 for nothing: smooth, for tuning."""
+        """What the results lost, 0: nothing. Smooth, for tuning."""
         if self._whole is None:
             return 0.0
         if isinstance(self._whole, BoxAgreement):
@@ -91,40 +100,43 @@ class ClipJudge:
         return 1 - self._whole.value
 
     def figures(self) -> Figures:
-        """quality, kind and loss; of boxes also f1, ap50, ap (means over the classes), ap50_by_box
-        (each class weighs its boxes), score_shift, boxes, and how many are missed and ghosts a
-        minute; of masks miou and border_f; of pictures psnr and ssim; of
-        tensors closeness, relative_error and top1, the share of frames with the same best class.
-        stale_s, stale_p95_s: by how much results trail, mean and 95th percentile."""
+        """The figures of the clip, by name.
+
+        Always: quality, kind, loss, and stale_s, stale_p95_s: by how much results trail, mean and
+        95th percentile. Boxes: f1, ap50, ap (means over the classes), ap50_by_box (each class
+        weighs its boxes), score_shift, boxes, missed_per_minute, ghosts_per_minute. Masks: miou,
+        border_f. Pictures: psnr, ssim. Tensors: closeness, relative_error, top1 (share of outputs
+        with the same best class).
+        """
         whole = self._whole
         if whole is None:
             return {"quality": 1.0, "kind": None, "loss": 0.0}
-        found: Figures = {"quality": whole.value, "kind": whole.kind, "loss": self.loss}
-        found[whole.kind] = whole.value
+        figures: Figures = {"quality": whole.value, "kind": whole.kind, "loss": self.loss}
+        figures[whole.kind] = whole.value
         if isinstance(whole, BoxAgreement):
             minutes = self._seconds() / 60
-            found |= {
+            figures |= {
                 "ap50": self._precision.at(0.5),
                 "ap50_by_box": self._precision.at(0.5, by_box=True),
                 "ap": self._precision.mean(),
                 "score_shift": whole.mean_score_shift,
-                "boxes": whole.true + whole.missed,
+                "boxes": whole.matched + whole.missed,
                 "missed_per_minute": whole.missed / minutes if minutes else None,
                 "ghosts_per_minute": whole.extra / minutes if minutes else None,
             }
         elif whole.kind == "miou":
-            found["border_f"] = self._borders.value
+            figures["border_f"] = self._borders.value
         elif whole.kind == "psnr":
-            found["ssim"] = self._similar.value
+            figures["ssim"] = self._similarity.value
         elif isinstance(whole, TensorAgreement):
-            found["relative_error"] = whole.worst_error
-            found["top1"] = sum(self._top) / len(self._top) if self._top else None
-        found["stale_s"] = float(np.mean(self._trails))
-        found["stale_p95_s"] = float(np.percentile(self._trails, 95))
-        return found
+            figures["relative_error"] = whole.worst_error
+            figures["top1"] = sum(self._same_top) / len(self._same_top) if self._same_top else None
+        figures["stale_s"] = float(np.mean(self._stale_s))
+        figures["stale_p95_s"] = float(np.percentile(self._stale_s, 95))
+        return figures
 
     def _seconds(self) -> float:
-        """The length of what was judged, the last frame shown as long as the others."""
+        """The length of the clip; the last frame lasts as long as the others on average."""
         count = len(self._times)
         if count < 2:
             return 0.0
@@ -132,7 +144,7 @@ class ClipJudge:
 
 
 def _same_top(result: Tensors, reference: Tensors) -> list[bool]:
-    """Of outputs that have a score a class, whether the best class is the same."""
+    """For each output with a score per class: whether the best class is the same."""
     return [
         int(np.argmax(result.arrays[name])) == int(np.argmax(values))
         for name, values in reference.arrays.items()
@@ -141,33 +153,34 @@ def _same_top(result: Tensors, reference: Tensors) -> list[bool]:
     ]  # fmt: skip
 
 
-def _alike_masks(result: Any, reference: Any) -> float:
-    ours, theirs = (each.values[::THINNED, ::THINNED] for each in (result, reference))
+def _similarity_of_masks(result: Any, reference: Any) -> float:
+    ours, theirs = (each.values[::SUBSAMPLE, ::SUBSAMPLE] for each in (result, reference))
     if ours.dtype.kind == "f":
         return 1 - float(np.mean(np.abs(ours - theirs)))
     return float(np.mean(ours == theirs))
 
 
-def _alike_pictures(result: Any, reference: Any) -> float:
+def _similarity_of_pictures(result: Any, reference: Any) -> float:
     ours, theirs = (
-        each.image[::THINNED, ::THINNED].astype(np.float32) for each in (result, reference)
+        each.image[::SUBSAMPLE, ::SUBSAMPLE].astype(np.float32) for each in (result, reference)
     )
     square = float(np.mean(np.square(ours - theirs)))
     return 1 - min(1.0, np.sqrt(square) / 255) if square else 1.0
 
 
-def _alike_tensors(result: Any, reference: Any) -> float:
+def _similarity_of_tensors(result: Any, reference: Any) -> float:
     judge = TensorAgreement()
     judge.add(result, reference)
     return judge.value
 
 
-LIKENESS: dict[type, Callable[[Any, Any], float]] = {
-    Detections: likeness,
-    Mask: _alike_masks,
-    Picture: _alike_pictures,
-    Tensors: _alike_tensors,
+SIMILARITY: dict[type, Callable[[Any, Any], float]] = {
+    Detections: box_similarity,
+    Mask: _similarity_of_masks,
+    Picture: _similarity_of_pictures,
+    Tensors: _similarity_of_tensors,
 }
+"""How similar two results are, 0..1, for each type of result."""
 
 
 def as_share(quality: float, kind: str) -> float:

@@ -1,4 +1,4 @@
-"""The ground truth of drawn clips as results, so that the same judges measure against it."""
+"""The ground truth of drawn clips as results, so that it can be the reference of a ClipJudge."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -9,8 +9,8 @@ from stillframe import sample_videos
 from stillframe.models.results import Detections
 
 SAMPLE = "sample:"
-LEAST_VISIBLE = 0.25  # a thing that is hidden more is not asked for
-# A model's label -> the labels of drawn things that it means.
+LEAST_VISIBLE = 0.25
+"""Visible share below which a thing is not expected to be found."""
 MEANS: dict[str, tuple[str, ...]] = {
     "face": ("face",),
     "person": ("person",),
@@ -18,12 +18,13 @@ MEANS: dict[str, tuple[str, ...]] = {
     "bus": ("bus",),
     "text": ("text",),
 }
+"""A model's label -> the labels of drawn things that it means."""
 
 
 def true_boxes(spec: str, labels: tuple[str, ...], frames: int) -> list[Detections] | None:
-    """What is truly there in each frame of a drawn clip, of the labels that can be drawn.
+    """The true boxes in each frame of a drawn clip, of the labels that can be drawn.
 
-    None: the clip is not drawn, or shows nothing that the model knows. Draws the clip again.
+    None: the clip is not drawn, or none of its things has a label of the model. Draws the clip.
     """
     known = {thing: labels.index(label) for label in labels for thing in MEANS.get(label, ())}
     name, _, _ = spec.removeprefix(SAMPLE).partition("?")
@@ -33,7 +34,7 @@ def true_boxes(spec: str, labels: tuple[str, ...], frames: int) -> list[Detectio
 
 
 def of_known(result: Detections) -> Detections:
-    """Only the boxes of labels that drawn things can have: others cannot be judged."""
+    """Only the boxes with labels that drawn things can have: for others there is no truth."""
     keep = np.isin(result.class_id, [i for i, each in enumerate(result.labels) if each in MEANS])
     return Detections(
         result.xyxy[keep], result.confidence[keep], result.class_id[keep], result.labels

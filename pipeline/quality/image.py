@@ -1,4 +1,4 @@
-"""Pictures and masks over a clip: structural similarity, and how well borders lie."""
+"""Pictures and masks over a clip: structural similarity, and F1 of borders."""
 
 from dataclasses import dataclass, field
 
@@ -10,15 +10,18 @@ from stillframe.errors import QualityError
 from stillframe.models.results import Mask, Picture
 from stillframe.pipeline.quality.agreement import NO_LABEL, label_map
 
-SIGMA, RADIUS = 1.5, 5  # of the window of Wang et al. 2004: 11x11
-LIGHT, CONTRAST = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-NEAR = 0.008  # of the diagonal: borders as far apart count as met, as in the DAVIS benchmark
+SIGMA, RADIUS = 1.5, 5
+"""Of the Gaussian window, 11x11 (Wang et al., "Image quality assessment", 2004)."""
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+"""The paper's constants for 8 bits."""
+NEAR = 0.008
+"""Borders match within this share of the diagonal, as in the DAVIS benchmark."""
 
 
 def structural_similarity(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """SSIM of two (H, W, 3) pictures, -1..1: mean over the channels and all whole windows.
+    """SSIM of two (H, W, 3) pictures, -1..1: mean over the channels and all complete windows.
 
-    Pictures smaller than a window count as one.
+    A picture smaller than a window is one window. Raises QualityError where the sizes differ.
     """
     if image.shape != other.shape:
         raise QualityError(f"picture: expected shape {other.shape}, got {image.shape}")
@@ -32,8 +35,8 @@ def structural_similarity(image: NDArray[np.uint8], other: NDArray[np.uint8]) ->
     mean_a, mean_b = mean(a), mean(b)
     var_a, var_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b
     both = mean(a * b) - mean_a * mean_b
-    light = (2 * mean_a * mean_b + LIGHT) / (mean_a * mean_a + mean_b * mean_b + LIGHT)
-    shares = light * (2 * both + CONTRAST) / (var_a + var_b + CONTRAST)
+    light = (2 * mean_a * mean_b + C1) / (mean_a * mean_a + mean_b * mean_b + C1)
+    shares = light * (2 * both + C2) / (var_a + var_b + C2)
     rows, columns = (slice(RADIUS, -RADIUS) if n > 2 * RADIUS else slice(None) for n in a.shape[:2])
     return float(shares[rows, columns].mean(dtype=np.float64))
 
@@ -56,10 +59,13 @@ class SimilarityMeter:
 
 @dataclass(slots=True)
 class BorderMeter:
-    """F1 of the pixels on borders, met within NEAR, counts summed over the clip; mean over the
-    labels that either side shows. Without any border it is 1."""
+    """F1 of border pixels that match within NEAR.
+
+    Counts are summed over the clip, then the mean over the labels. Without any border it is 1.
+    """
 
     _counts: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    """By label: border pixels of the results, matched ones, of the references, matched ones."""
 
     def add(self, result: Mask, reference: Mask) -> None:
         ours, theirs = label_map(result), label_map(reference)
@@ -70,18 +76,18 @@ class BorderMeter:
                 continue
             a, b = border(ours == label), border(theirs == label)
             near_a, near_b = (np.asarray(cv2.dilate(each, disk), np.uint8) for each in (a, b))
-            found = [np.count_nonzero(a), np.count_nonzero(a & near_b)]
-            found += [np.count_nonzero(b), np.count_nonzero(b & near_a)]
-            known = self._counts.setdefault(label, np.zeros(4, np.int64))
-            known += np.array(found, np.int64)
+            counts = [np.count_nonzero(a), np.count_nonzero(a & near_b)]
+            counts += [np.count_nonzero(b), np.count_nonzero(b & near_a)]
+            total = self._counts.setdefault(label, np.zeros(4, np.int64))
+            total += np.array(counts, np.int64)
 
     @property
     def value(self) -> float:
         each = []
-        for ours, ours_met, theirs, theirs_met in self._counts.values():
+        for ours, ours_matched, theirs, theirs_matched in self._counts.values():
             if ours + theirs:
-                precision = ours_met / ours if ours else 0.0
-                recall = theirs_met / theirs if theirs else 0.0
+                precision = ours_matched / ours if ours else 0.0
+                recall = theirs_matched / theirs if theirs else 0.0
                 total = precision + recall
                 each.append(2 * precision * recall / total if total else 0.0)
         return float(sum(each) / len(each)) if each else 1.0

@@ -1,1 +1,1 @@
-"""What a run took and saved, counted frame by frame and exported."""
+"""Figures of a run: counted frame by frame, and served to Prometheus."""

@@ -1,7 +1,7 @@
-"""A running pipeline in figures: for a file, for Prometheus and for people. Shows nothing itself.
+"""The figures of a running pipeline, for a file, for Prometheus and for people. Prints nothing.
 
-Prometheus reads them as text from this machine only; requests whose Host header names anything else
-are refused, as on the page of `--show`.
+Prometheus reads them as text, from this machine only; requests whose Host header names another
+machine are refused, as on the page of `--show`.
 """
 
 import os
@@ -26,11 +26,15 @@ from stillframe.pipeline.inference.backends import available_threads
 from stillframe.pipeline.telemetry.run_stats import Tally
 
 ADDRESS = "127.0.0.1"
-WINDOW_S = 2.0
+RECENT_S = 2.0
+"""Seconds over which `ProcessorShare.recent` is measured."""
 
 
 class ProcessorShare:
-    """How much of the machine this process takes: processor seconds against what there was."""
+    """How much of the machine this process takes: processor time over that of all cores.
+
+    cores: of the machine; None: those that this process may use.
+    """
 
     def __init__(self, cores: float | None = None) -> None:
         self.cores = cores or float(available_threads())
@@ -39,11 +43,11 @@ class ProcessorShare:
 
     @staticmethod
     def _now() -> tuple[float, float]:
-        ended = os.times()[2:4]  # children belong to a run as well; counted in ticks of 10 ms
-        return time.perf_counter(), time.process_time() + sum(ended)
+        children = os.times()[2:4]  # those that ended; counted in ticks of 10 ms
+        return time.perf_counter(), time.process_time() + sum(children)
 
     def restart(self) -> None:
-        """What was before does not count."""
+        """Measure from here on."""
         self._began = self._now()
         self._recent = deque([self._began])
 
@@ -54,15 +58,15 @@ class ProcessorShare:
 
     @property
     def whole(self) -> float:
-        """Since the start, 0..1 of all cores."""
+        """Share of all cores since the start, 0..1."""
         return self._between(self._began, self._now())
 
     @property
     def recent(self) -> float:
-        """Of about the last two seconds, 0..1 of all cores."""
+        """Share of all cores over about the last RECENT_S, 0..1."""
         now = self._now()
         self._recent.append(now)
-        while len(self._recent) > 2 and now[0] - self._recent[1][0] > WINDOW_S:
+        while len(self._recent) > 2 and now[0] - self._recent[1][0] > RECENT_S:
             self._recent.popleft()
         return self._between(self._recent[0], now)
 
@@ -72,17 +76,22 @@ class ProcessorShare:
 
 
 class PlacementFigures(Protocol):
-    """What placed the stages, where something did."""
+    """The figures of a placement."""
 
     decisions: list[str]
+    """In words, in order."""
     replans: int
+    """Changes of the placement so far."""
 
     def to_dict(self) -> dict[str, Any]: ...
 
 
 class Telemetry:
-    """The figures of a pipeline. cache_bytes: what is kept between frames. dropped: frames that the
-    source replaced by newer ones."""
+    """The figures of a pipeline.
+
+    cache_bytes: returns the bytes that persist between frames. dropped: returns the number of
+    frames that the source replaced by newer ones. placement: None where nothing was placed.
+    """
 
     def __init__(
         self,
@@ -100,7 +109,7 @@ class Telemetry:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         depths = self.pipeline.depths
-        placed = self.placement
+        placement = self.placement
         return {
             "frames": self.tally.frames,
             "frames_per_s": round(self.tally.to_dict()["frames_per_s"], 3),
@@ -118,8 +127,8 @@ class Telemetry:
             "resident_bytes": psutil.Process().memory_info().rss,
             "cpu_share": round(self.share.whole, 4),
             "cpu_share_recent": round(self.share.recent, 4),
-            "replans": 0 if placed is None else placed.replans,
-            "placement": None if placed is None else placed.to_dict(),
+            "replans": 0 if placement is None else placement.replans,
+            "placement": None if placement is None else placement.to_dict(),
         }
 
     def collect(self) -> Iterator[Metric]:
@@ -127,10 +136,10 @@ class Telemetry:
         seen = self.to_dict()
         yield CounterMetricFamily("stillframe_frames", "Frames done.", value=seen["frames"])
         yield CounterMetricFamily(
-            "stillframe_dropped", "Frames that gave way to newer ones.", value=seen["dropped"]
+            "stillframe_dropped", "Frames dropped for newer ones.", value=seen["dropped"]
         )
         yield CounterMetricFamily(
-            "stillframe_replans", "Changes of placement.", value=seen["replans"]
+            "stillframe_replans", "Changes of the placement.", value=seen["replans"]
         )
         for name, words in GAUGES.items():
             yield GaugeMetricFamily(f"stillframe_{name}", words, value=seen[name])
@@ -141,16 +150,18 @@ class Telemetry:
             age.add_metric([f"0.{name[1:]}"], value / 1e3)
         yield age
         times = SummaryMetricFamily(
-            "stillframe_stage_seconds", "What items took in a stage.", labels=["stage"]
+            "stillframe_stage_seconds", "Time of items in a stage.", labels=["stage"]
         )
         quantiles = GaugeMetricFamily(
-            "stillframe_stage_time_seconds", "Of recent items.", labels=["stage", "quantile"]
+            "stillframe_stage_time_seconds", "Time of recent items.", labels=["stage", "quantile"]
         )
         queues = GaugeMetricFamily(
-            "stillframe_queue", "Items that wait before a stage.", labels=["stage"]
+            "stillframe_queue", "Items waiting for a stage.", labels=["stage"]
         )
         stolen = GaugeMetricFamily(
-            "stillframe_stolen", "Share of a stage's time without a processor.", labels=["stage"]
+            "stillframe_stolen",
+            "Share of a stage's time without a processor.",
+            labels=["stage"],
         )
         for meter in self.pipeline.meters:
             row = seen["stages"][meter.name]
@@ -165,18 +176,22 @@ class Telemetry:
 GAUGES = {
     "frames_per_s": "Frames a second.",
     "active_share": "Share of pixels that were treated as new.",
-    "reused_share": "Share of frames that the network did not touch.",
-    "under_way": "Frames under way.",
-    "window": "Frames that may be under way.",
-    "cache_bytes": "Bytes kept between frames.",
+    "reused_share": "Share of frames that the network did not process.",
+    "under_way": "Frames in flight.",
+    "window": "Frames that may be in flight.",
+    "cache_bytes": "Bytes that persist between frames.",
     "resident_bytes": "Resident memory of the process.",
     "cpu_share": "Share of all cores taken since the start.",
     "cpu_share_recent": "Share of all cores taken in the last seconds.",
 }
+"""Figure -> what it is, for Prometheus."""
 
 
 class Served:
-    """The figures on a port of this machine, as Prometheus reads them, until it is closed."""
+    """Serves the figures to Prometheus on a port of this machine, until it is closed.
+
+    port: 0 picks a free one. Raises UsageError where the port is taken.
+    """
 
     def __init__(self, telemetry: Telemetry, port: int) -> None:
         registry = CollectorRegistry()
@@ -187,8 +202,8 @@ class Served:
             if environ.get("HTTP_HOST", "") not in self._hosts:
                 start("403 Forbidden", [("Content-Type", "text/plain")])
                 return [b"this answers to its own address only\n"]
-            found: Iterable[bytes] = app(environ, start)
-            return found
+            page: Iterable[bytes] = app(environ, start)
+            return page
 
         try:
             self._server = wsgiref.simple_server.make_server(

@@ -1,4 +1,4 @@
-"""What a run took and saved, counted frame by frame. Shows nothing itself."""
+"""The figures of a run, counted frame by frame. Prints nothing."""
 
 import time
 from collections import Counter, deque
@@ -10,29 +10,36 @@ import numpy as np
 from stillframe.pipeline.inference.types import KINDS, StepResult
 
 RECENT_FRAMES = 10_000
+"""Frames whose times are stored, for percentiles."""
 RATE_WINDOW_S = 2.0
+"""Seconds over which `Tally.rate` is measured."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one run. `frame_ms` holds the whole time of each of the last 10 000 frames, from
-    asking for it to having written what came of it."""
+    """Counts of one run."""
 
     frames: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    """Frames by `StepResult.kind`."""
     active: float = 0.0
+    """Sum over the frames of the share of pixels that were treated as new."""
     spent_ms: Counter[str] = field(default_factory=Counter)
+    """Total time by part of the work: "gate", "infer" …"""
     frame_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_FRAMES))
+    """Of each recent frame, from asking for it until its results are written."""
     started: float = field(default_factory=time.perf_counter)
     wall_s: float = 0.0
+    """From the start to the last frame."""
     _recent: deque[float] = field(default_factory=deque)
+    """Times of the frames of the last RATE_WINDOW_S."""
 
     def start(self) -> None:
-        """The clock runs from here."""
+        """Start the clock."""
         self.started = time.perf_counter()
 
     def add(self, step: StepResult, whole_ms: float, more_ms: dict[str, float]) -> None:
-        """Count one frame. more_ms: what was spent on it outside of the step, by name."""
+        """Count one frame. whole_ms: as `frame_ms`. more_ms: time outside of the step, by part."""
         now = time.perf_counter()
         self.frames += 1
         self.kinds[step.kind] += 1
@@ -47,18 +54,18 @@ class Tally:
 
     @property
     def rate(self) -> float:
-        """Frames per second of the last two seconds."""
+        """Frames per second, over the last RATE_WINDOW_S."""
         span = self._recent[-1] - self._recent[0] if self._recent else 0.0
         return (len(self._recent) - 1) / span if span > 0 else 0.0
 
     @property
     def active_share(self) -> float:
-        """The part of all pixels that was treated as new, 0..1."""
+        """Share of all pixels that were treated as new, 0..1."""
         return self.active / max(1, self.frames)
 
     @property
     def reused_share(self) -> float:
-        """The part of the frames that the network did not touch, 0..1."""
+        """Share of the frames that the network did not process, 0..1."""
         return 1 - self.kinds["computed"] / self.frames if self.frames else 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from stillframe.models.results import Result, Tensors
 from stillframe.pipeline.quality.agreement import (
-    FLOORS,
+    MEASURES,
     Agreement,
     BoxAgreement,
     TensorAgreement,
@@ -133,9 +133,9 @@ class _Agreements:
             "agreement": value("reuse"),
             "agreement_kind": ours.kind if ours else None,
             "closeness": _rounded(self._raw.value) if ours and self._raw else None,
-            "agreement_floor": FLOORS[ours.kind] if ours else None,
+            "agreement_floor": MEASURES[ours.kind].floor if ours else None,
             "score_shift": _rounded(boxes.mean_score_shift) if boxes else None,
-            "boxes": boxes.true + boxes.missed if boxes else None,
+            "boxes": boxes.matched + boxes.missed if boxes else None,
             **{f"skip{skip}_agreement": value(f"skip{skip}") for skip in SKIPS},
             "ort_agreement": value("ort"),
             "openvino_agreement": value("openvino"),

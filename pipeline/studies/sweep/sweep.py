@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.errors import SinkError, UsageError
-from stillframe.pipeline.quality.agreement import FLOORS
+from stillframe.pipeline.quality.agreement import MEASURES
 from stillframe.pipeline.studies.sweep.equal_compute import equal_compute
 from stillframe.pipeline.studies.sweep.variants import BASELINE
 
@@ -129,4 +129,4 @@ def command(sweep: Sweep, row: Row) -> str:
 def floor(sweep: Sweep) -> float:
     """The least quality that counts as the same, of this sweep's kind."""
     kinds = [row["kind"] for row in sweep.rows if row["kind"]]
-    return FLOORS[kinds[0]] if kinds else 1.0
+    return MEASURES[kinds[0]].floor if kinds else 1.0

@@ -24,7 +24,7 @@ from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings, StudySettings
 from stillframe.pipeline.inference.types import StepResult
-from stillframe.pipeline.quality.agreement import FLOORS, Kind, agreement_with
+from stillframe.pipeline.quality.agreement import MEASURES, Kind, agreement_with
 from stillframe.pipeline.studies.tune.cost import (
     LayerCosts,
     LayerRecords,
@@ -134,7 +134,7 @@ class TuneBench(Closing):
                 f"{model.name}: no layer of it keeps values, so there is no tolerance to tune"
             )
         self.kind = agreement_with(all_passages[0].dense[0]).kind
-        self.floor = FLOORS[self.kind]
+        self.floor = MEASURES[self.kind].floor
 
     def _rig(self, passage: Passage, threads: int) -> _Rig:
         soft = passage.model

@@ -13,7 +13,7 @@ from stillframe.errors import QualityError, UsageError
 from stillframe.models.model import Model
 from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.inference.profile import Part, TuningProfile
-from stillframe.pipeline.quality.agreement import MOST_PSNR
+from stillframe.pipeline.quality.agreement import MEASURES
 from stillframe.pipeline.studies.tune.passage import SHARES, Passage, Role, passages
 from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Trial, ladder
 from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
@@ -87,7 +87,7 @@ def tune(
     bench = TuneBench(model, parts, threads)
     try:
         least = bench.floor if wanted is None else wanted
-        top = MOST_PSNR if bench.kind == "psnr" else 1.0
+        top = MEASURES[bench.kind].best
         if least > top:
             raise UsageError(f"quality: expected at most {top:g} ({bench.kind}), got {least:g}")
 

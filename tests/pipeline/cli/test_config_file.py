@@ -115,7 +115,7 @@ def test_a_stage_of_one_s_own_that_fails_is_named(
         ("aim: speed\n", "aim: input should be 'throughput', 'latency' or 'share'"),
         ("stages: [{name: a}]\n", r"stages\.0\.call: field required"),
         ("stages: [{name: a, call: f}]\n", r"stages\.0\.call: string should match"),
-        ("stages: [{name: a, call: 'm:f', room: 0}]\n", r"stages\.0\.room: .*greater than"),
+        ("stages: [{name: a, call: 'm:f', queue_size: 0}]\n", r"0\.queue_size: .*greater than"),
         ("stages: [{name: a, call: 'm:f', deadline_s: 0}]\n", r"deadline_s: .*greater than 0"),
     ],
 )

@@ -103,6 +103,14 @@ def test_rows_name_what_there_is_and_what_there_is_no_more(row: Renamed) -> None
     assert row.old not in known
 
 
+def test_a_stage_s_queue_has_its_old_name_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("stages: [{name: mine, call: 'own.py:same', room: 3}]\n")
+    with pytest.warns(RenamedWarning, match=r"stages\.0\.room is now called queue_size"):
+        (stage,) = config_file.read(path).stages
+    assert stage.queue_size == 3
+
+
 def test_the_log_of_tune_has_its_old_name_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

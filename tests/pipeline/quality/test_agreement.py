@@ -9,8 +9,7 @@ import pytest
 from stillframe.errors import QualityError
 from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
 from stillframe.pipeline.quality.agreement import (
-    FLOORS,
-    JUDGES,
+    MEASURES,
     MOST_PSNR,
     Agreement,
     BoxAgreement,
@@ -64,7 +63,7 @@ def test_detections_are_counted(name: str) -> None:
     result, reference, *wanted = FRAMES[name]
     agreement = BoxAgreement()
     agreement.add(result, reference)
-    assert [agreement.true, agreement.extra, agreement.missed] == wanted
+    assert [agreement.matched, agreement.extra, agreement.missed] == wanted
 
 
 def test_f1_is_of_the_counts_summed_over_the_clip() -> None:
@@ -160,9 +159,11 @@ def test_closeness_is_of_the_worst_output() -> None:
     assert agreed((tensors([np.nan, 1], [1]), tensors([1, 1], [1]))).value == 0.0
 
 
-def test_every_kind_of_result_has_a_judge_and_every_judge_a_floor() -> None:
-    assert set(JUDGES) == set(Result.__args__)
-    assert {judge().kind for judge in JUDGES.values()} == set(FLOORS)
+def test_every_kind_of_result_has_a_measure_of_its_own() -> None:
+    assert [row.result for row in MEASURES.values()] == list(Result.__args__)
+    for kind, row in MEASURES.items():
+        assert row.agreement().kind == kind
+        assert row.agreement().value == row.best > row.floor
 
 
 def test_sizes_that_differ_are_told() -> None:

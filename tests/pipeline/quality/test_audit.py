@@ -23,13 +23,13 @@ from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.quality.agreement import BoxAgreement, TensorAgreement, agreement_with
-from stillframe.pipeline.quality.audit import LEAST, MOST, UNDER_WAY, Audit, Steering
+from stillframe.pipeline.quality.audit import IN_FLIGHT, LEAST, MOST, Audit, Steering
 from stillframe.reuse.plan.tolerance import Tolerance
 from tests.reuse.test_session import net
 
 
 def boxes(true: int, missed: int = 0) -> BoxAgreement:
-    return BoxAgreement(true=true, missed=missed)
+    return BoxAgreement(matched=true, missed=missed)
 
 
 def test_a_shortfall_lowers_the_tolerance_and_plenty_raises_it() -> None:
@@ -196,7 +196,7 @@ def test_a_run_goes_on_where_the_audit_fails(model: Model) -> None:
 
     with Runner(model, Settings(reuse="layer", threads=1)) as runner:
         step = [runner.step(frame(index)) for index in range(2)][-1]
-        with Audit(0.9, lambda factor, lowered: None, make=broken) as audit:
+        with Audit(0.9, lambda factor, lowered: None, make_backend=broken) as audit:
             assert audit.offer(step, runner.model)
         assert (audit.report.missed, audit.report.why) == (1, "no memory")
         assert audit.report.agreement is None
@@ -229,7 +229,7 @@ def test_what_was_under_way_while_the_tolerance_changed_is_passed_over(model: Mo
         wrong = replace(wrong, result=wrong.result.with_evidence(step.result.evidence))
         with Audit(0.9, lambda f, low: steered.append((f, low)), in_line=True) as audit:
             taken = [n for n in range(1, 22) if audit.offer(at(wrong, n), runner.model)]
-    assert taken == [1, 3, 3 + UNDER_WAY + 1, 3 + UNDER_WAY + 3]
+    assert taken == [1, 3, 3 + IN_FLIGHT + 1, 3 + IN_FLIGHT + 3]
     assert steered == [(pytest.approx(0.1 ** (n / 3)), True) for n in (1, 2)]
 
 

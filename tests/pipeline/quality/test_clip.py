@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stillframe.errors import QualityError
 from stillframe.models.results import Detections, Mask, Picture, Tensors
 from stillframe.pipeline.quality.clip import ClipJudge, as_share
-from stillframe.pipeline.quality.detection import PrecisionMeter, likeness, soft_loss
+from stillframe.pipeline.quality.detection import PrecisionMeter, box_similarity, soft_loss
 from stillframe.pipeline.quality.image import BorderMeter, border, structural_similarity
 
 LABELS = ("cat", "dog", "eel")
@@ -126,9 +126,9 @@ def test_soft_loss_counts_scores_shapes_and_boxes_alone() -> None:
 
 def test_likeness_of_a_frame() -> None:
     one, both = boxes([(0, 0, 10, 10)], [0.9]), boxes([(0, 0, 10, 10), (50, 50, 60, 60)], [0.9, 1])
-    assert (likeness(one, one), likeness(boxes([], []), boxes([], []))) == (1.0, 1.0)
-    assert likeness(one, both) == pytest.approx(2 / 3)
-    assert likeness(one, boxes([], [])) == 0.0
+    assert (box_similarity(one, one), box_similarity(boxes([], []), boxes([], []))) == (1.0, 1.0)
+    assert box_similarity(one, both) == pytest.approx(2 / 3)
+    assert box_similarity(one, boxes([], [])) == 0.0
 
 
 @pytest.mark.parametrize("noise", [0, 3, 40])

@@ -21,7 +21,7 @@ from stillframe.pipeline.cli.options import gate_settings
 from stillframe.pipeline.inference.backends import Feed
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
-from stillframe.pipeline.quality.agreement import FLOORS
+from stillframe.pipeline.quality.agreement import MEASURES
 from stillframe.pipeline.studies.bench import peak_memory, race
 from stillframe.pipeline.studies.bench import row as bench_row
 from stillframe.pipeline.studies.bench.case import Case, Conditions, Crop, decoded
@@ -193,7 +193,7 @@ def test_reuse_does_less_and_agrees_more_than_skipping(row: dict[str, Any]) -> N
     assert 0 < row["exact_macs_share"] < 0.5
     assert 0 < row["macs_share"] < 0.5
     assert row["agreement_kind"] == "psnr"
-    assert row["agreement"] > FLOORS["psnr"]
+    assert row["agreement"] > MEASURES["psnr"].floor
     assert 0.98 < row["closeness"] < 1
     assert row["agreement"] > row["skip2_agreement"] > row["skip4_agreement"]
 
