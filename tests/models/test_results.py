@@ -191,9 +191,9 @@ FAULTS: list[tuple[str, Callable[[], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "says"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
-def test_what_is_wrong_is_said_in_one_line(make: Callable[[], object], says: str) -> None:
-    with pytest.raises(ModelError, match=says) as caught:
+@pytest.mark.parametrize(("make", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+def test_a_fault_is_named_in_one_line(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
 

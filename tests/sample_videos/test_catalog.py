@@ -123,14 +123,14 @@ def test_a_real_clip_is_fetched_as_its_row_says(monkeypatch: pytest.MonkeyPatch)
         return Path("/somewhere")
 
     monkeypatch.setattr(catalog, "fetch", fetch)
-    told: list[tuple[int, int]] = []
-    path = sample_videos.resolve("sports2d_demo", progress=lambda *now: told.append(now))
-    assert (path, told) == (Path("/somewhere"), [(1, 2)])
+    reports: list[tuple[int, int]] = []
+    path = sample_videos.resolve("sports2d_demo", progress=lambda *now: reports.append(now))
+    assert (path, reports) == (Path("/somewhere"), [(1, 2)])
     sample_videos.resolve("vtest?allow_sdist=1", progress=lambda *now: None)
     assert asked == [(CLIPS["sports2d_demo"].asset, False), (CLIPS["vtest"].asset, True)]
 
 
-def test_a_source_package_is_only_taken_when_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_distribution_is_used_only_when_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "fetch", lambda *_, **__: pytest.fail("fetched"))
     with pytest.raises(SourceError) as caught:
         sample_videos.resolve("vtest")
@@ -270,14 +270,14 @@ def test_make_overwrites_only_by_force(option: str, tmp_path: Path) -> None:
         (("screen", "--size", "huge"), UsageError, "size: expected WIDTHxHEIGHT"),
         (("screen", "--seconds", "0"), UsageError, "seconds: expected more than 0"),
         (("screen", "--truth", "t.txt"), UsageError, "--truth: expected a file called .jsonl or"),
-        (("bikes", "--truth", "t.npz"), SourceError, "sample:bikes is a real clip, of which"),
+        (("bikes", "--truth", "t.npz"), SourceError, "sample:bikes is a real clip, without"),
         (("bikes", "--fps", "10"), UsageError, "sample:bikes is a real clip and takes no fps"),
         (("vtest",), SourceError, "--allow-sdist"),
         (("screen", *TINY, "--out", "/nowhere/at/all.mp4"), SinkError, "cannot be written"),
         (("screen", *TINY, "--truth", "/nowhere/at/all.npz"), SinkError, "cannot be written"),
     ],
 )
-def test_faults_of_the_command_are_told(
+def test_faults_of_the_command_are_reported(
     arguments: tuple[str, ...], kind: type[StillframeError], message: str
 ) -> None:
     caught = fault("make", *arguments)

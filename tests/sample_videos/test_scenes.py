@@ -413,7 +413,7 @@ def decoded(path: Path) -> list[np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize("name", ["desk", "screen"])
-def test_a_clip_is_h264_with_its_times_and_colours_told(name: str, cache: Path) -> None:
+def test_a_clip_is_h264_that_declares_its_times_and_colours(name: str, cache: Path) -> None:
     path = sample_videos.resolve(name, size=(256, 144), seconds=1, fps=12)
     assert path.parent == cache / "samples"
     with av.open(str(path)) as container:
@@ -445,12 +445,12 @@ def test_screen_frames_that_did_not_change_decode_bit_for_bit_the_same(cache: Pa
 
 
 def test_a_clip_is_drawn_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     first = sample_videos.resolve(
         "screen", size=(160, 96), seconds=0.5, fps=10,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: reports.append((done, total)),
     )  # fmt: skip
-    assert told == [(n, 5) for n in range(1, 6)]
+    assert reports == [(n, 5) for n in range(1, 6)]
 
     def never(*_: object) -> Iterator[SceneFrame]:
         raise AssertionError("drawn again")
@@ -483,7 +483,9 @@ def test_a_clip_that_fails_halfway_leaves_nothing(
     assert list((cache / "samples").iterdir()) == []
 
 
-def test_a_cache_that_is_no_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_no_folder_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("STILLFRAME_CACHE", str(tmp_path / "file"))
     with pytest.raises(SourceError, match="set STILLFRAME_CACHE to a folder that can"):

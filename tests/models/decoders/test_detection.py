@@ -134,15 +134,15 @@ def test_no_face_is_an_empty_result_with_landmarks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "says"),
+    ("outputs", "message"),
     [
         (face_maps()[:3], "centerface: expected outputs 1x1xhxw 1x2xhxw 1x2xhxw 1x10xhxw, got"),
         ([*face_maps()[:3], face_maps(12, 18)[3]], "got .* 1x10x12x18"),
         (face_maps()[::-1], "got 1x10x12x17"),
     ],
 )
-def test_outputs_of_another_model_are_refused(outputs: list[NDArray[Any]], says: str) -> None:
-    with pytest.raises(ModelError, match=says):
+def test_outputs_of_another_model_are_refused(outputs: list[NDArray[Any]], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         decode(CENTERFACE, outputs, whole(48, 68))
 
 

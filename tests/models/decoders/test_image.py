@@ -80,8 +80,8 @@ def test_picture_does_not_change_when_the_engine_reuses_its_memory() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 5, 7), (1, 5, 7, 3), (3, 5, 7)])
 def test_other_shapes_are_named(shape: tuple[int, ...]) -> None:
-    said = r"image: expected one output of 3 channels \(nchw\), got " + "x".join(map(str, shape))
-    with pytest.raises(ModelError, match=said):
+    message = r"image: expected one output of 3 channels \(nchw\), got " + "x".join(map(str, shape))
+    with pytest.raises(ModelError, match=message):
         shown(ImageDecoder(), np.zeros(shape, np.float32))
 
 

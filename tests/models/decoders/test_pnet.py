@@ -82,15 +82,15 @@ def test_windows_overlapping_a_better_one_go_before_they_are_moved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "says"),
+    ("shapes", "message"),
     [
         ([(1, 5, 6, 4)], "expected an output of 2 channels, got 1x5x6x4"),
         ([(1, 5, 6, 4), (1, 5, 7, 2)], "outputs of one size expected"),
     ],
 )
-def test_wrong_outputs_are_named(shapes: list[tuple[int, ...]], says: str) -> None:
+def test_wrong_outputs_are_named(shapes: list[tuple[int, ...]], message: str) -> None:
     view = View(SIZE, SIZE, (1.0, 1.0))
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         pnet([np.zeros(s, np.float32) for s in shapes], view, FORM)
 
 

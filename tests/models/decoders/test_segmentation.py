@@ -110,11 +110,11 @@ WRONG: list[tuple[Decoder, tuple[int, ...], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("decoder", "shape", "value", "says"), WRONG)
+@pytest.mark.parametrize(("decoder", "shape", "value", "message"), WRONG)
 def test_wrong_outputs_are_named(
-    decoder: Decoder, shape: tuple[int, ...], value: int, says: str
+    decoder: Decoder, shape: tuple[int, ...], value: int, message: str
 ) -> None:
     kind = np.int64 if decoder is class_indices else np.float32
     with pytest.raises(ModelError) as caught:
         decoder([np.full(shape, value, kind)], SAME, form(decoder))
-    assert says in str(caught.value)
+    assert message in str(caught.value)

@@ -178,11 +178,11 @@ WRONG: list[tuple[Callable[..., Any], list[tuple[int, ...]], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("decoder", "shapes", "says"), WRONG)
+@pytest.mark.parametrize(("decoder", "shapes", "message"), WRONG)
 def test_wrong_shapes_are_named(
-    decoder: Callable[..., Any], shapes: list[tuple[int, ...]], says: str
+    decoder: Callable[..., Any], shapes: list[tuple[int, ...]], message: str
 ) -> None:
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         decoder([np.zeros(s, np.float32) for s in shapes], VIEW, form(decoder, 1))
 
 
@@ -220,7 +220,7 @@ def test_glyphs_are_where_ddddocr_finds_them(tmp_path_factory: pytest.TempPathFa
         "engine = DetectionEngine()\n"
         "print(json.dumps([engine.get_bbox(open(p, 'rb').read()) for p in sys.argv[1:]]))"
     )
-    said = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program, *map(str, pictures)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
         capture_output=True,
@@ -231,7 +231,7 @@ def test_glyphs_are_where_ddddocr_finds_them(tmp_path_factory: pytest.TempPathFa
         model = zoo.load("yolox-tiny")
     except ModelError as e:
         pytest.skip(str(e))
-    answers = zip(json.loads(said.stdout), pictures.values(), sizes.values(), strict=True)
+    answers = zip(json.loads(completed.stdout), pictures.values(), sizes.values(), strict=True)
     for theirs, image, most in answers:
         ours = run(model, image).xyxy
         assert len(ours) == len(theirs) >= 4

@@ -185,7 +185,7 @@ def test_each_size_and_each_content_has_its_own_cleaned_file(tmp_path: Path) -> 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_hostile_file_ends_in_one_line(case: Hostile, tmp_path: Path, cache: Path) -> None:
     path = case.write(tmp_path)
-    with pytest.raises(ModelError, match=case.says) as caught:
+    with pytest.raises(ModelError, match=case.message) as caught:
         ends(lambda: clean(path, case.size))
     assert "\n" not in str(caught.value)
     assert "hostile.onnx" in str(caught.value), "which file it is"

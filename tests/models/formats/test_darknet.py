@@ -255,9 +255,9 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), FAULTS)
-def test_what_cannot_be_converted_is_named(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(ModelError, match=says):
+@pytest.mark.parametrize(("text", "message"), FAULTS)
+def test_what_cannot_be_converted_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         convert(parse(text), write(tmp_path, np.zeros(4, np.float32)))
 
 

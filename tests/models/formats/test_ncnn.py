@@ -255,11 +255,11 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "binary", "says"), HOSTILE)
-def test_damage_is_named(text: str, binary: bytes, says: str) -> None:
+@pytest.mark.parametrize(("text", "binary", "message"), HOSTILE)
+def test_damage_is_named(text: str, binary: bytes, message: str) -> None:
     with pytest.raises(ModelError) as caught:
         ncnn.convert(text, binary)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -514,8 +514,8 @@ def test_form_is_recognised_and_gives_back_what_it_holds(case: Case, tmp_path: P
     assert form.task == FORMS[case.form].task
     case.check(answered(file, form))
     assert (form.preprocessing.fit, form.preprocessing.order) == (case.fit, case.order)
-    said = recognise(file, case.form)
-    assert repr(said) == repr(form)  # partial functions have no equality
+    stated = recognise(file, case.form)
+    assert repr(stated) == repr(form)  # partial functions have no equality
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -569,9 +569,9 @@ def test_tensors_are_given_only_when_asked_for(tmp_path: Path) -> None:
     file = answering(tmp_path / "classifier.onnx", {"scores": values})
     with pytest.raises(ModelError) as caught:
         recognise(file)
-    said = str(caught.value)
-    assert "input images 96x64, outputs scores 1x10" in said
-    assert f"one of {', '.join(ACCEPTED)} (tensors gives them unchanged)" in said
+    message = str(caught.value)
+    assert "input images 96x64, outputs scores 1x10" in message
+    assert f"one of {', '.join(ACCEPTED)} (tensors gives them unchanged)" in message
     found = answered(file, recognise(file, "tensors"))
     assert isinstance(found, Tensors)
     np.testing.assert_array_equal(found.arrays["scores"], values)
@@ -599,7 +599,7 @@ def test_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
         recognise(tmp_path / "x.onnx")
 
 
-def test_open_size_is_looked_at_where_the_file_says(tmp_path: Path) -> None:
+def test_a_free_size_is_examined_at_the_size_in_the_metadata(tmp_path: Path) -> None:
     answers = {"output0": rows(CELLS, centred(ALL), scored(ALL)).transpose(0, 2, 1).copy()}
     options: dict[str, Any] = {"picture": (1, 3, "h", "w"), "metadata": {"imgsz": "[64, 96]"}}
     form = recognise(answering(tmp_path / "open.onnx", answers, **options))
@@ -623,7 +623,7 @@ def test_hostile_metadata_is_not_believed(names: str, tmp_path: Path) -> None:
     assert recognise(file).labels == ("class 0", "class 1", "class 2")
 
 
-def test_coarsest_grid_inside_says_which_sizes_fit(tmp_path: Path) -> None:
+def test_the_coarsest_stride_decides_which_sizes_fit(tmp_path: Path) -> None:
     kernel = np.zeros((3, 3, 3, 3), np.float32)
     down = {"kernel_shape": [3, 3], "strides": [4, 4], "pads": [1, 1, 1, 1]}
     up = [np.empty(0, np.float32), np.array([1, 1, 4, 4], np.float32)]
