@@ -132,18 +132,18 @@ def recorded(clip: str, path: Path, count: int) -> tuple[list[StepResult], tuple
     steps = []
     with (
         open(path, "wb") as file,
-        open_planes(clip) as shots,
+        open_planes(clip) as source,
         Filter("centerface", "mask", reuse="layer") as f,
-        FORMATS["y4m"](OutputPipe(file.fileno(), str(path)), shots.info) as sink,
+        FORMATS["y4m"](OutputPipe(file.fileno(), str(path)), source.info) as sink,
     ):
-        for shot in shots:
-            sink.write(shot, shot.picture)
-            f.filter_planes(shot)
+        for frame in source:
+            sink.write(frame, frame.picture)
+            f.filter_planes(frame)
             assert f.last_step is not None
             steps.append(f.last_step)
             if len(steps) == count:
                 break
-        return steps, shots.info.size
+        return steps, source.info.size
 
 
 def timed(path: Path, effect: Any, steps: list[StepResult]) -> list[float]:
@@ -151,17 +151,17 @@ def timed(path: Path, effect: Any, steps: list[StepResult]) -> list[float]:
     rows = []
     with (
         piped(path) as (given, pipe),
-        open_planes(given) as shots,
+        open_planes(given) as source,
         Filter("centerface", effect) as f,
-        FORMATS["y4m"](pipe, shots.info) as sink,
+        FORMATS["y4m"](pipe, source.info) as sink,
     ):
         f._runner = None if effect == "none" else Known(steps)  # type: ignore[assignment]
         wall, begun = time.perf_counter(), time.thread_time()
-        for shot in shots:
+        for frame in source:
             read = time.thread_time()
-            picture = f.filter_planes(shot)
+            picture = f.filter_planes(frame)
             treated = time.thread_time()
-            sink.write(shot, picture)
+            sink.write(frame, picture)
             ended, clock = time.thread_time(), time.perf_counter()
             rows.append(
                 (ended - begun, read - begun, treated - read, ended - treated, clock - wall)

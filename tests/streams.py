@@ -1,4 +1,4 @@
-"""Raw video made on the fly: pictures in planes, and y4m as other programs write it."""
+"""Raw video made on the fly: pictures in planes, and y4m files."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ CHROMA_OF = {"yuv420p": "420mpeg2", "yuv422p": "422", "yuv444p": "444", "gray": 
 def noise(
     layout: str, height: int, width: int, *, seed: int = 0, colours: Colours | None = None
 ) -> Planes:
-    """A picture of which every sample is another."""
+    """A picture of random samples."""
     picture: Planes = Planes.empty(LAYOUTS[layout], colours or Colours(), (height, width))
     draw = np.random.default_rng(seed)
     picture.data[:] = draw.integers(16, 236, picture.data.size, dtype=np.uint8)
@@ -21,7 +21,7 @@ def noise(
 
 
 def even(layout: str, height: int, width: int, luma: int) -> Planes:
-    """A picture of one grey."""
+    """A uniformly grey picture."""
     picture: Planes = Planes.empty(LAYOUTS[layout], Colours(), (height, width))
     for number, part in enumerate(picture.parts):
         part[:] = 128 if number else luma
@@ -49,7 +49,7 @@ def written(path: Path, pictures: list[Planes], more: str = "") -> Path:
 
 
 class Trickle:
-    """Bytes that come a few at a time, as through a slow pipe; counts those that were taken."""
+    """Delivers a few bytes at a time, like a slow pipe, and counts those that were read."""
 
     def __init__(self, data: bytes, most: int = 1 << 20) -> None:
         self._data, self._most = io.BytesIO(data), most

@@ -5,36 +5,36 @@
     ├── SourceError           3   a camera, file or stream that frames come from
     ├── ModelError            4   an ONNX file, its weights, or what its graph asks for
     ├── SinkError             5   a file, pipe or window that results go to
-    ├── QualityError          6   a quality floor was asked for and not met
+    ├── QualityError          6   a required quality floor was not met
     └── StageError            7   a stage of a pipeline failed, hung or returned nothing
 
-A message says what was expected, what came and where, then what to do. The command line prints it
-on one line and exits with `exit_code`; no traceback is shown for any of these.
+A message states what was expected, what was got, where, and what to do. The command line prints it
+on one line without a traceback and exits with `exit_code`.
 """
 
 from typing import ClassVar
 
 
 class StillframeError(Exception):
-    """Anything that a user can cause and mend."""
+    """Base of all errors that a user can cause and fix."""
 
     exit_code: ClassVar[int] = 1
 
 
 class UsageError(StillframeError):
-    """The command line or a call does not make sense."""
+    """A command line or argument that makes no sense."""
 
     exit_code = 2
 
 
 class SourceError(StillframeError):
-    """Frames could not be had."""
+    """Frames could not be read."""
 
     exit_code = 3
 
 
 class ModelError(StillframeError):
-    """A model could not be had, read or run."""
+    """A model could not be fetched, read or run."""
 
     exit_code = 4
 
@@ -46,7 +46,7 @@ class SinkError(StillframeError):
 
 
 class QualityError(StillframeError):
-    """The measured quality is below the floor that was asked for."""
+    """The measured quality is below the required floor."""
 
     exit_code = 6
 

@@ -1,4 +1,4 @@
-"""Media made on the fly: good clips whose every frame can be told apart, and clips that are not.
+"""Media made on the fly: good clips whose frames are all distinguishable, and broken clips.
 
 `HOSTILE` is one table of what must end in one clear SourceError; each row builds its case in an
 empty folder and returns the text that names the source.
@@ -39,7 +39,7 @@ def picture(number: int, width: int = 96, height: int = 64) -> Pixels:
 
 
 def number_of(image: Pixels) -> int:
-    """The number that `picture` wrote, read back after any lossy way."""
+    """The number that `picture` wrote; survives lossy coding."""
     height, width = image.shape[:2]
     block = width // BITS
     row = image[height // 8, block // 2 :: block][:BITS]
@@ -156,7 +156,7 @@ def _tone(output: Any, sound: Any, seconds: float) -> None:
 
 
 def clip(path: Path, count: int = 20, **settings: Any) -> Path:
-    """A plain clip of `count` numbered frames at 25 a second, in what the suffix says."""
+    """A clip of `count` numbered frames at 25 per second; the suffix selects the container."""
     encode(path, pictures(count), **settings)
     return path
 
@@ -170,7 +170,7 @@ def stream_bytes(count: int = 50, container: str = "mpegts", **settings: Any) ->
 
 
 class Unseekable(io.BytesIO):
-    """What a muxer takes for a pipe."""
+    """A file object that looks like a pipe to a muxer."""
 
     def seekable(self) -> bool:
         return False
@@ -248,7 +248,7 @@ def _broken_pictures(folder: Path) -> str:
 
 
 def _undecodable(folder: Path) -> str:
-    """An MP4 whose index is whole and whose pictures are all noise."""
+    """An MP4 with an intact index and random bytes as pictures."""
     data = bytearray(clip(folder / "whole.mp4", 10).read_bytes())
     start = data.index(b"mdat") + 4
     end = data.index(b"moov") - 4

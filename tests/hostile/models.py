@@ -1,4 +1,4 @@
-"""ONNX files that no backend should be asked to run. CASES: how to write each, and the error.
+"""Malformed and malicious ONNX files. CASES: how to write each, and the expected error.
 
 `python -m tests.hostile.models FOLDER` writes them all, to try a command on.
 """
@@ -95,7 +95,7 @@ def external(
 
 
 def _external(location: str, folder: Path, content: bytes = bytes(4 * 4 * 27)) -> Path:
-    """The model in a folder of its own; the weights exist wherever the location points to."""
+    """The model in its own folder, and weights at the place that the location points to."""
     inner = folder / "model"
     inner.mkdir()
     (folder / "secret.bin").write_bytes(content)
@@ -145,7 +145,7 @@ def _without_graph() -> onnx.ModelProto:
 
 
 def _nested(folder: Path, depth: int = 2000) -> Path:
-    """If in If in If, deeper than any parser should follow: as bytes, for onnx makes no such."""
+    """Nested If nodes, deeper than a parser should follow; onnx cannot build them."""
 
     def field(number: int, content: bytes) -> bytes:
         size, digits = len(content), bytearray()

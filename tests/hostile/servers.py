@@ -18,7 +18,7 @@ Conduct = Callable[["Server", socket.socket, int], None]
 
 
 class Server:
-    """Listens on a free port of 127.0.0.1 and treats each connection as `conduct` says."""
+    """Listens on a free port of 127.0.0.1 and calls `conduct` for each connection."""
 
     def __init__(self, conduct: Conduct) -> None:
         self.sent = 0  # frames handed to the network so far, over all connections
@@ -111,7 +111,7 @@ def frame_bytes(number: int) -> bytes:
 
 
 def silent(server: Server, connection: socket.socket, number: int) -> None:
-    """Accept and never say a word."""
+    """Accept and never answer."""
     server.stopping.wait()
 
 
@@ -121,7 +121,7 @@ def http_answer(body: bytes, kind: str, status: str = "200 OK", extra: str = "")
 
 
 def http_pages(pages: dict[str, bytes]) -> Conduct:
-    """Answer each path with the whole answer that is listed for it."""
+    """Answer each path with its listed response."""
 
     def conduct(server: Server, connection: socket.socket, number: int) -> None:
         path = server.request(connection).split(" ")[1]

@@ -1,4 +1,4 @@
-"""Hand-offs: bounded, in order, ended from one side and closed from both."""
+"""Channels: bounded, in order, ended by the writer and closed by either side."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ WAIT_S = 5.0
 
 
 def beside(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
-    """Run it in a thread; what it returned or raised is put in the list."""
+    """Run it in a thread; the list gets what it returned or raised."""
     outcome: list[object] = []
 
     def run() -> None:
@@ -45,7 +45,7 @@ def test_items_come_out_in_order_and_then_the_end() -> None:
         channel.put(4)
 
 
-def test_a_full_channel_holds_its_writer_up() -> None:
+def test_a_full_channel_blocks_its_writer() -> None:
     channel: Channel[int] = Channel(2)
     channel.put(0)
     channel.put(1)
@@ -79,7 +79,7 @@ def test_closing_wakes_whoever_waits(side: str) -> None:
     assert len(channel) == 0
 
 
-def test_the_end_wakes_a_reader() -> None:
+def test_end_wakes_a_reader() -> None:
     channel: Channel[int] = Channel(1)
     thread, outcome = beside(channel.get)
     assert is_waiting(thread)
@@ -89,7 +89,7 @@ def test_the_end_wakes_a_reader() -> None:
     assert outcome[0].ended
 
 
-def test_waiting_may_have_an_end() -> None:
+def test_get_may_time_out() -> None:
     with pytest.raises(TimeoutError):
         Channel[int](1).get(0.01)
 
@@ -120,14 +120,14 @@ def test_many_writers_and_readers_lose_nothing() -> None:
     assert sorted(items) == list(range(300))
 
 
-def test_no_room_and_unknown_policies_are_refused() -> None:
+def test_a_size_of_zero_and_unknown_policies_are_refused() -> None:
     with pytest.raises(UsageError, match="expected room for 1 item or more, got 0"):
         Channel(0)
     with pytest.raises(UsageError, match="expected policy block or newest, got 'oldest'"):
         Channel(1, "oldest")  # type: ignore[arg-type]
 
 
-def test_a_window_lets_so_many_in_and_can_be_widened_and_closed() -> None:
+def test_the_in_flight_limit_blocks_and_can_be_raised_and_closed() -> None:
     window = InFlightLimit(1)
     assert window.acquire()
     thread, outcome = beside(window.acquire)

@@ -1,4 +1,4 @@
-"""Stages give what the plain call path gives, and hand on without allocating anything."""
+"""Stages give the runner's results and allocate nothing after the first frames."""
 
 import gc
 from collections.abc import Iterator
@@ -67,10 +67,10 @@ def value(step: StepResult) -> NDArray[Any]:
 
 @pytest.mark.parametrize("window", [1, 8])
 @pytest.mark.parametrize("reuse", MODES)
-def test_stages_give_what_the_runner_gives(
+def test_stages_give_the_same_results_as_the_runner(
     reuse: Reuse, window: int, painter: Path, detector: Path
 ) -> None:
-    """Bit for bit, also where engine and gate overwrite what they gave while others still read."""
+    """Bit for bit, although engine and gate overwrite their buffers while later stages read."""
     frames = scenes(24)
     frames[7] = Frame(frames[0].image, 7, 0.7, 7, Fraction(1, 10), corrupt=True)
     frames[15] = Frame(frames[15].image, 15, 1.5, 15, Fraction(1, 10), discontinuity=True)
@@ -88,7 +88,7 @@ def test_stages_give_what_the_runner_gives(
             assert np.array_equal(value(step), value(plain))
 
 
-def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
+def test_the_change_mask_reaches_the_drawing_stage(painter: Path) -> None:
     frames, settings = scenes(12), Settings(reuse="layer")
     expected: list[NDArray[np.uint8] | None] = []
     with Runner(zoo.load(painter), settings) as runner:
@@ -116,7 +116,7 @@ def test_what_is_new_reaches_the_one_who_draws(painter: Path) -> None:
         assert drawn.step.changed is None
 
 
-def test_frames_have_no_pixels_where_nobody_reads_them_any_more(detector: Path) -> None:
+def test_pixels_are_freed_once_no_stage_reads_them(detector: Path) -> None:
     analysis = InferenceStages(zoo.load(detector), Settings(), keeps_pixels=False)
     with StagePipeline(scenes(6), analysis.stages()) as pipeline:
         for step in pipeline:
@@ -137,7 +137,7 @@ def test_plain_functions_on_a_file(tmp_path: Path) -> None:
         assert list(pipeline) == [str(n) for n in range(12)]
 
 
-def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
+def test_tensors_passed_to_the_next_stage_are_not_overwritten(painter: Path) -> None:
     analysis = InferenceStages(zoo.load(painter), Settings(reuse="exact"))
     first, second = (analysis.preprocess(frame) for frame in scenes(4)[::3])
     assert first.fitted is not None
@@ -154,7 +154,7 @@ def test_what_is_handed_on_is_not_written_again(painter: Path) -> None:
 
 
 def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
-    """Counted in the pool, through which everything that is handed on must go."""
+    """Counted in the pool, which allocates everything that stages pass on."""
     analysis = InferenceStages(zoo.load(painter), Settings(reuse="exact"))
     allocated: list[int] = []
     with StagePipeline(scenes(60), analysis.stages()) as pipeline:
@@ -166,7 +166,7 @@ def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
 # --- the pool ------------------------------------------------------------------------------------
 
 
-def test_memory_comes_back_when_its_last_view_is_gone() -> None:
+def test_memory_returns_to_the_pool_with_its_last_view() -> None:
     pool = BufferPool()
     first = pool.copy(np.arange(12, dtype=np.float32).reshape(3, 4))
     view = first[1:].reshape(-1)[2:]
@@ -192,7 +192,7 @@ def test_spare_memory_is_bounded() -> None:
     assert pool.held_bytes == 80
 
 
-def test_pooled_arrays_are_ordinary() -> None:
+def test_pooled_arrays_behave_like_ordinary_ones() -> None:
     pool = BufferPool()
     taken = pool.take((2, 3, 5), np.int64)
     assert taken.flags.c_contiguous

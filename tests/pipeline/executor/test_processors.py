@@ -1,4 +1,4 @@
-"""Processors: what the kernel tells, what texts mean, and that a pinned thread is where it says."""
+"""Processors: reading the kernel's files, parsing texts, pinning threads."""
 
 import json
 import os
@@ -29,18 +29,18 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-# --- the kernel's own words ----------------------------------------------------------------------
+# --- the kernel's files --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "cores"), [("0", {0}), ("0-3,6", {0, 1, 2, 3, 6}), ("5,1-2", {1, 2, 5})]
 )
-def test_lists_of_cores_go_both_ways(text: str, cores: set[int]) -> None:
+def test_cpu_lists_are_parsed_and_formatted(text: str, cores: set[int]) -> None:
     assert parse_cpu_list(text) == cores
     assert parse_cpu_list(cpu_list(cores)) == cores
 
 
-def test_lists_that_make_no_sense_are_refused() -> None:
+def test_malformed_cpu_lists_are_refused() -> None:
     for text in ("", "a", "3-1", "1--2"):
         with pytest.raises(ValueError, match=r"[a-z]"):
             parse_cpu_list(text)
@@ -62,12 +62,12 @@ def test_topology_is_read_with_siblings_packages_and_little_cores(tmp_path: Path
     assert [core.allowed for core in cores] == [True, True, False, True]
 
 
-def test_capacity_tells_little_cores_where_there_is_no_frequency(tmp_path: Path) -> None:
+def test_little_cores_are_recognised_by_capacity_without_a_frequency(tmp_path: Path) -> None:
     files = {"online": "0-1", "cpu0/cpu_capacity": "1024", "cpu1/cpu_capacity": "446"}
     assert [core.little for core in read_cores(write(tmp_path, files))] == [False, True]
 
 
-def test_a_system_that_tells_nothing_gives_the_cores_of_the_process(tmp_path: Path) -> None:
+def test_without_sysfs_the_cores_are_those_of_the_process(tmp_path: Path) -> None:
     cores = read_cores(tmp_path / "nothing", frozenset({0, 5}))
     assert [(core.number, core.allowed) for core in cores] == [(0, True), (5, True)]
 
@@ -88,7 +88,7 @@ V1 = "32 23 0:28 / {root} rw - cgroup cgroup rw,cpu,cpuacct"
         (V1, "4:memory:/", {"cpu.cfs_quota_us": "25000", "cpu.cfs_period_us": "50000"}, None),
     ],
 )  # fmt: skip
-def test_the_tightest_control_group_counts(
+def test_the_tightest_cgroup_limit_counts(
     mount: str, group: str, files: dict[str, str], cores: float | None, tmp_path: Path
 ) -> None:
     root = write(tmp_path / "groups", files)
@@ -96,7 +96,7 @@ def test_the_tightest_control_group_counts(
     assert cpu_quota(process) == cores
 
 
-def test_a_quota_bounds_what_the_machine_offers() -> None:
+def test_a_quota_bounds_the_capacity() -> None:
     cores = read_cores(Path("/nowhere"), frozenset({0, 1, 2, 3}))
     assert Machine(cores).capacity == 4
     assert Machine(cores, quota=1.5).capacity == 1.5
@@ -140,7 +140,7 @@ def test_a_text_names_a_processor_and_back(text: str, processor: Processor) -> N
         ("", "not here"),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_refused_and_what_is_there_is_named(text: str, says: str) -> None:
+def test_an_unknown_processor_is_refused_with_those_there_are(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         HERE.parse(text)
 
@@ -173,7 +173,7 @@ def test_another_thread_is_pinned_by_its_number() -> None:
         thread.join()
 
 
-def test_affinity_that_is_denied_leaves_the_thread_and_says_so(
+def test_a_denied_pin_leaves_the_thread_and_is_noted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = cores_of(threading.get_native_id())
@@ -190,8 +190,8 @@ def test_affinity_that_is_denied_leaves_the_thread_and_says_so(
     )
 
 
-def test_a_kernel_that_gives_something_else_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pin counts by what the kernel reports, not by what was asked."""
+def test_a_pin_that_the_kernel_ignored_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pin is judged by what the kernel reports, not by what was requested."""
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: None)
     missing = frozenset({max(allowed_cores()) + 1})
     result = pin_thread(missing)
@@ -213,7 +213,7 @@ def test_a_system_without_affinity_states_it(monkeypatch: pytest.MonkeyPatch) ->
 # --- measuring, and the command ------------------------------------------------------------------
 
 
-def test_a_core_is_measured_where_it_is() -> None:
+def test_a_core_is_measured_on_that_core() -> None:
     core = min(allowed_cores())
     seen = measure_processor(Processor.on(core), seconds=0.01)
     assert seen.gflops > 0
@@ -227,7 +227,7 @@ def test_a_device_that_does_not_answer_is_reported() -> None:
         measure_processor(Processor("openvino", device="NONE"), seconds=0.01)
 
 
-def test_the_command_lists_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_devices_command_lists_all_processors(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.status(["devices", "--json", "--no-measure"]) == 0
     report = json.loads(capfd.readouterr().out)
     assert {core["number"] for core in report["cores"] if core["allowed"]} == allowed_cores()

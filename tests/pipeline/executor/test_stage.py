@@ -45,7 +45,7 @@ def fails_at_five(item: int) -> int:
 
 
 class Endless:
-    """A source of numbers; `close` ends it, as of a camera."""
+    """A source of numbers that only `close` ends, like a camera."""
 
     def __init__(self, blocks_at: int | None = None) -> None:
         self.closed = threading.Event()
@@ -96,7 +96,7 @@ def test_a_stage_that_returns_nothing_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stage_that_hangs_is_left_behind_and_named(name: str) -> None:
+def test_a_stage_that_hangs_is_abandoned_and_named(name: str) -> None:
     freed = threading.Event()
     hangs = chain(name, lambda item: freed.wait(WAIT_S) and item, deadline_s=0.05)
     try:
@@ -122,7 +122,7 @@ def test_an_error_of_the_source_is_raised_after_the_items_before_it() -> None:
     assert items == list(range(5, 12))
 
 
-def test_a_source_that_fails_by_accident_is_named() -> None:
+def test_a_bug_in_the_source_is_named() -> None:
     def breaks() -> Iterator[int]:
         yield 1
         raise KeyError("where")
@@ -131,7 +131,7 @@ def test_a_source_that_fails_by_accident_is_named() -> None:
         StagePipeline(breaks(), chain()).run()
 
 
-def test_an_error_of_ours_keeps_its_kind() -> None:
+def test_a_stillframe_error_keeps_its_class() -> None:
     def full(item: int) -> int:
         raise SinkError("out.mp4: no space")
 
@@ -139,7 +139,7 @@ def test_an_error_of_ours_keeps_its_kind() -> None:
         StagePipeline(Endless(), chain("encode", full)).run()
 
 
-def test_a_reader_that_goes_away_is_passed_on_as_it_is() -> None:
+def test_a_broken_pipe_is_raised_unchanged() -> None:
     def gone(item: int) -> int:
         raise BrokenPipeError
 
@@ -147,7 +147,7 @@ def test_a_reader_that_goes_away_is_passed_on_as_it_is() -> None:
         StagePipeline(Endless(), chain("encode", gone)).run()
 
 
-def test_what_a_stage_gives_back_fails_too_and_every_stage_gives_back() -> None:
+def test_a_failing_close_is_reported_and_every_stage_is_closed() -> None:
     closed: list[str] = []
     stages = [Stage(n, plus, close=lambda n=n: closed.append(n)) for n in NAMES]  # type: ignore[misc]
     StagePipeline(range(3), stages).run()
@@ -177,7 +177,7 @@ def test_a_source_that_blocks_is_unblocked_by_leaving() -> None:
     assert source.closed.is_set()
 
 
-def test_stop_lets_out_what_is_under_way() -> None:
+def test_stop_delivers_the_items_in_flight() -> None:
     source = Endless()
     items: list[int] = []
     with StagePipeline(source, chain()) as pipeline:
@@ -188,7 +188,7 @@ def test_stop_lets_out_what_is_under_way() -> None:
     assert items == list(range(5, 5 + source.taken))
 
 
-def test_items_may_be_left_out() -> None:
+def test_a_stage_may_skip_items() -> None:
     odd = Stage("odd", lambda item: item if item % 2 else SKIP)
     with StagePipeline(range(30), [odd, plus]) as pipeline:
         assert list(pipeline) == list(range(2, 31, 2))
@@ -196,7 +196,7 @@ def test_items_may_be_left_out() -> None:
     assert pipeline.window.in_use == 0
 
 
-def test_newest_drops_what_nobody_waited_for_and_counts_it() -> None:
+def test_newest_drops_old_items_and_counts_them() -> None:
     go = threading.Event()
 
     def slow(item: int) -> int:
@@ -216,7 +216,7 @@ def test_newest_drops_what_nobody_waited_for_and_counts_it() -> None:
     assert pipeline.window.in_use == 0
 
 
-def test_one_at_a_time_is_one_at_a_time() -> None:
+def test_a_window_of_one_runs_one_item_at_a_time() -> None:
     inside, most = [0], [0]
 
     def enter(item: int) -> int:
@@ -290,7 +290,7 @@ def test_no_item_lives_longer_than_its_last_reader() -> None:
     assert most == 0
 
 
-def test_a_pace_holds_the_source_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pace_delays_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     paused: list[float] = []
     pauses = [0.0, 0.2, 0.0]
@@ -319,7 +319,7 @@ def test_a_pace_holds_the_source_back(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: Stage("", plus), "expected a name"),
     ],
 )  # fmt: skip
-def test_pipelines_that_cannot_be_are_refused(build: Callable[[], Any], says: str) -> None:
+def test_impossible_pipelines_are_refused(build: Callable[[], Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         build()
 

@@ -1,4 +1,4 @@
-"""What must stay hidden stays hidden when it is lost, skipped or moves on, and not for ever."""
+"""Lost, skipped and moving boxes stay hidden for a while, and not for ever."""
 
 import numpy as np
 import pytest
@@ -25,20 +25,20 @@ NONE = boxes()
 
 
 def covers(outer: Boxes, inner: tuple[float, float, float, float]) -> bool:
-    """Whether any of the boxes holds the whole of another."""
+    """Whether one of the boxes contains the other."""
     return any(
         row[0] <= inner[0] and row[1] <= inner[1] and row[2] >= inner[2] and row[3] >= inner[3]
         for row in outer.tolist()
     )
 
 
-def test_what_was_found_comes_back_as_it_is() -> None:
+def test_detected_boxes_are_returned_unchanged() -> None:
     hold = BoxHold(0.5)
     np.testing.assert_array_equal(hold.update(boxes(A, B), 0.0, fresh=True), boxes(A, B))
     np.testing.assert_array_equal(hold.update(boxes(NEAR_A, B), 0.04, fresh=True), boxes(NEAR_A, B))
 
 
-def test_what_was_lost_is_held_so_long_and_grows_meanwhile() -> None:
+def test_a_lost_box_stays_for_the_hold_time_and_grows() -> None:
     hold = BoxHold(0.5)
     hold.update(boxes(A, B), 0.0, fresh=True)
     widths = []
@@ -52,14 +52,14 @@ def test_what_was_lost_is_held_so_long_and_grows_meanwhile() -> None:
     np.testing.assert_array_equal(hold.update(boxes(B), 0.51, fresh=True), boxes(B))
 
 
-def test_two_that_were_close_need_two_to_replace_them() -> None:
+def test_two_close_boxes_need_two_new_ones_to_match() -> None:
     hold = BoxHold(1.0)
     hold.update(boxes(A, NEAR_A), 0.0, fresh=True)
     assert len(hold.update(boxes(A), 0.1, fresh=True)) == 2
     assert len(hold.update(boxes(A, NEAR_A), 0.2, fresh=True)) == 2
 
 
-def test_one_that_jumps_is_hidden_in_both_places() -> None:
+def test_a_box_that_jumps_is_hidden_in_both_places() -> None:
     hold = BoxHold(0.5)
     hold.update(boxes(A), 0.0, fresh=True)
     got = hold.update(boxes(B), 0.04, fresh=True)
@@ -68,7 +68,7 @@ def test_one_that_jumps_is_hidden_in_both_places() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
-def test_frames_that_were_not_looked_at_keep_all_boxes_grown_by_what_they_may_have_moved(
+def test_skipped_frames_keep_all_boxes_grown_by_their_possible_drift(
     seconds: float,
 ) -> None:
     hold = BoxHold(seconds)
@@ -80,7 +80,7 @@ def test_frames_that_were_not_looked_at_keep_all_boxes_grown_by_what_they_may_ha
         assert row == pytest.approx([was[0] - by, was[1] - by, was[2] + by, was[3] + by])
 
 
-def test_skipping_does_not_end_a_hold_early_or_lengthen_it() -> None:
+def test_skipping_neither_shortens_nor_lengthens_a_hold() -> None:
     hold = BoxHold(0.5)
     hold.update(boxes(A), 0.0, fresh=True)
     assert len(hold.update(NONE, 0.2, fresh=True)) == 1
@@ -88,13 +88,13 @@ def test_skipping_does_not_end_a_hold_early_or_lengthen_it() -> None:
     assert len(hold.update(NONE, 0.9, fresh=True)) == 0
 
 
-def test_nothing_is_held_where_nothing_is_asked_for() -> None:
+def test_a_hold_of_zero_keeps_no_box() -> None:
     hold = BoxHold(0.0)
     hold.update(boxes(A), 0.0, fresh=True)
     assert len(hold.update(NONE, 0.04, fresh=True)) == 0
 
 
-def test_a_stream_that_begins_anew_begins_anew() -> None:
+def test_times_that_restart_clear_the_hold() -> None:
     hold = BoxHold(10.0)
     hold.update(boxes(A), 100.0, fresh=True)
     assert len(hold.update(NONE, 0.0, fresh=True)) == 0

@@ -1,4 +1,4 @@
-"""Effects in the stream's own planes: what is hidden is gone, and nothing else changed a bit."""
+"""Effects in the stream's own planes: hidden content is gone, and nothing else changes."""
 
 from collections.abc import Iterator
 
@@ -82,7 +82,7 @@ def differs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.b
 @pytest.mark.parametrize("box", [BOX, BEYOND], ids=["within", "beyond"])
 @pytest.mark.parametrize("effect", OBSCURE_METHODS)
 @pytest.mark.parametrize("layout", EVERY)
-def test_nothing_outside_of_the_box_changes_and_the_middle_is_gone(
+def test_samples_outside_the_box_are_unchanged_and_the_middle_is_gone(
     layout: str, effect: str, box: tuple[float, float, float, float], shape: Shape
 ) -> None:
     before = noise(layout)
@@ -115,7 +115,7 @@ def test_nothing_outside_of_the_box_changes_and_the_middle_is_gone(
 @pytest.mark.parametrize("effect", OBSCURE_METHODS)
 @pytest.mark.parametrize("layout", EVERY)
 def test_an_oval_grown_by_the_default_hides_the_whole_box(layout: str, effect: str) -> None:
-    """Nothing of what was in the box can be told from what leaves, but for its averages."""
+    """The output depends on the box's content only through its averages."""
     margin = 0.3
     wide, high = BOX[2] - BOX[0], BOX[3] - BOX[1]
     grown = (
@@ -151,8 +151,8 @@ def test_a_mask_lets_nothing_through(layout: str) -> None:
 
 @pytest.mark.parametrize("effect", ["blur", "pixelate"])
 @pytest.mark.parametrize("side", [24, 200, 700])
-def test_an_average_leaves_no_detail(effect: str, side: int) -> None:
-    """Stripes as fine as the features of a face leave as an even grey."""
+def test_averages_leave_no_detail(effect: str, side: int) -> None:
+    """Stripes as fine as facial features become an even grey."""
     picture = streams.even("yuv420p", 720, 720, 40)
     stripe = max(2, side // 24)
     columns = np.arange(720) // stripe % 2 * 180 + 40
@@ -177,7 +177,7 @@ def test_pixelate_gives_as_many_squares_as_asked_for(cells: int) -> None:
     )
 
 
-def test_an_oval_at_the_border_is_that_of_the_whole_box() -> None:
+def test_an_oval_at_the_border_is_inscribed_in_the_whole_box() -> None:
     """Cut off first, it would be a narrower oval and leave the face's edge in view."""
     picture = streams.noise("gray", 100, 100)
     where = box_area(picture, (-40, 20, 40, 80), "oval", soft=False)
@@ -188,7 +188,7 @@ def test_an_oval_at_the_border_is_that_of_the_whole_box() -> None:
     assert where.cover[3, 0]
 
 
-def test_boxes_outside_of_the_picture_and_empty_ones_are_no_area() -> None:
+def test_boxes_outside_the_picture_and_empty_ones_have_no_area() -> None:
     picture = streams.noise("yuv420p", *SIZE)
     for box in ((-20.0, -20.0, -2.0, -2.0), (90.0, 5.0, 99.0, 9.0), (5.0, 70.0, 9.0, 90.0)):
         assert box_area(picture, box, "box", soft=False) is None
@@ -246,7 +246,9 @@ def test_a_colour_has_the_levels_that_ffmpeg_gives_it(matrix: str, full: bool) -
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("matrix", MATRICES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_there_and_back_again_is_the_same_picture(layout: str, matrix: str, full: bool) -> None:
+def test_converting_to_planes_and_back_gives_the_same_picture(
+    layout: str, matrix: str, full: bool
+) -> None:
     colours = Colours(matrix, full)
     image = np.full((32, 48, 3), (180, 90, 60), np.uint8)
     image[:, 24:] = (30, 90, 200)
@@ -261,7 +263,7 @@ def test_there_and_back_again_is_the_same_picture(layout: str, matrix: str, full
 
 @pytest.mark.parametrize(("height", "number"), [(480, 5), (720, 1)])
 @pytest.mark.parametrize("layout", ["yuv420p", "yuv422p", "yuv444p"])
-def test_the_model_sees_what_any_other_source_gives_it(
+def test_the_model_sees_the_same_rgb_as_from_any_other_source(
     layout: str, height: int, number: int
 ) -> None:
     picture = streams.noise(layout, 64, 96, colours=Colours(likely_matrix(height)))
@@ -314,7 +316,7 @@ def test_a_box_is_drawn_in_its_colour_and_its_inside_is_untouched(layout: str) -
         assert np.abs(rgb[150, 100].astype(int) - (0, 158, 255)).max() <= 6
 
 
-def test_boxes_that_reach_beyond_the_picture_are_drawn_as_far_as_it_goes() -> None:
+def test_boxes_that_reach_beyond_the_picture_are_clipped() -> None:
     picture = streams.noise("yuv420p", *SIZE)
     draw_on_planes(
         picture, detections((-50, -50, 500, 500), (80, 50, 83, 61), (0, 0, 0, 0), landmarks=True)

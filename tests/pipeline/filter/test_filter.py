@@ -1,4 +1,4 @@
-"""The filter as a library, and what it does where a frame is skipped, damaged or fails."""
+"""The filter as a library, and on frames that are skipped, damaged or fail."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -50,11 +50,11 @@ def changed(before: Any, after: Any) -> Any:
     return (before != after).any(2)
 
 
-# --- the library's way ---------------------------------------------------------------------------
+# --- as a library --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("effect", HIDING)
-def test_a_picture_comes_back_with_the_effect_and_the_given_one_is_untouched(
+def test_a_picture_is_returned_with_the_effect_and_the_input_is_unchanged(
     network: Path, effect: Any
 ) -> None:
     image = noisy()
@@ -73,7 +73,7 @@ def test_a_picture_comes_back_with_the_effect_and_the_given_one_is_untouched(
     assert not apart[:, 63:].any()
 
 
-def test_none_is_every_bit_and_needs_no_model() -> None:
+def test_none_is_bit_exact_and_needs_no_model() -> None:
     image = noisy()
     with Filter(effect="none") as f:
         out = f(image)
@@ -134,7 +134,7 @@ def test_a_frame_brings_its_own_time(network: Path) -> None:
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
 )
-def test_what_is_no_picture_is_refused(network: Path, image: Any) -> None:
+def test_other_arrays_than_pictures_are_refused(network: Path, image: Any) -> None:
     with Filter(network) as f, pytest.raises(UsageError, match=r"expected a picture \(h, w, 3\)"):
         f(image)
 
@@ -162,12 +162,12 @@ def test_settings_that_make_no_sense_are_refused(
     assert words in str(raised.value)
 
 
-def test_a_model_that_finds_nothing_cannot_hide_anything(painter: Path) -> None:
+def test_a_model_for_another_task_is_refused(painter: Path) -> None:
     with pytest.raises(UsageError, match="effect blur: expected a model for detection or segment"):
         Filter(painter, effect="blur")
 
 
-def test_effects_that_hide_take_doubtful_findings_too(network: Path) -> None:
+def test_effects_that_hide_accept_low_confidences(network: Path) -> None:
     dim = np.full((*SIZE, 3), 80, np.uint8)  # a score of 0.31
     for effect, confidence, count in (("mask", None, 1), ("mask", 0.5, 0), ("boxes", None, 0)):
         with Filter(network, effect=effect, confidence=confidence) as f:
@@ -175,7 +175,7 @@ def test_effects_that_hide_take_doubtful_findings_too(network: Path) -> None:
             assert len(f.result) == count  # type: ignore[arg-type]
 
 
-def test_only_the_classes_that_were_asked_for(network: Path) -> None:
+def test_only_the_chosen_classes_are_hidden(network: Path) -> None:
     model = zoo.load(str(network))
     (name, other) = (model.labels[1], model.labels[0])
     image = noisy()
@@ -190,9 +190,7 @@ def test_only_the_classes_that_were_asked_for(network: Path) -> None:
 
 @pytest.mark.parametrize("layout", streams.CHROMA_OF)
 @pytest.mark.parametrize("effect", [*HIDING, "boxes"])
-def test_a_streams_planes_change_only_near_what_was_found(
-    network: Path, layout: str, effect: Any
-) -> None:
+def test_planes_change_only_near_detections(network: Path, layout: str, effect: Any) -> None:
     picture = streams.noise(layout, *SIZE)
     picture.parts[0][:] //= 4
     picture.parts[0][:] += 180
@@ -254,7 +252,7 @@ FACE = (30.0, 20.0, 50.0, 44.0)
 
 
 def hides(f: Filter, image: Any, face: tuple[float, float, float, float]) -> bool:
-    """Whether the next picture leaves without anything of what is in the face's box."""
+    """Whether the next picture comes out without the content of the face's box."""
     left, top, right, bottom = map(round, face)
     return bool(changed(image, f(image))[top:bottom, left:right].all())
 
@@ -269,7 +267,7 @@ def test_a_face_that_is_lost_for_a_few_frames_stays_hidden(scripted: Any) -> Non
 
 
 def test_a_face_that_moves_while_frames_are_skipped_stays_hidden(scripted: Any) -> None:
-    """Walking pace, a face's width in eight frames, and the network sees every fourth."""
+    """Walking pace: a face's width in eight frames; the model runs on every fourth."""
     step = 2.5
     answers = []
     for number in range(12):
@@ -283,7 +281,7 @@ def test_a_face_that_moves_while_frames_are_skipped_stays_hidden(scripted: Any) 
         assert hides(f, image, at), number  # type: ignore[arg-type]
 
 
-def test_a_damaged_picture_is_looked_at_itself_and_nothing_rests_on_it(scripted: Any) -> None:
+def test_a_damaged_picture_is_computed_itself_and_never_reused(scripted: Any) -> None:
     f, runner = scripted(*[("computed", [FACE])] * 4)
     image = noisy()
     tick = Fraction(1, 25)
@@ -293,7 +291,7 @@ def test_a_damaged_picture_is_looked_at_itself_and_nothing_rests_on_it(scripted:
     assert [frame.discontinuity for frame in runner.frames] == [False, True, True, False]
 
 
-def test_no_picture_is_given_back_that_could_not_be_analysed(network: Path) -> None:
+def test_a_picture_that_could_not_be_analysed_is_not_returned(network: Path) -> None:
     class Broken:
         def step(self, frame: Frame) -> StepResult:
             raise ModelError("out of memory")
@@ -308,7 +306,7 @@ def test_no_picture_is_given_back_that_could_not_be_analysed(network: Path) -> N
 
 
 @pytest.mark.parametrize("probable", [False, True])
-def test_segments_are_hidden_and_more_where_they_are_old(network: Path, probable: bool) -> None:
+def test_segments_are_hidden_and_old_ones_are_widened(network: Path, probable: bool) -> None:
     pixels = np.zeros(SIZE, np.float32 if probable else np.uint8)
     pixels[20:40, 30:60] = 1
     mask = Mask(pixels, ("person",) if probable else ("ground", "person"))
@@ -335,8 +333,8 @@ def test_segments_are_hidden_and_more_where_they_are_old(network: Path, probable
     assert stale.sum() > fresh.sum()
 
 
-def test_what_was_checked_need_not_be_checked_again(network: Path) -> None:
-    treatment, settings = EffectSettings("mask", hold_s=0.0), Settings("off")
-    with Filter.from_settings(zoo.load(str(network)), treatment, settings) as f:
+def test_a_filter_is_made_from_checked_settings(network: Path) -> None:
+    effect_settings, settings = EffectSettings("mask", hold_s=0.0), Settings("off")
+    with Filter.from_settings(zoo.load(str(network)), effect_settings, settings) as f:
         image = noisy()
         assert changed(image, f(image)).any()

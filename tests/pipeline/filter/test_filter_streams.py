@@ -60,7 +60,7 @@ def pictures(layout: str, count: int = 4) -> list[Planes]:
 def passed(
     source: Path | str, out: Path, form: Any = "y4m", **options: Any
 ) -> tuple[PlaneSource, list[PlaneFrame]]:
-    """Take a stream through unchanged, in this process."""
+    """Read a stream and write it unchanged, in this process."""
     shots = []
     with (
         open(out, "wb") as file,
@@ -74,7 +74,7 @@ def passed(
 
 
 def hashes(path: Path, pix_fmt: str) -> list[str]:
-    """Of each frame's samples, decoded by FFmpeg itself. pix_fmt: what they must come as."""
+    """A digest of each frame's samples, decoded by FFmpeg. pix_fmt: their expected format."""
     digests = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
@@ -89,7 +89,7 @@ def hashes(path: Path, pix_fmt: str) -> list[str]:
     return digests
 
 
-# --- what goes through unchanged -----------------------------------------------------------------
+# --- passing frames on unchanged -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -169,7 +169,7 @@ def test_containers_keep_times_range_matrix_and_aspect(
 
 @pytest.mark.parametrize(("mark", "bottom"), [("t", False), ("b", True), ("p", None)])
 @pytest.mark.parametrize("form", ["y4m", "nut", "mpegts"])
-def test_the_interlace_mark_is_kept(
+def test_the_interlace_flag_is_passed_on(
     mark: str, bottom: bool | None, form: str, tmp_path: Path
 ) -> None:
     data = streams.y4m(pictures("yuv420p")).replace(b" Ip ", f" I{mark} ".encode(), 1)
@@ -180,7 +180,7 @@ def test_the_interlace_mark_is_kept(
     assert f" I{mark} ".encode() in (tmp_path / "back.y4m").read_bytes()[:100]
 
 
-def test_a_container_becomes_y4m_with_its_marks(tmp_path: Path) -> None:
+def test_a_container_becomes_y4m_with_its_tags(tmp_path: Path) -> None:
     path = marked(
         tmp_path / "in.mkv",
         times=[0, 40, 80],
@@ -197,7 +197,7 @@ def test_a_container_becomes_y4m_with_its_marks(tmp_path: Path) -> None:
     assert [shot.time_s for shot in shots] == pytest.approx([0, 0.04, 0.08])
 
 
-def test_the_matrix_is_the_stated_one_else_that_of_its_size_else_the_asked_for(
+def test_the_matrix_is_the_option_else_the_tag_else_that_of_the_height(
     tmp_path: Path,
 ) -> None:
     small = streams.written(tmp_path / "in.y4m", pictures("yuv420p", 1))
@@ -214,7 +214,7 @@ def test_the_matrix_is_the_stated_one_else_that_of_its_size_else_the_asked_for(
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_turned_clip_leaves_upright(turn: int, tmp_path: Path) -> None:
+def test_a_rotated_clip_leaves_upright(turn: int, tmp_path: Path) -> None:
     path = media.clip(tmp_path / "turned.mp4", 2, rotation=turn)
     with open_planes(str(path)) as frames:
         first = next(frames)
@@ -230,7 +230,7 @@ def test_a_turned_clip_leaves_upright(turn: int, tmp_path: Path) -> None:
     assert np.abs(image.astype(int) - other).mean() < 1.5
 
 
-def test_a_layout_that_has_none_of_its_kind_when_turned_is_refused(tmp_path: Path) -> None:
+def test_a_rotated_422_picture_is_refused(tmp_path: Path) -> None:
     upside = media.clip(tmp_path / "180.mp4", 2, rotation=180, pix_fmt="yuv422p")
     with open_planes(str(upside)) as frames:
         assert frames.info.size == SIZE
@@ -239,7 +239,7 @@ def test_a_layout_that_has_none_of_its_kind_when_turned_is_refused(tmp_path: Pat
         open_planes(str(sideways))
 
 
-# --- what cannot go through ----------------------------------------------------------------------
+# --- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv411p", "rgb24", "nv12", "yuva420p"])
@@ -261,7 +261,7 @@ def test_uneven_times_are_refused_by_y4m_and_not_by_nut(tmp_path: Path) -> None:
     passed(path, tmp_path / "out.nut", "nut")
 
 
-def test_times_rounded_to_milliseconds_are_even_enough(tmp_path: Path) -> None:
+def test_times_rounded_to_milliseconds_count_as_a_constant_rate(tmp_path: Path) -> None:
     times = [round(1000 * n / 30) for n in range(60)]
     path = media.clip(tmp_path / "in.mkv", 60, rate=Fraction(30), times=times,
                       time_base=Fraction(1, 1000))  # fmt: skip
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_clear_error(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["0", "rtsp://host/a", "pictures"])
-def test_sources_that_are_no_stream_of_bytes_are_refused(
+def test_sources_other_than_files_and_pipes_are_refused(
     spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -331,7 +331,7 @@ def started() -> Iterator[Any]:
 
 
 def taken(process: subprocess.Popen[bytes], size: int) -> bytes:
-    """So many bytes of what the process writes; fewer where it ends or nothing comes."""
+    """That many bytes of the process's output; fewer if it ends or stays silent."""
     assert process.stdout is not None
     descriptor, data, until = process.stdout.fileno(), b"", time.monotonic() + WAIT_S
     while len(data) < size and time.monotonic() < until:
@@ -360,7 +360,7 @@ def test_a_frame_leaves_before_the_next_must_arrive(started: Any, network: Path)
 
 
 def test_a_frame_of_nut_leaves_before_the_next_must_arrive(started: Any) -> None:
-    """As far as one who reads the container can tell: it is decoded while the input is open."""
+    """The frame can be decoded while the input is still open."""
     process = started("--effect", "none", "--format", "nut", "-q")
     process.stdin.write(streams.header("yuv420p", *SIZE))
     sent = streams.frames(pictures("yuv420p", 6))
@@ -393,7 +393,7 @@ def test_a_reader_that_goes_away_is_a_normal_end(started: Any) -> None:
         assert process.stderr.read() == b"", form
 
 
-def test_a_stream_cut_in_mid_frame_is_an_error_after_all_that_was_whole(started: Any) -> None:
+def test_a_stream_cut_in_mid_frame_is_an_error_after_its_whole_frames(started: Any) -> None:
     data = streams.y4m(pictures("yuv420p", 3))
     process = started("--effect", "none")
     out, messages = process.communicate(data[:-100], WAIT_S)
@@ -415,7 +415,7 @@ def test_a_stream_without_frames_is_passed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_with_whole_frames(started: Any, signum: int, code: int) -> None:
+def test_a_signal_ends_the_stream_after_a_whole_frame(started: Any, signum: int, code: int) -> None:
     process = started("--effect", "none", preexec_fn=_heeds)
     start = streams.header("yuv420p", *SIZE)
     data = streams.frames(pictures("yuv420p", 1))[0]
@@ -430,7 +430,7 @@ def test_a_signal_ends_it_with_whole_frames(started: Any, signum: int, code: int
 
 
 def unread(process: subprocess.Popen[bytes]) -> int:
-    """How many bytes of the process's standard input it has not taken yet."""
+    """How many bytes of its standard input the process has not read yet."""
     assert process.stdin is not None
     count = fcntl.ioctl(process.stdin.fileno(), termios.FIONREAD, bytes(4))
     return int.from_bytes(count, sys.byteorder)
@@ -457,7 +457,7 @@ def test_metadata_go_to_a_descriptor(started: Any, network: Path, tmp_path: Path
     assert rows[0]["hidden"] == [pytest.approx([-2, -1.6, 62, 49.6], abs=0.02)]
 
 
-def test_lines_whose_reader_goes_away_are_a_fault(tmp_path: Path) -> None:
+def test_a_reader_of_records_that_goes_away_is_an_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     with FilterJsonlSink(f"fd:{write}") as lines:
         os.close(read)
@@ -557,7 +557,7 @@ def test_between_two_ffmpegs_no_bit_is_lost(pix_fmt: str, tmp_path: Path) -> Non
 
 @needs_ffmpeg
 @pytest.mark.parametrize(("muxer", "form"), [("yuv4mpegpipe", "y4m"), ("mpegts", "nut")])
-def test_between_two_ffmpegs_what_was_found_is_hidden(
+def test_between_two_ffmpegs_detected_faces_are_hidden(
     muxer: str, form: str, network: Path, tmp_path: Path
 ) -> None:
     source = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=0.6,negate"]
@@ -607,8 +607,8 @@ def test_the_examples_make_a_video_with_the_sound_of_the_first(name: str, tmp_pa
 
 @pytest.mark.fetch
 @pytest.mark.parametrize("effect", [name for name, row in EFFECTS.items() if row.hides])
-def test_no_face_can_be_found_where_faces_were_hidden(effect: Any, tmp_path: Path) -> None:
-    """The detector itself is asked about what leaves the filter, frame by frame."""
+def test_no_face_is_detected_where_faces_were_hidden(effect: Any, tmp_path: Path) -> None:
+    """Runs the detector on every filtered frame."""
     try:
         model = zoo.load("centerface", confidence=0.5)
     except ModelError as error:

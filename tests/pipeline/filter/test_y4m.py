@@ -1,4 +1,4 @@
-"""The y4m reader: every header, and every way in which a stream can lie or break off."""
+"""The y4m reader: headers, and malformed or truncated streams."""
 
 from fractions import Fraction
 
@@ -53,7 +53,7 @@ def parsed(line: str) -> Y4mHeader:
         ),
     ],
 )
-def test_a_header_says_what_it_says(
+def test_a_header_is_parsed(
     line: str,
     size: tuple[int, int],
     rate: Fraction | None,
@@ -69,7 +69,7 @@ def test_a_header_says_what_it_says(
 
 
 @pytest.mark.parametrize("chroma", CHROMA)
-def test_a_header_is_handed_on_letter_for_letter(chroma: str) -> None:
+def test_a_header_is_passed_on_unchanged(chroma: str) -> None:
     line = f"YUV4MPEG2 W6 H4 F25:1 Ip A1:1 C{chroma} XFOO=1 XCOLORRANGE=LIMITED"
     got = parsed(line)
     assert got.to_bytes() == f"{line}\n".encode()
@@ -101,7 +101,7 @@ BAD_HEADERS = [
 
 
 @pytest.mark.parametrize(("line", "words"), BAD_HEADERS, ids=lambda value: str(value)[:40])
-def test_a_header_that_lies_is_refused(line: str, words: str) -> None:
+def test_a_malformed_header_is_refused(line: str, words: str) -> None:
     with pytest.raises(SourceError) as raised:
         parsed(line)
     assert words in str(raised.value)
@@ -109,7 +109,7 @@ def test_a_header_that_lies_is_refused(line: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("chroma", ["420p10", "411", "444alpha", "mono16", "440", "nonsense"])
-def test_other_samples_are_refused_with_the_way_to_convert_them(chroma: str) -> None:
+def test_other_samples_are_refused_with_a_command_that_converts_them(chroma: str) -> None:
     with pytest.raises(SourceError) as raised:
         parsed(f"{GOOD} C{chroma}")
     assert str(raised.value) == (
@@ -121,7 +121,7 @@ def test_other_samples_are_refused_with_the_way_to_convert_them(chroma: str) -> 
 
 @pytest.mark.parametrize("layout", streams.CHROMA_OF)
 @pytest.mark.parametrize("most", [1, 7, 1 << 20])
-def test_frames_come_as_they_are_however_slowly(layout: str, most: int) -> None:
+def test_frames_are_exact_however_slowly_they_arrive(layout: str, most: int) -> None:
     pictures = [streams.noise(layout, 5, 7, seed=n) for n in range(3)]
     source = Trickle(streams.y4m(pictures), most)
     reader = Y4mReader(source, "clip")
@@ -133,7 +133,7 @@ def test_frames_come_as_they_are_however_slowly(layout: str, most: int) -> None:
     assert reader.frames == 3
 
 
-def test_no_byte_is_taken_beyond_the_frame_that_is_asked_for() -> None:
+def test_no_byte_is_read_beyond_the_current_frame() -> None:
     pictures = [streams.noise("yuv420p", 4, 6, seed=n) for n in range(3)]
     data = streams.y4m(pictures)
     size = len(streams.frames(pictures)[0])
@@ -146,7 +146,7 @@ def test_no_byte_is_taken_beyond_the_frame_that_is_asked_for() -> None:
         assert source.taken == start + number * size == reader.offset
 
 
-def test_a_stream_that_ends_within_a_frame_says_where_after_the_frames_before_it() -> None:
+def test_a_stream_cut_in_a_frame_names_the_offset_after_the_frames_before_it() -> None:
     """Cut at every byte of the last two frames."""
     pictures = [streams.noise("yuv420p", 2, 4, seed=n) for n in range(3)]
     data = streams.y4m(pictures)
@@ -219,7 +219,7 @@ WORDS = ("W6", "H4", "F25:1", "F0:0", "Ip", "A1:1", "C444", "Cmono", "XA", "W", 
     rest=st.binary(max_size=200),
     most=st.integers(1, 64),
 )
-def test_whatever_comes_is_frames_or_one_clear_error(
+def test_any_input_gives_frames_or_one_clear_error(
     words: list[str], rest: bytes, most: int
 ) -> None:
     line = " ".join(["YUV4MPEG2", *words]).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What a source's text means, and what of it may be shown."""
+"""Parsing a source's text, and showing it without its secrets."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tests.hostile.media import numbers
         ("sample:screen", "sample"),
     ],
 )
-def test_a_spec_says_what_it_is(spec: str, kind: str) -> None:
+def test_a_spec_is_parsed_to_its_kind(spec: str, kind: str) -> None:
     assert parse_address(spec).kind == kind
 
 
@@ -60,7 +60,7 @@ def test_a_file_url_is_a_file(tmp_path: Path) -> None:
     assert numbers(frames(f"file://{str(path).replace(' ', '%20')}")) == [0, 1]
 
 
-# --- what may be shown ---------------------------------------------------------------------------
+# --- redaction -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_errors_about_the_network_hide_the_credentials() -> None:
     assert caught.value.__suppress_context__
 
 
-def test_a_camera_keeps_its_lasting_name(tmp_path: Path) -> None:
+def test_a_camera_keeps_its_name_across_unplugging(tmp_path: Path) -> None:
     (tmp_path / "video0").touch()
     by_id = tmp_path / "by-id"
     by_id.mkdir()

@@ -68,7 +68,7 @@ EXIF_TURNS: dict[int, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("orientation", EXIF_TURNS)
-def test_a_photograph_is_turned_as_its_camera_was_held(
+def test_a_photograph_is_turned_by_its_exif_orientation(
     orientation: int, order: str, tmp_path: Path
 ) -> None:
     frame = av.VideoFrame.from_ndarray(media.picture(5), format="rgb24")
@@ -87,7 +87,7 @@ def test_a_photograph_is_turned_as_its_camera_was_held(
 
 
 @pytest.mark.parametrize("cut", range(0, 40, 3))
-def test_a_photograph_with_a_broken_note_is_shown_as_stored(cut: int, tmp_path: Path) -> None:
+def test_a_photograph_with_broken_exif_is_shown_as_stored(cut: int, tmp_path: Path) -> None:
     frame = av.VideoFrame.from_ndarray(media.picture(5), format="rgb24")
     frame.save(str(tmp_path / "plain.jpg"))
     data = (tmp_path / "plain.jpg").read_bytes()
@@ -98,7 +98,7 @@ def test_a_photograph_with_a_broken_note_is_shown_as_stored(cut: int, tmp_path: 
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=2, unique=True))
-def test_numbers_in_names_count_as_numbers(values: list[int]) -> None:
+def test_numbers_in_file_names_sort_as_numbers(values: list[int]) -> None:
     names = [f"frame{value}.png" for value in values]
     ordered = sorted(names, key=natural_key)
     assert ordered == [f"frame{value}.png" for value in sorted(values)]

@@ -80,10 +80,10 @@ def test_a_first_connection_that_fails_is_not_tried_again(monkeypatch: pytest.Mo
     assert len(opened) == 1
 
 
-# --- losing and winning back ---------------------------------------------------------------------
+# --- reconnecting --------------------------------------------------------------------------------
 
 
-def test_a_dropped_stream_is_won_back_and_the_gap_is_marked() -> None:
+def test_a_dropped_stream_is_reconnected_and_the_gap_is_flagged() -> None:
     def conduct(server: Server, connection: socket.socket, number: int) -> None:
         server.send_frames(connection, range(number * 10, number * 10 + 6), rate=50)
 
@@ -131,7 +131,7 @@ def test_a_stalled_stream_is_reported_and_then_reconnected() -> None:
     assert number_of(got[-1].image) >= 10
 
 
-def test_a_source_lost_for_good_says_so() -> None:
+def test_a_source_lost_for_good_raises() -> None:
     def conduct(server: Server, connection: socket.socket, number: int) -> None:
         if number == 0:
             server.send_frames(connection, range(3))
@@ -187,7 +187,7 @@ def test_a_slow_consumer_gets_the_newest_frame_and_a_count_of_the_rest() -> None
         assert frame.time_s == pytest.approx(frame.index / 25)
 
 
-def test_every_frame_is_delivered_where_that_is_asked_for() -> None:
+def test_every_frame_is_delivered_if_requested() -> None:
     def conduct(server: Server, connection: socket.socket, number: int) -> None:
         server.send_frames(connection, range(30), rate=1000)
 
@@ -232,7 +232,7 @@ def test_a_stream_that_repeats_one_picture_is_frozen_until_it_moves() -> None:
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "nv12", "yuyv422", "rgb24", "gray10le", "pal8"])
-def test_one_bit_of_noise_tells_a_still_scene_from_a_frozen_camera(pix_fmt: str) -> None:
+def test_one_bit_of_noise_distinguishes_a_still_scene_from_a_frozen_camera(pix_fmt: str) -> None:
     def shown(bit: int) -> av.VideoFrame:
         frame = av.VideoFrame(70, 50, pix_fmt)
         for plane in frame.planes:
@@ -249,7 +249,7 @@ def test_one_bit_of_noise_tells_a_still_scene_from_a_frozen_camera(pix_fmt: str)
     assert [detector.update(shown(1), now) for now in (2.0, 2.6)] == [False, True]
 
 
-def test_what_lies_beyond_the_picture_in_memory_is_not_part_of_it() -> None:
+def test_row_padding_is_not_part_of_the_picture() -> None:
     detector = FreezeDetector(1.0)
     for now in (0.0, 1.0):
         frame = av.VideoFrame(70, 50, "yuv420p")
@@ -261,11 +261,11 @@ def test_what_lies_beyond_the_picture_in_memory_is_not_part_of_it() -> None:
     assert frozen
 
 
-# --- a reader that FFmpeg holds ------------------------------------------------------------------
+# --- stuck readers -------------------------------------------------------------------------------
 
 
 class Stand:
-    """A connection without FFmpeg: gives what `script` yields, step by step."""
+    """A connection without FFmpeg: `read_packet` returns what `script` yields."""
 
     skipped = 0
     start = Fraction(0)
@@ -289,7 +289,7 @@ def shot(number: int, time_base: Fraction = Fraction(1, 10)) -> list[DecodedPict
     return [DecodedPicture(image, number, time_base, corrupt=False, discontinuity=False)]
 
 
-def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_does_not_return_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "GRACE_S", 0.1)
     release = threading.Event()
     stands: list[Stand] = []
@@ -320,7 +320,7 @@ def test_a_reader_that_does_not_come_back_is_replaced(monkeypatch: pytest.Monkey
         assert all(number_of(frame.image) > 50 for frame in taken(source, 3))
 
 
-def test_packets_without_pictures_are_no_sign_of_life() -> None:
+def test_packets_without_pictures_do_not_reset_the_deadline() -> None:
     connections = count()
 
     def sound_only_after(first: int) -> Iterator[list[DecodedPicture] | None]:
@@ -339,7 +339,7 @@ def test_packets_without_pictures_are_no_sign_of_life() -> None:
         assert "connected, but no picture for 0.3 s" in source.trouble
 
 
-def test_a_fault_of_our_own_reaches_the_caller() -> None:
+def test_a_bug_in_the_reader_reaches_the_caller() -> None:
     def broken() -> Iterator[list[DecodedPicture] | None]:
         yield shot(0)
         raise ZeroDivisionError("a bug")
@@ -377,7 +377,7 @@ def stalls_after_three(server: Server, connection: socket.socket, number: int) -
     server.stopping.wait()
 
 
-def test_close_frees_a_waiting_consumer_at_once() -> None:
+def test_close_unblocks_a_waiting_consumer_at_once() -> None:
     with Server(stalls_after_three) as server:
         # without `close` the consumer would wait beyond what the guard allows
         source = open_source(f"tcp://127.0.0.1:{server.port}", timeout_s=2 * HANGS_S)

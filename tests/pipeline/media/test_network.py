@@ -1,4 +1,4 @@
-"""Network sources over their protocols, and what they may not reach."""
+"""Network sources of every protocol, and what they must not open."""
 
 import socket
 import threading

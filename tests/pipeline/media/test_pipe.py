@@ -1,4 +1,4 @@
-"""Standard input and named pipes: any container, frame by frame, never in the way."""
+"""Standard input and named pipes: any container, frame by frame."""
 
 import fcntl
 import os
@@ -82,7 +82,7 @@ def test_a_pipe_is_read_frame_by_frame(tmp_path: Path) -> None:
     assert max(lags) <= 1  # parts sent beyond the frame in hand
 
 
-def test_closing_frees_a_reader_that_waits_on_a_pipe(tmp_path: Path) -> None:
+def test_closing_unblocks_a_reader_that_waits_on_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     holder = os.open(tmp_path / "fifo", os.O_RDWR)
     os.write(holder, b"".join(media.y4m_bytes(2)))
@@ -102,7 +102,7 @@ def test_closing_frees_a_reader_that_waits_on_a_pipe(tmp_path: Path) -> None:
     assert not [t for t in threading.enumerate() if t.name == "stillframe-reader"]
 
 
-def test_pipes_and_files_give_their_descriptors_back(tmp_path: Path) -> None:
+def test_pipes_and_files_close_their_descriptors(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "a.mkv", 3)
     before = set(os.listdir("/proc/self/fd"))
     for n in range(3):
@@ -166,7 +166,7 @@ def test_ctrl_c_ends_the_wait_for_a_silent_pipe() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much a pipe holds")
-def test_the_one_who_writes_may_be_a_frame_ahead() -> None:
+def test_the_writer_of_a_pipe_may_be_a_frame_ahead() -> None:
     end, start = os.pipe()
     before = fcntl.fcntl(start, fcntl.F_GETPIPE_SZ)
     try:

@@ -43,7 +43,7 @@ def test_a_plain_clip(tmp_path: Path) -> None:
     assert result.fault is None
 
 
-def test_uneven_times_are_seen_where_no_index_tells(tmp_path: Path) -> None:
+def test_uneven_times_are_measured_without_an_index(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     times = [0, 40, 47, 300, 301, 900]
     media.encode(path, media.pictures(6), times=times, time_base=Fraction(1, 1000))
@@ -53,7 +53,7 @@ def test_uneven_times_are_seen_where_no_index_tells(tmp_path: Path) -> None:
     assert result.interval_ms == (1.0, 40.0, 599.0)
 
 
-def test_milliseconds_of_a_container_are_no_unevenness(tmp_path: Path) -> None:
+def test_rounding_to_milliseconds_is_not_a_variable_rate(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     rate = Fraction(30_000, 1001)
     media.encode(path, media.pictures(30), rate=rate, time_base=1 / rate)
@@ -153,6 +153,6 @@ def test_a_table_is_for_people(command: Any, tmp_path: Path) -> None:
     }
 
 
-def test_a_source_that_is_not_there_is_its_error(command: Any) -> None:
+def test_a_missing_source_is_one_clear_error(command: Any) -> None:
     with pytest.raises(SourceError, match="no such file"):
         command("none.mp4")

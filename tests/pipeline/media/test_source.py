@@ -1,4 +1,4 @@
-"""Files: every form, true times, turns, damage; and what must end in one clear error."""
+"""Files: pixel formats, exact times, rotation, damage; and what must end in one clear error."""
 
 import gc
 import random
@@ -69,7 +69,7 @@ def test_variable_frame_rate_keeps_each_time(tmp_path: Path) -> None:
     assert not any(frame.discontinuity for frame in got)
 
 
-def test_reordered_pictures_come_in_the_order_of_show(tmp_path: Path) -> None:
+def test_reordered_pictures_come_in_presentation_order(tmp_path: Path) -> None:
     path = tmp_path / "b.mp4"
     options = {"preset": "medium", "bf": "3", "b_strategy": "0"}
     media.encode(path, media.pictures(40), codec_options=options)
@@ -111,7 +111,7 @@ def test_time_zero_is_where_the_sound_starts_when_the_picture_comes_later(tmp_pa
         ("y4m.y4m", "wrapped_avframe", "yuv420p", "yuv4mpegpipe"),
     ],
 )
-def test_any_form_of_pixels_in_any_container_is_read(
+def test_any_pixel_format_in_any_container_is_read(
     name: str, codec: str, pix_fmt: str, container: str | None, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -155,7 +155,7 @@ def test_colours_follow_the_matrix_that_the_stream_states(tmp_path: Path) -> Non
         assert np.abs(got.astype(int) - image).max() <= 2, name
 
 
-# --- turns ---------------------------------------------------------------------------------------
+# --- rotation ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
@@ -174,7 +174,9 @@ def test_rotation_is_applied_once_and_reported(degrees: int, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("signs", ORIENTATIONS, ids=str)
-def test_each_display_matrix_puts_pixels_where_it_says(signs: tuple[int, int, int, int]) -> None:
+def test_each_display_matrix_moves_pixels_to_the_right_place(
+    signs: tuple[int, int, int, int],
+) -> None:
     a, b, c, d = signs
     stored = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
     ys, xs = np.indices((3, 5))
@@ -189,7 +191,7 @@ def test_each_display_matrix_puts_pixels_where_it_says(signs: tuple[int, int, in
     np.testing.assert_array_equal(described, expected)
 
 
-# --- damage and jumps -----------------------------------------------------------------------------
+# --- damage and jumps ----------------------------------------------------------------------------
 
 
 def test_damage_is_flagged_skipped_and_survived(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_a_packet_that_cannot_be_decoded_flags_the_frame_after_it(
     assert got[4].time_s == pytest.approx(5 / 25)
 
 
-def test_a_file_that_breaks_off_gives_what_it_has(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_off_gives_the_frames_it_has(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "a.mp4", 60, options={"movflags": "faststart"})
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
@@ -266,8 +268,8 @@ def test_a_step_back_in_time_is_a_discontinuity_and_time_goes_on(tmp_path: Path)
 # --- closing -------------------------------------------------------------------------------------
 
 
-def test_decoded_pictures_are_let_go_at_once(tmp_path: Path) -> None:
-    """And not by the collector of cycles, which comes late: each holds a frame of the decoder."""
+def test_decoded_pictures_are_freed_at_once(tmp_path: Path) -> None:
+    """Without the garbage collector, which runs late: each picture holds a frame of the decoder."""
     with open_source(media.clip(tmp_path / "a.mp4", 40)) as source:
         gc.collect()
         gc.disable()
@@ -300,7 +302,7 @@ def test_a_file_may_be_closed_while_another_thread_reads_it(tmp_path: Path) -> N
         assert not thread.is_alive()
 
 
-def test_a_live_file_drops_what_nobody_waited_for(tmp_path: Path) -> None:
+def test_a_live_file_drops_frames_that_nobody_waited_for(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "a.mp4", 100)
     with open_source(path, live=True) as source:
         first = next(source)

@@ -1,4 +1,4 @@
-"""Times that only go forward, within one stream and over successive connections."""
+"""Rising times within one stream and across reconnections."""
 
 from fractions import Fraction
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The page that --show serves: what it sends, whom it answers, and that it ends."""
+"""The page that --show serves: its content, its access control, its end."""
 
 import http.client
 import socket
@@ -73,7 +73,7 @@ def test_large_pictures_are_made_smaller(show: MjpegServer) -> None:
     assert jpeg_size(part(get(show, "/stream"))) == (LONGEST_SIDE * 1080 // 1920, LONGEST_SIDE)
 
 
-def test_nothing_is_coded_while_nobody_looks(show: MjpegServer) -> None:
+def test_nothing_is_encoded_while_nobody_watches(show: MjpegServer) -> None:
     show.show(PICTURE)
     show.show(np.zeros((50, 60, 3), np.uint8))
     assert jpeg_size(part(get(show, "/stream"))) == (90, 160)
@@ -89,7 +89,7 @@ def test_other_names_for_this_machine_are_refused(show: MjpegServer, host: str) 
         assert b"jpeg" not in answer.read()
 
 
-def test_what_is_not_there_is_not_found(show: MjpegServer) -> None:
+def test_an_unknown_page_is_not_found(show: MjpegServer) -> None:
     assert get(show, "/etc/passwd").status == 404
     assert get(show, "/../../etc/passwd").status == 404
 

@@ -1,4 +1,4 @@
-"""What is drawn over pictures, at odd sizes and with results at the border."""
+"""Drawing results over pictures, at odd sizes and at the border."""
 
 from fractions import Fraction
 
@@ -107,19 +107,19 @@ def test_lines_and_letters_scale_with_the_picture(height: int) -> None:
     assert height / 60 <= letters <= max(24, height / 12)
 
 
-def test_classes_have_colours_of_their_own() -> None:
+def test_each_class_has_its_colour() -> None:
     image = overlay.draw_result(grey(), boxes((20, 60, 90, 120), (150, 60, 230, 140)))
     assert tuple(image[90, 20]) == overlay.PALETTE[0]
     assert tuple(image[100, 150]) == overlay.PALETTE[1]
 
 
 def test_a_label_stays_inside_the_picture() -> None:
-    """Over the right border its plate is moved left, over the top one into the box."""
+    """Its plate is shifted left at the right border, and into the box at the top."""
     marked = drawn_at(overlay.draw_result(grey(), boxes((5, 1, 6, 2), (315, 1, 322, 8))))
     assert marked[0:12, 100:315].sum() > 500
 
 
-def test_changed_tints_what_is_new_and_only_that() -> None:
+def test_changed_tints_only_the_changed_pixels() -> None:
     changed = np.zeros((91, 162), np.uint8)
     changed[20:40, 100:140] = 1
     image = overlay.render_step(step(Detections.none(("face",)), "computed", changed), "changed")
@@ -133,14 +133,14 @@ def test_changed_tints_what_is_new_and_only_that() -> None:
     assert inside[0] > GREY > inside[1]
 
 
-def test_changed_tints_all_of_a_frame_that_is_all_new_and_none_of_an_unchanged_one() -> None:
+def test_changed_tints_all_of_a_new_frame_and_nothing_of_an_unchanged_one() -> None:
     none = Detections.none(("face",))
     assert drawn_at(overlay.render_step(step(none), "changed")).all()
     unchanged = step(none.with_evidence(Evidence("reused", 0.5)), "unchanged")
     assert not drawn_at(overlay.render_step(unchanged, "changed"))[: SIZE[0] * 3 // 4].any()
 
 
-def test_the_tint_leaves_out_what_letterboxing_added() -> None:
+def test_the_tint_leaves_out_the_letterbox_bars() -> None:
     """A wide picture in a square input: only rows 70..90 of 160 show the picture."""
     changed = np.zeros((160, 160), np.uint8)
     changed[:70] = 1
@@ -149,7 +149,7 @@ def test_the_tint_leaves_out_what_letterboxing_added() -> None:
     assert not drawn_at(image).any()
 
 
-def test_a_mask_is_laid_where_it_is_sure() -> None:
+def test_a_mask_is_drawn_by_its_probability() -> None:
     share = np.zeros(SIZE, np.float32)
     share[50:100, 60:160] = 1
     marked = drawn_at(overlay.draw_result(grey(), Mask(share, ("person",))))

@@ -1,4 +1,4 @@
-"""Results as lines: JSON, CSV and MOT of exact form, to files, pipes and devices."""
+"""Results as lines of JSON, CSV and MOT, written to files, pipes and devices."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ def test_json_is_strict(tmp_path: Path) -> None:
     assert row == {"index": 0, "time_s": 0.0, "a": None, "b": [None, {"c": [None, 1.5]}]}
 
 
-def test_each_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
+def test_each_line_can_be_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with JsonlSink(path) as sink:
         for count in range(1, 4):
@@ -62,9 +62,7 @@ def test_each_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
             assert len(path.read_bytes().splitlines()) == count
 
 
-def test_a_file_that_takes_a_part_at_a_time_gets_the_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_partial_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(io.RawIOBase):
         def write(self, data: Any) -> int:
             return file.write(data[:7])
@@ -128,7 +126,7 @@ with JsonlSink("-") as sink:
 """
 
 
-def test_a_reader_that_leaves_is_a_broken_pipe_and_nothing_else() -> None:
+def test_a_reader_that_goes_away_raises_broken_pipe() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", TO_STDOUT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""Sinks: video that keeps times and sound and survives faults, and records of exact form."""
+"""Video sinks: exact times, audio in sync, files that survive faults."""
 
 import contextlib
 import os
@@ -50,7 +50,7 @@ def contents(path: Path) -> tuple[list[int], list[float]]:
 
 
 @pytest.mark.parametrize("suffix", VIDEO_FORMATS)
-def test_every_kind_of_file_holds_every_frame_at_its_time(suffix: str, tmp_path: Path) -> None:
+def test_every_container_holds_every_frame_at_its_time(suffix: str, tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 40)
     numbers, times = contents(rewritten(source, tmp_path / f"out{suffix}"))
     assert numbers == list(range(40))
@@ -75,7 +75,7 @@ def test_a_short_clip_at_a_low_rate_keeps_its_last_frame(count: int, tmp_path: P
         assert sum(1 for _ in written.decode(video=0)) == count
 
 
-def test_an_even_rate_is_not_given_to_an_uneven_clip(tmp_path: Path) -> None:
+def test_a_constant_rate_container_refuses_a_variable_rate(tmp_path: Path) -> None:
     source = tmp_path / "in.mp4"
     media.encode(source, media.pictures(4), times=[0, 1, 5, 9], time_base=Fraction(1, 25))
     with pytest.raises(SinkError, match=r"\.avi holds a constant frame rate .* write \.mp4"):
@@ -104,7 +104,7 @@ def boxes_of(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(97, 65), (96, 65), (33, 64)])
-def test_an_odd_side_gets_its_last_line_twice(width: int, height: int, tmp_path: Path) -> None:
+def test_an_odd_side_repeats_its_last_line(width: int, height: int, tmp_path: Path) -> None:
     image = media.picture(9, width, height)
     with VideoSink(tmp_path / "out.mp4", info=INFO) as sink:
         for index in range(3):
@@ -115,7 +115,7 @@ def test_an_odd_side_gets_its_last_line_twice(width: int, height: int, tmp_path:
     assert np.abs(got[-1].astype(int) - got[height - 1]).mean() < 6
 
 
-def test_colours_come_back_as_they_were(tmp_path: Path) -> None:
+def test_colours_survive_the_round_trip(tmp_path: Path) -> None:
     colours = [(255, 255, 255), (0, 0, 0), (230, 20, 30), (20, 200, 40), (30, 40, 220), (128,) * 3]
     blocks = np.concatenate([np.full((64, 64, 3), colour, np.uint8) for colour in colours], axis=1)
     with VideoSink(tmp_path / "out.mp4", info=INFO) as sink:
@@ -140,13 +140,13 @@ def test_a_picture_of_another_size_is_fitted_with_bars(tmp_path: Path) -> None:
     assert second[-14:].mean() < 4
 
 
-def test_the_image_that_is_given_is_what_is_written(tmp_path: Path) -> None:
+def test_the_image_argument_is_what_is_written(tmp_path: Path) -> None:
     with VideoSink(tmp_path / "out.mp4", info=INFO) as sink:
         sink.write(frame_of(1), None, media.picture(77))
     assert contents(tmp_path / "out.mp4")[0] == [77]
 
 
-# --- video: sound --------------------------------------------------------------------------------
+# --- video: audio --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Sound:
 
 
 def sound_of(path: Path) -> Sound:
-    """When the clicks of the test tone are heard, in the time of the file's pictures."""
+    """When the test tone clicks, in the time of the file's video."""
     with av.open(str(path)) as container:
         origin = next(container.decode(video=0)).time or 0.0
     parts, start = [], None
@@ -173,7 +173,7 @@ def sound_of(path: Path) -> Sound:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts"])
-def test_sound_is_copied_in_step(suffix: str, tmp_path: Path) -> None:
+def test_audio_is_copied_in_sync(suffix: str, tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 75, audio_s=3.0)
     target = rewritten(source, tmp_path / f"out{suffix}")
     before, after = sound_of(source), sound_of(target)
@@ -187,7 +187,7 @@ def test_sound_is_copied_in_step(suffix: str, tmp_path: Path) -> None:
         assert packets[0] == packets[1]
 
 
-def test_sound_ends_where_the_pictures_were_cut_short(tmp_path: Path) -> None:
+def test_audio_ends_where_the_video_was_cut_short(tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 75, audio_s=3.0)
     target = rewritten(source, tmp_path / "out.mp4", limit=30)
     after = sound_of(target)
@@ -195,7 +195,7 @@ def test_sound_ends_where_the_pictures_were_cut_short(tmp_path: Path) -> None:
     assert after.end_s == pytest.approx(30 / 25, abs=0.03)
 
 
-def test_sound_after_the_last_picture_of_a_whole_file_is_kept(tmp_path: Path) -> None:
+def test_audio_after_the_last_picture_of_a_whole_file_is_copied(tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 25, audio_s=2.5)
     assert sound_of(rewritten(source, tmp_path / "out.mp4")).end_s == pytest.approx(2.5, abs=0.03)
 
@@ -210,14 +210,14 @@ def test_pictures_that_start_late_stay_late(tmp_path: Path) -> None:
     assert next(frames(target)).time_s == pytest.approx(0.8, abs=0.03)
 
 
-def test_sound_that_a_kind_of_file_cannot_hold_is_refused_at_once(tmp_path: Path) -> None:
+def test_audio_that_a_container_cannot_hold_is_refused_at_once(tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 5, audio_s=0.3)
     with pytest.raises(SinkError, match=r"cannot hold audio in aac; write \.mkv"):
         rewritten(source, tmp_path / "out.webm")
     assert not (tmp_path / "out.webm").exists()
 
 
-def test_a_source_that_cannot_be_read_twice_gives_no_sound(tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_read_twice_gives_no_audio(tmp_path: Path) -> None:
     for spec in ("-", "rtsp://camera/x", "0", str(media.clip(tmp_path / "mute.mp4", 3))):
         path = tmp_path / "out.mp4"
         with VideoSink(path, info=INFO, audio_from=spec, force=True) as sink:
@@ -355,7 +355,7 @@ def test_a_file_is_overwritten_only_by_force(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "%03d.mp4", "pipe:1.mp4", "ünï.mp4", "UPPER.MP4"])
-def test_exactly_that_path_is_written(
+def test_special_characters_in_a_path_are_taken_literally(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -391,7 +391,7 @@ def test_the_source_itself_is_never_overwritten(force: bool, tmp_path: Path) -> 
         ("out.webm", "libx264", "cannot hold video by libx264"),
     ],
 )
-def test_a_video_that_cannot_be_is_refused_at_once(
+def test_an_impossible_video_is_refused_at_once(
     name: str, codec: str | None, says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SinkError, match=says):
@@ -399,7 +399,7 @@ def test_a_video_that_cannot_be_is_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_refused_as_an_output(tmp_path: Path) -> None:
     (tmp_path / "out.mp4").mkdir()
     for make in (MAKERS["out.mp4"], JsonlSink):
         with pytest.raises(SinkError, match="a folder; name a file in it"):
