@@ -1,16 +1,16 @@
-"""The change gate: which pixels of a frame must be treated as new.
+"""The change gate: which pixels of a frame count as new.
 
-A frame is compared with the *reference*, the picture that the caches stand for, and never with the
-frame before: so slow change adds up until it is seen. The reference takes over the pixels that were
-treated as new and no others.
+A frame is compared with the *reference*, the picture that the stored activations belong to, and not
+with the frame before: so slow changes add up until they are seen. The reference takes over the new
+pixels and no others.
 
 A pixel is new where
 - it and its eight neighbours are all beyond their limits (smaller specks are noise: the 3x3 opening
   of mathematical morphology);
 - or the mean over the 5x5 pixels around it is beyond PATCH_SHARE of the limit (low contrast);
 - or the mean over its block of 16x16 is beyond `drift_limit` (slow drift, exposure).
-A limit is a multiple of the measured noise at the pixel's brightness. New pixels grow by a margin,
-and for some frames after motion a softer limit holds. docs/explanation/gate.md states what follows
+A limit is a multiple of the measured noise at the pixel's brightness. New areas grow by a margin,
+and softer limits apply for some frames after motion. docs/explanation/gate.md states what follows
 from this, and what it saves.
 """
 
@@ -40,7 +40,7 @@ from stillframe.reuse.kernels.change_gate import (
 Kind = Literal["unchanged", "partial", "all"]
 Bytes = NDArray[np.uint8]
 
-TURN = 16  # frames in which the limits of all rows follow the noise
+TURN = 16  # frames in which each row's limits are updated once
 FIRST = "first frame"
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -134,13 +134,13 @@ class ChangeMap:
 
 @dataclass(slots=True)
 class _Scratch:
-    """What the passes need beside the pictures: a few rows, and a byte a pixel for seeds."""
+    """Buffers of the passes over a picture, see `kernels.change_gate`."""
 
     seeds: Bytes
     sown: Bytes
     totals: NDArray[np.int32]
     columns: NDArray[np.int16]
-    ring: NDArray[np.int16]
+    history: NDArray[np.int16]
     strip: NDArray[np.int16]
     sizes: Bytes
     over: Bytes
@@ -159,7 +159,7 @@ class _Scratch:
             sown=empty(height),
             totals=np.zeros((-(-height // BLOCK), -(-width // BLOCK)), np.int32),
             columns=np.zeros(3 * (width + 2 * PATCH), np.int16),
-            ring=np.zeros((SIDE, 3 * width), np.int16),
+            history=np.zeros((SIDE, 3 * width), np.int16),
             strip=np.zeros(3 * width, np.int16),
             sizes=empty(3 * width),
             over=empty(width),
@@ -172,27 +172,29 @@ class _Scratch:
 
 @dataclass(slots=True)
 class ChangeGate:
-    """Finds what is new in the frames of one stream, all (height, width, 3) uint8, C-contiguous.
+    """Finds what is new in the frames of one stream, all (height, width, 3) uint8.
 
-    reference (height, width, 3) uint8: the picture to feed to the model; always the same array.
-    limits (height, width) uint8: of the largest channel difference, as the last step used them.
-    drift_limit: of a block's mean difference, as the last step used it. Nothing is allocated after
-    construction but the small maps that are returned. Not safe to use from two threads.
+    Nothing but the small objects that are returned is allocated after construction. Not safe to use
+    from two threads.
     """
 
     height: int
     width: int
     settings: GateSettings = field(default_factory=GateSettings)
     reference: Bytes = field(init=False, repr=False)
+    """(height, width, 3) uint8: the picture to feed to the model; always the same array."""
     limits: Bytes = field(init=False, repr=False)
+    """(height, width) uint8: limits of the largest channel difference in the last step."""
     drift_limit: float = field(init=False, default=0.0)
+    """Limit of a block's mean difference in the last step."""
     noise: NoiseMeter = field(init=False)
+    """The measured noise."""
     _first: bool = field(init=False, repr=False, default=True)  # no trusted frame yet
     _turn: int = field(init=False, repr=False, default=0)
     _mask: Bytes = field(init=False, repr=False)
     _touched: Bytes = field(init=False, repr=False)
-    _held: Bytes = field(init=False, repr=False)
-    _lively: Bytes = field(init=False, repr=False)
+    _soft_frames: Bytes = field(init=False, repr=False)
+    _soft_rows: Bytes = field(init=False, repr=False)
     _table: Bytes = field(init=False, repr=False)
     _scratch: _Scratch = field(init=False, repr=False)
 
@@ -207,14 +209,14 @@ class ChangeGate:
         self.noise = NoiseMeter(height, width, settings.least_noise, settings.most_noise)
         self._mask = np.zeros((height, width), np.uint8)
         self._touched = np.zeros(height, np.uint8)
-        self._held = np.zeros((height, width), np.uint8)
-        self._lively = np.zeros(height, np.uint8)
+        self._soft_frames = np.zeros((height, width), np.uint8)
+        self._soft_rows = np.zeros(height, np.uint8)
         self._table = np.zeros(self.noise.sigma.shape, np.uint8)
         self._scratch = _Scratch.of(height, width, settings.margin)
         self.reset()
 
     def reset(self) -> None:
-        """Another stream: everything is forgotten, as if the gate were new."""
+        """Forget everything, also the noise: the next frame is the first of another stream."""
         self.noise.reset()
         self._follow_noise()
         self._turn = 0
@@ -225,9 +227,9 @@ class ChangeGate:
     ) -> ChangeMap:
         """What is new in the next frame; the reference takes it over.
 
-        renew: rows [first, end) that are new in any case.
-        trust: False for a corrupt frame: nothing of it is taken over or learnt and nothing counts
-        as new, but where there is no reference yet all of it does, and of the next frame too.
+        renew: rows [first, end) that are new in any case. trust: False for a corrupt frame: nothing
+        of it is new, taken over or learnt; only if there is no reference yet, all of it is new, and
+        so is all of the next frame. Raises UsageError for a frame of another size or dtype.
         """
         if image.shape != self.reference.shape or image.dtype != np.uint8:
             raise UsageError(
@@ -269,13 +271,13 @@ class ChangeGate:
         return ChangeMap(self._mask, 0.0, "unchanged", reason)
 
     def _differing(self, image: Bytes) -> int:
-        """Fill the mask, and which rows it touches, by plain inequality; -> pixels in it."""
+        """Fill the mask by plain inequality; -> pixels in it."""
         return int(
             differs(self._rows(image), self._rows(self.reference), self._mask, self._touched)
         )
 
     def _beyond_noise(self, image: Bytes) -> int:
-        """Fill the mask, and which rows it touches, by the limits; -> pixels in it."""
+        """Fill the mask by the limits; -> pixels in it."""
         settings, use, reference = self.settings, self._scratch, self._rows(self.reference)
         if same(image.reshape(-1), reference.reshape(-1)):
             self._mask[...] = OFF
@@ -286,19 +288,19 @@ class ChangeGate:
         self._turn = (self._turn + 1) % TURN
         look_up_rows(reference, self._table, self._turn, TURN, self.limits)
         find(
-            self._rows(image), reference, self.limits, self._held, self._lively,
+            self._rows(image), reference, self.limits, self._soft_frames, self._soft_rows,
             np.uint16(round(256 * settings.soft)), use.seeds, use.sown, use.totals,
-            use.columns, use.ring, use.strip, use.sizes, use.over, use.eroded,
+            use.columns, use.history, use.strip, use.sizes, use.over, use.eroded,
         )  # fmt: skip
         drift(use.totals, self.drift_limit, settings.sweep, use.seeds, use.sown)
         count = grow(
             use.seeds, use.sown, settings.margin, np.uint8(settings.hold), self._mask,
-            self._touched, self._held, self._lively, use.one, use.other, use.near,
+            self._touched, self._soft_frames, self._soft_rows, use.one, use.other, use.near,
         )  # fmt: skip
         return int(count)
 
     def _follow_noise(self) -> None:
-        """Limits for each brightness, and for blocks, from what is known of the noise now."""
+        """Limits by brightness, and for blocks, from the noise as measured so far."""
         np.rint(self.noise.sigma * self.settings.pixel, out=self._table, casting="unsafe")
         self.drift_limit = self.noise.overall * self.settings.block
 
@@ -309,8 +311,8 @@ class ChangeGate:
 
     def _all(self, image: Bytes, reason: str) -> ChangeMap:
         self._first = False
-        self._held[...] = OFF
-        self._lively[...] = OFF
+        self._soft_frames[...] = OFF
+        self._soft_rows[...] = OFF
         self._adopt(image)
         self.noise.start(image)
         self._mask[...] = ON

@@ -1,108 +1,110 @@
-"""The columns of the tables that a plan is made of; the planner writes them, kernels read them.
+"""The columns of a plan's tables: the planner writes them, the kernels read them.
 
-Addresses are absolute and in bytes, strides are in bytes, everything is int64 but for the floats of
-an instruction. Features lie as (H, W, C) float32; a mask is one byte a position, 1 for active.
+Addresses are absolute and in bytes, strides are in bytes. Everything is int64, except the floats of
+an instruction, which are float32. Features are (H, W, C) float32. A mask has one byte a position,
+1 for active.
 """
 
 from enum import IntEnum
 
-# --- tensors: one row each -------------------------------------------------------------------
+# --- tensors: one row each ----------------------------------------------------------------------
 DATA = 0  # address of position (0, 0)
-ROW = 1  # stride from one row to the next
-PIXEL = 2  # stride from one position to the next
-HEIGHT = 3
-WIDTH = 4
-CHANNELS = 5
+ROW = 1  # bytes from one row to the next
+PIXEL = 2  # bytes from one position to the next
+HEIGHT = 3  # positions of a column
+WIDTH = 4  # positions of a row
+CHANNELS = 5  # floats of a position
 MASK = 6  # address of the mask byte of position (0, 0)
-MASK_ROW = 7  # its strides
-MASK_PIXEL = 8
-ROW_FLAGS = 9  # address of a byte a row: 0 where the whole row of the mask is inactive
-ROW_FLAGS_STEP = 10
-LIVE = 11  # address of an int64 a worker: positions of this mask that it left active
+MASK_ROW = 7  # bytes from one row of the mask to the next
+MASK_PIXEL = 8  # bytes from one position of the mask to the next
+ROW_FLAGS = 9  # address of one byte a row: 0 where the whole row of the mask is inactive
+ROW_FLAGS_STEP = 10  # bytes from one row's flag to the next
+LIVE = 11  # address of one int64 a worker: positions of this mask that the worker left active
 TENSOR_COLUMNS = 12
 
-# --- mask sources: what an output position reads of one input -----------------------------------
-SOURCE_TENSOR = 0
-ROW_LOW = 1  # address of int32 a row of the output: the first input row that it reads
-ROW_HIGH = 2  # and the row after the last
-TAPS = 3  # regular windows: column x reads columns x * STRIDE - PAD + [0, TAPS); else RISING or ANY
-STRIDE = 4
-PAD = 5
-COLUMN_LOW = 6  # irregular windows: addresses as for rows
-COLUMN_HIGH = 7
+# --- mask sources: what a position of the output reads of one input -----------------------------
+SOURCE_TENSOR = 0  # index of the input in the table of tensors
+ROW_LOW = 1  # address of int32 [output row]: first input row that it reads
+ROW_HIGH = 2  # address of int32 [output row]: end of the input rows that it reads
+TAPS = 3  # output column x reads columns x * STRIDE - PAD + [0, TAPS); or RISING, or ANY
+STRIDE = 4  # of regular windows
+PAD = 5  # of regular windows
+COLUMN_LOW = 6  # of irregular windows: as ROW_LOW, for columns
+COLUMN_HIGH = 7  # of irregular windows: as ROW_HIGH, for columns
 SOURCE_COLUMNS = 8
-RISING, ANY = 0, -1  # TAPS of irregular windows: whether their ends never fall
+RISING = 0  # TAPS of an irregular window whose low and high never fall from column to column
+ANY = -1  # TAPS of any other irregular window
 
 # --- instructions: one row each -----------------------------------------------------------------
 KERNEL = 0  # address of an OPERATOR; 0: only the mask is written
-TARGET = 1  # tensor written
-INPUT = 2  # tensors read
-SECOND = 3
-SOURCES = 4  # address of the mask sources, and how many
-SOURCE_COUNT = 5
+TARGET = 1  # index of the tensor written
+INPUT = 2  # index of the tensor read
+SECOND = 3  # index of the second tensor read, of operators that read two
+SOURCES = 4  # address of the mask sources
+SOURCE_COUNT = 5  # how many mask sources
 PREPARE = 6  # address of a PREPARE that each worker runs over its rows of the input, or 0
 CUTOFF = 7  # a Cutoff
 ACTIVATE = 8  # address of an ACTIVATION, or 0
-SLOPES = 9  # address of a slope a channel, or 0
-STRIDE_Y = 10
+SLOPES = 9  # address of float32 [channel]: slopes of PReLU, or 0
+STRIDE_Y = 10  # of a sliding window
 STRIDE_X = 11
 PAD_TOP = 12
 PAD_LEFT = 13
 PARAMETER = 14  # the first of sixteen whose meaning is the operator's
-RING = 30  # of the PREPARE `clear_ring`: address of RING_COLUMNS int64
+ZERO_PAD = 30  # address of ZERO_PAD_COLUMNS int64, of the PREPARE `clear_zero_pad`
 INSTRUCTION_COLUMNS = 31
 
-# the zeros around a tensor, in bytes
-RING_START = 0  # address of the first
-RING_ROW = 1  # from one row to the next
-RING_ROWS = 2  # of the tensor and the ring together
-RING_TOP = 3  # rows above
-RING_BOTTOM = 4  # and below
-RING_LEFT = 5  # bytes before a row's first position
-RING_RIGHT = 6  # and behind its last
-RING_COLUMNS = 7
+# --- zero padding of a tensor, in bytes ---------------------------------------------------------
+ZERO_PAD_START = 0  # address of the first zero
+ZERO_PAD_ROW = 1  # bytes from one row to the next
+ZERO_PAD_ROWS = 2  # rows of the tensor and its padding together
+ZERO_PAD_TOP = 3  # rows of zeros above
+ZERO_PAD_BOTTOM = 4  # rows of zeros below
+ZERO_PAD_LEFT = 5  # bytes of zeros before a row's first position
+ZERO_PAD_RIGHT = 6  # bytes of zeros after a row's last position
+ZERO_PAD_COLUMNS = 7
 
-# floats of an instruction
-ACT_A = 0
-ACT_B = 1
-THRESHOLD = 2  # Cutoff.NORM: sum of squared differences beyond which a position has changed
-SCALAR = 3
-BEND = 4  # what a micro-kernel multiplies negative results by as it stores
-LOW = 5  # and the bounds that it then applies
-HIGH = 6
+# --- floats of an instruction -------------------------------------------------------------------
+ACT_A = 0  # first number of the activation
+ACT_B = 1  # second number of the activation
+THRESHOLD = 2  # of Cutoff.NORM: sum of squared differences beyond which a position has changed
+SCALAR = 3  # an operator's number, such as the value of a constant padding
+BEND = 4  # factor by which a micro-kernel multiplies negative results as it stores them
+LOW = 5  # lower bound that a micro-kernel applies after that
+HIGH = 6  # upper bound
 FLOAT_COLUMNS = 7
 
 # --- workers: one row each ----------------------------------------------------------------------
-FOUND = 0  # address of the spans that this worker found in its rows, and how many
-FOUND_COUNT = 1
-FOUND_ACTIVE = 2  # positions in them
-SHARE = 3  # address of the spans that it is to compute
-LINE = 4  # address of a row of mask bytes
+ACTIVE_SPANS = 0  # address of the active spans in this worker's rows
+ACTIVE_SPAN_COUNT = 1  # how many they are
+ACTIVE_POSITIONS = 2  # positions in them
+SHARE = 3  # address of the spans that this worker computes
+LINE = 4  # address of a row of mask bytes, scratch
 POINTERS = 5  # address of POINTER_ARRAYS int64 arrays of SLOTS entries
 RESULTS = 6  # address of SLOTS rows of float32
-GAPS = 7  # address of SLOTS + 1 float32
+GAPS = 7  # address of SLOTS + 1 float32: squared distances
 WORKER_COLUMNS = 16
 
-# a span: `length` consecutive positions of a row, as int32
-SPAN_Y = 0
-SPAN_X = 1
-SPAN_LENGTH = 2
+# --- a span: consecutive positions of a row, as int32 -------------------------------------------
+SPAN_Y = 0  # row
+SPAN_X = 1  # first column
+SPAN_LENGTH = 2  # positions
 SPAN_INTS = 3
 
-CHUNK = 96  # positions whose results are held before they are compared and stored
-SLOTS = CHUNK + 1  # and one more, which waits for what comes to the right of it
+CHUNK = 96  # positions whose results wait until they are compared and stored
+SLOTS = CHUNK + 1  # one more for the last result of a chunk, which waits for its right neighbour
 POINTER_ARRAYS = 6
 
-# --- what came of an instruction ----------------------------------------------------------------
+# --- records: what the last step did in an instruction ------------------------------------------
 ACTIVE = 0  # positions computed
 CHANGED = 1  # positions marked as changed
-NANOSECONDS = 2
+NANOSECONDS = 2  # time of worker 0
 RECORD_COLUMNS = 3
 
 
 class Cutoff(IntEnum):
-    """Whether a result that is near what is stored is left unstored and marked unchanged."""
+    """When a result counts as unchanged: it is then neither stored nor marked."""
 
-    NEVER = 0
-    EQUAL = 1  # every bit equal
-    NORM = 2  # sum over channels of the squared difference, see `commit.settle`
+    NEVER = 0  # every result is stored
+    EQUAL = 1  # every bit equals what is stored
+    NORM = 2  # the squared distance is within THRESHOLD, see `store.store_with_hysteresis`

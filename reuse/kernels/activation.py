@@ -1,8 +1,8 @@
 """Activations over a run of floats, vectorised by the compiler.
 
 exp is the Cephes single-precision polynomial (Moshier 1989), good to 2 ulp; the others are built on
-it. erf is Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7). Written without branches and
-without library calls, so that each element gets the same bits wherever it stands in a vector.
+it. erf is Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7). There are no branches and no
+library calls, so an element gets the same bits in every lane of a vector.
 """
 
 import math
@@ -250,4 +250,4 @@ ACTIVATIONS: dict[str, Native] = {
     "softplus": softplus,
     "log": log,
 }
-"""By the name that `Act.kind` has."""
+"""By `Act.kind`."""

@@ -1,19 +1,19 @@
-"""How a change spreads: the mask of an output from the masks of its inputs, and its spans.
+"""The active set: the mask of an output from the masks of its inputs, and its spans.
 
 A position of the output is active if any position that it reads is. Windows are separable, so rows
-are joined first and columns then, and rows without any activity cost one byte of reading. Masks are
-bytes, and eight of them are joined at a time.
+are joined first and columns then. A row of a mask without active positions costs one byte of
+reading. Eight mask bytes are joined at a time.
 """
 
 import numpy as np
 
 from stillframe.reuse.kernels.abi import (
+    ACTIVE_POSITIONS,
+    ACTIVE_SPAN_COUNT,
+    ACTIVE_SPANS,
     ANY,
     COLUMN_HIGH,
     COLUMN_LOW,
-    FOUND,
-    FOUND_ACTIVE,
-    FOUND_COUNT,
     HEIGHT,
     LINE,
     LIVE,
@@ -101,8 +101,8 @@ def thin(line, stride, target, width):
 @kernel
 def reach(line, read, lows, highs, target, width):
     # target (width,) |= whether any of line[lows[x] : highs[x]] is on, of line (read,); lows and
-    # highs never fall
-    at = np.int64(0)  # the first that is on, from lows[x] on
+    # highs never fall from x to x
+    at = np.int64(0)  # the first position from lows[x] on that is on
     x = np.int64(0)
     while x < width:
         at = max(at, np.int64(get_i32(lows, x)))
@@ -123,7 +123,7 @@ def reach(line, read, lows, highs, target, width):
 
 @kernel
 def spread_row(tensors, source, y, line, target, width):
-    # target (width,) |= what row y of the output reads of this source; -> whether anything was on
+    # target (width,) |= what row y of the output reads of this source; -> whether any of it is on
     tensor = get_i64(source, SOURCE_TENSOR)
     low = get_i32(get_i64(source, ROW_LOW), y)
     high = get_i32(get_i64(source, ROW_HIGH), y)
@@ -135,22 +135,22 @@ def spread_row(tensors, source, y, line, target, width):
     read = tensors[tensor, WIDTH]
     plain = taps == 1 and stride == 1 and pad == 0
     joined = target if plain else line + pad
-    found = False
+    any_on = False
     for row in range(low, high):
         if get_u8(flags, row * flags_step) == OFF:
             continue
-        if not found and not plain:
+        if not any_on and not plain:
             span = (width - 1) * stride + taps if taps > 0 else read
             clear(line, max(span, read + pad) + 8)
-        found = True
+        any_on = True
         mask = tensors[tensor, MASK] + row * tensors[tensor, MASK_ROW]
         step = tensors[tensor, MASK_PIXEL]
         if step == 1:
             widen(mask, 1, joined, read)
         else:
             thin(mask, step, joined, read)
-    if plain or not found:
-        return found
+    if plain or not any_on:
+        return any_on
     lows = get_i64(source, COLUMN_LOW)
     highs = get_i64(source, COLUMN_HIGH)
     if taps == RISING:
@@ -166,7 +166,7 @@ def spread_row(tensors, source, y, line, target, width):
     else:
         widen(line, taps, line, (width - 1) * stride + 1)
         thin(line, stride, target, width)
-    return found
+    return any_on
 
 
 @kernel
@@ -194,41 +194,42 @@ def scan_row(mask, step, width, y, spans, count):
 def find_active(tensors, target, sources, source_count, workers, rows, work):
     """Write this worker's rows of the target's mask and list their spans.
 
-    rows: the (first, end) output rows of this worker. work: its row of the worker table; FOUND_*
+    rows: the (first, end) output rows of this worker. work: its row of the worker table; ACTIVE_*
     are written.
     """
     width = tensors[target, WIDTH]
     mask = tensors[target, MASK]
     mask_row = tensors[target, MASK_ROW]
     flags = tensors[target, ROW_FLAGS]
-    spans = work[FOUND]
+    spans = work[ACTIVE_SPANS]
     line = work[LINE]
     count = 0
     active = 0
     for y in range(rows[0], rows[1]):
         row = mask + y * mask_row
         clear(row, width)
-        found = False
+        any_on = False
         for index in range(source_count):
             source = sources + index * SOURCE_COLUMNS * 8
             tensor = get_i64(source, SOURCE_TENSOR)
             if live(tensors, tensor, workers) == 0:
                 continue
             if spread_row(tensors, source, y, line, row, width):
-                found = True
-        if found:
+                any_on = True
+        if any_on:
             count, new = scan_row(row, 1, width, y, spans, count)
             active += new
             set_u8(flags, y, ON if new > 0 else OFF)
         else:
             set_u8(flags, y, OFF)
-    work[FOUND_COUNT] = count
-    work[FOUND_ACTIVE] = active
+    work[ACTIVE_SPAN_COUNT] = count
+    work[ACTIVE_POSITIONS] = active
 
 
 @kernel
-def clip_spans(spans, count, skip, take, target, kept):
-    # copies positions [skip, skip + take) of a span list; -> (spans kept, positions still to take)
+def clip_spans(spans, count, skip, take, target, span_count):
+    # appends positions [skip, skip + take) of a span list to target, which has span_count;
+    # -> (span_count then, positions still to take)
     for index in range(count):
         if take <= 0:
             break
@@ -240,35 +241,35 @@ def clip_spans(spans, count, skip, take, target, kept):
         start = skip
         size = min(length - start, take)
         x = np.int64(get_i32(spans, at + SPAN_X)) + start
-        set_span(target, kept, np.int64(get_i32(spans, at + SPAN_Y)), x, size)
-        kept += 1
+        set_span(target, span_count, np.int64(get_i32(spans, at + SPAN_Y)), x, size)
+        span_count += 1
         take -= size
         skip = 0
-    return kept, take
+    return span_count, take
 
 
 @kernel
 def take_share(work, workers, worker):
-    """Cut this worker's equal share out of what all workers found; -> (spans, all positions)."""
+    """Cut this worker's equal share out of the spans of all workers; -> (spans, all positions)."""
     total = 0
     for other in range(workers):
-        total += work[other, FOUND_ACTIVE]
+        total += work[other, ACTIVE_POSITIONS]
     begin = total * worker // workers
     take = total * (worker + 1) // workers - begin
-    kept = 0
+    span_count = 0
     for other in range(workers):
-        active = work[other, FOUND_ACTIVE]
+        active = work[other, ACTIVE_POSITIONS]
         if take > 0 and begin < active:
-            kept, take = clip_spans(
-                work[other, FOUND],
-                work[other, FOUND_COUNT],
+            span_count, take = clip_spans(
+                work[other, ACTIVE_SPANS],
+                work[other, ACTIVE_SPAN_COUNT],
                 begin,
                 take,
                 work[worker, SHARE],
-                kept,
+                span_count,
             )
         begin = max(begin - active, 0)
-    return kept, total
+    return span_count, total
 
 
 @kernel
@@ -278,12 +279,12 @@ def share_all(tensors, target, work, workers, worker):
     total = tensors[target, HEIGHT] * width
     at = total * worker // workers
     end = total * (worker + 1) // workers
-    kept = 0
+    span_count = 0
     while at < end:
         y = at // width
         x = at - y * width
         length = min(width - x, end - at)
-        set_span(work[worker, SHARE], kept, y, x, length)
-        kept += 1
+        set_span(work[worker, SHARE], span_count, y, x, length)
+        span_count += 1
         at += length
-    return kept, total
+    return span_count, total

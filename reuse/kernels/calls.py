@@ -1,4 +1,4 @@
-"""Calling a native kernel by its address, and seeing the tables from inside one."""
+"""Calling a native kernel by its address, and viewing the tables as arrays inside one."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from stillframe.reuse.kernels.jit import kernel
 
 F32 = ir.FloatType()
 I64 = ir.IntType(64)
-MANY = 1 << 30  # rows of the tensor table as kernels see it; they only use indices that exist
+MANY = 1 << 30  # rows of a table as kernels see it: they use only indices that exist
 
 
 def _caller(result: ir.Type, parameters: list[ir.Type], signature: Any) -> Any:
@@ -39,20 +39,20 @@ def call_operator(typingctx, address, ins, floats, tensors, spans, count, work, 
 
 @intrinsic
 def call_prepare(typingctx, address, ins, tensors, first, end, everything):
-    """jit.PREPARE"""
+    """jit.PREPARE, every table by its address."""
     return _caller(I64, [I64] * 5, types.int64(*[types.int64] * 6))
 
 
 @intrinsic
 def call_multiply(typingctx, address, ins, origins, stores, count, slope, low, high):
-    """jit.MULTIPLY"""
+    """jit.MULTIPLY, every table by its address."""
     signature = types.void(*[types.int64] * 5, *[types.float32] * 3)
     return _caller(ir.VoidType(), [*[I64] * 4, *[F32] * 3], signature)
 
 
 @intrinsic
 def call_activation(typingctx, address, values, count, a, b, slopes):
-    """jit.ACTIVATION"""
+    """jit.ACTIVATION, the values by their address."""
     signature = types.void(
         types.int64, types.int64, types.int64, types.float32, types.float32, types.int64
     )

@@ -1,9 +1,9 @@
 """The passes of the change gate over a picture.
 
-Rows are taken one by one as views, and shifts along a row are views too: an index that could be
-negative is not vectorised. Every loop writes one or two arrays, so that the compiler can check that
-they do not overlap. Numbers stay in the narrowest type that holds them, by casts after each step,
-because NumPy's rules would widen them to 64 bits. A row that equals the reference is passed over.
+Written so that the compiler vectorises: rows, and shifts along a row, are views, because an index
+that could be negative is not vectorised; every loop writes one or two arrays, so that an overlap
+can be ruled out; and each step casts to the narrowest type, because NumPy's rules would widen to 64
+bits. A row that equals the reference is skipped.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ import numpy as np
 from stillframe.reuse.kernels.jit import kernel
 
 BLOCK = 16  # pixels a side
-PATCH = 2  # pixels on each side of the middle one
-SIDE = 2 * PATCH + 1
-REACH = 3 * PATCH  # of a patch to each side, in bytes of a row
-PATCH_SHARE = 16 / SIDE**2  # of a pixel's limit, for the mean of the patch around it: see `patch`
+PATCH = 2  # pixels of a patch on each side of its middle
+SIDE = 2 * PATCH + 1  # pixels of a patch
+REACH = 3 * PATCH  # bytes of a row on each side of a patch's middle
+PATCH_SHARE = 16 / SIDE**2  # limit of a patch's mean, as a share of a pixel's; see `patch`
 ON, OFF = np.uint8(1), np.uint8(0)
-STRONG = np.uint8(3)  # of a seed: ON, and worth being held
+STRONG = np.uint8(3)  # of a seed: ON, and softens the limits of the frames that follow
 
 I16, U8 = np.int16, np.uint8
 
@@ -38,7 +38,7 @@ def same(one, other):
 
 @kernel
 def differs(image, reference, mask, touched):
-    """mask (H, W) = any channel of (H, 3 W) unequal; touched (H,) = any of the row; -> how many."""
+    """mask (H, W) = any channel of (H, 3 W) unequal; touched (H,) = any of the row; -> pixels."""
     count = 0
     for y in range(mask.shape[0]):
         new, old, row = image[y], reference[y], mask[y]
@@ -56,7 +56,7 @@ def differs(image, reference, mask, touched):
 
 @kernel
 def enter(new, old, signed, columns):
-    # columns += new - old, less what this line of the ring held before
+    # columns += new - old, less what this row of the history had before
     for i in range(signed.shape[0]):
         difference = I16(I16(new[i]) - I16(old[i]))
         columns[i] = I16(columns[i] + I16(difference - signed[i]))
@@ -103,26 +103,26 @@ def beyond(sizes, limits, over):
 
 
 @kernel
-def beyond_softly(sizes, limits, held, softness, over):
-    # as beyond, and ON where it is held and beyond softness / 256 of the limit
+def beyond_softly(sizes, limits, soft_frames, softness, over):
+    # as beyond, and ON where soft_frames > 0 and it is beyond softness / 256 of the limit
     for x in range(over.shape[0]):
         largest = max(max(sizes[3 * x], sizes[3 * x + 1]), sizes[3 * x + 2])
         soft = U8((np.uint16(limits[x]) * softness) >> np.uint16(8))
-        found = STRONG if largest > limits[x] else OFF
+        strong = STRONG if largest > limits[x] else OFF
         weak = ON if largest > soft else OFF
-        over[x] = found | (weak if held[x] != OFF else OFF)
+        over[x] = strong | (weak if soft_frames[x] != OFF else OFF)
 
 
 @kernel
 def squeeze(over, eroded):
     # eroded[x] = all of over[x - 1 .. x + 1]; the ends stay as they are; -> any
     left, middle, right, inner = over, over[1:], over[2:], eroded[1:]
-    found = OFF
+    any_whole = OFF
     for x in range(over.shape[0] - 2):
         whole = left[x] & middle[x] & right[x]
         inner[x] = whole
-        found |= whole
-    return found
+        any_whole |= whole
+    return any_whole
 
 
 @kernel
@@ -139,36 +139,36 @@ def clear(row):
 
 @kernel
 def any_on(row):
-    found = OFF
+    joined = OFF
     for x in range(row.shape[0]):
-        found |= row[x]
-    return found
+        joined |= row[x]
+    return joined
 
 
 @kernel
 def find(
-    image, reference, limits, held, lively, softness,
-    seeds, sown, totals, columns, ring, strip, sizes, over, eroded,
+    image, reference, limits, soft_frames, soft_rows, softness,
+    seeds, sown, totals, columns, history, strip, sizes, over, eroded,
 ):  # fmt: skip
     """One pass over image and reference (H, 3 W) that finds the seeds of change by patch and pixel.
 
-    limits (H, W): of the largest channel difference. held (H, W), lively (H,): where and in which
-    rows the softer limit holds. seeds (H, W), sown (H,): 0, ON or STRONG, and in which rows; the
-    other rows of seeds are not written. totals (h, w) int32: differences added up by block. The
-    rest is scratch: columns (3 W + 4 PATCH * 3) and strip (3 W) int16, ring (SIDE, 3 W) int16,
+    limits (H, W): of the largest channel difference. soft_frames (H, W), soft_rows (H,): the softer
+    limit applies where they are not 0. seeds (H, W), sown (H,): 0, ON or STRONG, and in which rows;
+    the other rows of seeds are not written. totals (h, w) int32: sums of differences by block. The
+    rest is scratch: columns (3 W + 4 PATCH * 3) and strip (3 W) int16, history (SIDE, 3 W) int16,
     sizes (3 W), over (W) and eroded (4, W) uint8.
     """
     height, width = limits.shape
     clear(columns)
     clear(strip)
     for line in range(SIDE):
-        clear(ring[line])
+        clear(history[line])
     middle = columns[REACH : REACH + 3 * width]
     a, b, c, d, e = columns, columns[3:], columns[6:], columns[9:], columns[12:]  # SIDE pixels
     moved = 0  # bit k: row y - k differs from the reference
     thick = 0  # bit k: row y - k has pixels beyond their limits, three in a row
     for y in range(height + PATCH):
-        signed = ring[y % SIDE]
+        signed = history[y % SIDE]
         leaving = moved >> (SIDE - 1)
         moved = (moved << 1) & ((1 << SIDE) - 1)
         thick = (thick << 1) & 15
@@ -190,8 +190,8 @@ def find(
         if moved:
             row = seeds[centre]
             patch(a, b, c, d, e, sizes)
-            if lively[centre] != OFF:
-                beyond_softly(sizes, limits[centre], held[centre], softness, row)
+            if soft_rows[centre] != OFF:
+                beyond_softly(sizes, limits[centre], soft_frames[centre], softness, row)
             else:
                 beyond(sizes, limits[centre], row)
             if (thick & 14) == 14:
@@ -201,7 +201,7 @@ def find(
 
 @kernel
 def gather(strip, totals):
-    # totals (w,) = sums of strip (3 W,) by block; strip starts afresh
+    # totals (w,) = sums of strip (3 W,) by block; strip is cleared
     for block in range(totals.shape[0]):
         part = strip[block * 3 * BLOCK : (block + 1) * 3 * BLOCK]
         total = np.int32(0)
@@ -213,20 +213,20 @@ def gather(strip, totals):
 
 @kernel
 def has_seed(seeds, sown, top, bottom, left, right):
-    found = OFF
+    seed = OFF
     for y in range(top, bottom):
         if sown[y] != OFF:
-            found |= any_on(seeds[y, left:right])
-    return found != OFF
+            seed |= any_on(seeds[y, left:right])
+    return seed != OFF
 
 
 @kernel
 def drift(totals, limit, sweep, seeds, sown):
-    """Sow the blocks whose mean difference is beyond the limit; -> whether the light changed.
+    """Seed the blocks whose mean difference is beyond the limit; -> whether the light changed.
 
-    That is so where a block without other seeds is beyond the limit, and more than `sweep` of all
-    blocks are beyond half of it to the same side. Then half the limit holds for all, so that they
-    come in the same frame and, from then on, keep in step.
+    It did where a block without other seeds is beyond the limit, and more than `sweep` of all
+    blocks are beyond half of it, all brighter or all darker. Half the limit then applies to all
+    blocks, so that they are renewed in the same frame and drift together from then on.
     """
     height, width = seeds.shape
     alone, brighter, darker = 0, 0, 0
@@ -276,11 +276,12 @@ def widen(row, margin, one, other):
 
 
 @kernel
-def grow(seeds, sown, margin, frames, mask, touched, held, lively, one, other, near):
-    """mask (H, W) = seeds grown by a square of `margin` pixels to each side; -> how many.
+def grow(seeds, sown, margin, frames, mask, touched, soft_frames, soft_rows, one, other, near):
+    """mask (H, W) = seeds grown by a square of `margin` pixels to each side; -> pixels.
 
-    touched (H,): rows with any. held (H, W) = frames where STRONG seeds grew, else one less than
-    before; lively (H,): rows with any held. near (W,) and one, other (W + 2 margin,) are scratch.
+    touched (H,): rows with any. soft_frames (H, W) = `frames` where STRONG seeds grew, else one
+    less than before; soft_rows (H,): rows with any of them above 0. near (W,) and one, other
+    (W + 2 margin,) are scratch.
     """
     height, width = mask.shape
     for y in range(height):
@@ -289,47 +290,47 @@ def grow(seeds, sown, margin, frames, mask, touched, held, lively, one, other, n
     count = 0
     for y in range(height):
         row = mask[y]
-        found = OFF
+        any_near = OFF
         for other_y in range(max(y - margin, 0), min(y + margin + 1, height)):
             if sown[other_y] != OFF:
-                if found == OFF:
+                if any_near == OFF:
                     clear(near)
-                    found = ON
+                    any_near = ON
                 source = seeds[other_y]
                 for x in range(width):
                     near[x] |= source[x]
-        touched[y] = found
-        if found == OFF:
+        touched[y] = any_near
+        if any_near == OFF:
             clear(row)
-            if lively[y] != OFF:
-                lively[y] = ON if cool(held[y]) != OFF else OFF
+            if soft_rows[y] != OFF:
+                soft_rows[y] = ON if cool(soft_frames[y]) != OFF else OFF
             continue
         total = np.int32(0)
         for x in range(width):
             row[x] = near[x] & ON
             total += np.int32(near[x] & ON)
         count += total
-        lively[y] = ON if warm(near, frames, held[y]) != OFF else OFF
+        soft_rows[y] = ON if warm(near, frames, soft_frames[y]) != OFF else OFF
     return count
 
 
 @kernel
-def cool(held):
+def cool(soft_frames):
     left = OFF
-    for x in range(held.shape[0]):
-        held[x] -= ON if held[x] != OFF else OFF
-        left |= held[x]
+    for x in range(soft_frames.shape[0]):
+        soft_frames[x] -= ON if soft_frames[x] != OFF else OFF
+        left |= soft_frames[x]
     return left
 
 
 @kernel
-def warm(near, frames, held):
+def warm(near, frames, soft_frames):
     left = OFF
-    for x in range(held.shape[0]):
-        before = held[x]
+    for x in range(soft_frames.shape[0]):
+        before = soft_frames[x]
         lower = U8(before - ON) if before != OFF else OFF
-        held[x] = frames if near[x] == STRONG else lower
-        left |= held[x]
+        soft_frames[x] = frames if near[x] == STRONG else lower
+        left |= soft_frames[x]
     return left
 
 

@@ -1,8 +1,8 @@
 """Convolution over listed positions: gather window origins, run micro-kernels, store.
 
-Positions are collected across spans into chunks of CHUNK; a chunk's results stay in the first-level
-caches until each was compared and stored. Dense is the same call with every position listed, and
-each output is summed in the same order either way.
+Positions are collected across spans into chunks of CHUNK, so that a chunk's results stay in the
+first-level cache until they are compared and stored. A dense step is the same call with every
+position listed; each output is summed in the same order either way.
 """
 
 import llvmlite.binding as llvm
@@ -52,7 +52,7 @@ from stillframe.reuse.kernels.jit import MULTIPLY as MULTIPLY_SIGNATURE
 from stillframe.reuse.kernels.jit import OPERATOR, Native, kernel, native
 from stillframe.reuse.kernels.microkernel import LANES, conv_tile, depthwise_tile
 from stillframe.reuse.kernels.pointers import get_f32, get_i64, prefetch, set_f32, set_i64
-from stillframe.reuse.kernels.store import commit, settle
+from stillframe.reuse.kernels.store import store_result, store_with_hysteresis
 
 # parameters
 MULTIPLY = PARAMETER  # address of one of the `multiply_` kernels
@@ -65,16 +65,16 @@ RESULT_STEP = PARAMETER + 9  # bytes from one position's results to the next
 CHUNK_POSITIONS = PARAMETER + 10  # how many are gathered before they are computed
 RESIDUAL = PARAMETER + 11  # one of the RESIDUAL_ kinds
 DEPTH_BYTES = PARAMETER + 13
-AHEAD = PARAMETER + 15  # address of int64: how many, and offsets from origins of lines read soon
-DIRECT = PARAMETER + 14  # 1: what the micro-kernel stores is the result, nothing comes behind
+DIRECT = PARAMETER + 14  # 1: the micro-kernel may store the final result itself
+AHEAD = PARAMETER + 15  # address of int64: a count, and offsets from origins of lines to prefetch
 OUTPUTS, GROUPS = PARAMETER + 12, PARAMETER + 13  # of `multiply_grouped`
 RESIDUAL_NONE, RESIDUAL_BEFORE, RESIDUAL_AFTER = 0, 1, 2
 
 NEVER, NORM = int(Cutoff.NEVER), int(Cutoff.NORM)
 
-# arrays of the worker's POINTERS. Slot 0 is for a result that is held; what is gathered comes from
-# slot 1 on. RESULT_ROWS point into the worker's RESULTS; JOINED is 1 where a position lies to the
-# right of that in the slot before it
+# arrays of the worker's POINTERS. Gathered positions begin at slot 1; slot 0 is for a result that
+# waits for its right neighbour. RESULT_ROWS point into the worker's RESULTS; JOINED is 1 where a
+# position is the right neighbour of the one in the slot before it
 ORIGINS, STORED, MASKS, ADDENDS, RESULT_ROWS, JOINED = (
     array * SLOTS * 8 for array in range(POINTER_ARRAYS)
 )
@@ -94,12 +94,12 @@ TILES = tile_shapes(vector_registers())
 DEPTHWISE_POSITIONS = 6  # accumulators, one weight vector and one operand fit any register file
 
 LINE_BYTES = 64
-FAR = 12  # positions: how far ahead of the arithmetic its input is asked for
+FAR = 12  # positions by which prefetches are ahead of the arithmetic
 
 
 @kernel
 def fetch_ahead(ins, origins, positions):
-    # all channels of what windows further along the row read and these do not
+    # prefetch what windows further along the row read and these do not, all channels of it
     for m in range(positions):
         origin = get_i64(origins, m)
         for line in range(get_i64(ins[AHEAD], 0)):
@@ -195,7 +195,7 @@ def depthwise_kernel(overlapping: bool) -> Native:
 
 @native(MULTIPLY_SIGNATURE)
 def multiply_grouped(ins, origins, stores, count, slope, low, high):
-    # any number of groups; weights (tap, channel of the group, output); plain and slow
+    # any number of groups; weights (tap, channel of the group, output); simple and slow
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     outputs, depth = ins[OUTPUTS], ins[RUN_LENGTH]
     per_group = outputs // ins[GROUPS]
@@ -232,10 +232,10 @@ def add_rows(results, step, addends, count, channels):
 
 @kernel
 def compute(ins, ins_address, floats, channels, cutoff, pointers, results, count):
-    """Results of the `count` positions in slots from 1 on; -> whether they are stored already."""
+    """Results of the `count` positions from slot 1 on; -> whether they are stored already."""
     tile, step = ins[TILE_POSITIONS], ins[RESULT_STEP]
     padded = (count + tile - 1) // tile * tile
-    for slot in range(count + 1, padded + 1):  # the rest of the last tile repeats a position
+    for slot in range(count + 1, padded + 1):  # the rest of the last tile repeats its last position
         set_i64(pointers + ORIGINS, slot, get_i64(pointers + ORIGINS, count))
         set_i64(pointers + STORED, slot, get_i64(pointers + STORED, count))
     direct = ins[DIRECT] == 1 and cutoff == NEVER
@@ -279,17 +279,17 @@ def compute(ins, ins_address, floats, channels, cutoff, pointers, results, count
 
 
 @kernel
-def flush(ins, ins_address, floats, channels, cutoff, work, held, count, last):
+def flush(ins, ins_address, floats, channels, cutoff, work, waiting, count, last):
     """Compute and store `count` gathered positions; -> how many were stored as changed.
 
-    held: whether a result from before waits in slot 0. last: nothing comes after these; otherwise
-    the last one is held where that matters.
+    waiting: whether an earlier result waits in slot 0. last: False if more positions follow; the
+    last result then may have to wait for them.
     """
     pointers, results, step = work[POINTERS], work[RESULTS], ins[RESULT_STEP]
     if count > 0 and compute(ins, ins_address, floats, channels, cutoff, pointers, results, count):
         return count
     if cutoff == NORM:
-        return settle(
+        return store_with_hysteresis(
             results,
             step,
             pointers + STORED,
@@ -298,13 +298,13 @@ def flush(ins, ins_address, floats, channels, cutoff, work, held, count, last):
             work[GAPS],
             channels,
             floats[THRESHOLD],
-            held,
+            waiting,
             count,
             last,
         )
     changed = 0
     for slot in range(1, count + 1):
-        changed += commit(
+        changed += store_result(
             results + slot * step,
             get_i64(pointers + STORED, slot),
             channels,
@@ -331,7 +331,7 @@ def convolve(ins, floats, tensors, spans, span_count, work, cutoff):
     chunk = ins[CHUNK_POSITIONS]
     for slot in range(1, chunk + 1):
         set_i64(pointers + RESULT_ROWS, slot, work[RESULTS] + slot * ins[RESULT_STEP])
-    held = False
+    waiting = False
     count = 0
     changed = 0
     for index in range(span_count):
@@ -359,10 +359,10 @@ def convolve(ins, floats, tensors, spans, span_count, work, cutoff):
             count += size
             if count == chunk:
                 changed += flush(
-                    ins, ins_address, floats, channels, cutoff, work, held, count, False
+                    ins, ins_address, floats, channels, cutoff, work, waiting, count, False
                 )
-                held = cutoff == NORM
+                waiting = cutoff == NORM
                 count = 0
-    if held or count > 0:
-        changed += flush(ins, ins_address, floats, channels, cutoff, work, held, count, True)
+    if waiting or count > 0:
+        changed += flush(ins, ins_address, floats, channels, cutoff, work, waiting, count, True)
     return changed

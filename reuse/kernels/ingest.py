@@ -1,4 +1,4 @@
-"""Where a picture enters a region: what differs from what is stored is stored and marked."""
+"""Taking a feed or an island's output into a region: what differs is stored and marked."""
 
 import numpy as np
 
@@ -26,7 +26,9 @@ from stillframe.reuse.kernels.pointers import (
 OFF, ON = np.uint8(0), np.uint8(1)
 
 # what is known of a feed before it is read
-COMPARE, LISTED, EVERYTHING = 0, 1, 2
+COMPARE = 0  # nothing: compare it with what is stored
+LISTED = 1  # a map of what may have changed
+EVERYTHING = 2  # all of it is new
 
 
 @kernel
@@ -80,8 +82,8 @@ def take_in(known, feed, strides, changed, tensors, target, workers):
     """Store a feed into its tensor and write the tensor's mask; -> positions marked.
 
     feed: address of float32; strides: (row, position, channel) in floats.
-    known: COMPARE finds the changes itself; LISTED reads only where `changed`, the address of a
-    (H, W) byte map, is not 0, and marks just those; EVERYTHING stores all and writes no mask.
+    known: COMPARE finds the changes itself. LISTED reads only where `changed`, the address of a
+    (H, W) byte map, is not 0, and marks all of that. EVERYTHING stores all and writes no mask.
     """
     height, width = tensors[target, HEIGHT], tensors[target, WIDTH]
     channels, pixel = tensors[target, CHANNELS], tensors[target, PIXEL]

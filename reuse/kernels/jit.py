@@ -1,9 +1,9 @@
 """The only file that compiles: every compiler setting is here.
 
-`@kernel` functions are plain Python underneath (`.py_func`), run without the GIL, follow IEEE 754
-without reassociation or contraction (so vectorised, scalar, dense and sparse runs agree bit for
-bit), and are kept on disk. numba's own stamp sees only the file of the function itself; here it
-covers every kernel file, because kernels are compiled into their callers.
+`@kernel` functions are plain Python underneath (`.py_func`) and run without the GIL. They follow
+IEEE 754 without reassociation or contraction, so vectorised, scalar, dense and sparse runs agree
+bit for bit. They are cached on disk. numba's own cache stamp covers only the file of the function
+itself; the one here covers every kernel file, because kernels are compiled into their callers.
 
 `NUMBA_DISABLE_JIT=1` is the off switch for debugging.
 """
@@ -86,10 +86,10 @@ def kernel(function: Kernel) -> Kernel:
 
 
 class Native:
-    """A kernel that others call by its address, compiled when that is first asked for.
+    """A kernel that others call by its address; compiled when the address is first read.
 
-    What is called by address is compiled once and never into its callers, so a network costs the
-    compilation of the operators that it has and no others.
+    It is compiled once and never into its callers, so a network compiles the operators that it has
+    and no others.
     """
 
     def __init__(self, function: Callable[..., Any], signature: Any) -> None:
@@ -106,7 +106,7 @@ class Native:
         )
         compiled._cache = _cache_of(self.py_func)  # type: ignore[attr-defined]
         compiled.compile()
-        self._compiled = compiled  # the address is good while this lives
+        self._compiled = compiled  # the address is valid while this object lives
         assert compiled.address is not None
         return int(compiled.address)
 

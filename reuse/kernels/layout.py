@@ -1,5 +1,5 @@
-"""Operators that only move values: crops, pads, joins, nearest resizes, block shuffles; and the
-borders of a region, where ONNX's channel planes meet the engine's interleaved ones."""
+"""Operators that move or blend values: crops, pads, concatenations, resizes, block shuffles; and
+the export of a tensor from the engine's interleaved channels into the caller's array."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from stillframe.reuse.kernels.store import copy
 
 # parameters of MOVE and LINEAR_RESIZE: tables of int32 a row and a column of the output
 ROWS, COLUMNS, ROWS_HIGH, COLUMNS_HIGH = PARAMETER, PARAMETER + 1, PARAMETER + 2, PARAMETER + 3
-ROW_WEIGHTS, COLUMN_WEIGHTS = PARAMETER + 4, PARAMETER + 5  # float32, the share of the higher one
+ROW_WEIGHTS, COLUMN_WEIGHTS = PARAMETER + 4, PARAMETER + 5  # float32, the weight of the higher one
 
 FRONT = PARAMETER + 6  # of MOVE: channels of the scalar before those of the input
 

@@ -7,7 +7,7 @@ Dukhan 2019), so that neighbours in memory and scattered ones cost the same, and
 summed in the same order whichever tile it falls into.
 
 The vector width is the host's. `emit_*` build plain IR, so that the tests can compile the same
-kernels for processors that this one is not.
+kernels for other processors.
 """
 
 from collections.abc import Callable
@@ -118,8 +118,8 @@ def emit_store(
     totals: list[ir.Value],
     args: list[ir.Value],
 ) -> None:
-    """Store a tile's totals [position][vector]: times `slope` where below 0, then held between low
-    and high.
+    """Store a tile's totals [position][vector]: times `slope` where below 0, then clamped between
+    low and high.
 
     args: stores, the address of an int64 address a position; shift, bytes to add to each; slope,
     low and high, float32.
@@ -135,8 +135,8 @@ def emit_store(
             total = totals[m * vectors + v]
             below = builder.fcmp_ordered("<", total, zero)
             bent = builder.select(below, builder.fmul(total, slopes), total)
-            held = clamp(builder, bent, *bounds)
-            store_vector(builder, held, builder.add(row, I64(4 * lanes * v)))
+            clamped = clamp(builder, bent, *bounds)
+            store_vector(builder, clamped, builder.add(row, I64(4 * lanes * v)))
 
 
 def emit_conv_tile(
@@ -221,7 +221,7 @@ def emit_pool_tile(builder: ir.IRBuilder, lanes: int, average: bool, args: list[
     """LANES channels of one pooled position: the largest value of its window, or the sum.
 
     args, all int64: address of the window's first value; rows, and bytes between them; columns, and
-    bytes between them; where the result goes. NaN is the largest unless a number comes behind it.
+    bytes between them; where the result goes. NaN is the largest unless a number follows it.
     """
     first, rows, down, columns, across, out = args
     kind = ir.VectorType(F32, lanes)

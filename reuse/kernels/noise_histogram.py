@@ -6,13 +6,13 @@ from stillframe.reuse.kernels.jit import kernel
 
 BINS = 16  # of brightness
 LEVELS = 64  # differences 0 .. 63
-STRETCH = 16  # pixels of a row
-MOTION = 8.0  # a stretch whose mean moved by more is no noise, and neither are its neighbours
-MOVED = 1000.0  # in place of the mean of a stretch whose texture moved
+STRETCH = 16  # consecutive pixels of a row that are judged together
+MOTION = 8.0  # mean difference beyond which a stretch and its neighbours are motion, not noise
+MOVED = 1000.0  # stands for the mean of a stretch whose texture moved
 QUANTILE = 0.9
 DEVIATIONS = 1.6449  # the QUANTILE of |x| for a standard normal x
-ENOUGH = 500.0  # samples that a brightness needs to speak for itself
-SHRINK = 0.75  # of the noise at large: no brightness is taken to be calmer than that
+ENOUGH = 500.0  # samples at which a brightness counts as much as the whole picture
+SHRINK = 0.75  # least noise of any brightness, as a share of the whole picture's
 
 
 @kernel
@@ -47,8 +47,8 @@ def tally(image, probe, first, spacing, step, decay, means, histogram):
 
 @kernel
 def mean_if_noise(new, old, start, end):
-    # the mean difference of some pixels of two rows, or MOVED where neighbours differ alike: of
-    # noise the squares of steps from pixel to pixel add up to twice those of the differences
+    # mean difference of some pixels of two rows, or MOVED where neighbours differ alike: in noise
+    # the squared steps from pixel to pixel sum to twice the squared differences
     total, squares, steps, before = 0, 0, 0, 0
     for x in range(start, end):
         difference = -np.int64(old[3 * x]) - np.int64(old[3 * x + 1]) - np.int64(old[3 * x + 2])
@@ -65,7 +65,7 @@ def mean_if_noise(new, old, start, end):
 
 @kernel
 def add(new, old, start, end, light, histogram):
-    # the largest channel differences of some pixels of two rows, less a change of light
+    # count the largest channel differences of some pixels of two rows, less a change of light
     for x in range(start, end):
         red, green, blue = np.int64(old[3 * x]), np.int64(old[3 * x + 1]), np.int64(old[3 * x + 2])
         r = abs(np.int64(new[3 * x]) - red - light)
@@ -90,7 +90,7 @@ def quantile(counts):
 
 @kernel
 def deviations(histogram, every, least, most, sigma):
-    """histogram (BINS, LEVELS) -> sigma (BINS,), within [least, most]; -> that of the picture.
+    """histogram (BINS, LEVELS) -> sigma (BINS,), within [least, most]; -> that of all brightnesses.
 
     every (LEVELS,) is scratch.
     """

@@ -1,7 +1,7 @@
-"""Zeroed memory for what is large: on huge pages where the system has them.
+"""Zeroed memory, on huge pages where the system has them.
 
-A layer's activations span thousands of ordinary pages: each costs a fault at first and a slot of
-the processor's address cache ever after.
+A layer's activations span thousands of ordinary pages. Each costs a page fault at first use and an
+entry of the processor's address cache (TLB) from then on.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def zeroed(size: int) -> NDArray[np.uint8]:
             return raw[start : start + size]
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         block = mmap.mmap(-1, -(-size // HUGE) * HUGE, flags=flags)
-        with contextlib.suppress(OSError):  # a kernel without them: ordinary pages do
+        with contextlib.suppress(OSError):  # a system without huge pages
             block.madvise(mmap.MADV_HUGEPAGE)
         return np.frombuffer(block, np.uint8, size)
     except (MemoryError, OSError, ValueError, OverflowError) as error:

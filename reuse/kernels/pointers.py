@@ -1,8 +1,8 @@
-"""Memory by address: the plan is a table of addresses, and kernels read and write through these.
+"""Memory by address: a plan's tables hold addresses, and kernels read and write through these.
 
-Every function is an LLVM instruction or two. An index counts elements of the named type; an
-address counts bytes. Float bits are also readable as int32, because equality here means equal bits:
-NaN equals itself and -0.0 differs from 0.0.
+Every function is one or two LLVM instructions. An index counts elements of the named type, an
+address counts bytes. Floats are compared as int32, because equality here means equal bits: NaN
+equals itself and -0.0 differs from 0.0.
 """
 
 from collections.abc import Callable
@@ -58,19 +58,19 @@ set_i64 = intrinsic(_storer(I64, types.int64))
 
 @intrinsic
 def get_word(typingctx, address):
-    """The eight bytes from any address on."""
+    """Eight bytes from any address, aligned or not."""
 
     def codegen(context, builder, signature, args):
-        found = builder.load(builder.inttoptr(args[0], I64.as_pointer()))
-        found.align = 1
-        return found
+        word = builder.load(builder.inttoptr(args[0], I64.as_pointer()))
+        word.align = 1
+        return word
 
     return types.int64(types.int64), codegen
 
 
 @intrinsic
 def set_word(typingctx, address, word):
-    """Write eight bytes to any address."""
+    """Write eight bytes to any address, aligned or not."""
 
     def codegen(context, builder, signature, args):
         builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()), align=1)
@@ -140,7 +140,7 @@ def yield_processor(typingctx):
 
 @intrinsic
 def prefetch(typingctx, address):
-    """Ask for the cache line of an address, which may lie anywhere, soon to be read."""
+    """Fetch the cache line of an address that is read soon. The address need not exist."""
 
     def codegen(context, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])

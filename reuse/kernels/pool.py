@@ -29,7 +29,7 @@ COUNTED_HEIGHT, COUNTED_WIDTH = PARAMETER + 4, PARAMETER + 5
 
 @kernel
 def first_tap(start, dilation):
-    if dilation == 1:  # no division: this is asked for every position
+    if dilation == 1:  # no division: this runs for every position
         return max(-start, 0)
     return 0 if start >= 0 else (-start + dilation - 1) // dilation
 
@@ -131,7 +131,7 @@ def average_pool(ins, floats, tensors, spans, span_count, work, cutoff):
                 pool_tile(True, first + c * 4, rows, down, columns, across, out + c * 4)
             for c in range(whole, channels):
                 set_f32(out, c, total(first, rows, down, columns, across, c))
-            # a window that lies wholly in padding counts nothing and gives 0
+            # a window wholly in the padding counts no positions and gives 0
             scale = np.float32(1.0) / np.float32(max(tall, 1) * max(wide, 1))
             for c in range(channels):
                 set_f32(out, c, get_f32(out, c) * scale)

@@ -1,8 +1,8 @@
 """Operators that read every position: pooling over the whole picture, and its moments.
 
-Sums are kept a row at a time in float64 and only rows with a changed position are added up again.
-Rows are then added in order, so the result is the same bits whichever rows were renewed: there is
-no running sum that could drift.
+Each row has its own sums, in float64; only rows with a changed position are summed again. The sums
+of the rows are then added in order. So the result has the same bits whichever rows were summed
+again, and no running sum can drift.
 """
 
 import numpy as np
@@ -30,17 +30,17 @@ from stillframe.reuse.kernels.abi import (
 from stillframe.reuse.kernels.calls import MANY, tables
 from stillframe.reuse.kernels.jit import OPERATOR, PREPARE, native
 from stillframe.reuse.kernels.pointers import get_f32, get_f64, get_u8, set_f32, set_f64
-from stillframe.reuse.kernels.store import commit
+from stillframe.reuse.kernels.store import store_result
 
-# parameters: address of the row sums, float64 (H, 2, C); and what is asked for
-SUMS, WANTED = PARAMETER, PARAMETER + 1
+# parameters: address of the row sums, float64 (H, 2, C); and which reduction
+SUMS, REDUCTION = PARAMETER, PARAMETER + 1
 GAMMA, BETA = PARAMETER + 2, PARAMETER + 3  # of MOMENTS: addresses of float32 (C,)
 MEAN, LARGEST, MOMENTS = 0, 1, 2
 
 
 @native(PREPARE)
 def reduce_rows(ins, tensors, first, end, everything):
-    """Renew the sums of rows [first, end) where they changed; -> rows renewed."""
+    """Sum the changed ones of rows [first, end) again; -> how many."""
     ins = carray(ins, (INSTRUCTION_COLUMNS,))
     tensors = carray(tensors, (MANY, TENSOR_COLUMNS))
     read = ins[INPUT]
@@ -59,12 +59,12 @@ def reduce_rows(ins, tensors, first, end, everything):
             x = np.float64(get_f32(line, c))
             set_f64(sums, c, x)
             set_f64(squares, c, x * x)
-        if ins[WANTED] == LARGEST:
+        if ins[REDUCTION] == LARGEST:
             for step in range(1, width):
                 for c in range(channels):
                     x = np.float64(get_f32(line + step * pixel, c))
                     set_f64(sums, c, max(get_f64(sums, c), x))
-        elif ins[WANTED] == MEAN:
+        elif ins[REDUCTION] == MEAN:
             for step in range(1, width):
                 for c in range(channels):
                     x = np.float64(get_f32(line + step * pixel, c))
@@ -91,14 +91,14 @@ def reduce_all(ins, floats, tensors, spans, span_count, work, cutoff):
         square = get_f64(ins[SUMS], channels + c)
         for y in range(1, height):
             at = y * channels * 2 + c
-            if ins[WANTED] == LARGEST:
+            if ins[REDUCTION] == LARGEST:
                 total = max(total, get_f64(ins[SUMS], at))
             else:
                 total += get_f64(ins[SUMS], at)
                 square += get_f64(ins[SUMS], at + channels)
-        if ins[WANTED] == LARGEST:
+        if ins[REDUCTION] == LARGEST:
             set_f32(results, c, np.float32(total))
-        elif ins[WANTED] == MEAN:
+        elif ins[REDUCTION] == MEAN:
             set_f32(results, c, np.float32(total / size))
         else:
             mean = total / size
@@ -106,7 +106,7 @@ def reduce_all(ins, floats, tensors, spans, span_count, work, cutoff):
             scale = get_f32(ins[GAMMA], c) / np.sqrt(variance + floats[SCALAR])
             set_f32(results, c, np.float32(scale))
             set_f32(results, channels + c, np.float32(get_f32(ins[BETA], c) - mean * scale))
-    return commit(
+    return store_result(
         results,
         tensors[target, DATA],
         tensors[target, CHANNELS],

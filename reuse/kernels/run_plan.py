@@ -1,14 +1,14 @@
-"""One native call a frame and worker: walk the instructions, with the GIL released.
+"""The instruction loop: one native call a frame, region and worker, with the GIL released.
 
-Every worker takes the same walk. For each instruction it first finds the active positions of its
-own rows of the output, meets the others, and then computes its equal share of all that were found.
+Every worker runs the same loop. For each instruction it first finds the active positions in its own
+rows of the output, waits for the others, and then computes its equal share of all active positions.
 """
 
 from stillframe.reuse.kernels.abi import (
     ACTIVE,
+    ACTIVE_POSITIONS,
     CHANGED,
     CUTOFF,
-    FOUND_ACTIVE,
     HEIGHT,
     INPUT,
     KERNEL,
@@ -41,12 +41,15 @@ from stillframe.reuse.kernels.pointers import (
 
 NEVER = int(Cutoff.NEVER)
 
-SPINS = 4000  # turns around a barrier before it lets other threads run: about 10 µs
+SPINS = 4000  # turns of a waiting worker before it yields its core: about 10 µs
 
 
 @kernel
 def meet(barrier, workers):
-    """Wait until every worker is here. barrier: address of two int64: arrivals, and the round."""
+    """A barrier: wait until every worker is here.
+
+    barrier: address of an int64 that counts arrivals; the int64 64 bytes on counts rounds.
+    """
     if workers == 1:
         return
     current = atomic_load(barrier + 64)
@@ -77,7 +80,7 @@ def band(height, workers, worker):
 
 @kernel
 def first_from(spans, count, y):
-    # of spans in order, the first one in row y or below
+    # index of the first span in row y or below, of spans in order
     index = 0
     while index < count and get_i32(spans, index * SPAN_INTS + SPAN_Y) < y:
         index += 1
@@ -85,7 +88,7 @@ def first_from(spans, count, y):
 
 
 @kernel
-def walk(
+def run_instructions(
     instructions, floats, tensors, work, records, barrier, bands, first, end, workers, worker, dense
 ):
     """Run instructions [first, end) as one of `workers`.
@@ -93,7 +96,7 @@ def walk(
     instructions (n, INSTRUCTION_COLUMNS) int64 · floats (n, FLOAT_COLUMNS) float32 ·
     tensors (t, TENSOR_COLUMNS) int64 · work (workers, WORKER_COLUMNS) int64 ·
     records (n, RECORD_COLUMNS) int64, written by worker 0 · barrier: an address.
-    bands (n, 2) int64: the rows, first and behind the last, in which nothing is cut off.
+    bands (n, 2) int64: the rows [first, end) in which nothing is cut off.
     dense: compute every position, compare nothing, write no masks.
     """
     for index in range(first, end):
@@ -102,7 +105,7 @@ def walk(
         here = instructions.ctypes.data + index * instructions.strides[0]
         target = ins[TARGET]
         if (dense and ins[KERNEL] == 0) or not (dense or any_live(ins, tensors, workers)):
-            # every worker sees the same counts, so all pass by; a count of 0 is already there
+            # every worker sees the same counts, so all skip it; its own LIVE count is already 0
             if worker == 0:
                 records[index, ACTIVE] = 0
                 records[index, CHANGED] = 0
@@ -129,7 +132,7 @@ def walk(
             count, total = take_share(work, workers, worker)
         changed = 0
         if ins[KERNEL] == 0:
-            changed = work[worker, FOUND_ACTIVE]
+            changed = work[worker, ACTIVE_POSITIONS]
         elif count > 0:
             spans = work[worker, SHARE]
             done = 0
@@ -139,19 +142,19 @@ def walk(
             else:
                 top, bottom = (0, count) if dense else (count, count)
             for part in range(3):  # above the band, in it, below it
-                until = top if part == 0 else bottom if part == 1 else count
-                if until > done:
+                end_of_part = top if part == 0 else bottom if part == 1 else count
+                if end_of_part > done:
                     changed += call_operator(
                         ins[KERNEL],
                         here,
                         floats.ctypes.data + index * floats.strides[0],
                         tensors.ctypes.data,
                         spans + done * SPAN_INTS * 4,
-                        until - done,
+                        end_of_part - done,
                         work.ctypes.data + worker * work.strides[0],
                         NEVER if part == 1 else ins[CUTOFF],
                     )
-                    done = until
+                    done = end_of_part
         set_i64(tensors[target, LIVE], worker, changed)
         meet(barrier, workers)
         if worker == 0:

@@ -1,13 +1,12 @@
-"""Storing a result: it is kept and marked as changed, or neither. These two never part.
+"""Storing results: a result is stored and marked as changed, or neither.
 
-So at every moment the stored value of every position is within the layer's tolerance of what the
-stored inputs give, however many frames have passed.
+So the stored value of every position is always within the layer's tolerance of what the stored
+inputs give, however many frames have passed.
 
-Within the tolerance a position that changes together with its neighbours in the row has changed
-too, from a third of the tolerance on. What changes alone is mostly noise, and the rim that windows
-grow around every change; what changes together is an object. As the gate does with pixels, and as
-Canny's edges do with two thresholds (IEEE PAMI 8(6), 1986). docs/explanation/quality.md
-has what it saves.
+There are two thresholds, as in Canny's edge detector (IEEE PAMI 8(6), 1986). A position has changed
+if its difference is beyond the tolerance, or beyond a third of it together with both neighbours in
+the row. A change of one position alone is mostly noise, or the border that windows grow around each
+change; a change of several is an object. docs/explanation/quality.md has what this saves.
 """
 
 from typing import Any
@@ -23,7 +22,7 @@ from stillframe.reuse.kernels.microkernel import F32, I64, LANES, Loop, load_vec
 from stillframe.reuse.kernels.pointers import get_f32, get_i32, get_i64, set_f32, set_i64, set_u8
 
 NEVER, EQUAL = int(Cutoff.NEVER), int(Cutoff.EQUAL)
-TOGETHER = np.float32(1 / 9)  # of the squared tolerance
+TOGETHER = np.float32(1 / 9)  # a third of the tolerance, squared
 
 
 @intrinsic
@@ -78,8 +77,11 @@ def copy(source, target, count):
 
 
 @kernel
-def commit(result, stored, channels, cutoff, threshold, mask):
-    """result (channels,) -> stored (channels,) unless it counts as unchanged; -> 1 if stored."""
+def store_result(result, stored, channels, cutoff, threshold, mask):
+    """Store result (channels,) unless it counts as unchanged; -> 1 if stored.
+
+    mask: address of the position's mask byte, set to 0 if unchanged.
+    """
     if cutoff != NEVER:
         if cutoff == EQUAL:
             difference = np.int32(0)
@@ -97,8 +99,11 @@ def commit(result, stored, channels, cutoff, threshold, mask):
 
 @kernel
 def has_changed(joined, gaps, slot, count, threshold):
-    """Of slots up to `count`. joined: int64 a slot, 1 where it continues the row of the slot before
-    it. gaps: squared distances, that of slot i at i + 1."""
+    """Whether the result in a slot, up to `count`, counts as changed.
+
+    joined: int64 a slot, 1 where it is the right neighbour of the slot before it. gaps: squared
+    distances, that of slot i at i + 1.
+    """
     gap = get_f32(gaps, slot + 1)
     if not gap <= threshold:  # written so that NaN counts as changed
         return True
@@ -114,17 +119,19 @@ def has_changed(joined, gaps, slot, count, threshold):
 
 
 @kernel
-def settle(results, step, stored, masks, joined, gaps, channels, threshold, held, count, last):
-    """Store results 1 .. count, and result 0 where one is held; -> positions stored as changed.
+def store_with_hysteresis(
+    results, step, stored, masks, joined, gaps, channels, threshold, waiting, count, last
+):
+    """Store results 1 .. count, and result 0 if one waits there; -> positions stored as changed.
 
     results: rows of `step` bytes, one a slot. stored, masks: int64 addresses, one a slot.
-    gaps (slots + 1,) float32: filled in here. last: unless it is, result `count` is not settled but
-    moved to slot 0, to be held until it is known what comes to the right of it.
+    gaps (slots + 1,) float32: filled in here. last: False if more positions follow: result `count`
+    then moves to slot 0, where it waits for its right neighbour.
     """
     for slot in range(1, count + 1):
         set_f32(gaps, slot + 1, distance(results + slot * step, get_i64(stored, slot), channels))
     changed = 0
-    for slot in range(0 if held else 1, count + 1 if last else count):
+    for slot in range(0 if waiting else 1, count + 1 if last else count):
         if has_changed(joined, gaps, slot, count, threshold):
             copy(results + slot * step, get_i64(stored, slot), channels)
             changed += 1

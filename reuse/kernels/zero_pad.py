@@ -1,28 +1,29 @@
-"""The zeros around a tensor that convolutions read at the border.
+"""The zero padding around a tensor, which convolutions read at the border.
 
-A tensor that is kept has them from the start. One whose bytes others use too gets them anew.
+A persistent tensor has it from the start. A tensor that shares its bytes with others gets it again
+before it is written.
 """
 
 from numba import carray  # type: ignore[attr-defined]
 
 from stillframe.reuse.kernels.abi import (
     INSTRUCTION_COLUMNS,
-    RING,
-    RING_BOTTOM,
-    RING_LEFT,
-    RING_RIGHT,
-    RING_ROW,
-    RING_ROWS,
-    RING_START,
-    RING_TOP,
+    ZERO_PAD,
+    ZERO_PAD_BOTTOM,
+    ZERO_PAD_LEFT,
+    ZERO_PAD_RIGHT,
+    ZERO_PAD_ROW,
+    ZERO_PAD_ROWS,
+    ZERO_PAD_START,
+    ZERO_PAD_TOP,
 )
 from stillframe.reuse.kernels.jit import PREPARE, kernel, native
 from stillframe.reuse.kernels.pointers import get_i64, set_i64, set_u8
 
 
 @kernel
-def zero(address, count):
-    # floats, so whole words but for one float at the end
+def set_zero(address, count):
+    # whole words, then the one float that may be left
     for at in range(count // 8):
         set_i64(address, at, 0)
     for at in range(count // 8 * 8, count):
@@ -30,19 +31,23 @@ def zero(address, count):
 
 
 @native(PREPARE)
-def clear_ring(ins, tensors, first, end, everything):
-    """Zeros around the instruction's target. The worker that has row 0 does it; -> rows cleared."""
+def clear_zero_pad(ins, tensors, first, end, everything):
+    """Write the zeros around the instruction's target, by the worker of row 0; -> rows cleared."""
     if first > 0 or end == 0:
         return 0
-    ring = carray(ins, (INSTRUCTION_COLUMNS,))[RING]
-    start, row, rows = get_i64(ring, RING_START), get_i64(ring, RING_ROW), get_i64(ring, RING_ROWS)
-    top, bottom = get_i64(ring, RING_TOP), get_i64(ring, RING_BOTTOM)
-    left, right = get_i64(ring, RING_LEFT), get_i64(ring, RING_RIGHT)
+    zero_pad = carray(ins, (INSTRUCTION_COLUMNS,))[ZERO_PAD]
+    start, row, rows = (
+        get_i64(zero_pad, ZERO_PAD_START),
+        get_i64(zero_pad, ZERO_PAD_ROW),
+        get_i64(zero_pad, ZERO_PAD_ROWS),
+    )
+    top, bottom = get_i64(zero_pad, ZERO_PAD_TOP), get_i64(zero_pad, ZERO_PAD_BOTTOM)
+    left, right = get_i64(zero_pad, ZERO_PAD_LEFT), get_i64(zero_pad, ZERO_PAD_RIGHT)
     for y in range(rows):
         line = start + y * row
         if y < top or y >= rows - bottom:
-            zero(line, row)
+            set_zero(line, row)
         else:
-            zero(line, left)
-            zero(line + row - right, right)
+            set_zero(line, left)
+            set_zero(line + row - right, right)
     return rows

@@ -136,7 +136,7 @@ def finish(
     tensors, live = builder.finish_tensors()
     work = np.zeros((builder.workers, abi.WORKER_COLUMNS), np.int64)
     sizes = {
-        abi.FOUND: builder.largest_spans * abi.SPAN_INTS * 4,
+        abi.ACTIVE_SPANS: builder.largest_spans * abi.SPAN_INTS * 4,
         abi.SHARE: builder.largest_spans * abi.SPAN_INTS * 4,
         abi.LINE: builder.longest_line + 64,
         abi.POINTERS: abi.POINTER_ARRAYS * abi.SLOTS * 8 + 64,

@@ -114,14 +114,14 @@ def lower_reduction(builder: TableBuilder, node: Node) -> list[Lowered]:
             for name in node.inputs[1:3]
         )
         columns |= {
-            reduce.WANTED: reduce.MOMENTS,
+            reduce.REDUCTION: reduce.MOMENTS,
             reduce.GAMMA: builder.constant(gamma),
             reduce.BETA: builder.constant(beta),
         }
         floats[abi.SCALAR] = node.attrs["epsilon"]
     else:
         kinds = {"mean": reduce.MEAN, "max": reduce.LARGEST}
-        columns[reduce.WANTED] = kinds[node.attrs["kind"]]
+        columns[reduce.REDUCTION] = kinds[node.attrs["kind"]]
     return [Lowered(columns, floats, 0, 2 * channels, compares=True)]
 
 

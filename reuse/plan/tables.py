@@ -10,7 +10,7 @@ from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.ir.windows import Span, Window
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.pages import aligned, zeroed
-from stillframe.reuse.kernels.zero_pad import clear_ring
+from stillframe.reuse.kernels.zero_pad import clear_zero_pad
 from stillframe.reuse.memory.buffers import BufferView, Storage
 from stillframe.reuse.memory.required_regions import Demand
 from stillframe.reuse.plan.instruction import Lowered, MaskRows, MaskSource, PlannedLayer, Reads
@@ -229,15 +229,15 @@ class TableBuilder:
         if not (top or left or bottom or right):
             return
         start, row, pixel = self.geometry(root)
-        ring = [0] * abi.RING_COLUMNS
-        ring[abi.RING_START] = start - top * row - left * pixel
-        ring[abi.RING_ROW], ring[abi.RING_ROWS] = row, top + self.shapes[root][0] + bottom
-        ring[abi.RING_TOP], ring[abi.RING_BOTTOM] = top, bottom
-        ring[abi.RING_LEFT], ring[abi.RING_RIGHT] = left * pixel, right * pixel
+        zeros = [0] * abi.ZERO_PAD_COLUMNS
+        zeros[abi.ZERO_PAD_START] = start - top * row - left * pixel
+        zeros[abi.ZERO_PAD_ROW], zeros[abi.ZERO_PAD_ROWS] = row, top + self.shapes[root][0] + bottom
+        zeros[abi.ZERO_PAD_TOP], zeros[abi.ZERO_PAD_BOTTOM] = top, bottom
+        zeros[abi.ZERO_PAD_LEFT], zeros[abi.ZERO_PAD_RIGHT] = left * pixel, right * pixel
         entry = self.instructions[instruction]
-        assert entry[abi.PREPARE] == 0, "a reduction has no ring"
-        entry[abi.PREPARE] = clear_ring.address
-        entry[abi.RING] = self.constant(np.array(ring, np.int64))
+        assert entry[abi.PREPARE] == 0, "a reduction has no zero padding"
+        entry[abi.PREPARE] = clear_zero_pad.address
+        entry[abi.ZERO_PAD] = self.constant(np.array(zeros, np.int64))
 
     def finish_tensors(self) -> tuple[Integers, Integers]:
         """Give every row its mask and counts; -> (tensors, live)."""

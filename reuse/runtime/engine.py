@@ -13,7 +13,7 @@ from onnxruntime import InferenceSession  # bound now: callers may put ours in i
 from stillframe.errors import UsageError
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
-from stillframe.reuse.kernels.run_plan import walk
+from stillframe.reuse.kernels.run_plan import run_instructions
 from stillframe.reuse.plan.plan import IslandStep, Plan, Region
 from stillframe.reuse.plan.refresh_schedule import RefreshOrder, RefreshSchedule
 from stillframe.reuse.runtime.dense_switch import DenseSwitch
@@ -140,7 +140,7 @@ class PlanRunner:
             return StepStats(0.0, False, 0.0, 0)
         for step in plan.steps:
             if isinstance(step, Region):
-                self._walk(step, dense)
+                self._run_region(step, dense)
             elif dense or self._island_is_due(step, raw_changed):
                 raw_changed |= self._run_island(step, dense)
         self._fresh = False
@@ -198,11 +198,11 @@ class PlanRunner:
             self._values[name] = np.array(value)
         return not same
 
-    def _walk(self, region: Region, dense: bool) -> None:
+    def _run_region(self, region: Region, dense: bool) -> None:
         plan, count, bands = self.plan, self._workers.count, self._bands
 
         def work(worker: int) -> None:
-            walk(
+            run_instructions(
                 plan.instructions,
                 plan.floats,
                 plan.tensors,

@@ -72,7 +72,7 @@ class Oracle:
 
     def __init__(self, gate: ChangeGate) -> None:
         self.gate = gate
-        self.held = np.zeros((gate.height, gate.width), np.int64)
+        self.soft_frames = np.zeros((gate.height, gate.width), np.int64)
 
     def mask(self, image: Bytes, reference: Bytes, limits: Bytes) -> Bytes:
         """After gate.step(image): reference and limits are those of before it."""
@@ -83,7 +83,7 @@ class Oracle:
         softened = (wide * round(256 * use.soft)) >> 8
         sums = patch_sums(image, reference)
         strong = (sums > 16 * wide) | (opened(largest(image, reference) > limits) > 0)
-        seeds = strong | ((sums > 16 * softened) & (self.held > 0))
+        seeds = strong | ((sums > 16 * softened) & (self.soft_frames > 0))
         means = np.abs(block_means(image, reference))
         means, whole = block_means(image, reference), range(0, max(seeds.shape), BLOCK)
         holds = np.array(
@@ -99,10 +99,10 @@ class Oracle:
         seeds = seeds | over_blocks(np.abs(means) > limit, seeds.shape)
         kernel = square(2 * use.margin + 1)
         warm = cv2.dilate(strong.astype(np.uint8), kernel) > 0
-        self.held = np.where(warm, use.hold, np.maximum(self.held - 1, 0))
+        self.soft_frames = np.where(warm, use.hold, np.maximum(self.soft_frames - 1, 0))
         mask = np.asarray(cv2.dilate(seeds.astype(np.uint8), kernel), dtype=np.uint8)
         if mask.mean() > use.flush:
-            self.held[:] = 0
+            self.soft_frames[:] = 0
             mask[:] = 1
         return mask
 
@@ -120,7 +120,7 @@ def clip(
     thing = rng.integers(0, 256, (max(height // 4, 1), max(width // 5, 1), 3)).astype(np.float64)
     drift = rng.uniform(-0.4, 0.4)
     lamp = rng.integers(0, 60)
-    made = []
+    pictures = []
     for index in range(frames):
         picture = scene + drift * index
         y, x = (index * 2) % max(height - 3, 1), (index * 3) % max(width - 3, 1)
@@ -130,8 +130,8 @@ def clip(
         if index == frames // 2:
             picture[: height // 3] += lamp
         picture = picture + rng.normal(0, noise, picture.shape) if noise else picture
-        made.append(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
-    return made
+        pictures.append(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+    return pictures
 
 
 CHOICES = [
@@ -170,7 +170,7 @@ def test_the_mask_is_what_plain_numpy_says(
 
 @given(seed=st.integers(0, 2**32 - 1), density=st.floats(0.5, 12.0))
 @settings(max_examples=40, deadline=None)
-def test_thin_and_thick_marks_beside_each_other_are_told_apart(seed: int, density: float) -> None:
+def test_a_thin_mark_beside_a_thick_one_is_not_new(seed: int, density: float) -> None:
     """Marks of a few pixels, just beyond a pixel's limit."""
     rng = np.random.default_rng(seed)
     gate = ChangeGate(29, 31, GateSettings(margin=2, block=10.0))
@@ -293,9 +293,9 @@ def test_noise_is_measured_for_each_brightness() -> None:
         gate.step(noisy(rng, scene, scene / 32))
     # the largest of three differences, each sqrt(2) of a frame's noise: their 0.9 quantile is
     # 2.11 deviations, against 1.645 of one
-    wanted = np.arange(8, 256, 16) / 32 * 2**0.5 * 2.11 / 1.645
+    expected = np.arange(8, 256, 16) / 32 * 2**0.5 * 2.11 / 1.645
     near = slice(7, 14)
-    np.testing.assert_allclose(gate.noise.sigma[near], wanted[near], rtol=0.15)
+    np.testing.assert_allclose(gate.noise.sigma[near], expected[near], rtol=0.15)
     assert gate.noise.sigma[2] == pytest.approx(0.75 * gate.noise.overall)
     assert np.all(np.diff(gate.noise.sigma[5:14]) > 0)
 
@@ -326,12 +326,12 @@ def test_what_changed_once_is_not_noise_for_ever() -> None:
     meter = NoiseMeter(64, 64, 0.5, 30.0)
     meter.start(grey(64, 64))
     changed = noisy(np.random.default_rng(13), grey(64, 64), 8.0)
-    found = []
+    readings = []
     for _ in range(8 * LAG):
         meter.learn(changed)
-        found.append(meter.overall)
-    assert max(found) > 8.0
-    assert found[-1] == 0.5
+        readings.append(meter.overall)
+    assert max(readings) > 8.0
+    assert readings[-1] == 0.5
 
 
 def test_noise_that_seldom_comes_anew_is_seen_though_it_is_taken_over_at_once() -> None:
@@ -608,10 +608,10 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "message"), ERRORS, ids=[m[13:40] for _, m in ERRORS])
-def test_settings_that_make_no_sense_are_refused(given: dict[str, float], message: str) -> None:
+@pytest.mark.parametrize(("values", "message"), ERRORS, ids=[m[13:40] for _, m in ERRORS])
+def test_settings_that_make_no_sense_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        GateSettings(**given)  # type: ignore[arg-type]
+        GateSettings(**values)  # type: ignore[arg-type]
     assert str(caught.value) == message
 
 

@@ -57,8 +57,8 @@ def stored(session: ReuseSession, changes: dict[tuple[int, int], float]) -> NDAr
     return np.asarray((session.plan.view(LAYER) != before).any(axis=2))
 
 
-def where(found: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    return [(int(y), int(x)) for y, x in np.argwhere(found)]
+def where(changed: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    return [(int(y), int(x)) for y, x in np.argwhere(changed)]
 
 
 def test_the_layer_is_compared(session: ReuseSession) -> None:
@@ -84,9 +84,9 @@ def test_where_a_chunk_ends_makes_no_difference(session: ReuseSession, first: in
     row = {(2, x): 0.2 for x in range(first, WIDTH)}
     assert where(stored(session, row)) == [(2, x) for x in range(first + 1, WIDTH - 1)]
     every = {(y, x): 0.2 for y in range(HEIGHT) for x in range(first, WIDTH)}
-    found = stored(session, every)
-    assert found[:, first + 1 : WIDTH - 1].all()
-    assert not found[:, [first, WIDTH - 1]].any()  # the end of a row is not beside the next one
+    changed = stored(session, every)
+    assert changed[:, first + 1 : WIDTH - 1].all()
+    assert not changed[:, [first, WIDTH - 1]].any()  # the end of a row is not beside the next one
 
 
 def test_a_gap_parts_two_neighbours(session: ReuseSession) -> None:

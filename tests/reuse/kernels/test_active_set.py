@@ -11,10 +11,10 @@ Marks = NDArray[np.uint8]
 
 
 def marks(rng: np.random.Generator, count: int, share: float) -> Marks:
-    """(count + 16,) bytes: marks, and behind them what must not be read as marks nor written."""
-    found = np.full(count + 16, 2, np.uint8)
-    found[:count] = rng.random(count) < share
-    return found
+    """(count + 16,) bytes: marks, then bytes that must neither count as marks nor be written."""
+    values = np.full(count + 16, 2, np.uint8)
+    values[:count] = rng.random(count) < share
+    return values
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 31, 64, 100])
@@ -23,11 +23,11 @@ def marks(rng: np.random.Generator, count: int, share: float) -> Marks:
 def test_widened_marks_are_those_of_each_window(width: int, taps: int, share: float) -> None:
     rng = np.random.default_rng(width * 10 + taps)
     line, target = marks(rng, width + taps - 1, share), marks(rng, width, 0.1)
-    wanted = target.copy()
+    expected = target.copy()
     for x in range(width):
-        wanted[x] |= line[x : x + taps].max()
+        expected[x] |= line[x : x + taps].max()
     widen(line.ctypes.data, taps, target.ctypes.data, width)
-    assert np.array_equal(target, wanted)
+    assert np.array_equal(target, expected)
     own = line.copy()  # in its own place
     widen(own.ctypes.data, taps, own.ctypes.data, width)
     assert np.array_equal(own[:width], [line[x : x + taps].max() for x in range(width)])
@@ -37,10 +37,10 @@ def test_widened_marks_are_those_of_each_window(width: int, taps: int, share: fl
 def test_thinned_marks_are_every_nth() -> None:
     rng = np.random.default_rng(0)
     line, target = marks(rng, 61, 0.2), marks(rng, 31, 0.1)
-    wanted = target.copy()
-    wanted[:31] |= line[0:61:2]
+    expected = target.copy()
+    expected[:31] |= line[0:61:2]
     thin(line.ctypes.data, 2, target.ctypes.data, 31)
-    assert np.array_equal(target, wanted)
+    assert np.array_equal(target, expected)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -52,15 +52,15 @@ def test_irregular_windows_reach_what_they_read(seed: int) -> None:
     high = np.maximum.accumulate(np.minimum(low + rng.integers(1, 6, width), read)).astype(np.int32)
     for part in (slice(0, seed % 4), slice(width - seed % 3, width)):
         low[part] = high[part] = 0
-    found = rising((low, high))
-    assert found is not None
+    windows = rising((low, high))
+    assert windows is not None
     line, target = marks(rng, read, (0.0, 0.03, 0.3)[seed % 3]), marks(rng, width, 0.05)
-    wanted = target.copy()
+    expected = target.copy()
     for x in range(width):
-        wanted[x] |= line[low[x] : high[x]].max(initial=0)
-    lows, highs = (np.ascontiguousarray(half, np.int32) for half in found)
+        expected[x] |= line[low[x] : high[x]].max(initial=0)
+    lows, highs = (np.ascontiguousarray(half, np.int32) for half in windows)
     reach(line.ctypes.data, read, lows.ctypes.data, highs.ctypes.data, target.ctypes.data, width)
-    assert np.array_equal(target, wanted)
+    assert np.array_equal(target, expected)
 
 
 def test_windows_that_go_back_are_no_rising_ones() -> None:

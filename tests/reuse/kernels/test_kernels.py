@@ -86,8 +86,8 @@ def machine(row: Processor) -> llvm.TargetMachine:
         target = llvm.Target.from_triple(row.triple)
     except RuntimeError as error:
         pytest.skip(f"this LLVM makes no code for {row.triple}: {error}")
-    wanted = ",".join(f"+{feature}" for feature in row.features)
-    return target.create_target_machine(cpu=row.name, features=wanted, opt=3)
+    features = ",".join(f"+{feature}" for feature in row.features)
+    return target.create_target_machine(cpu=row.name, features=features, opt=3)
 
 
 def assembly(
@@ -221,7 +221,7 @@ def test_an_activation_is_what_its_definition_says(kind: str) -> None:
 
 # exp holds its argument within -87.3 .. 88.3, so it never reaches infinity, and what divides by it
 # never reaches the limit at the far end: kind -> the special values that are off, and what comes
-HELD: dict[str, dict[float, float]] = {
+AT_LIMITS: dict[str, dict[float, float]] = {
     "exp": dict.fromkeys((np.inf, 1e4, float(np.float32(3e38))), 2.2294826e38),
     "silu": {-np.inf: -np.inf, float(np.float32(-3e38)): -1.3456037},
     "mish": {-np.inf: -np.inf, float(np.float32(-3e38)): -3.6577299},
@@ -235,7 +235,7 @@ def test_special_values_are_those_of_the_definition(kind: str) -> None:
     got = apply(ACTIVATIONS[kind], values, a, b, np.full_like(values, a))
     expected = expected_of(kind, values)
     for at, value in enumerate(values):
-        expected[at] = HELD.get(kind, {}).get(float(value), expected[at])
+        expected[at] = AT_LIMITS.get(kind, {}).get(float(value), expected[at])
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-6)
     assert np.isnan(got[0])
 

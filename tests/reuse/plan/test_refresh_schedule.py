@@ -60,7 +60,7 @@ def sweep(session: ReuseSession, picture: Picture, rows: int) -> list[Picture]:
 @pytest.mark.parametrize("budget", [ALL, None])
 def test_a_sweep_leaves_nothing_old(name: str, threads: int, rows: int, budget: int | None) -> None:
     old, new = frame(1, 3, 61, 40), frame(1, 3, 61, 40)
-    wanted = dense(NETS[name], new)
+    expected = dense(NETS[name], new)
     with ReuseSession(
         NETS[name], tolerance=HUGE, threads=threads, break_even=9.0, memory_budget=budget
     ) as session:
@@ -68,9 +68,9 @@ def test_a_sweep_leaves_nothing_old(name: str, threads: int, rows: int, budget: 
         outputs, _ = session.step({"x": new}, np.ones((61, 40), np.uint8))
         assert session.plan.cutoffs or budget is None
         if session.plan.cutoffs:
-            assert not all(np.array_equal(a, b) for a, b in zip(outputs, wanted, strict=True))
+            assert not all(np.array_equal(a, b) for a, b in zip(outputs, expected, strict=True))
         outputs = sweep(session, new, rows)
-        for ours, theirs in zip(outputs, wanted, strict=True):
+        for ours, theirs in zip(outputs, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 

@@ -69,10 +69,10 @@ def test_what_is_tried_is_the_convolution_itself() -> None:
     assert alone.shapes["y"][1:] == network.shapes["a"][1:]
     assert alone.shapes["w"] == network.shapes[network.nodes[0].inputs[1]]
     assert alone.nodes[0].attrs["stride"] == (2, 2)
-    found = measure(network.nodes[0], network, compile_graph)
-    assert isinstance(found, Measured)
-    assert found.dense_ns > 0
-    assert found.sparse_ns > 0
+    measured = measure(network.nodes[0], network, compile_graph)
+    assert isinstance(measured, Measured)
+    assert measured.dense_ns > 0
+    assert measured.sparse_ns > 0
 
 
 @pytest.mark.parametrize("tile", range(len(TILES)))
