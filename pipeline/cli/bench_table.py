@@ -45,9 +45,9 @@ GAINS: tuple[Column, ...] = (
     ("agreement", lambda row: _agreement(row)),
     ("2nd, 4th only", lambda row: _shares(*(row[f"skip{n}_agreement"] for n in (2, 4)))),
     ("MB rss", lambda row: _cell(row["rss_mb"])),
-    ("kept", lambda row: _cell(row["persistent_mb"])),
+    ("persistent MB", lambda row: _cell(row["persistent_mb"])),
     ("arena / bound", lambda row: _shares(row["arena_mb"], row["lower_bound_mb"])),
-    ("all kept", lambda row: _cell(row["naive_cache_mb"])),
+    ("all tensors MB", lambda row: _cell(row["naive_cache_mb"])),
 )
 
 

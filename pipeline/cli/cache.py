@@ -29,7 +29,7 @@ ALL_NAMES = (*NAMES, ELSEWHERE.name)
 
 @app.callback(invoke_without_command=True)
 def show(context: typer.Context, as_json: options.AsJson = False) -> None:
-    """Show what is stored, where, how much and how old. All of it can be made again."""
+    """Show what is stored, where, how much and how old. All of it can be rebuilt."""
     if context.invoked_subcommand is not None:
         return
     entries = _entries(cached_files())

@@ -176,7 +176,7 @@ def _parameters(request: type[Any]) -> list[inspect.Parameter]:
 
 
 def _declared(annotation: Any) -> ParameterInfo | None:
-    """What Typer is told of a parameter."""
+    """The Typer option or argument of a parameter."""
     return next((each for each in get_args(annotation) if isinstance(each, ParameterInfo)), None)
 
 

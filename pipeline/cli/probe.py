@@ -47,7 +47,7 @@ def _rows(probed: "SourceProbe") -> list[tuple[str, str]]:
         ("frames", about.frame_count),
         ("duration", None if about.duration_s is None else f"{about.duration_s:.3f} s"),
         ("sound", about.audio_codec or ("yes" if about.has_audio else "none")),
-        ("looked at", f"{probed.frames} frames"),
+        ("examined", f"{probed.frames} frames"),
         ("sizes", _sizes(probed)),
         ("corrupt", probed.corrupt),
         ("discontinuities", probed.discontinuities),

@@ -134,7 +134,7 @@ def _real_facts() -> Iterator[dict[str, Any]]:
 
 def _refuse_to_overwrite(target: Path, force: bool) -> None:
     if target.exists() and not force:
-        raise SinkError(f"{target} exists already; say --force to overwrite it")
+        raise SinkError(f"{target} exists already; use --force to overwrite it")
 
 
 @contextmanager

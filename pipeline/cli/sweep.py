@@ -171,9 +171,7 @@ def answer(
         answers.append((f"quality {min_quality:g}", sweeping.fastest(results, min_quality)))
     if share is not None:
         if not results.head["rate"]:
-            raise UsageError(
-                "--max-cpu: the clip tells no frame rate, so there is no share of time"
-            )
+            raise UsageError("--max-cpu: the clip has no frame rate, so there is no share of time")
         answers.append((f"{share:.0%} of the CPUs", sweeping.best_within(results, share)))
     missing = [what for what, row in answers if row is None]
     for what, row in answers:
