@@ -257,7 +257,7 @@ def test_make_overwrites_only_by_force(option: str, tmp_path: Path) -> None:
     target.write_text("precious")
     refused = fault("make", "screen", *TINY, option, str(target))
     assert isinstance(refused, SinkError)
-    assert str(refused) == f"{target} exists already; say --force to overwrite it"
+    assert str(refused) == f"{target} exists already; use --force to overwrite it"
     assert target.read_text() == "precious"
     run("make", "screen", *TINY, option, str(target), "--force")
     assert target.stat().st_size > 100

@@ -145,7 +145,7 @@ def test_a_table_is_for_people(command: Any, tmp_path: Path) -> None:
         "frames": "10",
         "duration": "0.400 s",
         "sound": "aac",
-        "looked at": "10 frames",
+        "examined": "10 frames",
         "corrupt": "0",
         "discontinuities": "0",
         "skipped packets": "0",
