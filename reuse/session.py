@@ -1,9 +1,9 @@
-"""ReuseSession: the front door, shaped like onnxruntime.InferenceSession.
+"""ReuseSession: the public entry point, a drop-in for onnxruntime.InferenceSession.
 
     session = ReuseSession("model.onnx")
     outputs = session.run(None, {"input": frame})
 
-Feed it the frames of one stream in their order; it computes what changed since the last one.
+Feed it the frames of one stream in order; it computes what changed since the last one.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
+from onnxruntime import InferenceSession  # bound at import: callers may replace it by ReuseSession
 
 from stillframe.closing import Closing
 from stillframe.errors import UsageError
@@ -30,12 +30,12 @@ from stillframe.reuse.plan.plan import Plan
 from stillframe.reuse.plan.refresh_schedule import RefreshOrder
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.autotune import tune
-from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, checked
+from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, known_providers
 from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
 
-RARELY = 255  # dense steps without measuring, at most, once many have been measured
+LONGEST_PAUSE = 255  # most dense steps between two measurements of the layers' magnitudes
 
 
 class RecompiledWarning(RuntimeWarning):
@@ -43,32 +43,30 @@ class RecompiledWarning(RuntimeWarning):
 
 
 class ReuseSession(Closing):
-    """An ONNX model that remembers its activations from one call to the next.
+    """An ONNX model that keeps its activations from one call to the next.
 
     path_or_bytes: an .onnx file, or its bytes.
-    tolerance: 0 is exact: every result is bit for bit what computing all of it would give. More:
-        a layer's position is never stored further from what computing it gives, as the root mean
-        square over channels, than this share of the layer's own root mean square (0.1 .. 0.3);
-        from a third of it on, what changes with both neighbours in the row is stored anew.
-        A share for each layer comes from `Tolerance.read`, given a profile that
-        `stillframe tune` wrote.
+    tolerance: 0 is exact: every result is bit for bit what computing everything gives. Above 0, the
+        stored value of a position differs from what computing it gives by at most this share of
+        the layer's root mean square, as the root mean square over channels; 0.1 to 0.3 is usual.
+        `Tolerance.read` reads a share for each layer from a profile that `stillframe tune` wrote.
     profile: deprecated spelling of `tolerance=Tolerance.read(profile)`.
-    threads: workers; None takes every core that the process may use.
-    cpus: cores to pin them to, in turn; empty leaves that to the system.
-    break_even: share of the multiply-adds above which a step computes everything; how much changed
-        input leads there is learnt.
-    memory_budget: bytes of activations, kept and shared together, to stay within by computing again
-        what costs least; None: three fifths of what keeping every activation takes. A budget that
-        no choice can meet is told in `notes`.
+    threads: worker threads; None: one for every core that the process may use.
+    cpus: cores to pin them to, in turn; empty: the system decides.
+    break_even: share of the multiply-adds above which a step computes everything; None: measured
+        on this host. From which share of changed input on it is exceeded is learnt.
+    memory_budget: most bytes of activations, persistent and transient together; what costs least is
+        computed again instead of stored. None: three fifths of what storing every activation takes.
+        If no plan fits the budget, `notes` says so.
+    island_providers: execution providers of ONNX Runtime for islands; None: the CPU.
 
-    island_providers: ONNX Runtime's, for what our engine leaves to it; None: the CPU.
+    sess_options, providers and provider_options exist for code that was written for
+    InferenceSession. The thread count of sess_options is used; the rest is ignored.
 
-    sess_options, providers and provider_options are taken for the sake of code that was written
-    for InferenceSession; a thread count in sess_options is used, providers are not.
-
-    Calls from several threads are put in line. Results of `run` are the caller's own; those of
-    `step` are views that the next call overwrites. Raises ModelError for a model that nobody can
-    run and UsageError for a feed that does not fit, after which the session is still usable.
+    Calls from several threads run one after the other. Results of `run` belong to the caller; those
+    of `step` are views that the next call overwrites. Raises ModelError for a model that neither
+    the engine nor ONNX Runtime can run, and UsageError for a feed that does not fit; the session
+    stays usable after that.
     """
 
     def __init__(
@@ -106,9 +104,12 @@ class ReuseSession(Closing):
             tolerance.check(fingerprint(self._source))
         self._tolerance = tolerance
         self._magnitudes: dict[str, float] = {}
-        self._until_measured = 0  # dense steps before the magnitudes are measured again
-        self._measured = 0  # how often they were
-        self._break_even, self._islands_on = break_even, checked(island_providers or CPU_ONLY)
+        self._pause = 0  # dense steps until the magnitudes are measured again
+        self._measurements = 0  # how often they were measured
+        self._break_even, self._islands_on = (
+            break_even,
+            known_providers(island_providers or CPU_ONLY),
+        )
         if memory_budget is not None and memory_budget < 0:
             raise UsageError(f"memory budget: expected bytes >= 0, got {memory_budget}")
         self._memory_budget = memory_budget
@@ -178,10 +179,10 @@ class ReuseSession(Closing):
         dense: bool = False,
         renewed: tuple[int, int] = (0, 0),
     ) -> tuple[list[Array], StepStats]:
-        """As `run` for callers who know what changed; -> (all outputs as views, what was done).
+        """As `run`, for callers who know what changed; -> (all outputs as views, what was done).
 
         change: an (H, W) array that is true where the input may differ from the last one, or one
-        for each input by name; elsewhere the feed is not even read. None: the feed is compared.
+        for each input by name; elsewhere the feed is not read. None: the feed is compared.
         dense: compute everything. renewed: rows of the picture with exclusive end, all true in
         `change`, that are to be renewed at every layer, whatever the tolerance; see also
         `follow_refresh`.
@@ -239,18 +240,20 @@ class ReuseSession(Closing):
         return marks if any(each.any() for each in marks.values()) else {}
 
     def reset(self) -> None:
-        """Forget all activations, and what was learnt of the stream: the next call computes
+        """Forget all activations, and what was learnt about the stream: the next call computes
         everything."""
         with self._lock:
-            self._until_measured = self._measured = 0
+            self._pause = self._measurements = 0
             if self._engine is not None:
                 self._engine.reset()
 
     @property
     def tolerance(self) -> Tolerance:
-        """What counts as unchanged in each layer. Set it between steps of a session that was made
-        with a tolerance: what is stored already is renewed as it changes, so call `reset` as well
-        where less is to hold at once. Raises UsageError where only one of old and new is exact."""
+        """What counts as unchanged in each layer. It can be set between steps.
+
+        Stored values are renewed only as they change; call `reset` as well if a smaller tolerance
+        must hold at once. Raises UsageError if only one of the old and the new one is exact.
+        """
         return self._tolerance
 
     @tolerance.setter
@@ -281,21 +284,21 @@ class ReuseSession(Closing):
 
     @property
     def memory(self) -> MemoryReport:
-        """Bytes by what they are for."""
+        """Bytes by purpose."""
         return report(self.plan)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to the model that its user should know."""
-        found = self.plan.graph.notes
+        """What the user should know about how the model runs."""
+        notes = self.plan.graph.notes
         placement = self.plan.placement
         needed = placement.persistent + placement.transient
         if self._memory_budget is not None and needed > self._memory_budget:
-            found += (
+            notes += (
                 f"the least for this network is {needed} bytes of activations, which is more "
                 f"than the memory budget of {self._memory_budget}",
             )
-        return found
+        return notes
 
     def close(self) -> None:
         """End the worker threads. Idempotent."""
@@ -331,15 +334,15 @@ class ReuseSession(Closing):
         return self._engine
 
     def _calibrate(self, plan: Plan) -> None:
-        """Measure the layers after a dense step, ever more seldom: the first frame may be black,
-        but a camera that moves makes each step dense, and measuring is not free."""
-        if self._until_measured:
-            self._until_measured -= 1
+        """Measure the layers after a dense step, at growing intervals: the first frame may be
+        black, but a moving camera makes every step dense, and measuring costs time."""
+        if self._pause:
+            self._pause -= 1
             return
         self._magnitudes = measure(plan)
         self._tolerance.apply(plan, self._magnitudes)
-        self._measured += 1
-        self._until_measured = min(2**self._measured - 1, RARELY)
+        self._measurements += 1
+        self._pause = min(2**self._measurements - 1, LONGEST_PAUSE)
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         disk_cache = DiskCache()
@@ -355,15 +358,15 @@ class ReuseSession(Closing):
         self._engine = PlanRunner(plan, self._workers, self._break_even, self._islands_on)
         if self._order is not None:
             self._engine.follow(self._order)
-        self._until_measured = self._measured = 0
+        self._pause = self._measurements = 0
         self._shapes = dict(shapes)
 
-    def _output_names(self, wanted: Sequence[str] | None) -> list[str]:
+    def _output_names(self, requested: Sequence[str] | None) -> list[str]:
         names = [port.name for port in self._model.outputs]
-        unknown = [name for name in wanted or () if name not in names]
+        unknown = [name for name in requested or () if name not in names]
         if unknown:
             raise UsageError(f"outputs {unknown} are asked for; the model has {names}")
-        return list(wanted) if wanted else names
+        return list(requested) if requested else names
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """The feeds as arrays of the declared dtype and rank."""
@@ -403,7 +406,7 @@ class ReuseSession(Closing):
             return None
         ports = {port.name: port for port in self.plan.graph.inputs}
         maps = change if isinstance(change, Mapping) else {next(iter(ports)): change}
-        found: dict[str, Array] = {}
+        masks: dict[str, Array] = {}
         for name, value in maps.items():
             if name not in ports or ports[name].layout == "raw":
                 raise UsageError(f"change map for {name!r}: the model's pictures are {list(ports)}")
@@ -415,8 +418,8 @@ class ReuseSession(Closing):
                 )
             if array.dtype != np.uint8 or not array.flags.c_contiguous:
                 array = np.ascontiguousarray(array != 0).view(np.uint8)
-            found[name] = array
-        return found
+            masks[name] = array
+        return masks
 
     @staticmethod
     def _view(engine: PlanRunner, name: str) -> Array:

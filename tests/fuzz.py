@@ -68,10 +68,10 @@ def main() -> int:
     seed, faults = asked.seed, 0
     while time.monotonic() < end:
         for wide in (False, True):
-            found = fault(seed, pools, wide)
-            if found:
+            problem = fault(seed, pools, wide)
+            if problem:
                 faults += 1
-                print(f"seed {seed}{' wide' * wide}: {found}", flush=True)
+                print(f"seed {seed}{' wide' * wide}: {problem}", flush=True)
         seed += 1
     print(f"{seed - asked.seed} networks from seed {asked.seed} on, {faults} with a fault")
     return int(faults > 0)

@@ -1,4 +1,4 @@
-"""How much a layer may change before the change is passed on."""
+"""How much a layer may change before the change counts."""
 
 import json
 import os
@@ -19,16 +19,18 @@ RULE = 2
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """A share for each layer: a position has changed when the root mean square over channels of
-    its change is more than that share of the root mean square of the whole layer; or more than a
-    third of that share, together with both its neighbours in the row, see `kernels.commit`.
+    """A share for each layer.
 
-    share: of the layers that `layers`, by the names of their outputs, does not list. A layer at 0
-    passes every change on; 0 for all of them is exact: unchanged means that every bit is equal.
+    A position has changed if the root mean square over channels of its change is more than that
+    share of the root mean square of the whole layer; or more than a third of it, together with both
+    neighbours in the row, see `kernels.store`. In a layer with share 0 every change counts. If all
+    shares are 0, the tolerance is exact: unchanged means that every bit is equal.
     """
 
     share: float
+    """Of the layers that `layers` does not list."""
     layers: Mapping[str, float] = field(default_factory=dict)
+    """By the name of a layer's output."""
     model: str = field(default="", compare=False)
     """Name of the model that the shares were tuned for; empty: any model."""
     fingerprint: str = field(default="", compare=False)
@@ -81,7 +83,7 @@ class Tolerance:
         return Tolerance(self.share * factor, layers, self.model, self.fingerprint)
 
     def apply(self, plan: Plan, magnitudes: Mapping[str, float]) -> None:
-        """Turn shares into thresholds. magnitudes: of each layer, see below; none: all are 0."""
+        """Turn shares into thresholds of a plan. magnitudes: see `measure`; absent ones are 0."""
         if self.exact:
             return
         for name, instruction in plan.cutoffs.items():
@@ -92,14 +94,14 @@ class Tolerance:
 
 
 def measure(plan: Plan) -> dict[str, float]:
-    """The root mean square of each layer that compares, from what is stored after a dense step."""
-    found = {}
+    """The root mean square of each cut-off, from what is stored after a dense step."""
+    magnitudes = {}
     for name in plan.cutoffs:
         values = plan.view(name)
         flat = values.reshape(-1) if values.flags.c_contiguous else values.ravel()
         with np.errstate(over="ignore", invalid="ignore"):
-            found[name] = float(np.sqrt(np.dot(flat, flat) / max(flat.size, 1)))
-    return found
+            magnitudes[name] = float(np.sqrt(np.dot(flat, flat) / max(flat.size, 1)))
+    return magnitudes
 
 
 def read_profile(path: str | os.PathLike[str]) -> dict[str, Any]:

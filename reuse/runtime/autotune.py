@@ -1,8 +1,8 @@
-"""Which micro-kernel suits a convolution, and what it costs to list the positions it computes.
+"""Measuring, once a host, which micro-kernel is fastest for a convolution, and the break-even.
 
-Both depend on the host and on the layer's geometry, so each is measured once: a few rows of the
-layer, alone, with every micro-kernel that is not ruled out by its padding. Which one runs does not
-change a bit of the result: every output is summed in the same order.
+Both depend on the host and on the layer's geometry. A few rows of the layer are run alone, with
+every micro-kernel whose padding does not rule it out. The choice does not change a bit of the
+result, because every output is summed in the same order.
 """
 
 from collections.abc import Callable
@@ -19,27 +19,29 @@ from stillframe.reuse.plan.plan import Plan, Tuning
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 
-LEAST_WORK = 1_000_000  # multiply-adds: below, no micro-kernel gains what finding out takes
-ROWS_WORK = 8_000_000  # what one measurement may take
+LEAST_WORK = 1_000_000  # multiply-adds below which measuring costs more than it gains
+ROWS_WORK = 8_000_000  # multiply-adds of one measurement
 ROUNDS = 5
-CLOSE = 1.7  # how much more padded work a micro-kernel may have and still be tried
-CLEARLY = 0.97  # a gain that is no noise
+CLOSE = 1.7  # a micro-kernel with more padded work than this factor of the least is not tried
+CLEARLY = 0.97  # share of the usual one's time below which another one is faster for sure
 LEAST_BREAK_EVEN = 0.6
 LONGEST_NS = 1 << 60
 EVERYTHING = 1 << 40  # bytes: no layer takes more
-NEVER_DENSE = 2.0  # a break-even that no share reaches
+NEVER_DENSE = 2.0  # a break-even that no share of work reaches
 
 Compile = Callable[..., Plan]  # `compile.compile_graph`
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A convolution on this host: nanoseconds of the rows that were tried, with all positions
-    computed in turn, and with all of them found by their marks, compared and marked again."""
+    """A convolution on this host."""
 
     tile: int
+    """Row of TILES of the fastest micro-kernel."""
     dense_ns: int
+    """Time of the measured rows in a dense step."""
     sparse_ns: int
+    """Time of the same rows, all active: listed, compared and marked as well."""
 
 
 def signature(node: Node, graph: Graph) -> str:
@@ -60,32 +62,35 @@ def work_of(node: Node, graph: Graph) -> int:
 
 
 def tune(graph: Graph, disk_cache: DiskCache, compile_graph: Compile) -> Tuning:
-    """What was measured for a graph's convolutions, after measuring what was not yet."""
+    """The measurements of a graph's convolutions; measures those that the disk cache lacks.
+
+    compile_graph: `compile.compile_graph`, which this module does not import: it lies above.
+    """
     layers = {node.output: signature(node, graph) for node in graph.nodes if tunable(node, graph)}
-    found: dict[str, Measured] = {}
-    fresh: dict[str, list[int]] = {}
+    measured: dict[str, Measured] = {}
+    new: dict[str, list[int]] = {}
     for node in graph.nodes:
         name = layers.get(node.outputs[0])  # an island may have more
-        if name is None or name in found:
+        if name is None or name in measured:
             continue
-        noted = read(disk_cache.get(name))
-        if noted is None:
-            noted = measure(node, graph, compile_graph)
-            fresh[name] = [noted.tile, noted.dense_ns, noted.sparse_ns]
-        found[name] = noted
-    disk_cache.add(fresh)
+        stored = read(disk_cache.get(name))
+        if stored is None:
+            stored = measure(node, graph, compile_graph)
+            new[name] = [stored.tile, stored.dense_ns, stored.sparse_ns]
+        measured[name] = stored
+    disk_cache.add(new)
     dense = sparse = 0.0
     for node in graph.nodes:
         if node.outputs[0] in layers:
-            each = found[layers[node.outputs[0]]]
+            each = measured[layers[node.outputs[0]]]
             dense += work_of(node, graph)
             sparse += work_of(node, graph) * each.sparse_ns / max(each.dense_ns, 1)
     limit = min(max(dense / sparse, LEAST_BREAK_EVEN), 1.0) if sparse else 1.0
-    return Tuning({name: found[each].tile for name, each in layers.items()}, limit)
+    return Tuning({name: measured[each].tile for name, each in layers.items()}, limit)
 
 
 def read(note: object) -> Measured | None:
-    """A note of [tile, dense_ns, sparse_ns]; None for anything else."""
+    """What [tile, dense_ns, sparse_ns] in the disk cache means; None for anything else."""
     if not isinstance(note, list) or [type(number) for number in note] != [int, int, int]:
         return None
     tile, dense_ns, sparse_ns = note
@@ -129,7 +134,7 @@ def measure(node: Node, graph: Graph, compile_graph: Compile) -> Measured:
 
 
 def excerpt(node: Node, graph: Graph) -> Graph:
-    """A graph of some rows of one convolution, behind it a reader for which its output is kept."""
+    """A graph of some rows of one convolution, and a reader that makes its output persistent."""
     taps_y, taps_x, depth, channels = graph.shapes[node.inputs[1]]
     height, width, _ = graph.shapes[node.output]
     rows = max(min(height, ROWS_WORK * height // max(work_of(node, graph), 1)), 1)

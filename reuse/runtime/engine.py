@@ -1,4 +1,4 @@
-"""Running a plan: take the feeds in, walk the regions, rerun the islands whose inputs changed."""
+"""Running a plan: take the feeds in, run the regions, and the islands whose inputs changed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession  # bound now: callers may put ours in its place
+from onnxruntime import InferenceSession  # bound at import: callers may replace it by ReuseSession
 
 from stillframe.errors import UsageError
 from stillframe.reuse.kernels import abi
@@ -26,16 +26,16 @@ CPU_ONLY = ("CPUExecutionProvider",)
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one step did.
-
-    changed: share of the input positions that were new. dense: everything was computed.
-    work: multiply-adds done, as a share of a dense step. islands_run: of how many islands.
-    """
+    """What one step did."""
 
     changed: float
+    """Share of the input positions that were new."""
     dense: bool
+    """Whether everything was computed."""
     work: float
+    """Multiply-adds done, as a share of a dense step."""
     islands_run: int
+    """How many islands ran."""
 
 
 class PlanRunner:
@@ -123,7 +123,7 @@ class PlanRunner:
         plan.live[...] = 0
         plan.island_records[...] = 0
         everything = dense or self._fresh
-        self._fresh = True  # until this step is through: what is stored belongs to no frame
+        self._fresh = True  # while this step runs, what is stored belongs to no frame
         marked, positions = 0, 0
         for port in self._inputs:
             row = plan.index[port.name]
@@ -256,11 +256,11 @@ def _island_session(step: IslandStep, threads: int, providers: Sequence[Any]) ->
     return InferenceSession(step.node.attrs["model"], options, providers=list(providers))
 
 
-def checked(providers: Sequence[Any]) -> Sequence[Any]:
-    """The providers, in ONNX Runtime's form. Raises UsageError for one that it does not have."""
-    here = ort.get_available_providers()
+def known_providers(providers: Sequence[Any]) -> Sequence[Any]:
+    """The same providers. Raises UsageError for one that ONNX Runtime does not have here."""
+    available = ort.get_available_providers()
     for each in providers:
         name = each if isinstance(each, str) else each[0]
-        if name not in here:
-            raise UsageError(f"island provider {name}: not here; there is {', '.join(here)}")
+        if name not in available:
+            raise UsageError(f"island provider {name}: not here; there is {', '.join(available)}")
     return providers

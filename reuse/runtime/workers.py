@@ -1,4 +1,4 @@
-"""The threads that walk a plan together: started once, pinned on request, asleep between frames."""
+"""The threads that run a plan together: started once, pinned on request, asleep between frames."""
 
 import os
 import threading

