@@ -87,7 +87,7 @@ def soak(clip: str, model: str, minutes: float, curve: Curve) -> None:
                 due = now + 1
                 curve["s"].append(round(now, 1))
                 curve["resident_mb"].append(process.memory_info().rss / 1e6)
-                curve["pool_mb"].append(analysis.pool.held_bytes / 1e6)
+                curve["pool_mb"].append(analysis.pool.size_bytes / 1e6)
                 curve["frames"].append(pipeline.delivered)
 
 

@@ -132,8 +132,8 @@ def _figures(
             name: value if value != float("inf") else None  # JSON has no infinity
             for name, value in asdict(replace(analysis.settings, profile=None)).items()
         },
-        "cadence": asdict(analysis.settings.cadence),
-        "profile": None if tuned is None else tuned.model_dump(mode="json"),
+        "cadence": asdict(analysis.settings.frame_skipping),
+        "profile": None if tuned is None else tuned.model_dump(mode="json", by_alias=True),
         "stopped_by": None if signum is None else signals.name(signum),
         "dropped": source.dropped,
         "damaged": source.skipped,

@@ -82,10 +82,10 @@ def tune(
             raise SinkError(f"{out}: cannot be written ({error.strerror})") from error
         print_parts(console, tuned)
         console.print(f"wrote {out}; use it with: run --profile {out}", markup=False)
-    short = [part for part in tuned.held_out if part.quality < tuned.profile.wanted]
+    short = [part for part in tuned.held_out if part.quality < tuned.profile.target]
     if short:
         raise QualityError(
             f"{out} was written, but on frames that were held out it agrees to "
-            f"{min(part.quality for part in short):.4g}, less than {tuned.profile.wanted:g}: tune "
+            f"{min(part.quality for part in short):.4g}, less than {tuned.profile.target:g}: tune "
             "on more frames or clips, or for a higher --quality"
         )

@@ -92,7 +92,7 @@ def print_parts(console: Console, tuned: Tuned) -> None:
             *_figures(part.uniform_cost, part.uniform_work, part.uniform_quality),
         )
     console.print(table)
-    cadence = tuned.profile.cadence
+    cadence = tuned.profile.frame_skipping
     if cadence.every > 1:
         how = "boxes follow the picture" if cadence.follows else "the last result stands"
         console.print(f"of frames that change one in {cadence.every} is computed; else {how}")

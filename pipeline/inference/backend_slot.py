@@ -76,7 +76,7 @@ class BackendSlot(Closing):
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """A slot whose usual backends are the settings' own."""
-        return cls(settings.engine, incremental=settings.incremental)
+        return cls(settings.make_backend, incremental=settings.incremental)
 
     @property
     def backend(self) -> Backend | None:
@@ -202,12 +202,12 @@ class BackendSlot(Closing):
 def timed(task: Task, run: Run) -> list[NDArray[Any]]:
     """Feed the task to a backend's function; the task's stop watch takes the time."""
     assert task.fitted is not None
-    task.watch.start()
+    task.stop_watch.start()
     feed = task.model.feed(task.fitted)
-    if task.watch.detailed:
-        task.watch.lap("feed")
+    if task.stop_watch.detailed:
+        task.stop_watch.lap("feed")
     outputs = run(feed, task.change)
-    task.watch.lap("infer")
+    task.stop_watch.lap("infer")
     return outputs
 
 

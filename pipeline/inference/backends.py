@@ -1,8 +1,8 @@
-"""What runs the network: a backend takes a feed and returns the model's outputs.
+"""Backends: what runs the network. A backend takes a feed and returns the model's outputs.
 
-`OnnxRuntimeBackend` computes every call from scratch. An incremental backend keeps the values of
-its layers between calls and recomputes what `change` reaches; it is then fed the gate's reference,
-the picture that those values stand for, and not the frame itself.
+`OnnxRuntimeBackend` and `OpenvinoBackend` compute every call from scratch. An incremental backend
+keeps the values of its layers between calls and recomputes what `change` reaches. It must be fed
+the gate's reference, the picture that those values stand for, and not the frame itself.
 """
 
 import os
@@ -26,25 +26,26 @@ if TYPE_CHECKING:
     from stillframe.reuse.session import ReuseSession
 
 Feed = Mapping[str, NDArray[Any]]
-Device = tuple[str, str]  # ONNX Runtime's name of a provider, and the number of its device
+Device = tuple[str, str]
+"""ONNX Runtime's name of a provider, and the number of its device."""
 
 
 class Backend(Protocol):
-    """Runs one compiled model. Not safe to call from two threads at once."""
+    """Runs one compiled model. Not thread-safe."""
 
     incremental: bool
-    """Whether values are kept between calls, so that `change` matters."""
+    """Whether layers keep their values between calls, so that `change` matters."""
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
-        """The model's outputs in its own order. None: all of it is new.
+        """The model's outputs, in its order. change: what of the picture is new; None: everything.
 
-        An incremental engine's next call overwrites them; decoders give results their own arrays.
+        The next call of an incremental backend overwrites them.
         """
         ...
 
     @property
     def cache_bytes(self) -> int:
-        """What is kept from call to call."""
+        """Memory of the values that live from call to call."""
         ...
 
     def close(self) -> None:
@@ -54,28 +55,27 @@ class Backend(Protocol):
 
 @dataclass(eq=False, slots=True)
 class BackendHandle:
-    """Which backend a frame is for. The backend may be made later, when its first frame is run."""
+    """Says which backend a frame is for, also before that backend is made."""
 
     path: Path
     """The model's file."""
     incremental: bool
-    """As of the backend."""
+    """See `Backend`."""
     backend: Backend | None = None
-    """None until it is made."""
+    """None until its first frame runs."""
 
 
 def available_threads() -> int:
-    """How many CPUs this process may run on."""
+    """The number of CPUs that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 class OnnxRuntimeBackend(Closing):
-    """ONNX Runtime: `threads` workers (0: one a CPU) that sleep while they wait.
+    """ONNX Runtime.
 
-    provider: where it runs instead of the CPU, by ONNX Runtime's name, with its options.
-
-    Without spinning the workers cost nothing between frames; a spinning pool slows down decoding
-    and drawing in the same process. Raises ModelError when the file cannot be loaded or run.
+    threads: 0: one a CPU. They sleep while they wait: a spinning pool would slow down decoding and
+    drawing in the same process. provider: where to run instead of the CPU, by ONNX Runtime's name,
+    with its options. Raises ModelError if the file cannot be loaded, or a call fails.
     """
 
     incremental = False
@@ -102,20 +102,20 @@ class OnnxRuntimeBackend(Closing):
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{each.name} {each.shape}" for each in self._inputs.values())
-        return f"<OnnxRuntimeEngine {self.path.name}: {inputs}>"
+        return f"<OnnxRuntimeBackend {self.path.name}: {inputs}>"
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
-        """Every layer, whatever changed. The arrays are new ones."""
+        """Compute every layer, whatever changed. The arrays are new."""
         if self._session is None:
-            raise ModelError(f"{self.path}: the engine was closed before this call")
+            raise ModelError(f"{self.path}: the backend was closed before this call")
         try:
             outputs = self._session.run(None, dict(feed))
         except Exception as error:
-            given = ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in feed.items())
-            wanted = ", ".join(f"{i.name} {i.type} {i.shape}" for i in self._inputs.values())
+            feeds = ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in feed.items())
+            inputs = ", ".join(f"{i.name} {i.type} {i.shape}" for i in self._inputs.values())
             raise ModelError(
                 f"{self.path}: ONNX Runtime stopped: {_reason(error)};"
-                f" the model wants {wanted}; it was given {given}"
+                f" the model wants {inputs}; it was given {feeds}"
             ) from error
         return [np.asarray(output) for output in outputs]
 
@@ -124,9 +124,9 @@ class OnnxRuntimeBackend(Closing):
 
 
 class OpenvinoBackend:
-    """OpenVINO, for least latency, computing in float32 like all others.
+    """OpenVINO, set to the least latency, in float32 like the other backends.
 
-    threads: 0: one a CPU. Raises ModelError where it is not installed or cannot compile the file.
+    threads: 0: one a CPU. Raises ModelError if it is not installed or cannot compile the file.
     """
 
     incremental = False
@@ -152,10 +152,10 @@ class OpenvinoBackend:
         self._request: Any = self._model.create_infer_request()
 
     def __repr__(self) -> str:
-        return f"<OpenvinoEngine {self.path.name}>"
+        return f"<OpenvinoBackend {self.path.name}>"
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
-        """Every layer, whatever changed. The arrays are new ones."""
+        """Compute every layer, whatever changed. The arrays are new."""
         results = self._request.infer(dict(feed), share_inputs=True)
         return [np.asarray(value) for value in results.to_tuple()]
 
@@ -164,11 +164,12 @@ class OpenvinoBackend:
 
 
 class ReuseBackend:
-    """The reuse engine: recomputes what the changed pixels reach. Arrays are views until the next
-    call. Raises ModelError when the file cannot be compiled.
+    """The reuse engine: recomputes what the changed pixels reach. Outputs are views until the next
+    call.
 
-    tolerance, profile: see `ReuseSession`; 0 is exact. threads: 0: one a CPU. islands: where what
-    our engine leaves to ONNX Runtime is to run; None: on the CPU.
+    threads: 0: one a CPU. tolerance: see `ReuseSession`; 0 is exact. profile: a share for each
+    layer instead. islands: where the parts run that the reuse engine leaves to ONNX Runtime; None:
+    on the CPU. Raises ModelError if the file cannot be compiled.
     """
 
     incremental = True
@@ -193,7 +194,7 @@ class ReuseBackend:
         self._tolerance = self.session.tolerance
 
     def __repr__(self) -> str:
-        return f"<ReuseEngine {self.path.name}>"
+        return f"<ReuseBackend {self.path.name}>"
 
     @property
     def exact(self) -> bool:
@@ -209,7 +210,7 @@ class ReuseBackend:
         scale_tolerance(self.session, self._tolerance, factor, lowered)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
-        """What `change` reaches; everything where it is None."""
+        """Recompute what `change` reaches; None: everything."""
         return step_session(self.session, feed, change)
 
     @property

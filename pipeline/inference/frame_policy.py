@@ -1,11 +1,10 @@
-"""The first half of a frame's way: fit it to the model, find what changed, decide what to do.
+"""Decides for each frame what to do: compute it, carry the last result over, or skip it.
 
-Nothing here waits for a result: what may stand for later frames, and how old it is, is known when
-the frame is looked at. So frames can be looked at while the network is still busy with others.
+Nothing here waits for a result: whether one may stand for later frames, and how old it then is, is
+known when the frame is decided. So frames are decided while the network is still busy with others.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,53 +21,64 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
 
-LOOK_EVERY_ROWS = 16
-SURE_SHARE = 0.025
-SAMPLED = 16  # each of so many rows and columns tells of a cut
+PRECHECK_ROWS = 16
+"""The pre-check samples each n-th row."""
+PRECHECK_SHARE = 0.025
+"""Of the samples: if more differ, the frame is new."""
+CUT_SAMPLES = 16
+"""Rows, and columns, that a cut is detected by."""
 CUT_LEVELS, CUT_SHARE, CUT_FACTOR = 20, 0.15, 3.0
+"""Grey levels that count as changed, share of the samples, and multiple of the share before."""
 
 
-def surely_new(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
-    """A twentieth of the gate's time tells that a frame has changed, where very much of it has.
+def clearly_changed(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
+    """Cheap pre-check: if clearly more than noise differs in the sampled rows, the gate is skipped.
 
-    Where the whole network runs anyway, it need not be known which pixels are new. What counts
-    here is above any noise that the gate may believe in.
+    For backends that compute whole frames, which need not know the changed pixels. A difference
+    counts if it exceeds any noise that the gate may assume.
     """
-    apart = cv2.absdiff(image[::LOOK_EVERY_ROWS], gate.reference[::LOOK_EVERY_ROWS])
+    difference = cv2.absdiff(image[::PRECHECK_ROWS], gate.reference[::PRECHECK_ROWS])
     levels = gate.settings.pixel * gate.settings.most_noise
-    return int(np.count_nonzero(apart > levels)) > SURE_SHARE * apart.size
+    return int(np.count_nonzero(difference > levels)) > PRECHECK_SHARE * difference.size
 
 
 class SceneCutDetector:
-    """Finds the first frame of another scene in a stream, by a few of its pixels: where many have
-    changed since the frame before, and several times as many as there. A dark scene that follows a
-    dark one passes."""
+    """Finds the first frame of another scene in a stream.
+
+    A cut: many sampled pixels changed since the frame before, and several times as many as in that
+    frame. Misses a dark scene that follows a dark one.
+    """
 
     def __init__(self) -> None:
         self._before: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
+        """Samples of the frame before."""
         self._share = 0.0
+        """Of the samples, how many had changed in it."""
 
-    def step(self, image: NDArray[np.uint8]) -> bool:
+    def is_cut(self, image: NDArray[np.uint8]) -> bool:
         """Whether the next frame, (H, W, 3), begins another scene."""
-        down, across = (min(SAMPLED, side) for side in image.shape[:2])
-        sampled = np.ascontiguousarray(image[down // 2 :: down, across // 2 :: across])
-        before, self._before = self._before, sampled
-        if before.shape != sampled.shape:
+        down, across = (min(CUT_SAMPLES, side) for side in image.shape[:2])
+        samples = np.ascontiguousarray(image[down // 2 :: down, across // 2 :: across])
+        before, self._before = self._before, samples
+        if before.shape != samples.shape:
             return False
-        apart = cv2.absdiff(sampled, before) > CUT_LEVELS
-        last, self._share = self._share, int(np.count_nonzero(apart)) / apart.size
+        changed = cv2.absdiff(samples, before) > CUT_LEVELS
+        last, self._share = self._share, int(np.count_nonzero(changed)) / changed.size
         return self._share > max(CUT_SHARE, CUT_FACTOR * last)
 
 
 class FramePolicy:
-    """Looks at the frames of one source in order. Not safe to use from two threads.
+    """Decides what to do for the frames of one source, in order. Not thread-safe.
 
-    The model is fixed at the size that suits the frames, again whenever their size changes. A frame
-    after a gap in the source starts afresh. A corrupt frame is answered with the previous result
-    while that is young enough; after that it is computed, but nothing later rests on it.
+    The model is set to the size that suits the frames, anew whenever their size changes. Nothing is
+    carried across a gap in the source. A corrupt frame gets the previous result while that is young
+    enough; then it is computed, but nothing later rests on it.
 
     slot: asked for the backend of each frame. study: what differs from a run.
     """
+
+    model: Model
+    """At the size that suits the last frame."""
 
     def __init__(
         self,
@@ -77,116 +87,138 @@ class FramePolicy:
         slot: BackendSlot,
         study: StudySettings | None = None,
     ) -> None:
-        if settings.profile is not None:  # found now, not at the first frame
+        if settings.profile is not None:  # fail now rather than at the first frame
             settings.profile.check(fingerprint(model.path))
         self.model = model
         self.settings = settings
         self._slot = slot
         self._backend: BackendHandle | None = None
+        """Of the last frame."""
         self._gate: ChangeGate | None = None
         self._refresh = RollingRefresh(1, settings.age_limit_s)
         self._shape: tuple[int, ...] = ()
-        self._since_s: float | None = None  # the oldest frame behind what may stand for later ones
-        self._passed = 0  # frames since the last one that was computed
+        """Of the last frame."""
+        self._since_s: float | None = None
+        """Time of the oldest frame that the last result rests on; None: nothing may rest on it."""
+        self._skipped = 0
+        """Frames since the last one that was computed."""
         self._computed_s = 0.0
-        self._cadence = settings.cadence
+        """Time of that one."""
+        self._skipping = settings.frame_skipping
         self._cuts: SceneCutDetector | None = SceneCutDetector()
         self._stop_watch: Callable[[], StopWatch] = StopWatch
         self._run_unchanged = False
         if study is not None:
-            self._cadence = study.skipping or self._cadence
+            self._skipping = study.skipping or self._skipping
             self._cuts = self._cuts if study.scene_cuts else None
             self._stop_watch, self._run_unchanged = study.stop_watch, study.run_unchanged
-        self._lens = Lens() if self._cadence.follows else None
+        self._lens = Lens() if self._skipping.follows else None
 
     def close(self) -> None:
         """Give back the gate's memory; the next frame starts afresh."""
         self._gate, self._shape, self._since_s = None, (), None
 
     def forget(self) -> None:
-        """Nothing later rests on what was seen so far."""
+        """Let nothing later rest on the frames so far."""
         self._since_s = None
         if self._gate is not None:
             self._gate.reset()
 
     def decide(self, frame: Frame) -> Task:
-        """What to do for the frame. Raises ModelError when the model cannot take it."""
-        self._suit(frame)
+        """What to do for the frame. Raises ModelError if the model cannot take it."""
+        self._adapt(frame)
         backend = self._slot.claim(self.model.path, frame.image.shape)
-        if backend is not self._backend:  # it knows no frame yet: all of this one is new
+        if backend is not self._backend:  # it has seen no frame yet, so all of this one is new
             self._backend = backend
             self.forget()
-        watch = self._stop_watch()
+        stop_watch = self._stop_watch()
         if frame.discontinuity:
             self.forget()
         since_s = self._since_s
-        held = since_s is not None
+        has_result = since_s is not None
         age_s = max(0.0, frame.time_s - since_s) if since_s is not None else 0.0
-        young = held and age_s <= self.settings.age_limit_s
+        is_young = has_result and age_s <= self.settings.age_limit_s
         carried: Kind | None = None
-        if held and young and self._passes(frame):
+        if is_young and self._skips(frame):
             carried = "skipped"
-            self._passed += 1
-        elif frame.corrupt and young:
+            self._skipped += 1
+        elif frame.corrupt and is_young:
             carried = "corrupt"
         grey = self._grey(frame)
-        if watch.detailed:
-            watch.lap("grey")
+        if stop_watch.detailed:
+            stop_watch.lap("grey")
         if carried:
-            return Task(frame, carried, self.model, watch, age_s, grey=grey)
+            return Task(frame, carried, self.model, stop_watch, age_s, grey=grey)
         if isinstance(frame, FittedFrame):
             fitted, view = frame.fitted, frame.view
         else:
             fitted, view = self.model.fit(frame.image)
-        watch.lap("fit")
+        stop_watch.lap("fit")
         change = None
         if self._gate is not None and not frame.corrupt:
-            change = self._change(self._gate, fitted, held, young, frame.time_s)
-            watch.lap("gate")
-            if held and change.kind == "unchanged" and not self._run_unchanged:
-                return Task(frame, "unchanged", self.model, watch, age_s, grey=grey)
+            change = self._change(self._gate, fitted, has_result, is_young, frame.time_s)
+            stop_watch.lap("gate")
+            if has_result and change.kind == "unchanged" and not self._run_unchanged:
+                return Task(frame, "unchanged", self.model, stop_watch, age_s, grey=grey)
             if backend.incremental:
                 fitted = self._gate.reference
-            else:  # the result will stand for all of this frame, so later ones compare with it
+            else:  # the result stands for the whole frame, so later ones are compared with it
                 np.copyto(self._gate.reference, fitted)
-        partial = held and backend.incremental and change is not None and change.kind != "all"
-        self._passed, self._computed_s = 0, frame.time_s
+        is_partial = change is not None and change.kind != "all"
+        is_partial = is_partial and has_result and backend.incremental
+        self._skipped, self._computed_s = 0, frame.time_s
         if frame.corrupt:
             self.forget()
-        elif not partial:
+        elif not is_partial:
             self._since_s = frame.time_s
             self._refresh.start(frame.time_s)
-        elif self._rolls:
+        elif self._refreshes:
             self._since_s = self._refresh.since_s
             age_s = max(0.0, frame.time_s - self._since_s)
-        task = Task(frame, "computed", self.model, watch, backend=backend, grey=grey)
-        task = replace(task, fitted=fitted, change=change, view=view)
-        if partial:
-            return replace(task, partial=True, age_s=age_s)
-        return replace(task, keeps=not frame.corrupt)
+        return Task(
+            frame,
+            "computed",
+            self.model,
+            stop_watch,
+            age_s=age_s if is_partial else 0.0,
+            fitted=fitted,
+            change=change,
+            view=view,
+            partial=is_partial,
+            reusable=is_partial or not frame.corrupt,
+            backend=backend,
+            grey=grey,
+        )
 
-    def _passes(self, frame: Frame) -> bool:
-        """Whether the network leaves this frame out. A cut that is seen it does not."""
-        if self._cadence.every == 1:
+    def _skips(self, frame: Frame) -> bool:
+        """Whether to skip the frame. One that visibly begins another scene is not."""
+        if self._skipping.every == 1:
             return False
         cuts = None if frame.corrupt else self._cuts
-        cut = cuts is not None and cuts.step(frame.image)
-        return not cut and self._cadence.passes(self._passed, frame.time_s - self._computed_s)
+        if cuts is not None and cuts.is_cut(frame.image):
+            return False
+        return self._skipping.skips(self._skipped, frame.time_s - self._computed_s)
 
     def _grey(self, frame: Frame) -> Grey | None:
-        """What boxes are followed on, where they are."""
+        """What boxes are followed on; None if none are."""
         if self._lens is None or frame.corrupt:
             return None
         return frame.grey if isinstance(frame, FittedFrame) else self._lens.grey(frame.image)
 
     def _change(
-        self, gate: ChangeGate, fitted: NDArray[np.uint8], held: bool, young: bool, time_s: float
+        self,
+        gate: ChangeGate,
+        fitted: NDArray[np.uint8],
+        has_result: bool,
+        is_young: bool,
+        time_s: float,
     ) -> ChangeMap:
-        if held and not self._incremental and surely_new(gate, fitted):
+        """Which pixels are new."""
+        if has_result and not self._incremental and clearly_changed(gate, fitted):
             return ChangeMap.full(*self.model.size, "far more than noise differs")
-        if not young:
+        if not is_young:
             gate.reset()
-        if not (self._rolls and young):
+        if not (self._refreshes and is_young):
             return gate.step(fitted)
         return gate.step(fitted, renew=self._refresh.rows(time_s))
 
@@ -195,12 +227,13 @@ class FramePolicy:
         return self._backend is not None and self._backend.incremental
 
     @property
-    def _rolls(self) -> bool:
-        """Whether stripes are renewed: what is exact, or computed whole, does not age in parts."""
+    def _refreshes(self) -> bool:
+        """Whether the rolling refresh is needed: exact values do not age, and a backend that
+        computes whole frames has no old ones."""
         return self._incremental and self._gate is not None and not self._gate.settings.exact
 
-    def _suit(self, frame: Frame) -> None:
-        """Model and gate for frames of this size."""
+    def _adapt(self, frame: Frame) -> None:
+        """Set model and gate to the size of the frame."""
         if frame.image.shape == self._shape:
             return
         self.close()

@@ -1,4 +1,4 @@
-"""Which frames the network leaves out, and what stands for their results."""
+"""Frame skipping: which frames the network leaves out, and what stands for their results."""
 
 import math
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ Between = Literal["keep", "follow"]
 
 @dataclass(frozen=True, slots=True)
 class FrameSkipping:
-    """every: after a frame that the network computed, as many less one pass it by; 1: none does.
-    between: what they are told: "keep" the last result, or "follow": boxes move with the picture
-    beneath them. within_s: most seconds for which they pass; None: however long they take.
+    """Which frames are skipped.
 
-    A frame in which nothing changes has its result without the network, and does not count: what
-    moves after stillness is computed at once.
+    An unchanged frame has its result without the network and does not count: what moves after
+    stillness is computed at once. Raises UsageError for values that make no sense.
     """
 
     every: int = 1
+    """The network runs on every n-th frame that changes; 1: on each."""
     between: Between = "keep"
+    """In a skipped frame "keep" the last result, or let its boxes "follow" the picture."""
     within_s: float | None = None
+    """The longest time without the network; None: no limit."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -34,13 +35,12 @@ class FrameSkipping:
 
     @property
     def follows(self) -> bool:
+        """Whether boxes follow the picture in skipped frames."""
         return self.every > 1 and self.between == "follow"
 
-    def passes(self, frames: int, seconds: float) -> bool:
-        """Whether a frame passes the network by, so long after the last one that it computed.
-
-        frames: those in between, which passed it by themselves.
-        """
-        if frames >= self.every - 1:
+    def skips(self, skipped: int, seconds: float) -> bool:
+        """Whether to skip a frame: `skipped` frames and so many seconds after the last one that
+        the network computed."""
+        if skipped >= self.every - 1:
             return False
         return self.within_s is None or seconds <= self.within_s

@@ -14,7 +14,7 @@ class ObservedFrame:
     """What happened in one frame. What is a view is valid until the next frame."""
 
     task: Task
-    """What was decided, with the frame and its change map. `task.watch.spent_ms` holds the laps."""
+    """What was decided, with the frame, its change map, and in `stop_watch.spent_ms` the laps."""
     outputs: list[NDArray[Any]] | None
     """Of the network; None if it did not run, or failed. Views if the backend is incremental."""
     result: StepResult | None

@@ -1,16 +1,16 @@
-"""A profile: how much each layer of one model may change, found by `stillframe tune`, as JSON.
+"""A tuning profile: the settings of one model that `stillframe tune` found, as a JSON file.
 
-    profile = Profile.read("centerface.json")
+    profile = TuningProfile.read("centerface.json")
     session = ReuseSession("centerface.onnx", tolerance=profile.shares)
 
-It names the model by its weights, so it holds at every input size, and serves no other one.
+It names the model by its weights, so it holds at every input size, and for no other model.
 """
 
 import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
@@ -21,54 +21,66 @@ Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 
 
 class Part(BaseModel):
-    """Some frames of a clip, and what the profile did on them.
-
-    first, frames, windows: the first of its frames, counted from 0, how many they are, and in how
-    many spans they lie. role: what they were for: "search", "check" that it
-    holds elsewhere, or "held out" from tuning. quality: agreement with computing everything, of the
-    kind named. cost: expected time, as a share of computing everything, on the machine that tuned.
-    work: multiply-adds done, as a share of all. loss: of scores and shapes, 0: none. uniform_cost,
-    uniform_work, uniform_quality: with the best single share that agreed as well in tuning; None:
-    there is none.
-    """
+    """Some frames of a clip, and what was measured on them with the profile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     clip: str
     first: int
+    """Number of the first frame, from 0."""
     frames: int
     windows: int = 1
+    """In how many spans the frames lie."""
     role: str
+    """What they were for: "search", "check" that it holds elsewhere, or "held out" from tuning."""
     kind: str
+    """Of the quality."""
     quality: float
+    """Agreement with computing everything."""
     cost: float
+    """Expected time as a share of computing everything, on the machine that tuned."""
     work: float
+    """Multiply-adds done, as a share of all."""
     loss: float = 0.0
+    """Of scores and shapes; 0: none."""
     uniform_cost: float | None = None
+    """`cost` with the best single share that agreed as well in tuning; None: there is none."""
     uniform_work: float | None = None
     uniform_quality: float | None = None
 
 
 class TuningProfile(BaseModel):
-    """Shares, gate settings, a cadence, and where they come from.
+    """Shares of the layers, gate settings and frame skipping, and how they were found.
 
-    rule: see RULE. stillframe: the version that tuned. model: its name. fingerprint: see
-    `from_onnx.fingerprint`. share: of layers that `layers` does not list, by the names of
-    the tensors that they write. wanted: the agreement asked for. parts: what was measured.
+    Files use the keys of the first version: see the aliases.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rule: int = RULE
+    """Version of the tolerance's meaning, see `reuse.plan.tolerance`."""
     stillframe: str
+    """The version that tuned."""
     model: str
+    """The model's name."""
     fingerprint: str
+    """Of the model's weights, see `reuse.frontend.fingerprint`."""
     share: Share
+    """Of layers that `layers` does not list."""
     layers: dict[str, Share] = Field(default_factory=dict)
+    """Layer, by the tensor that it writes -> share."""
     gate: GateSettings = GateSettings()
-    cadence: FrameSkipping = FrameSkipping()
-    wanted: float
+    frame_skipping: FrameSkipping = Field(
+        default=FrameSkipping(),
+        validation_alias=AliasChoices("cadence", "frame_skipping"),
+        serialization_alias="cadence",
+    )
+    target: float = Field(
+        validation_alias=AliasChoices("wanted", "target"), serialization_alias="wanted"
+    )
+    """The agreement that was asked for."""
     parts: tuple[Part, ...] = ()
+    """What was measured."""
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -87,7 +99,7 @@ class TuningProfile(BaseModel):
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "TuningProfile":
-        """Raises UsageError for what cannot be read, is no profile, or is one of another rule."""
+        """Raises UsageError for a file that cannot be read, is no profile, or has another rule."""
         name = Path(path)
         values = read_profile(name)
         try:
@@ -95,18 +107,19 @@ class TuningProfile(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "all of it"
-            wrong = f"{where}: {first['msg']}"
-        except UsageError as error:  # of the gate's settings or the cadence
-            wrong = str(error)
-        raise UsageError(f"{name}: expected a profile from `stillframe tune`; {wrong}")
+            reason = f"{where}: {first['msg']}"
+        except UsageError as error:  # of the gate's settings or the frame skipping
+            reason = str(error)
+        raise UsageError(f"{name}: expected a profile from `stillframe tune`; {reason}")
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """In place of what was there: a reader never sees half of it. Raises OSError."""
+        """Replace the file at once, so that a reader never sees half of it. Raises OSError."""
         name = Path(path)
         part = name.with_name(f".{name.name}.part")
-        part.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        text = self.model_dump_json(indent=2, by_alias=True)
+        part.write_text(text + "\n", encoding="utf-8")
         part.replace(name)
 
     def check(self, fingerprint: str) -> None:
-        """Raises UsageError unless it was made for the model with that fingerprint."""
+        """Raises UsageError unless the profile was made for the model with that fingerprint."""
         self.shares.check(fingerprint)

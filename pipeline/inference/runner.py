@@ -38,12 +38,12 @@ class ResultHolder:
     def computed(self, task: Task, outputs: list[NDArray[Any]]) -> StepResult:
         """The result of a frame that the network ran on."""
         assert task.view is not None
-        task.watch.start()
+        task.stop_watch.start()
         result = task.model.decode(outputs, task.view)
-        task.watch.lap("decode")
+        task.stop_watch.lap("decode")
         if task.partial:
             result = result.with_evidence(Evidence("partial", task.age_s))
-        self._begin(result if task.keeps else None, task)
+        self._begin(result if task.reusable else None, task)
         change = task.change
         return StepResult(
             frame=task.frame,
@@ -52,21 +52,21 @@ class ResultHolder:
             active=float(change.active) if change is not None else 1.0,
             changed=change.mask if change is not None and change.kind == "partial" else None,
             view=task.view,
-            spent_ms=task.watch.spent_ms,
+            spent_ms=task.stop_watch.spent_ms,
         )
 
     def carried(self, task: Task) -> StepResult:
         """The last result for another frame; for a skipped one, boxes are followed to it."""
         assert self._last is not None
         assert self._followed is not None
-        task.watch.start()
+        task.stop_watch.start()
         if task.kind == "unchanged":
             self._begin(self._last, task)
         elif task.kind == "skipped" and task.grey is not None:
             self._followed = self._follower.carry(task.grey, task.frame.image.shape)
-            task.watch.lap("follow")
+            task.stop_watch.lap("follow")
         result: Any = self._followed.with_evidence(Evidence("reused", task.age_s))
-        return StepResult(task.frame, result, task.kind, 0.0, None, None, task.watch.spent_ms)
+        return StepResult(task.frame, result, task.kind, 0.0, None, None, task.stop_watch.spent_ms)
 
     def forget(self) -> None:
         """The last result stands for no later frame."""
@@ -99,7 +99,7 @@ class Runner(Closing):
         study: StudySettings | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.slot = slot or BackendSlot(self.settings.engine, incremental=self.settings.incremental)
+        self.slot = slot or BackendSlot.of(self.settings)
         self._observer = observer
         if study is None and observer is not None:
             study = StudySettings()

@@ -15,19 +15,22 @@ from stillframe.reuse.gate.change_gate import GateSettings
 
 Reuse = Literal["off", "frame", "layer", "exact"]
 TOLERANCE = 0.1
+"""By default, in mode "layer"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """A mode of reuse. gate: how change is found, None: every frame is new. incremental: whether
-    our engine runs the network: it keeps values between frames and is fed the gate's reference;
-    else ONNX Runtime does. max_age_s: of those who name none; what is bit for bit the whole model
-    does not age."""
+    """A mode of reuse."""
 
     promise: str
+    """What it does, in one line."""
     gate: GateSettings | None
+    """How change is detected; None: every frame is new."""
     incremental: bool = False
+    """Whether the reuse engine runs the network and is fed the gate's reference; else ONNX Runtime
+    does."""
     max_age_s: float = 5.0
+    """By default. Results that are bit for bit those of the whole model do not age."""
 
 
 MODES: dict[Reuse, Mode] = {
@@ -42,45 +45,48 @@ MODES: dict[Reuse, Mode] = {
 
 @dataclass(frozen=True, slots=True)
 class StudySettings:
-    """What a study changes in the way of a frame, so that it measures one thing and no other.
+    """What a study changes in the way of a frame, so that it measures one thing alone.
 
-    A run has none of this. Laps of DETAILS are taken apart, see `types`.
+    A run has none of this.
     """
 
     skipping: FrameSkipping | None = None
-    """Which frames the network leaves out, instead of what the settings say."""
+    """Which frames are skipped, instead of the settings' own."""
     scene_cuts: bool = True
     """Whether a skipped frame that begins another scene is computed after all."""
     run_unchanged: bool = False
-    """Whether the network runs on unchanged frames too: what they cost is then measured."""
+    """Whether the network runs on unchanged frames too, to measure what they cost."""
     stop_watch: Callable[[], StopWatch] = DetailedStopWatch
-    """What takes the laps of each frame."""
+    """Makes the stop watch of each frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How frames are analysed.
-
-    reuse: a row of MODES. max_age_s: a result that is older is computed anew (infinity: never for
-    its age alone; None: the mode's own). In mode "layer" stripes are renewed all the time instead,
-    so that nothing becomes so old. every, between: which frames the network leaves out, and what
-    they are told, see `FrameSkipping`; None: what the profile says, or none. threads: of the
-    network, 0: one a CPU. tolerance: of mode "layer": the share of a layer's own root mean square
-    by which its values may stand still, see `ReuseSession`. profile: of mode "layer": a share for
-    each layer, the gate's settings and the cadence, instead of the tolerance. islands: of modes
-    "layer" and "exact": where what our engine leaves to ONNX Runtime is to run. gating: how change
-    is found, instead of the mode's or the profile's own; not of modes "off" and "exact".
-    """
+    """How frames are analysed. Raises UsageError for values that do not go together."""
 
     reuse: Reuse = "frame"
+    """A row of MODES."""
     max_age_s: float | None = None
+    """The greatest age of what a result rests on; infinity: no limit; None: the mode's own. An
+    older result is computed anew. In mode "layer" the rolling refresh keeps all values younger."""
     every: int | None = None
+    """Frame skipping, see `FrameSkipping.every`; None: the profile's, or 1."""
     threads: int = 0
+    """Of the network; 0: one a CPU."""
     tolerance: float = TOLERANCE
+    """Of mode "layer": by which share of a layer's own root mean square its values may stay
+    unchanged, see `ReuseSession`."""
     profile: TuningProfile | None = None
+    """Of mode "layer", instead of the tolerance: a share for each layer, the gate's settings and
+    frame skipping."""
     gating: GateSettings | None = None
+    """How change is detected, instead of the mode's or the profile's own; not in modes "off" and
+    "exact"."""
     islands: Device | None = None
+    """Of modes "layer" and "exact": where the parts run that the reuse engine leaves to ONNX
+    Runtime; None: on the CPU."""
     between: Between | None = None
+    """See `FrameSkipping.between`; None: the profile's, or "keep"."""
 
     def __post_init__(self) -> None:
         if self.reuse not in MODES:
@@ -97,7 +103,7 @@ class Settings:
             raise UsageError(f"islands are of reuse layer and exact, got {self.reuse!r}")
         if self.threads < 0:
             raise UsageError(f"threads: expected 0 (one a CPU) or more, got {self.threads}")
-        _ = self.cadence  # which checks itself
+        _ = self.frame_skipping  # checks itself
 
     @property
     def age_limit_s(self) -> float:
@@ -106,35 +112,35 @@ class Settings:
 
     @property
     def share(self) -> float:
-        """The tolerance of our engine: 0 in mode "exact"."""
+        """The tolerance of the reuse engine: 0 in mode "exact"."""
         return 0.0 if self.reuse == "exact" else self.tolerance
 
     @property
     def gate(self) -> GateSettings | None:
-        """How change is found; None: every frame is new."""
+        """How change is detected; None: every frame is new."""
         if self.gating is not None:
             return self.gating
         return self.profile.gate if self.profile is not None else MODES[self.reuse].gate
 
     @property
-    def cadence(self) -> FrameSkipping:
-        """Which frames the network leaves out. Raises UsageError for one that makes no sense."""
-        found = self.profile.cadence if self.profile is not None else FrameSkipping()
-        if self.every is not None:  # the user's word; how long it takes is theirs too
-            found = replace(found, every=self.every, within_s=None)
-        return found if self.between is None else replace(found, between=self.between)
+    def frame_skipping(self) -> FrameSkipping:
+        """Which frames are skipped: the profile's, overridden by the user. Raises UsageError."""
+        skipping = self.profile.frame_skipping if self.profile is not None else FrameSkipping()
+        if self.every is not None:  # then the profile's time limit does not apply either
+            skipping = replace(skipping, every=self.every, within_s=None)
+        return skipping if self.between is None else replace(skipping, between=self.between)
 
     @property
     def incremental(self) -> bool:
-        """Whether `engine` makes incremental backends."""
+        """Whether `make_backend` makes incremental backends."""
         return MODES[self.reuse].incremental
 
-    def engine(self, path: Path) -> Backend:
-        """What runs the network in that file."""
+    def make_backend(self, path: Path) -> Backend:
+        """The usual backend for a model's file. Raises ModelError."""
         if not self.incremental:
             return OnnxRuntimeBackend(path, self.threads)
-        return self.reuse_engine(path, self.threads)
+        return self.make_reuse_backend(path, self.threads)
 
-    def reuse_engine(self, path: Path, threads: int) -> ReuseBackend:
-        """Our engine, with another number of threads."""
+    def make_reuse_backend(self, path: Path, threads: int) -> ReuseBackend:
+        """The reuse engine with another number of threads. Raises ModelError."""
         return ReuseBackend(path, threads, self.share, self.profile, self.islands)

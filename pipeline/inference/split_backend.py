@@ -1,9 +1,9 @@
-"""A network cut in two, so that two processors work on consecutive frames.
+"""A model cut in two segments, so that two threads work on consecutive frames.
 
     frame 2: ─head─┐ on one processor        frame 1: ┌─tail─ on another
                    └────── boundary tensors ──────────┘
 
-The cut is where the halves' multiply-adds are closest, among the places that few bytes cross.
+The cut is where the halves have about the same multiply-adds and few bytes cross.
 """
 
 from collections.abc import Iterator
@@ -26,31 +26,36 @@ from stillframe.pipeline.inference.backends import (
 )
 from stillframe.reuse.gate.change_gate import ChangeMap
 
-MOST_BOUNDARY = 6  # tensors that cross
-UNEVEN = 0.2  # how far from a half the head's share of the work may be
+MOST_BOUNDARY = 6
+"""Tensors that may cross."""
+UNEVEN = 0.2
+"""How far from a half the head's share of the work may be."""
 FLOAT = onnx.TensorProto.FLOAT
 
 
 class UncuttableError(Exception):
-    """A network that no cut divides well; the message says why."""
+    """No cut divides the model well; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """names: the tensors that cross. share: of the multiply-adds, before the cut. size: bytes."""
+    """A place between two nodes where a model can be divided."""
 
     names: tuple[str, ...]
+    """The boundary: the tensors that cross."""
     share: float
+    """Of all multiply-adds, before the cut."""
     size: int
+    """Bytes of the boundary."""
 
 
 def best_cut(model: onnx.ModelProto) -> Cut:
     """Where to cut. Raises UncuttableError."""
-    found = [cut for cut in cuts(model) if abs(cut.share - 0.5) <= UNEVEN]
-    if not found:
+    options = [cut for cut in cuts(model) if abs(cut.share - 0.5) <= UNEVEN]
+    if not options:
         raise UncuttableError("no place divides its work well with few tensors crossing")
-    largest = max(cut.size for cut in found)
-    return min(found, key=lambda cut: abs(cut.share - 0.5) + 0.2 * cut.size / largest)
+    largest = max(cut.size for cut in options)
+    return min(options, key=lambda cut: abs(cut.share - 0.5) + 0.2 * cut.size / largest)
 
 
 def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
@@ -59,7 +64,7 @@ def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
     shapes = _shapes(graph)
     weights = {each.name for each in graph.initializer}
     inputs = {each.name for each in graph.input} - weights
-    wanted = {each.name for each in graph.output}
+    outputs = {each.name for each in graph.output}
     last_read: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         last_read.update({name: index for name in node.input if name and name not in weights})
@@ -69,8 +74,8 @@ def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
         done += _work(node, shapes, graph)
         alive |= {name for name in node.output if last_read.get(name, -1) > index}
         alive = {name for name in alive if last_read.get(name, -1) > index}
-        if wanted & set(node.output):
-            return  # what the head gives could not come out of the tail
+        if outputs & set(node.output):
+            return  # the tail could not return what the head computes
         if not alive or alive & inputs or len(alive) > MOST_BOUNDARY:
             continue
         if all(len(shapes.get(name, ())) == 4 for name in alive):
@@ -79,7 +84,7 @@ def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
 
 
 def halves(path: Path) -> tuple[bytes, bytes, Cut]:
-    """The head's and the tail's model, and where they were cut. Raises UncuttableError."""
+    """The models of head and tail, serialized, and the cut. Raises UncuttableError."""
     model = shape_inference.infer_shapes(onnx.load(str(path)))
     cut = best_cut(model)
     extractor: Any = onnx.utils.Extractor(model)
@@ -92,10 +97,10 @@ def halves(path: Path) -> tuple[bytes, bytes, Cut]:
 
 
 class SplitBackend:
-    """Two sessions over the halves. `head` and `tail` may be called from two threads at once.
+    """Two reuse sessions, one for each half. `head` and `tail` may run in two threads at once.
 
-    Arrays are views until the next call of the same half. tolerance, threads, islands: as of
-    `ReuseEngine`, threads of each half. Raises UncuttableError.
+    Outputs are views until the next call of the same half. tolerance, islands: see `ReuseBackend`.
+    threads: of each half. Raises UncuttableError.
     """
 
     incremental = True
@@ -162,19 +167,19 @@ class SplitBackend:
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """Fixed shapes of float tensors by name."""
-    found = {}
+    shapes = {}
     for each in (*graph.value_info, *graph.input, *graph.output):
         kind = each.type.tensor_type
         sizes = tuple(dim.dim_value for dim in kind.shape.dim)
         if kind.elem_type == FLOAT and all(sizes):
-            found[each.name] = sizes
-    return found
+            shapes[each.name] = sizes
+    return shapes
 
 
 def _work(
     node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], graph: onnx.GraphProto
 ) -> float:
-    """Multiply-adds of a convolution; of anything else, the elements that it writes."""
+    """Multiply-adds of a convolution; of any other node the elements that it writes."""
     out = float(np.prod(shapes.get(node.output[0], (0,))))
     if node.op_type != "Conv":
         return out

@@ -1,9 +1,9 @@
-"""The stages of an analysis: what `Runner` does one after the other, each part in its own thread.
+"""The stages of an analysis: the parts of `Runner`, each in a thread of its own.
 
-    decode ─Frame─► preprocess ─Task─► infer ─Inferred─► postprocess ─Step─► draw ─► encode
+    decode ─Frame─► preprocess ─Task─► infer ─Inferred─► postprocess ─StepResult─► draw ─► encode
 
-Between threads nothing is handed on that its maker writes again: the gate's reference and mask, and
-an incremental engine's outputs, are copied into a pool's memory.
+What its maker will overwrite is copied before it goes to another thread, into a pool's memory: the
+gate's reference and mask, and the outputs of an incremental backend.
 """
 
 import time
@@ -25,40 +25,47 @@ from stillframe.pipeline.inference.split_backend import SplitBackend
 from stillframe.pipeline.inference.types import StepResult, Task
 from stillframe.pipeline.media.frame import Frame
 
-LIVE_WINDOW = 2  # frames of a live source under way: one in the network, one around it
+LIVE_WINDOW = 2
+"""Frames of a live source in flight: one in the network, one around it."""
 NO_PIXELS = np.zeros((1, 1, 1), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """A task, and what the network made of it; None where an earlier result stands. rest: what is
-    still to be done with it, where these are only the tensors between two segments."""
+    """A task and the network's outputs for it."""
 
     task: Task
     outputs: list[NDArray[Any]] | None
-    rest: SplitBackend | None = None
+    """None: an earlier result stands."""
+    unfinished: SplitBackend | None = None
+    """If the outputs are only the boundary tensors: the backend whose tail is still to run."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnFrame:
-    """A step and its picture; None where nothing is drawn. The frame has no pixels any more."""
+    """A result and its picture. The frame's own pixels may be gone."""
 
     step: StepResult
     image: NDArray[np.uint8] | None
+    """None: nothing is drawn."""
 
 
 def without_pixels(frame: Frame) -> Frame:
-    """The same frame, its picture a single zero that is shown everywhere: nobody reads it."""
+    """The same frame with the shape of its picture, but a single zero as memory."""
     return replace(frame, image=np.broadcast_to(NO_PIXELS, frame.image.shape))
 
 
 class InferenceStages:
     """The parts of a `Runner` as functions for stages, one thread each.
 
-    keeps_pixels: something after the network reads the frame's picture; else it is let go as soon
-    as it has been fitted. in_two: the network has a second stage, for plans of two segments.
+    keeps_pixels: whether something after the network reads the frames' pictures; else they are let
+    go once fitted. in_two: whether the network has a second stage, for plans of two segments.
     slot: owns the backend, instead of one that makes the settings' own.
     """
+
+    pool: BufferPool
+    slot: BackendSlot
+    policy: FramePolicy
 
     def __init__(
         self,
@@ -84,11 +91,11 @@ class InferenceStages:
 
     @property
     def cache_bytes(self) -> int:
-        """What is kept between frames: the engine's activations, and what is handed on."""
-        return self.slot.cache_bytes + self.pool.held_bytes
+        """Memory for what lives from frame to frame: activations, and what stages hand on."""
+        return self.slot.cache_bytes + self.pool.size_bytes
 
     def preprocess(self, frame: Frame) -> Task:
-        """Fit, compare, decide."""
+        """Decide what to do for the frame."""
         task = self.policy.decide(frame)
         if not self._keeps_pixels:
             task = replace(task, frame=without_pixels(frame))
@@ -101,35 +108,34 @@ class InferenceStages:
         return replace(task, fitted=self.pool.copy(task.fitted), change=change)
 
     def infer(self, task: Task) -> Inferred:
-        """Run the network where it is to run."""
+        """Run the network, or only its head if it has a second stage, on tasks to be computed."""
         if task.kind != "computed":
             return Inferred(task, None)
         backend = self.slot.enter(task)
-        rest = backend if self._in_two and isinstance(backend, SplitBackend) else None
-        outputs = timed(task, backend.run if rest is None else rest.head)
+        split = backend if self._in_two and isinstance(backend, SplitBackend) else None
+        outputs = timed(task, backend.run if split is None else split.head)
         if backend.incremental:
             outputs = [self.pool.copy(output) for output in outputs]
-        return Inferred(replace(task, fitted=None, backend=None), outputs, rest)
+        return Inferred(replace(task, fitted=None, backend=None), outputs, split)
 
     def infer_rest(self, done: Inferred) -> Inferred:
-        """The second segment, where the first stage ran only one."""
-        if done.rest is None or done.outputs is None:
+        """Run the tail, if the first stage ran only the head."""
+        task, split = done.task, done.unfinished
+        if split is None or done.outputs is None:
             return done
-        done.task.watch.start()
-        outputs = [
-            self.pool.copy(output) for output in done.rest.tail(done.outputs, done.task.change)
-        ]
-        done.task.watch.lap("infer")
-        return Inferred(done.task, outputs)
+        task.stop_watch.start()
+        outputs = [self.pool.copy(each) for each in split.tail(done.outputs, task.change)]
+        task.stop_watch.lap("infer")
+        return Inferred(task, outputs)
 
     def postprocess(self, done: Inferred) -> StepResult:
-        """The result."""
+        """Decode the outputs, or carry the last result over."""
         if done.outputs is None:
             return self._results.carried(done.task)
         return self._results.computed(done.task, done.outputs)
 
     def stages(self) -> list[Stage]:
-        """preprocess, infer (and its second half) and postprocess, in order."""
+        """preprocess, infer (and infer-2) and postprocess, in order."""
         second = [Stage("infer-2", self.infer_rest)] if self._in_two else []
         return [
             Stage("preprocess", self.preprocess, close=self.policy.close),
@@ -142,8 +148,7 @@ class InferenceStages:
 def drawing(
     compose: Callable[[StepResult], NDArray[np.uint8]] | None, *, keeps_pixels: bool = False
 ) -> Stage:
-    """The stage that draws; the frame's own pixels end with it, unless somebody reads them later
-    (keeps_pixels)."""
+    """The stage that draws. It lets go of the frame's own pixels unless keeps_pixels."""
 
     def draw(step: StepResult) -> DrawnFrame:
         began = time.perf_counter()
@@ -156,7 +161,7 @@ def drawing(
 
 
 def encoding(write: Callable[[DrawnFrame], None]) -> Stage:
-    """The stage that writes; the drawn picture ends with it."""
+    """The stage that writes the drawn picture, and lets go of it."""
 
     def encode(drawn: DrawnFrame) -> StepResult:
         began = time.perf_counter()
@@ -168,8 +173,11 @@ def encoding(write: Callable[[DrawnFrame], None]) -> Stage:
 
 
 def with_own(stages: Sequence[Stage], own: Iterable[tuple[str, Stage]]) -> list[Stage]:
-    """The stages with users' own in between: each after the stage that it names ("decode": first);
-    several after the same one keep their order."""
+    """The stages with the user's own in between.
+
+    own: each with the name of the stage that it follows, "decode" for the source. Several after the
+    same stage keep their order.
+    """
     after: dict[str, list[Stage]] = {}
     for name, stage in own:
         after.setdefault(name, []).append(stage)

@@ -1,4 +1,4 @@
-"""What is handed from part to part of a frame's way: first a task, in the end a step."""
+"""What a frame becomes on its way: a `Task`, then a `StepResult`; and the stop watch of the way."""
 
 import time
 from dataclasses import dataclass, field
@@ -24,19 +24,21 @@ picture that boxes are followed on, and making the network's input."""
 
 @dataclass(slots=True)
 class StopWatch:
-    """Milliseconds between calls, by what happened in between."""
+    """Measures the parts of a frame's way, one after the other."""
 
     spent_ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds by part."""
     _at: float = field(default_factory=time.perf_counter)
 
     detailed: ClassVar[bool] = False
     """Whether laps of DETAILS are taken too."""
 
     def start(self) -> None:
-        """What lay before belongs to no part."""
+        """Begin a part; the time since the last lap belongs to none."""
         self._at = time.perf_counter()
 
     def lap(self, part: str) -> None:
+        """End a part and begin the next one."""
         now = time.perf_counter()
         self.spent_ms[part] = self.spent_ms.get(part, 0.0) + (now - self._at) * 1e3
         self._at = now
@@ -85,46 +87,48 @@ class FittedFrame(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be done for one frame: what `Look` decided.
-
-    kind: "computed": the network is to see `fitted`; else the last result stands, why. model: at
-    the size that suits the frame. fitted: (H, W, 3) uint8 at that size, and change: what of it is
-    new; both may be views that the next look overwrites. view: how it lies over the frame.
-    age_s: of the oldest frame behind the result. partial: the result rests on earlier frames too.
-    keeps: later frames may rest on the result. backend: what is to run it, where it is
-    computed.
-    grey: the picture that boxes are followed on, where they are.
-    """
+    """What `FramePolicy` decided for one frame."""
 
     frame: Frame
     kind: Kind
+    """"computed": the network runs on `fitted`; else why the last result stands."""
     model: Model
-    watch: StopWatch
+    """At the size that suits the frame."""
+    stop_watch: StopWatch
     age_s: float = 0.0
+    """Of the oldest frame that the result will rest on."""
     fitted: NDArray[np.uint8] | None = None
+    """(H, W, 3) at the model's size. With an incremental backend the gate's reference, which the
+    next decision overwrites. None unless computed."""
     change: ChangeMap | None = None
+    """Which pixels of it are new; its mask is overwritten by the next decision too."""
     view: View | None = None
+    """How `fitted` lies over the frame."""
     partial: bool = False
-    keeps: bool = True
+    """Whether the result will rest on earlier frames too."""
+    reusable: bool = True
+    """Whether the result may stand for later frames."""
     backend: BackendHandle | None = None
+    """What is to run it; None unless computed."""
     grey: Grey | None = None
+    """What boxes are followed on; None if none are."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One frame's result and what it took.
-
-    kind: "computed" by the network; else the previous result, because the frame is "unchanged",
-    "corrupt" or was to be "skipped"; of these, boxes may have followed the picture. changed: (H, W)
-    uint8 at the model's size, the pixels treated as new, valid until the next step; None when all
-    or none of them are. active: their share, 0..1.
-    spent_ms: milliseconds in each of PARTS that ran.
-    """
+    """One frame's result and what it took."""
 
     frame: Frame
     result: Result
     kind: Kind
+    """"computed" by the network; else the previous result, because the frame was "unchanged",
+    "corrupt" or "skipped". In skipped frames boxes may have followed the picture."""
     active: float
+    """Share of the pixels that were treated as new, 0..1."""
     changed: NDArray[np.uint8] | None
+    """(H, W) at the model's size: 1 for those pixels, valid until the next step; None if all or
+    none were."""
     view: View | None
+    """How the model's picture lies over the frame; None unless computed."""
     spent_ms: dict[str, float]
+    """Milliseconds in each of PARTS that ran."""

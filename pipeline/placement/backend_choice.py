@@ -42,7 +42,7 @@ class BackendChoice:
 
 
 KINDS: dict[Kind, Callable[[Path, int, Settings], Backend]] = {
-    "reuse": lambda path, threads, settings: settings.reuse_engine(path, threads),
+    "reuse": lambda path, threads, settings: settings.make_reuse_backend(path, threads),
     "onnxruntime": lambda path, threads, settings: OnnxRuntimeBackend(path, threads),
     "openvino": lambda path, threads, settings: OpenvinoBackend(path, threads),
     "segments": lambda path, threads, settings: SplitBackend(

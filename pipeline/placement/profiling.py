@@ -80,10 +80,10 @@ class _Clock:
             self.wall_s += time.perf_counter() - wall
             self.cpu_s += time.process_time() - cpu
 
-    def add(self, watch: ProcessorStopWatch, *parts: str) -> None:
+    def add(self, stop_watch: ProcessorStopWatch, *parts: str) -> None:
         """Add the laps of these parts."""
-        self.wall_s += sum(watch.spent_ms.get(part, 0.0) for part in parts) / 1e3
-        self.cpu_s += sum(watch.cpu_ms.get(part, 0.0) for part in parts) / 1e3
+        self.wall_s += sum(stop_watch.spent_ms.get(part, 0.0) for part in parts) / 1e3
+        self.cpu_s += sum(stop_watch.cpu_ms.get(part, 0.0) for part in parts) / 1e3
 
     def reset(self) -> None:
         self.wall_s = self.cpu_s = 0.0
@@ -209,10 +209,10 @@ def _probe_choice(
         return backends[-1]
 
     def observe(seen: ObservedFrame) -> None:
-        watch = seen.task.watch
-        assert isinstance(watch, ProcessorStopWatch)
-        before.add(watch, "grey", "fit", "gate")
-        after.add(watch, "decode", "follow")
+        stop_watch = seen.task.stop_watch
+        assert isinstance(stop_watch, ProcessorStopWatch)
+        before.add(stop_watch, "grey", "fit", "gate")
+        after.add(stop_watch, "decode", "follow")
         if draw is not None and around is not None and seen.result is not None:
             drawing.timed(draw, seen.result)
         if seen.task.frame is frames[0]:

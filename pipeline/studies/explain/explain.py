@@ -120,7 +120,7 @@ class Recorder:
             self.last_picture = seen.task.fitted
         if self._seen == 1 or seen.result is None:
             return
-        spent_ms = seen.task.watch.spent_ms
+        spent_ms = seen.task.stop_watch.spent_ms
         self._reuse_ms.append(spent_ms.get("infer", 0.0))
         self._gate_ms.append(spent_ms.get("gate", 0.0))
         self._input.append(seen.result.active)

@@ -99,7 +99,7 @@ def measure(backend: ReuseBackend, model: Model, frames: Iterable[FittedFrame]) 
 
     def observe(seen: ObservedFrame) -> None:
         nonlocal whole
-        change, laps_ms = seen.task.change, seen.task.watch.spent_ms
+        change, laps_ms = seen.task.change, seen.task.stop_watch.spent_ms
         if seen.outputs is None or change is None:
             return
         spent = 1e6 * (laps_ms["feed"] + laps_ms["infer"])

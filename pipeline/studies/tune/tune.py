@@ -142,8 +142,8 @@ def tune(
             share=_least(best),
             layers=dict(best.shares),
             gate=best.gate,
-            cadence=best.skipping,
-            wanted=least,
+            frame_skipping=best.skipping,
+            target=least,
             parts=tuple(_part(bench, each, best, uniform) for each in parts),
         )
         return Tuned(profile, stop(), len(search.trials), uniform is not None)

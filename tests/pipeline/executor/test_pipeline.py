@@ -159,7 +159,7 @@ def test_nothing_is_allocated_after_the_first_frames(painter: Path) -> None:
     allocated: list[int] = []
     with StagePipeline(scenes(60), analysis.stages()) as pipeline:
         for _ in pipeline:
-            allocated.append(analysis.pool.made)
+            allocated.append(analysis.pool.allocations)
     assert allocated[-1] == allocated[30] > 0
 
 
@@ -176,20 +176,20 @@ def test_memory_returns_to_the_pool_with_its_last_view() -> None:
     second = pool.take((3, 4), np.float32)
     second[...] = -1
     assert np.array_equal(view, expected)
-    assert pool.made == 2
+    assert pool.allocations == 2
     del view
     third = pool.take((48,), np.uint8)
-    assert pool.made == 2
+    assert pool.allocations == 2
     assert third.shape == (48,)
-    assert pool.held_bytes == 96
+    assert pool.size_bytes == 96
 
 
 def test_spare_memory_is_bounded() -> None:
     pool = BufferPool()
     many = [pool.take((10,), np.uint8) for _ in range(50)]
     many.clear()
-    assert pool.made == 50
-    assert pool.held_bytes == 80
+    assert pool.allocations == 50
+    assert pool.size_bytes == 80
 
 
 def test_pooled_arrays_behave_like_ordinary_ones() -> None:

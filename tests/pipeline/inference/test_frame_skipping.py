@@ -16,7 +16,7 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask
 from stillframe.pipeline.cli import status
-from stillframe.pipeline.cli.filter import _settings as filter_settings
+from stillframe.pipeline.cli.filter_request import FilterRequest
 from stillframe.pipeline.filter.box_hold import BoxHold, box_iou
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.box_flow import BoxFollower, Lens, follow, moved
@@ -64,9 +64,14 @@ def kinds(model: Model, settings: Settings, *frames: Frame) -> list[str]:
         return [runner.step(each).kind[0] for each in frames]
 
 
-def profile(cadence: FrameSkipping) -> TuningProfile:
+def profile(skipping: FrameSkipping) -> TuningProfile:
     return TuningProfile(
-        stillframe="0", model="m", fingerprint="0" * 64, share=0.1, wanted=0.9, cadence=cadence
+        stillframe="0",
+        model="m",
+        fingerprint="0" * 64,
+        share=0.1,
+        target=0.9,
+        frame_skipping=skipping,
     )
 
 
@@ -96,9 +101,9 @@ def test_a_cut_is_not_skipped(model: Model) -> None:
 def test_another_background_is_a_cut_and_a_moving_camera_is_not() -> None:
     cuts, wide = SceneCutDetector(), np.repeat(texture(180, 900)[..., None], 3, axis=2)
     pan = [wide[:, 8 * n : 8 * n + 320] for n in range(6)]
-    assert [cuts.step(image) for image in pan][2:] == [False] * 4
+    assert [cuts.is_cut(image) for image in pan][2:] == [False] * 4
     other = np.clip(wide[:, 500:820].astype(int) + 15, 0, 255).astype(np.uint8)
-    still = [cuts.step(pan[-1]), cuts.step(other), cuts.step(other)]
+    still = [cuts.is_cut(pan[-1]), cuts.is_cut(other), cuts.is_cut(other)]
     assert still == [False, True, False]
 
 
@@ -110,7 +115,7 @@ def test_pictures_of_any_size_may_be_left_out(model: Model, size: tuple[int, int
     assert "".join(kinds(model, settings, *frames)) == "csc"
 
 
-def test_what_is_too_old_is_computed_whatever_the_cadence(model: Model) -> None:
+def test_what_is_too_old_is_computed_whatever_is_skipped(model: Model) -> None:
     frames = [frame(n, scene(n)) for n in range(8)]
     assert "".join(kinds(model, Settings(every=100, max_age_s=0.25), *frames)) == "csscsscs"
 
@@ -131,11 +136,11 @@ def test_frames_pass_no_longer_than_they_may(model: Model, monkeypatch: pytest.M
 
 def test_the_user_s_word_counts_more_than_the_profile_s() -> None:
     settings = Settings(reuse="layer", profile=profile(FrameSkipping(4, "follow", 0.1)))
-    assert settings.cadence == FrameSkipping(4, "follow", 0.1)
-    assert replace(settings, every=2).cadence == FrameSkipping(2, "follow")
-    assert replace(settings, between="keep").cadence == FrameSkipping(4, "keep", 0.1)
-    assert Settings().cadence == FrameSkipping()
-    assert not Settings(between="follow").cadence.follows
+    assert settings.frame_skipping == FrameSkipping(4, "follow", 0.1)
+    assert replace(settings, every=2).frame_skipping == FrameSkipping(2, "follow")
+    assert replace(settings, between="keep").frame_skipping == FrameSkipping(4, "keep", 0.1)
+    assert Settings().frame_skipping == FrameSkipping()
+    assert not Settings(between="follow").frame_skipping.follows
 
 
 @pytest.mark.parametrize(
@@ -145,18 +150,22 @@ def test_the_user_s_word_counts_more_than_the_profile_s() -> None:
         ({"every": 2, "between": "guess"}, "between: expected one of keep, follow, got 'guess'"),
     ],
 )
-def test_a_cadence_that_makes_no_sense_is_refused(fields: dict[str, Any], told: str) -> None:
+def test_frame_skipping_that_makes_no_sense_is_refused(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         Settings(**fields)
 
 
-def test_a_profile_keeps_its_cadence(tmp_path: Path) -> None:
+def test_a_profile_keeps_its_frame_skipping(tmp_path: Path) -> None:
     before = profile(FrameSkipping(4, "follow", 0.1))
     before.write(tmp_path / "p.json")
     assert TuningProfile.read(tmp_path / "p.json") == before
-    old = before.model_dump_json(exclude={"cadence"})
+    keys = json.loads((tmp_path / "p.json").read_text())
+    assert keys["cadence"] == {"every": 4, "between": "follow", "within_s": 0.1}
+    assert keys["wanted"] == 0.9
+    assert "frame_skipping" not in keys  # files keep the keys of the first version
+    old = before.model_dump_json(exclude={"frame_skipping"})
     (tmp_path / "old.json").write_text(old)
-    assert TuningProfile.read(tmp_path / "old.json").cadence == FrameSkipping()
+    assert TuningProfile.read(tmp_path / "old.json").frame_skipping == FrameSkipping()
     (tmp_path / "bad.json").write_text(before.model_dump_json().replace("follow", "guess"))
     with pytest.raises(UsageError, match=r"bad\.json: expected a profile.*between"):
         TuningProfile.read(tmp_path / "bad.json")
@@ -286,11 +295,11 @@ def test_small_grey_pictures_come_from_a_pool() -> None:
     assert grey.shape == (360, 640)
     wanted = cv2.resize(image[..., 0], (640, 360), interpolation=cv2.INTER_AREA)
     assert np.abs(grey.astype(int) - wanted).max() <= 1
-    held = lens.held_bytes
+    held = lens.size_bytes
     del grey
     for _ in range(5):
         lens.grey(image)
-    assert lens.held_bytes == held
+    assert lens.size_bytes == held
 
 
 def test_pictures_of_other_sizes_take_no_memory_for_good(model: Model) -> None:
@@ -300,7 +309,7 @@ def test_pictures_of_other_sizes_take_no_memory_for_good(model: Model) -> None:
     for side in range(64, 84):
         policy.decide(frame(0, np.zeros((side, side, 3), np.uint8)))
         assert policy._lens is not None
-        held.append(policy._lens.held_bytes)
+        held.append(policy._lens.size_bytes)
     assert max(held) <= 83 * 83
 
 
@@ -405,5 +414,5 @@ def test_options_of_commands_reach_the_run(tmp_path: Path) -> None:
     assert status(["run", str(clip), *options, "-q", "--summary-json", str(summary)]) == 0
     told = json.loads(summary.read_text())
     assert told["cadence"] == {"every": 3, "between": "follow", "within_s": None}
-    found = filter_settings("frame", None, 3, "follow", 1, 0.1, None, None)
-    assert found.cadence == FrameSkipping(3, "follow")
+    found = FilterRequest(every=3, between="follow").settings()
+    assert found.frame_skipping == FrameSkipping(3, "follow")

@@ -106,7 +106,7 @@ def test_an_observer_sees_skipped_frames(model: Model) -> None:
         for n in range(4):
             runner.step(frame(n, scene(20 + n)))
     assert [each.task.kind for each in seen] == ["computed", "skipped"] * 2
-    assert set(seen[1].task.watch.spent_ms) == {"grey", "follow"}
+    assert set(seen[1].task.stop_watch.spent_ms) == {"grey", "follow"}
     assert seen[1].outputs is None
     assert seen[1].result is not None
 
@@ -135,7 +135,7 @@ def test_an_observer_tells_apart_what_a_run_counts_together(model: Model) -> Non
         for n in range(2):
             observed.step(frame(n, scene(20 * n)))
         plain = run.step(frame(0, scene()))
-    assert set(seen[0].task.watch.spent_ms) == {"fit", "gate", "infer", "decode", *DETAILS}
+    assert set(seen[0].task.stop_watch.spent_ms) == {"fit", "gate", "infer", "decode", *DETAILS}
     assert set(plain.spent_ms) == {"fit", "gate", "infer", "decode"}
     assert set(DETAILS.values()) <= set(PARTS)
 
@@ -214,7 +214,7 @@ def test_a_study_may_take_processor_time(model: Model) -> None:
     study = StudySettings(stop_watch=ProcessorStopWatch)
     with Runner(model, Settings("layer", threads=1), study=study, observer=seen.append) as runner:
         runner.step(frame(0, scene()))
-    watch = seen[0].task.watch
+    watch = seen[0].task.stop_watch
     assert isinstance(watch, ProcessorStopWatch)
     assert watch.cpu_ms.keys() == watch.spent_ms.keys() >= {"fit", "feed", "infer", "decode"}
 

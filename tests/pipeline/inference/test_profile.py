@@ -207,7 +207,7 @@ def test_a_runner_takes_a_profile_and_refuses_one_of_another_model(tmp_path: Pat
     settings = Settings(reuse="layer", profile=own)
     assert settings.gate == own.gate
     with Runner(model, settings) as runner:
-        engine = runner.settings.engine(model.path)
+        engine = runner.settings.make_backend(model.path)
         assert isinstance(engine, ReuseBackend)
         assert engine.session.tolerance == Tolerance(0.1, {"d": 0.5})
         engine.close()

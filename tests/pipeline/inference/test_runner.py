@@ -15,7 +15,7 @@ from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Picture, Tensors
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
-from stillframe.pipeline.inference.frame_policy import surely_new
+from stillframe.pipeline.inference.frame_policy import clearly_changed
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import MODES, Reuse, Settings
 from stillframe.pipeline.inference.types import KINDS, StepResult
@@ -134,7 +134,7 @@ def test_what_is_treated_as_new_is_told(model: Model) -> None:
         assert 144 / (64 * 96) <= second.active < 0.2
 
 
-def test_a_frame_that_is_surely_new_is_not_searched(
+def test_a_frame_that_is_clearly_changed_is_not_searched(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the camera moves, finding out which pixels are new would be for nothing."""
@@ -154,15 +154,15 @@ def test_a_frame_that_is_surely_new_is_not_searched(
     assert len(searched) == 2  # the first one, and the last one
 
 
-def test_noise_that_the_gate_may_believe_in_is_not_surely_new() -> None:
+def test_noise_that_the_gate_may_believe_in_is_not_clearly_changed() -> None:
     gate = ChangeGate(64, 96)
     gate.step(scene(100))
     levels = int(gate.settings.pixel * gate.settings.most_noise)
     noisy = (scene(100) + levels).astype(np.uint8)
     assert noisy.max() < 255
-    assert not surely_new(gate, noisy)
-    assert surely_new(gate, noisy + np.uint8(1))
-    assert not surely_new(gate, scene(100, square=10))
+    assert not clearly_changed(gate, noisy)
+    assert clearly_changed(gate, noisy + np.uint8(1))
+    assert not clearly_changed(gate, scene(100, square=10))
 
 
 def test_off_computes_every_frame(model: Model, engines: list[Counting]) -> None:

@@ -396,7 +396,7 @@ def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
 
     monkeypatch.setattr(TuneBench, "outcome", disappointing)
     profile = tune(model, [CLIP], wanted=0.9, frames=20).profile
-    assert profile.cadence == FrameSkipping()
+    assert profile.frame_skipping == FrameSkipping()
     assert len(set(profile.layers.values())) == 1
 
 
@@ -412,7 +412,7 @@ def test_a_pace_that_does_not_hold_on_other_frames_is_not_taken(
 
     monkeypatch.setattr(TuneBench, "outcome", lucky)
     profile = tune(model, [CLIP], wanted=0.9, frames=20).profile
-    assert profile.cadence.every == 2
+    assert profile.frame_skipping.every == 2
     assert {part.quality for part in profile.parts} == {0.99}
 
 
@@ -425,7 +425,7 @@ def test_a_profile_says_how_long_frames_may_pass(
         return replace(outcome(bench, setting, over), quality=0.99, steady=0.99, loss=0.1)
 
     monkeypatch.setattr(TuneBench, "outcome", pleased)
-    cadence = tune(model, [CLIP], wanted=0.9, frames=20).profile.cadence
+    cadence = tune(model, [CLIP], wanted=0.9, frames=20).profile.frame_skipping
     assert cadence.every > 1
     assert cadence.within_s == pytest.approx((cadence.every - 1) * 0.1 * 1.1, rel=0.01)
 
@@ -434,7 +434,7 @@ def test_a_profile_comes_out_and_a_session_takes_it(model: Model, tmp_path: Path
     tuned = tune(model, [CLIP], wanted=0.9, frames=20)
     assert [part.role for part in tuned.profile.parts] == ["search", "held out", "check"]
     assert all(part.kind == "closeness" for part in tuned.profile.parts)
-    assert tuned.profile.wanted == 0.9
+    assert tuned.profile.target == 0.9
     tuned.profile.write(tmp_path / "p.json")
     given = ["run", CLIP, "--model", str(model.origin), "--task", "tensors", "-q"]
     given += ["--max-frames", "3", "--profile", str(tmp_path / "p.json")]
