@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import inspect
 import itertools
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -99,7 +100,10 @@ def test_settings_are_those_of_the_library_and_stand_in_the_docstring() -> None:
     page = inspect.getdoc(stillframe.stream)
     assert page is not None
     for name in SettingsKwargs.__annotations__:
-        assert f"\n{name}={defaults[name]!r}: ".replace("'", '"') in page
+        item = re.search(rf"^ +{name}: (.*?)(?=^ +\w+: |^\S|\Z)", page, re.MULTILINE | re.DOTALL)
+        assert item is not None
+        default = repr(defaults[name]).replace("'", '"')
+        assert " ".join(item[1].split()).endswith(f"Default {default}."), name
 
 
 def test_a_profile_may_be_a_path(network: Path, clip: Path, tmp_path: Path) -> None:
