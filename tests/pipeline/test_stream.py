@@ -1,10 +1,7 @@
 """The library's front door, and reading ahead of it in a thread of its own."""
 
-import dataclasses
 import gc
-import inspect
 import itertools
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +14,8 @@ import pytest
 import stillframe
 from stillframe.errors import SourceError, StillframeError, UsageError
 from stillframe.models.results import Detections
-from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.prefetch import Prefetcher
-from stillframe.pipeline.stream import SettingsKwargs
 from tests import networks
 from tests.hang_guard import ends
 from tests.hostile import media
@@ -93,17 +88,6 @@ def test_what_is_wrong_with_an_argument_is_said_at_once(network: Path, clip: Pat
         stillframe.stream(clip, network, treads=2)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="unexpected keyword argument 'islands'"):
         stillframe.stream(clip, network, islands=None)  # type: ignore[call-overload]
-
-
-def test_settings_are_those_of_the_library_and_stand_in_the_docstring() -> None:
-    defaults = {each.name: each.default for each in dataclasses.fields(Settings)}
-    page = inspect.getdoc(stillframe.stream)
-    assert page is not None
-    for name in SettingsKwargs.__annotations__:
-        item = re.search(rf"^ +{name}: (.*?)(?=^ +\w+: |^\S|\Z)", page, re.MULTILINE | re.DOTALL)
-        assert item is not None
-        default = repr(defaults[name]).replace("'", '"')
-        assert " ".join(item[1].split()).endswith(f"Default {default}."), name
 
 
 def test_a_profile_may_be_a_path(network: Path, clip: Path, tmp_path: Path) -> None:
