@@ -8,77 +8,16 @@ network, `ResultHolder` makes the result. `Runner` calls them one after the othe
 loop: benchmarks, searches and probes drive it too, with an observer that sees every frame.
 """
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from stillframe.closing import Closing
 from stillframe.models.model import Model
-from stillframe.models.results import Evidence, Result
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import Backend
-from stillframe.pipeline.inference.box_flow import BoxFollower
 from stillframe.pipeline.inference.frame_policy import FramePolicy
 from stillframe.pipeline.inference.observer import ObservedFrame, Observer
+from stillframe.pipeline.inference.results import ResultHolder
 from stillframe.pipeline.inference.settings import Settings, StudySettings
-from stillframe.pipeline.inference.types import StepResult, Task
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
-
-
-class ResultHolder:
-    """Makes each frame's result: of the network's outputs, or from the last one."""
-
-    def __init__(self) -> None:
-        self._last: Result | None = None
-        """Of the network; None where later frames may not rest on it."""
-        self._followed: Result | None = None
-        """The same, its boxes where they were followed to since."""
-        self._follower = BoxFollower()
-
-    def computed(self, task: Task, outputs: list[NDArray[Any]]) -> StepResult:
-        """The result of a frame that the network ran on."""
-        assert task.view is not None
-        task.stop_watch.start()
-        result = task.model.decode(outputs, task.view)
-        task.stop_watch.lap("decode")
-        if task.partial:
-            result = result.with_evidence(Evidence("partial", task.age_s))
-        self._begin(result if task.reusable else None, task)
-        change = task.change
-        return StepResult(
-            frame=task.frame,
-            result=result,
-            kind="computed",
-            active=float(change.active) if change is not None else 1.0,
-            changed=change.mask if change is not None and change.kind == "partial" else None,
-            view=task.view,
-            spent_ms=task.stop_watch.spent_ms,
-        )
-
-    def carried(self, task: Task) -> StepResult:
-        """The last result for another frame; for a skipped one, boxes are followed to it."""
-        assert self._last is not None
-        assert self._followed is not None
-        task.stop_watch.start()
-        if task.kind == "unchanged":
-            self._begin(self._last, task)
-        elif task.kind == "skipped" and task.grey is not None:
-            self._followed = self._follower.carry(task.grey, task.frame.image.shape)
-            task.stop_watch.lap("follow")
-        result: Any = self._followed.with_evidence(Evidence("reused", task.age_s))
-        return StepResult(task.frame, result, task.kind, 0.0, None, None, task.stop_watch.spent_ms)
-
-    def forget(self) -> None:
-        """The last result stands for no later frame."""
-        self._begin(None)
-
-    def _begin(self, result: Result | None, task: Task | None = None) -> None:
-        """Let later frames rest on the result, as it is in the task's frame."""
-        self._last = self._followed = result
-        if result is None:
-            self._follower.forget()
-        elif task is not None and task.grey is not None:
-            self._follower.begin(result, task.grey)
 
 
 class Runner(Closing):

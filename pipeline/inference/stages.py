@@ -19,7 +19,7 @@ from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.inference.backend_slot import BackendSlot, timed
 from stillframe.pipeline.inference.buffer_pool import BufferPool
 from stillframe.pipeline.inference.frame_policy import FramePolicy
-from stillframe.pipeline.inference.runner import ResultHolder
+from stillframe.pipeline.inference.results import ResultHolder
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.split_backend import SplitBackend
 from stillframe.pipeline.inference.types import StepResult, Task

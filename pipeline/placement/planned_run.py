@@ -244,7 +244,7 @@ def _requested_slot(
     if not network.device:
         return None
     if settings.reuse == "exact":
-        raise UsageError(f"place: reuse exact is our own engine's, on cores, not on {network}")
+        raise UsageError(f"place: reuse exact needs the reuse engine, on cores, not on {network}")
     if request.aim is not None:
         raise UsageError(f"place: with the network on {network} there is nothing left to plan")
     return BackendSlot(partial(_device_backend, network, settings), incremental=False)

@@ -208,89 +208,89 @@ def task(slot: BackendSlot, path: Path = NET, shape: tuple[int, ...] = (4, 4, 3)
 
 def fakes() -> tuple[BackendSlot, list[Fake]]:
     """A slot and the usual backends that it made."""
-    made: list[Fake] = []
+    usual: list[Fake] = []
 
     def make(path: Path) -> Fake:
-        made.append(Fake())
-        return made[-1]
+        usual.append(Fake())
+        return usual[-1]
 
-    return BackendSlot(make, incremental=False), made
+    return BackendSlot(make, incremental=False), usual
 
 
 def test_the_usual_backend_is_made_when_its_first_frame_runs() -> None:
-    slot, made = fakes()
+    slot, usual = fakes()
     tasks = [task(slot) for _ in range(3)]
-    assert not made
+    assert not usual
     assert slot.backend is None
     assert slot.cache_bytes == 0
-    assert [slot.enter(each) for each in tasks] == made * 3
-    assert len(made) == 1
+    assert [slot.enter(each) for each in tasks] == usual * 3
+    assert len(usual) == 1
     assert slot.cache_bytes == 7
     slot.close()
     slot.close()
-    assert made[0].closed == 1
+    assert usual[0].closed == 1
 
 
 def test_frames_under_way_keep_the_backend_they_were_decided_for() -> None:
-    slot, made = fakes()
+    slot, usual = fakes()
     under_way = [task(slot), task(slot)]
     slot.enter(under_way[0])
     other = Fake()
     slot.swap(other, NET)
     later = task(slot)
-    assert slot.enter(under_way[1]) is made[0]
-    assert not made[0].closed
+    assert slot.enter(under_way[1]) is usual[0]
+    assert not usual[0].closed
     assert slot.enter(later) is other
-    assert (made[0].closed, other.closed) == (1, 0)
+    assert (usual[0].closed, other.closed) == (1, 0)
     slot.close()
-    assert (made[0].closed, other.closed) == (1, 1)
+    assert (usual[0].closed, other.closed) == (1, 1)
 
 
 def test_a_backend_that_no_frame_was_decided_for_is_closed_at_the_next_swap() -> None:
-    slot, made = fakes()
+    slot, usual = fakes()
     first, second = Fake(), Fake()
     slot.swap(first, NET)
     slot.swap(second, NET)
     assert (first.closed, second.closed) == (1, 0)
     assert slot.enter(task(slot)) is second
     slot.close()
-    assert (first.closed, second.closed, made) == (1, 1, [])
+    assert (first.closed, second.closed, usual) == (1, 1, [])
 
 
 def test_a_swap_for_another_file_or_size_is_not_used() -> None:
     """A plan's backend may be ready only after the frames have changed their size."""
-    slot, made = fakes()
+    slot, usual = fakes()
     slot.enter(task(slot))
     late = Fake()
     slot.swap(late, Path("old.onnx"))
-    assert slot.enter(task(slot)) is made[1]
-    assert (made[0].closed, late.closed) == (1, 1)
+    assert slot.enter(task(slot)) is usual[1]
+    assert (usual[0].closed, late.closed) == (1, 1)
     fits = Fake()
     slot.swap(fits, NET)
     assert slot.enter(task(slot)) is fits
-    assert slot.enter(task(slot, shape=(8, 8, 3))) is made[2]
+    assert slot.enter(task(slot, shape=(8, 8, 3))) is usual[2]
     assert fits.closed == 1
     slot.close()
 
 
 def test_a_backend_that_comes_after_the_end_is_closed_too() -> None:
-    slot, made = fakes()
+    slot, usual = fakes()
     slot.enter(task(slot))
     slot.close()
     late = Fake()
     slot.swap(late, NET)
     slot.close()
-    assert (made[0].closed, late.closed) == (1, 1)
+    assert (usual[0].closed, late.closed) == (1, 1)
 
 
 def test_a_backend_that_cannot_be_made_is_tried_again() -> None:
     turns = iter([OSError("no memory"), Fake()])
 
     def make(path: Path) -> Any:
-        found = next(turns)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        outcome = next(turns)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     slot = BackendSlot(make, incremental=False)
     with pytest.raises(OSError, match="no memory"):

@@ -1,4 +1,4 @@
-"""Which frames the network leaves out, what they are told, and boxes that follow the picture."""
+"""Which frames are skipped, what their results are, and boxes that follow the picture."""
 
 import json
 from dataclasses import replace
@@ -144,14 +144,16 @@ def test_the_user_s_word_counts_more_than_the_profile_s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"every": 0}, "every: expected 1 or more, got 0"),
         ({"every": 2, "between": "guess"}, "between: expected one of keep, follow, got 'guess'"),
     ],
 )
-def test_frame_skipping_that_makes_no_sense_is_refused(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_frame_skipping_that_makes_no_sense_is_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
         Settings(**fields)
 
 
@@ -204,18 +206,18 @@ def test_only_boxes_in_which_something_moves_are_followed() -> None:
     before = texture(200, 300)
     now = before.copy()
     now[20:100, 20:100] = np.roll(before, 3, 1)[20:100, 20:100]
-    found = detections((30, 30, 90, 90), (200, 100, 280, 180))
-    there, went = moved(found, before, now, (200, 300))
+    before_boxes = detections((30, 30, 90, 90), (200, 100, 280, 180))
+    there, went = moved(before_boxes, before, now, (200, 300))
     assert np.abs(there.xyxy[0] - (33, 30, 93, 90)).max() < 0.3
-    assert (there.xyxy[1] == found.xyxy[1]).all()
+    assert (there.xyxy[1] == before_boxes.xyxy[1]).all()
     assert went.tolist() == [True, False]
-    assert moved(found, before, before, (200, 300))[0] is found
+    assert moved(before_boxes, before, before, (200, 300))[0] is before_boxes
 
 
 def test_what_cannot_be_followed_stays() -> None:
-    found = detections((30, 30, 90, 90))
-    there, went = moved(found, texture(200, 300), texture(200, 300, seed=5), (200, 300))
-    assert (there.xyxy == found.xyxy).all()
+    before_boxes = detections((30, 30, 90, 90))
+    there, went = moved(before_boxes, texture(200, 300), texture(200, 300, seed=5), (200, 300))
+    assert (there.xyxy == before_boxes.xyxy).all()
     assert not went.any()
 
 
@@ -225,14 +227,14 @@ def test_landmarks_and_masks_go_along() -> None:
     mask = np.zeros((1, 400, 600), bool)
     mask[0, 150:200, 220:300] = True
     points = np.array([[(220, 150), (300, 200)]], np.float32)
-    found = detections((200, 120, 320, 240), landmarks=points, masks=mask)
-    there, _ = moved(found, before, now, (400, 600, 3))  # a frame of twice the size
-    assert np.abs(there.xyxy - found.xyxy - np.array((-12, 8, -12, 8))).max() < 0.6
+    before_boxes = detections((200, 120, 320, 240), landmarks=points, masks=mask)
+    there, _ = moved(before_boxes, before, now, (400, 600, 3))  # a frame of twice the size
+    assert np.abs(there.xyxy - before_boxes.xyxy - np.array((-12, 8, -12, 8))).max() < 0.6
     assert there.landmarks is not None
     assert np.abs(there.landmarks - points - np.array((-12, 8))).max() < 0.6
     assert there.masks is not None
-    wanted = np.roll(mask, (8, -12), (1, 2))
-    assert np.count_nonzero(there.masks != wanted) < 0.05 * np.count_nonzero(wanted)
+    expected = np.roll(mask, (8, -12), (1, 2))
+    assert np.count_nonzero(there.masks != expected) < 0.05 * np.count_nonzero(expected)
     assert there.masks.dtype == bool
 
 
@@ -261,24 +263,24 @@ def test_a_box_that_comes_back_is_whole_again() -> None:
 
     follower.begin(detections((5, 40, 45, 80)), picture(at))
     lefts = [at + step for step in (5, 10, 15, 20, 25, 20, 15, 10, 5, 0)]
-    told = [follower.carry(picture(left), (120, 240)) for left in lefts]
-    boxes = [each.xyxy[0] for each in told]  # type: ignore[union-attr]
+    results = [follower.carry(picture(left), (120, 240)) for left in lefts]
+    boxes = [each.xyxy[0] for each in results]  # type: ignore[union-attr]
     assert boxes[4] == pytest.approx([0, 40, 20, 80], abs=1.5)
     assert boxes[-1] == pytest.approx([5, 40, 45, 80], abs=2)
 
 
-def test_boxes_that_did_not_move_are_told_as_they_were() -> None:
+def test_boxes_that_did_not_move_stay_as_they_were() -> None:
     before = texture(200, 300)
     now = before.copy()
     now[20:100, 20:100] = np.roll(before, 3, 1)[20:100, 20:100]
     odd = [(150.0, 150.0, 150.0, 150.0), (299.5, 120.0, 300.0, 160.0), (280.0, 150.0, 340.0, 230.0)]
-    found = detections((30, 30, 90, 90), *odd)
+    boxes = detections((30, 30, 90, 90), *odd)
     follower = BoxFollower()
-    follower.begin(found, before)
-    told = follower.carry(now, (200, 300))
-    assert isinstance(told, Detections)
-    assert (told.xyxy[1:] == found.xyxy[1:]).all()
-    assert told.xyxy[0, 0] == pytest.approx(33, abs=0.3)
+    follower.begin(boxes, before)
+    followed = follower.carry(now, (200, 300))
+    assert isinstance(followed, Detections)
+    assert (followed.xyxy[1:] == boxes.xyxy[1:]).all()
+    assert followed.xyxy[0, 0] == pytest.approx(33, abs=0.3)
 
 
 def test_other_results_are_kept() -> None:
@@ -293,24 +295,24 @@ def test_small_grey_pictures_come_from_a_pool() -> None:
     image = np.repeat(texture(720, 1280)[..., None], 3, axis=2)
     grey = lens.grey(image)
     assert grey.shape == (360, 640)
-    wanted = cv2.resize(image[..., 0], (640, 360), interpolation=cv2.INTER_AREA)
-    assert np.abs(grey.astype(int) - wanted).max() <= 1
-    held = lens.size_bytes
+    exact = cv2.resize(image[..., 0], (640, 360), interpolation=cv2.INTER_AREA)
+    assert np.abs(grey.astype(int) - exact).max() <= 1
+    size = lens.size_bytes
     del grey
     for _ in range(5):
         lens.grey(image)
-    assert lens.size_bytes == held
+    assert lens.size_bytes == size
 
 
 def test_pictures_of_other_sizes_take_no_memory_for_good(model: Model) -> None:
     settings = Settings(reuse="off", every=2, between="follow")
     policy = FramePolicy(model, settings, BackendSlot.of(settings))
-    held = []
+    sizes = []
     for side in range(64, 84):
         policy.decide(frame(0, np.zeros((side, side, 3), np.uint8)))
         assert policy._lens is not None
-        held.append(policy._lens.size_bytes)
-    assert max(held) <= 83 * 83
+        sizes.append(policy._lens.size_bytes)
+    assert max(sizes) <= 83 * 83
 
 
 def play(model: Model, settings: Settings, images: list[Image], staged: bool) -> list[StepResult]:
@@ -330,7 +332,7 @@ def play(model: Model, settings: Settings, images: list[Image], staged: bool) ->
 
 
 @pytest.mark.parametrize("staged", [False, True])
-def test_skipped_frames_are_told_where_boxes_went(model: Model, staged: bool) -> None:
+def test_skipped_frames_show_where_boxes_went(model: Model, staged: bool) -> None:
     """In between the network they move; where nothing moved since it looked, its own word stands;
     what it says next counts again."""
     images = [scene(2 * n) for n in (0, 1, 2, 3, 3, 3, 3)]
@@ -343,8 +345,8 @@ def test_skipped_frames_are_told_where_boxes_went(model: Model, staged: bool) ->
     assert (boxes[3] == boxes[0]).all()
     assert (boxes[6] == boxes[3]).all()
     assert steps[1].result.evidence.provenance == "reused"
-    kept = play(model, Settings(every=3), images, staged)
-    assert all((s.result.xyxy[0] == boxes[0]).all() for s in kept)  # type: ignore[union-attr]
+    results = play(model, Settings(every=3), images, staged)
+    assert all((s.result.xyxy[0] == boxes[0]).all() for s in results)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("staged", [False, True])
@@ -393,7 +395,7 @@ def test_a_lost_neighbour_s_place_is_not_given_to_another() -> None:
     assert hold.update(one, 0.12, fresh=True)[:, 2].max() >= 240
 
 
-def test_what_is_told_when_times_begin_anew_is_hidden() -> None:
+def test_a_box_that_comes_when_times_begin_anew_is_hidden() -> None:
     hold = BoxHold(1.0)
     box = np.array([(100, 100, 200, 200)], np.float32)
     hold.update(box, 5.0, fresh=True)
@@ -412,7 +414,7 @@ def test_options_of_commands_reach_the_run(tmp_path: Path) -> None:
     summary = tmp_path / "s.json"
     options = ["--model", str(network), "--confidence", "0", "--every", "3", "--between", "follow"]
     assert status(["run", str(clip), *options, "-q", "--summary-json", str(summary)]) == 0
-    told = json.loads(summary.read_text())
-    assert told["cadence"] == {"every": 3, "between": "follow", "within_s": None}
-    found = FilterRequest(every=3, between="follow").settings()
-    assert found.frame_skipping == FrameSkipping(3, "follow")
+    figures = json.loads(summary.read_text())
+    assert figures["cadence"] == {"every": 3, "between": "follow", "within_s": None}
+    settings = FilterRequest(every=3, between="follow").settings()
+    assert settings.frame_skipping == FrameSkipping(3, "follow")

@@ -39,9 +39,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture
 def backend(model: Model) -> Iterator[ReuseBackend]:
-    made = ReuseBackend(model.path, 1)
-    yield made
-    made.close()
+    backend = ReuseBackend(model.path, 1)
+    yield backend
+    backend.close()
 
 
 def scene(square: int = 0, level: int = 100) -> Image:
@@ -214,9 +214,11 @@ def test_a_study_may_take_processor_time(model: Model) -> None:
     study = StudySettings(stop_watch=ProcessorStopWatch)
     with Runner(model, Settings("layer", threads=1), study=study, observer=seen.append) as runner:
         runner.step(frame(0, scene()))
-    watch = seen[0].task.stop_watch
-    assert isinstance(watch, ProcessorStopWatch)
-    assert watch.cpu_ms.keys() == watch.spent_ms.keys() >= {"fit", "feed", "infer", "decode"}
+    stop_watch = seen[0].task.stop_watch
+    assert isinstance(stop_watch, ProcessorStopWatch)
+    assert (
+        stop_watch.cpu_ms.keys() == stop_watch.spent_ms.keys() >= {"fit", "feed", "infer", "decode"}
+    )
 
 
 def test_a_frame_may_be_fitted_beforehand(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

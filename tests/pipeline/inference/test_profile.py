@@ -24,7 +24,7 @@ from tests.reuse.test_session import frame, net
 MODEL = net(heads=True, gate=True)
 
 
-def made(**other: object) -> TuningProfile:
+def tuning_profile(**other: object) -> TuningProfile:
     part = Part(
         clip="c", first=0, frames=9, role="check", kind="f1", quality=0.99, cost=0.3, work=0.2
     )
@@ -36,13 +36,13 @@ def made(**other: object) -> TuningProfile:
 
 
 def test_a_profile_reads_as_it_was_written(tmp_path: Path) -> None:
-    made().write(tmp_path / "p.json")
-    assert TuningProfile.read(tmp_path / "p.json") == made()
+    tuning_profile().write(tmp_path / "p.json")
+    assert TuningProfile.read(tmp_path / "p.json") == tuning_profile()
     assert [each.name for each in tmp_path.iterdir()] == ["p.json"]
 
 
 def test_a_session_takes_the_share_of_each_layer(tmp_path: Path) -> None:
-    made().write(tmp_path / "p.json")
+    tuning_profile().write(tmp_path / "p.json")
     with ReuseSession(MODEL, tolerance=Tolerance.read(tmp_path / "p.json"), threads=1) as session:
         session.run(None, {"x": frame()})
         plan = session.plan
@@ -51,8 +51,8 @@ def test_a_session_takes_the_share_of_each_layer(tmp_path: Path) -> None:
         assert len(plan.cutoffs) > 1
         for name, at in plan.cutoffs.items():
             share = 0.5 if name == "d" else 0.1
-            wanted = (share * sizes[name]) ** 2 * plan.graph.shapes[name][2]
-            assert plan.floats[at, abi.THRESHOLD] == pytest.approx(wanted, rel=1e-4)
+            threshold = (share * sizes[name]) ** 2 * plan.graph.shapes[name][2]
+            assert plan.floats[at, abi.THRESHOLD] == pytest.approx(threshold, rel=1e-4)
 
 
 def test_magnitudes_are_root_mean_squares() -> None:
@@ -112,20 +112,20 @@ def test_the_fingerprint_is_of_the_weights_and_not_of_the_size(tmp_path: Path) -
     other.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 42
     other.doc_string = "exported again"
     assert fingerprint(other.SerializeToString()) == fingerprint(MODEL)
-    held = other.graph.initializer[0]
-    values = numpy_helper.to_array(held).copy()
+    weights = other.graph.initializer[0]
+    values = numpy_helper.to_array(weights).copy()
     values.flat[0] += 1
-    held.CopyFrom(numpy_helper.from_array(values, held.name))
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
     assert fingerprint(other.SerializeToString()) != fingerprint(MODEL)
 
 
 def test_another_model_is_refused() -> None:
     with pytest.raises(UsageError, match=r"made for net, weights \w{12}; this model's are \w{12}:"):
-        ReuseSession(net(), tolerance=made().shares)
+        ReuseSession(net(), tolerance=tuning_profile().shares)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (None, "cannot read it"),
         ("{", "expected a profile in JSON"),
@@ -140,22 +140,22 @@ def test_another_model_is_refused() -> None:
         ({"gate": {"max_age": 900}}, "max_age is no longer a setting: --max-age SECONDS"),
     ],
 )
-def test_what_is_no_profile_is_told(tmp_path: Path, text: object, told: str) -> None:
+def test_what_is_no_profile_is_refused(tmp_path: Path, text: object, message: str) -> None:
     path = tmp_path / "p.json"
     if isinstance(text, dict):
-        text = json.dumps(json.loads(made().model_dump_json()) | text)
+        text = json.dumps(json.loads(tuning_profile().model_dump_json()) | text)
     if text is not None:
         path.write_text(str(text))
     with pytest.raises(UsageError) as caught:
         TuningProfile.read(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_old_profile_whose_gate_had_no_refresh_is_read(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
-    values = json.loads(made().model_dump_json())
+    values = json.loads(tuning_profile().model_dump_json())
     path.write_text(json.dumps(values | {"gate": values["gate"] | {"stripes": 0, "max_age": 0}}))
-    assert TuningProfile.read(path) == made()
+    assert TuningProfile.read(path) == tuning_profile()
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_tolerance_is_not_read_from_what_is_no_profile(
 ) -> None:
     path = tmp_path / "p.json"
     if isinstance(text, dict):
-        text = json.dumps(json.loads(made().model_dump_json()) | text)
+        text = json.dumps(json.loads(tuning_profile().model_dump_json()) | text)
     if text is not None:
         path.write_text(str(text))
     with pytest.raises(UsageError) as caught:
@@ -185,8 +185,8 @@ def test_a_tolerance_is_not_read_from_what_is_no_profile(
 
 
 def test_the_old_spelling_of_a_profile_still_works(tmp_path: Path) -> None:
-    made().write(tmp_path / "p.json")
-    for profile in (tmp_path / "p.json", made()):
+    tuning_profile().write(tmp_path / "p.json")
+    for profile in (tmp_path / "p.json", tuning_profile()):
         with (
             pytest.warns(DeprecationWarning, match=r"use tolerance=Tolerance\.read\(PATH\)"),
             ReuseSession(MODEL, profile=profile, threads=1) as session,
@@ -196,13 +196,13 @@ def test_the_old_spelling_of_a_profile_still_works(tmp_path: Path) -> None:
 
 def test_a_tolerance_beside_a_profile_is_refused() -> None:
     with pytest.raises(UsageError, match="got both"):
-        ReuseSession(MODEL, profile=made(), tolerance=0.2)
+        ReuseSession(MODEL, profile=tuning_profile(), tolerance=0.2)
 
 
 def test_a_runner_takes_a_profile_and_refuses_one_of_another_model(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(net((1, 3, 32, 48)))
-    own = made(fingerprint=fingerprint(path))
+    own = tuning_profile(fingerprint=fingerprint(path))
     model = zoo.load(str(path), task="tensors")
     settings = Settings(reuse="layer", profile=own)
     assert settings.gate == own.gate
@@ -212,6 +212,6 @@ def test_a_runner_takes_a_profile_and_refuses_one_of_another_model(tmp_path: Pat
         assert engine.session.tolerance == Tolerance(0.1, {"d": 0.5})
         engine.close()
     with pytest.raises(UsageError, match="was made for net"):
-        Runner(model, Settings(reuse="layer", profile=made()))
+        Runner(model, Settings(reuse="layer", profile=tuning_profile()))
     with pytest.raises(UsageError, match="a profile is of reuse 'layer', got one with reuse 'off'"):
         Settings(reuse="off", profile=own)

@@ -83,9 +83,9 @@ def dense(model: Model, image: np.ndarray) -> Tensors:
         return result
 
 
-def apart(ours: object, wanted: Tensors) -> float:
+def apart(ours: object, expected: Tensors) -> float:
     assert isinstance(ours, Tensors)
-    a, b = ours.arrays["y"].astype(np.float64), wanted.arrays["y"].astype(np.float64)
+    a, b = ours.arrays["y"].astype(np.float64), expected.arrays["y"].astype(np.float64)
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
@@ -97,14 +97,14 @@ def test_a_result_at_a_huge_tolerance_is_right_once_it_is_renewed(model: Model) 
     """The light changes, the tolerance cuts everything off, and only the stripes bring it in."""
     before, after = picture(90), picture(90)
     after[:20] = picture(150)[:20]  # few enough that no host finds a dense step cheaper
-    wanted = dense(model, after)
+    expected = dense(model, after)
     gate = GateSettings(flush=1.0)
     with Runner(model, settings(tolerance=9.0, max_age_s=4.0, gating=gate)) as runner:
         runner.step(frame(0, before))
         errors, ages = [], []
         for index in range(1, 80):
             step = runner.step(frame(index, after))
-            errors.append(apart(step.result, wanted))
+            errors.append(apart(step.result, expected))
             ages.append(step.result.evidence.age_s)
         assert step.kind in ("computed", "unchanged")
     assert errors[2] > 0.05
@@ -136,8 +136,8 @@ def test_by_default_stripes_cost_little(model: Model) -> None:
         works = []
         for index in range(600):
             step = runner.step(frame(index, image, rate=30))
-            engine = runner.backend
-            assert isinstance(engine, ReuseBackend)
-            stats = engine.session.last_stats
+            backend = runner.backend
+            assert isinstance(backend, ReuseBackend)
+            stats = backend.session.last_stats
             works.append(stats.work if step.kind == "computed" and stats is not None else 0.0)
     assert 0 < np.mean(works[1:]) < 1 / 200

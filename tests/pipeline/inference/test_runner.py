@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 class Counting:
-    """An engine that counts its calls and keeps what it was fed."""
+    """A backend that counts its calls and records its feeds."""
 
     incremental = False
     cache_bytes = 0
@@ -54,16 +54,16 @@ class Counting:
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[Counting]:
-    """Every engine that the runners of this test made."""
-    made: list[Counting] = []
+def backends(monkeypatch: pytest.MonkeyPatch) -> list[Counting]:
+    """Every backend that the runners of this test made."""
+    backends: list[Counting] = []
 
     def make(path: Path, threads: int) -> Backend:
-        made.append(Counting(path, threads))
-        return made[-1]
+        backends.append(Counting(path, threads))
+        return backends[-1]
 
     monkeypatch.setattr("stillframe.pipeline.inference.settings.OnnxRuntimeBackend", make)
-    return made
+    return backends
 
 
 def scene(brightness: int, square: int = 0) -> NDArray[np.uint8]:
@@ -92,12 +92,12 @@ def brightness_of(image: NDArray[np.uint8]) -> float:
 
 
 def test_an_unchanged_frame_keeps_its_result_with_its_age(
-    model: Model, engines: list[Counting]
+    model: Model, backends: list[Counting]
 ) -> None:
     with Runner(model) as runner:
         steps = play(runner, *[scene(100)] * 4)
     assert [s.kind for s in steps] == ["computed", "unchanged", "unchanged", "unchanged"]
-    assert len(engines[0].fed) == 1
+    assert len(backends[0].fed) == 1
     assert [s.result.evidence.provenance for s in steps] == ["computed"] + ["reused"] * 3
     assert [s.result.evidence.age_s for s in steps] == pytest.approx([0, 0.1, 0.2, 0.3])
     assert {score(s) for s in steps} == {score(steps[0])}
@@ -105,7 +105,7 @@ def test_an_unchanged_frame_keeps_its_result_with_its_age(
 
 
 def test_a_changed_frame_is_computed_as_if_it_stood_alone(
-    model: Model, engines: list[Counting]
+    model: Model, backends: list[Counting]
 ) -> None:
     """The whole network runs, so it gets the frame itself and not the gate's reference, which lacks
     what is within the gate's tolerance: here a level more in every other pixel."""
@@ -121,7 +121,7 @@ def test_a_changed_frame_is_computed_as_if_it_stood_alone(
         assert score(some) == score(others)
 
 
-def test_what_is_treated_as_new_is_told(model: Model) -> None:
+def test_what_is_treated_as_new_is_reported(model: Model) -> None:
     with Runner(model) as runner:
         first, second = play(runner, scene(100), scene(100, square=12))
         assert first.changed is None
@@ -165,11 +165,11 @@ def test_noise_that_the_gate_may_believe_in_is_not_clearly_changed() -> None:
     assert not clearly_changed(gate, scene(100, square=10))
 
 
-def test_off_computes_every_frame(model: Model, engines: list[Counting]) -> None:
+def test_off_computes_every_frame(model: Model, backends: list[Counting]) -> None:
     with Runner(model, Settings(reuse="off")) as runner:
         steps = play(runner, *[scene(100)] * 3)
     assert [s.kind for s in steps] == ["computed"] * 3
-    assert len(engines[0].fed) == 3
+    assert len(backends[0].fed) == 3
     assert "gate" not in steps[0].spent_ms
 
 
@@ -188,7 +188,7 @@ def test_a_scene_cut_starts_afresh(model: Model) -> None:
     assert score(steps[3]) == pytest.approx(brightness_of(scene(40)), abs=1e-3)
 
 
-def test_a_corrupt_frame_is_no_evidence(model: Model, engines: list[Counting]) -> None:
+def test_a_corrupt_frame_is_no_evidence(model: Model, backends: list[Counting]) -> None:
     """It shows the previous result, and what comes after is compared with what was before it."""
     with Runner(model) as runner:
         good = runner.step(frame(0, scene(100)))
@@ -198,7 +198,7 @@ def test_a_corrupt_frame_is_no_evidence(model: Model, engines: list[Counting]) -
     assert score(bad) == score(good)
     assert bad.result.evidence.age_s == pytest.approx(0.1)
     assert after.result.evidence.age_s == pytest.approx(0.2)
-    assert len(engines[0].fed) == 1
+    assert len(backends[0].fed) == 1
 
 
 def test_a_corrupt_first_frame_is_answered_and_forgotten(model: Model) -> None:
@@ -227,30 +227,30 @@ def test_after_a_gap_nothing_is_kept(model: Model) -> None:
     assert (step.kind, step.active, after.kind) == ("computed", 1.0, "unchanged")
 
 
-def test_every_nth_frame_is_looked_at(model: Model, engines: list[Counting]) -> None:
+def test_every_nth_frame_is_looked_at(model: Model, backends: list[Counting]) -> None:
     images = [scene(60 + 12 * n) for n in range(7)]
     with Runner(model, Settings(every=3)) as runner:
         steps = play(runner, *images)
     assert [s.kind for s in steps] == ["computed", "skipped", "skipped"] * 2 + ["computed"]
     assert [s.result.evidence.age_s for s in steps] == pytest.approx([0, 0.1, 0.2] * 2 + [0])
     assert score(steps[5]) == score(steps[3]) != score(steps[0])
-    assert len(engines[0].fed) == 3
+    assert len(backends[0].fed) == 3
 
 
-def test_another_picture_size_starts_afresh(model: Model, engines: list[Counting]) -> None:
-    """And gives back the engine of the old size."""
+def test_another_picture_size_starts_afresh(model: Model, backends: list[Counting]) -> None:
+    """And closes the backend of the old size."""
     with Runner(model) as runner:
         play(runner, scene(100), scene(100))
         step = runner.step(frame(2, np.full((32, 48, 3), 100, np.uint8)))
     assert step.kind == "computed"
-    assert len(engines) == 2
-    assert engines[0].closed
-    assert engines[1].closed
+    assert len(backends) == 2
+    assert backends[0].closed
+    assert backends[1].closed
 
 
 @pytest.mark.parametrize("reuse", MODES)
 def test_results_keep_while_later_frames_are_computed(reuse: Reuse, tmp_path: Path) -> None:
-    """Also where the engine overwrites its outputs."""
+    """Also where the backend overwrites its outputs."""
     path = networks.negative(tmp_path / "negative.onnx", 64, 96)
     with Runner(zoo.load(path, task="tensors"), Settings(reuse=reuse)) as runner:
         first = runner.step(frame(0, scene(50))).result
@@ -304,12 +304,12 @@ def test_kinds_add_up(model: Model) -> None:
     assert all(s.spent_ms.keys() <= {"fit", "gate", "infer", "decode"} for s in steps)
 
 
-# --- the engine ----------------------------------------------------------------------------------
+# --- the backend ---------------------------------------------------------------------------------
 
 
 def test_the_engine_sleeps_while_it_waits_and_has_the_threads_it_was_given(model: Model) -> None:
-    engine = OnnxRuntimeBackend(model.path, threads=3)
-    options = engine.session_options
+    backend = OnnxRuntimeBackend(model.path, threads=3)
+    options = backend.session_options
     assert options.intra_op_num_threads == 3
     assert options.inter_op_num_threads == 1
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
@@ -336,13 +336,13 @@ def test_a_file_that_cannot_be_loaded_is_one_line(says: str, tmp_path: Path) -> 
 
 
 def test_a_feed_that_does_not_fit_says_what_was_wanted_and_what_came(model: Model) -> None:
-    with OnnxRuntimeBackend(model.path) as engine:
+    with OnnxRuntimeBackend(model.path) as backend:
         wrong = {model.input_name: np.zeros((1, 3, 4), np.float32)}
         with pytest.raises(
             ModelError, match=r"wants image .*it was given image float32 \(1, 3, 4\)"
         ):
-            engine.run(wrong, None)
+            backend.run(wrong, None)
         feed = model.feed(np.zeros((*model.size, 3), np.uint8))
-        assert len(engine.run(feed, None)) == 3  # still usable
+        assert len(backend.run(feed, None)) == 3  # still usable
     with pytest.raises(ModelError, match="closed before this call"):
-        engine.run(feed, None)
+        backend.run(feed, None)

@@ -1,4 +1,4 @@
-"""The ways in which a network can run: granularities, and its two halves."""
+"""The backends a model may run on, and a model in two segments."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -51,12 +51,12 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_network_is_cut_where_its_halves_weigh_the_same(deep: Path) -> None:
     model = onnx.shape_inference.infer_shapes(onnx.load(deep))
-    found = list(cuts(model))
-    assert [cut.share for cut in found] == sorted(cut.share for cut in found)
-    assert all("image" not in cut.names for cut in found)
+    places = list(cuts(model))
+    assert [cut.share for cut in places] == sorted(cut.share for cut in places)
+    assert all("image" not in cut.names for cut in places)
     assert best_cut(model).names in {("c2",), ("c3", "c2"), ("c2", "c3")}
     assert 0.3 <= best_cut(model).share <= 0.7
-    across = next(cut for cut in found if "c3" in cut.names)
+    across = next(cut for cut in places if "c3" in cut.names)
     assert set(across.names) == {"c2", "c3"}  # the branch crosses too
 
 
@@ -72,22 +72,22 @@ def test_the_picture_itself_never_crosses() -> None:
     ends = [[value(name, onnx.TensorProto.FLOAT, shape)] for name in ("image", "out")]
     graph = onnx.helper.make_graph(nodes, "late", *ends)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    found = list(cuts(onnx.shape_inference.infer_shapes(model)))
-    assert [cut.names for cut in found] == [("c",)]
+    places = list(cuts(onnx.shape_inference.infer_shapes(model)))
+    assert [cut.names for cut in places] == [("c",)]
 
 
 def test_both_halves_give_what_the_whole_gives(deep: Path) -> None:
-    engine, whole = SplitBackend(deep), OnnxRuntimeBackend(deep, 1)
+    split, whole = SplitBackend(deep), OnnxRuntimeBackend(deep, 1)
     draw = np.random.default_rng(4)
     picture = draw.random((1, 3, 24, 40), np.float32)
     for _ in range(4):
         feed = {"image": picture.copy()}
-        boundary = [each.copy() for each in engine.head(feed, None)]
-        (found,) = engine.tail(boundary, None)
+        boundary = [each.copy() for each in split.head(feed, None)]
+        (output,) = split.tail(boundary, None)
         (expected,) = whole.run(feed, None)
-        assert np.allclose(found, expected, atol=1e-4)
+        assert np.allclose(output, expected, atol=1e-4)
         picture[..., 5:9, 7:12] = draw.random()
-    engine.close()
+    split.close()
 
 
 def test_a_network_that_no_cut_divides_says_so(tmp_path: Path) -> None:
@@ -178,9 +178,9 @@ def test_a_sweep_renews_both_halves_wherever_the_cut_lies(
     new[..., :12, :] = old[..., :12, :]
     with ReuseSession(path, tolerance=HUGE, threads=1) as whole:
         (alone,) = whole.run(None, {"x": new})
-    found = list(cuts(onnx.shape_inference.infer_shapes(onnx.load(path))))
+    places = list(cuts(onnx.shape_inference.infer_shapes(onnx.load(path))))
     stale = 0
-    for cut in found:
+    for cut in places:
         backend = cut_at(monkeypatch, path, cut, HUGE)
         backend.run({"x": old}, None)
         (output,) = step(backend, new, (12, 40))
@@ -192,7 +192,7 @@ def test_a_sweep_renews_both_halves_wherever_the_cut_lies(
                 (output,) = step(backend, new, (top, min(top + height, HEIGHT)), renewed=True)
             np.testing.assert_array_equal(output, alone, err_msg=f"cut {cut}, sweep {sweep}")
         backend.close()
-    assert stale > len(found) / 2  # the tolerance did cut off
+    assert stale > len(places) / 2  # the tolerance did cut off
 
 
 def test_what_an_island_hands_to_the_tail_is_renewed_as_the_sweep_ends(
@@ -202,15 +202,15 @@ def test_what_an_island_hands_to_the_tail_is_renewed_as_the_sweep_ends(
     steps: list[Any] = [
         ("Conv", ["x", weights(rng, 8, 3, 3, 3), weights(rng, 8)], "a", {"pads": [1] * 4}),
         ("Conv", ["a", weights(rng, 8, 8, 3, 3), weights(rng, 8)], "b", {"pads": [1] * 4}),
-        ("Sin", ["b"], "c", {}),  # which our engine leaves to ONNX Runtime
+        ("Sin", ["b"], "c", {}),  # which the reuse engine leaves to ONNX Runtime
         ("Conv", ["c", weights(rng, 8, 8, 3, 3), weights(rng, 8)], "d", {"pads": [1] * 4}),
         ("Conv", ["d", weights(rng, 8, 8, 5, 5), weights(rng, 8)], "e", {"pads": [2] * 4}),
         ("Conv", ["e", weights(rng, 5, 8, 3, 3), weights(rng, 5)], "y", {}),
     ]
     path = tmp_path / "net.onnx"
     path.write_bytes(onnx_bytes(steps, {"x": (1, 3, HEIGHT, WIDTH)}, ["y"]))
-    found = list(cuts(onnx.shape_inference.infer_shapes(onnx.load(path))))
-    cut = next(each for each in found if each.names == ("c",))
+    places = list(cuts(onnx.shape_inference.infer_shapes(onnx.load(path))))
+    cut = next(each for each in places if each.names == ("c",))
     picture = rng.standard_normal((1, 3, HEIGHT, WIDTH)).astype(np.float32)
     backend = cut_at(monkeypatch, path, cut, HUGE)
     (alone,) = (output.copy() for output in backend.run({"x": picture}, None))
@@ -253,7 +253,7 @@ def test_the_tail_alone_holds_what_the_tolerance_cut_off(
 
 
 @pytest.mark.parametrize("in_two", [False, True])
-def test_the_age_told_is_true_in_two_segments(in_two: bool, tmp_path: Path) -> None:
+def test_the_reported_age_is_true_in_two_segments(in_two: bool, tmp_path: Path) -> None:
     """A result rests on no frame older than it says: once the last change of the picture is older
     than the oldest frame behind a result, the result is that of the picture alone."""
     path = tmp_path / "net.onnx"
@@ -283,13 +283,13 @@ def test_the_age_told_is_true_in_two_segments(in_two: bool, tmp_path: Path) -> N
             image = image.copy()
             image[at : at + 16] = np.clip(image[at : at + 16] + 60.0, 0, 255).astype(np.uint8)
             changed_s = index / 10
-            wanted = result(alone, index, image).arrays["y"]
+            expected = result(alone, index, image).arrays["y"]
         ours = result(stages, index, image)
         if index < 5:
             continue
         age_s = ours.evidence.age_s
         ages.append(age_s)
-        same = np.array_equal(ours.arrays["y"], wanted)
+        same = np.array_equal(ours.arrays["y"], expected)
         if index / 10 - age_s >= changed_s:
             proofs += 1
             assert same, (

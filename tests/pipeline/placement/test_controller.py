@@ -30,21 +30,21 @@ def controller(
     monkeypatch: pytest.MonkeyPatch, costs: StageCosts, goal: Goal | None = None
 ) -> PlacementController:
     """A controller whose changes are recorded and not carried out."""
-    watch = PlacementController(costs, goal or Goal("latency"), WINDOWS, Quiet())
+    placement = PlacementController(costs, goal or Goal("latency"), WINDOWS, Quiet())
     changes: list[Prediction] = []
 
     def change(best: Prediction, why: str, now: float, now_s: float) -> None:
         changes.append(best)
-        watch.current, watch.replans = best, watch.replans + 1
-        watch._hysteresis.changed(now, now_s)
-        watch._report(f"re-planned: {best.candidate}; {why}")
+        placement.current, placement.replans = best, placement.replans + 1
+        placement._hysteresis.changed(now, now_s)
+        placement._report(f"re-planned: {best.candidate}; {why}")
 
-    monkeypatch.setattr(watch, "_change", change)
-    return watch
+    monkeypatch.setattr(placement, "_change", change)
+    return placement
 
 
-def measured(watch: PlacementController, factor: float) -> Prediction:
-    return predict(watch.costs, watch.current.candidate).scaled(factor)
+def measured(placement: PlacementController, factor: float) -> Prediction:
+    return predict(placement.costs, placement.current.candidate).scaled(factor)
 
 
 def test_a_backend_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,69 +65,69 @@ def test_a_backend_that_no_frame_reached_is_closed(monkeypatch: pytest.MonkeyPat
         settings = None
 
     monkeypatch.setattr(BackendChoice, "make", lambda *_: Named("first"))
-    watch = controller(monkeypatch, profile())
+    placement = controller(monkeypatch, profile())
     analysis: Any = Analysis()
     analysis.model.path = Path("net.onnx")
-    watch.install_backend(analysis)
+    placement.install_backend(analysis)
     analysis.slot.swap(Named("second"), Path("net.onnx"))
     assert closed == ["first"]  # no frame was decided for it
-    watch._built.append((Named("third"), Path("net.onnx")))
-    watch.close()
+    placement._built.append((Named("third"), Path("net.onnx")))
+    placement.close()
     assert sorted(closed) == ["first", "second", "third"]
-    watch.close()
+    placement.close()
     assert len(closed) == 3
 
 
 def test_it_changes_when_others_come_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = controller(monkeypatch, profile())
-    assert watch.current.candidate.infer == TWO
+    placement = controller(monkeypatch, profile())
+    assert placement.current.candidate.infer == TWO
     for second in range(5):
-        watch.compare(measured(watch, 1.0), float(second))
-    assert watch.replans == 0
-    watch.costs = replace(watch.costs, others=3.0)
+        placement.compare(measured(placement, 1.0), float(second))
+    assert placement.replans == 0
+    placement.costs = replace(placement.costs, others=3.0)
     for second in range(5, 10):
-        watch.compare(measured(watch, 1.0), float(second))
-    assert watch.replans == 1
-    assert watch.current.candidate.infer == ONE
-    assert "3.0 threads of others compete; latency takes" in watch.decisions[-1]
-    watch.costs = replace(watch.costs, others=0.0)
+        placement.compare(measured(placement, 1.0), float(second))
+    assert placement.replans == 1
+    assert placement.current.candidate.infer == ONE
+    assert "3.0 threads of others compete; latency takes" in placement.decisions[-1]
+    placement.costs = replace(placement.costs, others=0.0)
     for second in range(20, 30):
-        watch.compare(measured(watch, 1.0), float(second))
-    assert watch.current.candidate.infer == TWO
+        placement.compare(measured(placement, 1.0), float(second))
+    assert placement.current.candidate.infer == TWO
 
 
 def test_a_static_plan_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = controller(monkeypatch, profile(), Goal("latency", replans=False))
-    watch.costs = replace(watch.costs, others=5.0)
+    placement = controller(monkeypatch, profile(), Goal("latency", replans=False))
+    placement.costs = replace(placement.costs, others=5.0)
     for second in range(10):
-        watch.compare(measured(watch, 9.0), float(second))
-    assert watch.replans == 0
+        placement.compare(measured(placement, 9.0), float(second))
+    assert placement.replans == 0
 
 
 def test_a_prediction_that_proves_false_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes elsewhere, once; there it stays, though the model still believes in the first."""
-    watch = controller(monkeypatch, profile())
-    first = watch.current.candidate
+    placement = controller(monkeypatch, profile())
+    first = placement.current.candidate
     for second in range(60):
-        factor = 4.0 if watch.current.candidate.infer == first.infer else 1.0
-        watch.compare(measured(watch, factor), float(second))
-    assert watch.current.candidate.infer == ONE
-    assert watch.replans <= 3
+        factor = 4.0 if placement.current.candidate.infer == first.infer else 1.0
+        placement.compare(measured(placement, factor), float(second))
+    assert placement.current.candidate.infer == ONE
+    assert placement.replans <= 3
 
 
 def test_a_machine_that_is_slower_in_all_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = controller(monkeypatch, profile())
+    placement = controller(monkeypatch, profile())
     for second in range(120):
-        watch.compare(measured(watch, 2.2), float(second))
-    assert watch.replans == 0
+        placement.compare(measured(placement, 2.2), float(second))
+    assert placement.replans == 0
 
 
 def test_a_core_that_disappears_is_acted_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = controller(monkeypatch, profile(), Goal("throughput", replans=False))
-    watch.costs = replace(watch.costs, cores=(0,))
-    watch.compare(measured(watch, 1.0), 1.0, lost=frozenset({1}))
-    assert watch.replans == 1
-    assert "core 1 disappeared" in watch.decisions[-1]
+    placement = controller(monkeypatch, profile(), Goal("throughput", replans=False))
+    placement.costs = replace(placement.costs, cores=(0,))
+    placement.compare(measured(placement, 1.0), 1.0, lost=frozenset({1}))
+    assert placement.replans == 1
+    assert "core 1 disappeared" in placement.decisions[-1]
 
 
 def test_nothing_that_can_run_it_is_an_error() -> None:

@@ -48,9 +48,9 @@ def at(prof: StageCosts, choice: BackendChoice, window: int) -> Prediction:
 
 
 def test_one_after_the_other_takes_the_sum() -> None:
-    found = at(profile(), ONE, 1)
-    assert found.frame_ms == found.latency_ms == pytest.approx(60, abs=1)
-    assert found.cpu_ms == 60
+    prediction = at(profile(), ONE, 1)
+    assert prediction.frame_ms == prediction.latency_ms == pytest.approx(60, abs=1)
+    assert prediction.cpu_ms == 60
     assert at(profile(), TWO, 1).frame_ms == pytest.approx(47, abs=1)
 
 
@@ -65,8 +65,8 @@ def test_overlapped_is_bound_by_the_slowest_stage_and_by_the_cores() -> None:
 def test_a_wider_window_never_predicts_fewer_frames_nor_less_latency() -> None:
     for prof in (profile(), profile(others=3.0), profile(cores=tuple(range(6)))):
         for choice in (ONE, TWO, HALVES):
-            found = [at(prof, choice, window) for window in (2, 3, 4, 8)]
-            for narrow, wide in pairwise(found):
+            prediction = [at(prof, choice, window) for window in (2, 3, 4, 8)]
+            for narrow, wide in pairwise(prediction):
                 assert wide.frame_ms <= narrow.frame_ms + 1e-9
                 assert wide.latency_ms >= narrow.latency_ms - 1e-9
 
@@ -91,31 +91,31 @@ def test_a_quota_and_slow_cores_count() -> None:
 def test_stages_that_share_a_core_share_its_time() -> None:
     rest = tuple((name, frozenset({1})) for name in profile().stages)
     heavy = profile(stages={"decode": Cost(20, 20), "draw": Cost(20, 20), "encode": Cost(20, 20)})
-    found = predict(heavy, Candidate(ONE, 8, (("infer", frozenset({0})), *rest)))
-    assert found.frame_ms == pytest.approx(60, abs=1)
+    prediction = predict(heavy, Candidate(ONE, 8, (("infer", frozenset({0})), *rest)))
+    assert prediction.frame_ms == pytest.approx(60, abs=1)
 
 
 # --- candidates and choice -----------------------------------------------------------------------
 
 
 def test_every_choice_window_and_layout_is_considered() -> None:
-    found = list(candidates(profile(), {}, WINDOWS))
-    assert len(set(found)) == len(found)
-    assert {c.infer for c in found} == {ONE, TWO, HALVES}
-    assert {c.window for c in found} == set(WINDOWS)
-    apart = next(c for c in found if c.infer == ONE and c.pins)
+    options = list(candidates(profile(), {}, WINDOWS))
+    assert len(set(options)) == len(options)
+    assert {c.infer for c in options} == {ONE, TWO, HALVES}
+    assert {c.window for c in options} == set(WINDOWS)
+    apart = next(c for c in options if c.infer == ONE and c.pins)
     assert apart.cores("infer") == {0}
     assert apart.cores("decode") == apart.cores("encode") == {1}
-    halves = next(c for c in found if c.infer == HALVES and c.pins)
+    halves = next(c for c in options if c.infer == HALVES and c.pins)
     assert (halves.cores("infer"), halves.cores("infer-2")) == ({0}, {1})
-    assert all(c.window > 1 for c in found if c.infer == HALVES)
+    assert all(c.window > 1 for c in options if c.infer == HALVES)
 
 
 def test_what_was_pinned_by_hand_stays() -> None:
     manual_pins = {"infer": frozenset({1}), "decode": frozenset({0})}
-    found = list(candidates(profile(), manual_pins, WINDOWS))
-    assert {c.infer for c in found} == {ONE, TWO, HALVES}
-    assert all(dict(c.pins) == manual_pins for c in found)
+    options = list(candidates(profile(), manual_pins, WINDOWS))
+    assert {c.infer for c in options} == {ONE, TWO, HALVES}
+    assert all(dict(c.pins) == manual_pins for c in options)
 
 
 def test_one_core_has_nothing_to_place_apart() -> None:
@@ -198,8 +198,8 @@ def test_one_glance_is_not_enough() -> None:
     urgent = Hysteresis(gain=0.2, patience=3, rest_s=4)  # half the time, and one time less will do
     assert [urgent.agrees(100, 40, float(s)) for s in range(2)] == [False, True]
     rule = Hysteresis(patience=2, rest_s=0)
-    told = [rule.agrees(100, chosen, float(i)) for i, chosen in enumerate([50, 90, 50, 90, 50])]
-    assert not any(told)
+    verdicts = [rule.agrees(100, chosen, float(i)) for i, chosen in enumerate([50, 90, 50, 90, 50])]
+    assert not any(verdicts)
 
 
 def test_changes_that_bring_nothing_become_rarer() -> None:

@@ -27,15 +27,15 @@ FRAMES = 120
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "places"),
     [
         ("infer=cpu:0-1,decode=cpu:1", {"infer": "cpu:0-1", "decode": "cpu:1"}),
         ("infer=cpu:0,2,infer-2=cpu:1", {"infer": "cpu:0,2", "infer-2": "cpu:1"}),
         ("infer=openvino:CPU", {"infer": "openvino:CPU"}),
     ],
 )
-def test_places_are_read(text: str, found: dict[str, str]) -> None:
-    assert parse_place(text) == found
+def test_places_are_read(text: str, places: dict[str, str]) -> None:
+    assert parse_place(text) == places
 
 
 def test_aims_that_make_no_sense_are_refused() -> None:
@@ -69,11 +69,11 @@ def run(
     metrics = tmp_path / "metrics.json"
 
     def run(*arguments: str) -> tuple[int, str, dict[str, Any]]:
-        given = ["run", str(clip), "--model", str(deep), "--task", "tensors"]
-        given += ["--metrics-json", str(metrics), "--force", "--explain-placement", *arguments]
-        code = cli.status(given)
-        told = json.loads(metrics.read_text()) if code == 0 else {}
-        return code, capfd.readouterr().err, told
+        options = ["run", str(clip), "--model", str(deep), "--task", "tensors"]
+        options += ["--metrics-json", str(metrics), "--force", "--explain-placement", *arguments]
+        code = cli.status(options)
+        figures = json.loads(metrics.read_text()) if code == 0 else {}
+        return code, capfd.readouterr().err, figures
 
     yield run
     assert not any(t.name.startswith("stillframe-") for t in threading.enumerate())
@@ -81,10 +81,10 @@ def run(
 
 @pytest.mark.parametrize("aim", ["throughput", "latency"])
 def test_a_run_is_planned_and_says_so(aim: str, run: Run) -> None:
-    code, told, metrics = run("--aim", aim, "--reuse", "layer")
-    assert code == 0, told
-    assert "placed: " in told
-    assert "ms a frame" in told
+    code, text, metrics = run("--aim", aim, "--reuse", "layer")
+    assert code == 0, text
+    assert "placed: " in text
+    assert "ms a frame" in text
     assert metrics["placement"]["aim"] == aim
     assert metrics["placement"]["decisions"][0].startswith("placed: ")
     assert metrics["frames"] == FRAMES
@@ -96,8 +96,8 @@ def test_latency_goes_without_a_stage_for_a_second_segment(
     aim: str, splits: bool, run: Run
 ) -> None:
     """No frame is sooner through two segments, and every hand-off waits for a processor."""
-    code, told, metrics = run("--aim", aim, "--reuse", "layer")
-    assert code == 0, told
+    code, text, metrics = run("--aim", aim, "--reuse", "layer")
+    assert code == 0, text
     assert ("infer-2" in metrics["stages"]) is splits
 
 
@@ -107,8 +107,8 @@ def test_a_share_is_planned_and_paced(run: Run, monkeypatch: pytest.MonkeyPatch)
         "stillframe.pipeline.placement.planned_run.lower_priority",
         lambda nice: lowered.append(nice) or "",
     )
-    code, told, metrics = run("--cpu-share", "60%", "--reuse", "frame")
-    assert code == 0, told
+    code, text, metrics = run("--cpu-share", "60%", "--reuse", "frame")
+    assert code == 0, text
     assert metrics["placement"]["aim"] == "share"
     assert lowered == [10]
 
@@ -122,22 +122,24 @@ def test_priority_is_really_lowered() -> None:
         "for each in (threading.get_native_id(), thread.native_id):\n"
         "    print(os.getpriority(os.PRIO_PROCESS, each), os.sched_getscheduler(each))\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["7", str(os.SCHED_BATCH)] * 2
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split() == ["7", str(os.SCHED_BATCH)] * 2
 
 
 def test_a_live_source_is_planned_and_gives_its_newest_frames(run: Run) -> None:
-    code, told, metrics = run("--policy", "newest", "--aim", "latency", "--reuse", "frame")
-    assert code == 0, told
+    code, text, metrics = run("--policy", "newest", "--aim", "latency", "--reuse", "frame")
+    assert code == 0, text
     assert metrics["window"] in (1, 2, 3)
     assert 0 < metrics["frames"] <= FRAMES - metrics["dropped"]
     assert run("--policy", "block")[2]["frames"] == FRAMES
 
 
-def test_what_is_pinned_by_hand_is_checked_and_told(run: Run) -> None:
-    code, told, metrics = run("--place", "infer=cpu:0,decode=cpu:0")
+def test_what_is_pinned_by_hand_is_checked_and_reported(run: Run) -> None:
+    code, text, metrics = run("--place", "infer=cpu:0,decode=cpu:0")
     assert code == 0
-    assert "stage infer runs on core 0, as asked" in told
+    assert "stage infer runs on core 0, as asked" in text
     assert metrics["stages"]["infer"]["cores"] == [0]
     assert metrics["stages"]["draw"]["cores"] == []
     assert metrics["placement"]["by_hand"] == {"infer": "cpu:0", "decode": "cpu:0"}
@@ -155,13 +157,13 @@ def test_what_is_pinned_by_hand_is_checked_and_told(run: Run) -> None:
     ],
 )
 def test_what_is_not_there_is_refused(arguments: list[str], says: str, run: Run) -> None:
-    code, told, _ = run(*arguments)
+    code, text, _ = run(*arguments)
     assert code == 2
-    assert re.search(says, told), told
+    assert re.search(says, text), text
 
 
 def test_islands_are_placed_apart_from_the_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no device here, so one is claimed, and what the engine is asked for is noted."""
+    """There is no device here, so one is claimed; the providers that are asked for are recorded."""
     asked: list[Any] = []
     for module in ("placement.request", "executor.hardware.processors"):
         monkeypatch.setattr(
@@ -173,29 +175,29 @@ def test_islands_are_placed_apart_from_the_rest(run: Run, monkeypatch: pytest.Mo
         return ["CPUExecutionProvider"]
 
     monkeypatch.setattr("stillframe.reuse.session.checked", noted)
-    code, told, metrics = run("--place", "islands=cuda:0,decode=cpu:0", "--reuse", "layer")
-    assert code == 0, told
-    wanted = [("CPUExecutionProvider", {"device_id": "0"}), "CPUExecutionProvider"]
-    assert wanted in asked
+    code, text, metrics = run("--place", "islands=cuda:0,decode=cpu:0", "--reuse", "layer")
+    assert code == 0, text
+    providers = [("CPUExecutionProvider", {"device_id": "0"}), "CPUExecutionProvider"]
+    assert providers in asked
     assert metrics["placement"]["by_hand"]["islands"] == "cuda:0"
-    code, told, _ = run("--place", "islands=cuda:0", "--reuse", "frame")
+    code, text, _ = run("--place", "islands=cuda:0", "--reuse", "frame")
     assert code == 2
-    assert "islands are of reuse layer and exact" in told
-    code, told, _ = run("--place", "islands=cuda:0,infer=cuda:0", "--reuse", "layer")
+    assert "islands are of reuse layer and exact" in text
+    code, text, _ = run("--place", "islands=cuda:0,infer=cuda:0", "--reuse", "layer")
     assert code == 2
-    assert "there are no islands to place" in told
+    assert "there are no islands to place" in text
 
 
-def test_affinity_that_is_denied_is_told_and_the_run_goes_on(
+def test_affinity_that_is_denied_is_reported_and_the_run_goes_on(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(thread: int, cores: frozenset[int]) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("os.sched_setaffinity", denied)
-    code, told, metrics = run("--place", "infer=cpu:0")
+    code, text, metrics = run("--place", "infer=cpu:0")
     assert code == 0
-    assert "stage infer: core 0 could not be had (operation not permitted)" in told
+    assert "stage infer: core 0 could not be had (operation not permitted)" in text
     assert metrics["frames"] == FRAMES
 
 
@@ -213,8 +215,8 @@ def test_plans_change_in_the_middle_of_a_run_without_a_frame_lost(
         return ranked[next(turn) * 7 % len(ranked)]
 
     monkeypatch.setattr(controller, "choose", another)
-    code, told, metrics = run("--aim", "throughput", "--reuse", "layer", "--tolerance", "0")
-    assert code == 0, told
+    code, text, metrics = run("--aim", "throughput", "--reuse", "layer", "--tolerance", "0")
+    assert code == 0, text
     assert metrics["frames"] == FRAMES
     assert metrics["replans"] >= 2
-    assert "re-planned at frame" in told
+    assert "re-planned at frame" in text
