@@ -62,7 +62,7 @@ class PlacedTensor:
 
 @dataclass(slots=True)
 class Plan:
-    """The compiled network. Tables are described in `kernels.table`."""
+    """The compiled network. Tables are described in `kernels.abi`."""
 
     graph: Graph
     instructions: Integers

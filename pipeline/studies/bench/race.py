@@ -29,6 +29,7 @@ from stillframe.pipeline.inference.settings import StudySettings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.studies.bench.case import Case, Conditions, decoded
 from stillframe.pipeline.studies.bench.contenders import (
+    BASELINES,
     CONTENDERS,
     Contender,
     ContenderRow,
@@ -112,7 +113,7 @@ class ContenderAtWork:
 
 @dataclass(slots=True)
 class Race:
-    """One case made ready."""
+    """The frames and the contenders of one case, and what was timed."""
 
     case: Case
     conditions: Conditions
@@ -161,7 +162,7 @@ class Race:
         if "ort" not in self.contenders:
             return
         expected = self.contenders["ort"].outputs
-        for name in ("dense", "openvino"):
+        for name in ("dense", *(each for each in BASELINES if each != "ort")):
             if name not in self.contenders:
                 continue
             fault = difference(self.contenders[name].outputs, expected)
