@@ -112,7 +112,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "reuse.disk_cache",
     ),
     "reuse.runtime": ("reuse.plan", "reuse.ir", "reuse.disk_cache", "reuse.kernels"),
-    "reuse.plan": ("reuse.memory", "reuse.ir", "reuse.disk_cache", "reuse.kernels"),
+    "reuse.plan": ("reuse.memory", "reuse.ir", "reuse.kernels"),
     "reuse.memory": ("reuse.ir", "reuse.disk_cache"),
     "reuse.frontend": ("reuse.ir",),
     "reuse.passes": ("reuse.ir",),

@@ -84,7 +84,6 @@ class Oracle:
         sums = patch_sums(image, reference)
         strong = (sums > 16 * wide) | (opened(largest(image, reference) > limits) > 0)
         seeds = strong | ((sums > 16 * softened) & (self.soft_frames > 0))
-        means = np.abs(block_means(image, reference))
         means, whole = block_means(image, reference), range(0, max(seeds.shape), BLOCK)
         holds = np.array(
             [
