@@ -9,6 +9,7 @@ Feed it the frames of one stream in order; it computes what changed since the la
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,11 @@ class ReuseSession(Closing):
     sess_options, providers and provider_options exist for code that was written for
     InferenceSession. The thread count of sess_options is used; the rest is ignored.
 
-    Calls from several threads run one after the other. Results of `run` belong to the caller; those
-    of `step` are views that the next call overwrites. Raises ModelError for a model that neither
-    the engine nor ONNX Runtime can run, and UsageError for a feed that does not fit; the session
-    stays usable after that.
+    Calls from several threads run one after the other; a call after `close` raises UsageError. A
+    fork copies the session: parent and child go on with streams of their own. Results of `run`
+    belong to the caller; those of `step` are views that the next call overwrites. Raises ModelError
+    for a model that neither the engine nor ONNX Runtime can run, and UsageError for a feed that
+    does not fit; the session stays usable after that.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class ReuseSession(Closing):
         self._memory_budget = memory_budget
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
+        self._closed = False
         self._engine: PlanRunner | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._order: RefreshOrder | None = None
@@ -127,6 +130,7 @@ class ReuseSession(Closing):
         }
         if all(len(known[name]) == len(shape) for name, shape in fixed.items()):
             self._compile(known)
+        _sessions.add(self)
 
     # --- the shape of onnxruntime.InferenceSession ----------------------------------------------
     def run(
@@ -137,6 +141,7 @@ class ReuseSession(Closing):
     ) -> list[Array]:
         """The outputs by name (None: all), brought up to date for these feeds."""
         with self._lock:
+            self._check_open()
             names = self._output_names(output_names)
             outputs, _ = self.step(input_feed)
             every = [port.name for port in self._model.outputs]
@@ -188,6 +193,7 @@ class ReuseSession(Closing):
         `follow_refresh`.
         """
         with self._lock:
+            self._check_open()
             arrays = self._checked(feeds)
             shapes = {name: array.shape for name, array in arrays.items()}
             if self._engine is None or shapes != self._shapes:
@@ -301,8 +307,9 @@ class ReuseSession(Closing):
         return notes
 
     def close(self) -> None:
-        """End the worker threads. Idempotent."""
+        """End the worker threads, after the step in progress. Idempotent."""
         with self._lock:
+            self._closed = True
             self._workers.close()
 
     def __del__(self) -> None:
@@ -328,6 +335,15 @@ class ReuseSession(Closing):
         )
 
     # --- inside ---------------------------------------------------------------------------------
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"{self!r} was closed before this call: make another session")
+
+    def _restart_after_fork(self) -> None:
+        self._lock = threading.RLock()  # a thread that only the parent has may hold the old one
+        if self._engine is not None:
+            self._engine.restart_after_fork()
+
     def _runner(self) -> PlanRunner:
         if self._engine is None:
             raise UsageError("the model leaves its input shapes open: feed it once, then ask")
@@ -431,6 +447,19 @@ class ReuseSession(Closing):
         view = value.view()
         view.flags.writeable = False
         return view
+
+
+_sessions: weakref.WeakSet[ReuseSession] = weakref.WeakSet()
+"""Every session of this process."""
+
+
+def _restart_all_after_fork() -> None:
+    for session in list(_sessions):
+        session._restart_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restart_all_after_fork)
 
 
 def fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:

@@ -15,7 +15,14 @@ from stillframe.reuse.memory.mask_implication import identity
 from stillframe.reuse.memory.planner import MemoryPlan
 from stillframe.reuse.plan.instruction import Lowered, PlannedLayer
 from stillframe.reuse.plan.lowering import LOWER
-from stillframe.reuse.plan.plan import IslandStep, PlacedTensor, Plan, Region, Tuning
+from stillframe.reuse.plan.plan import (
+    BARRIER_BYTES,
+    IslandStep,
+    PlacedTensor,
+    Plan,
+    Region,
+    Tuning,
+)
 from stillframe.reuse.plan.tables import TableBuilder
 
 Floats = NDArray[np.float32]
@@ -161,7 +168,7 @@ def finish(
         island_records=np.zeros(
             (sum(isinstance(step, IslandStep) for step in steps), abi.RECORD_COLUMNS), np.int64
         ),
-        barrier=builder.constant(np.zeros(16, np.int64)),
+        barrier=builder.constant(np.zeros(BARRIER_BYTES, np.uint8)),
         steps=tuple(steps),
         layers=tuple(builder.layers),
         reads=tuple(builder.reads),

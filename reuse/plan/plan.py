@@ -60,6 +60,9 @@ class PlacedTensor:
     every_activation: int
 
 
+BARRIER_BYTES = 128
+
+
 @dataclass(slots=True)
 class Plan:
     """The compiled network. Tables are described in `kernels.abi`."""
@@ -72,7 +75,7 @@ class Plan:
     work: Integers
     records: Integers
     island_records: Integers  # the same columns, a row an island, in the order of `steps`
-    barrier: int
+    barrier: int  # address of BARRIER_BYTES bytes, all 0 between two runs of the workers
     steps: tuple[Region | IslandStep, ...]
     layers: tuple[PlannedLayer, ...]
     reads: tuple[Reads, ...]  # of each instruction: the tensors whose marks make it compute

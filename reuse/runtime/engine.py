@@ -1,5 +1,6 @@
 """Running a plan: take the feeds in, run the regions, and the islands whose inputs changed."""
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -14,7 +15,7 @@ from stillframe.errors import UsageError
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
 from stillframe.reuse.kernels.run_plan import run_instructions
-from stillframe.reuse.plan.plan import IslandStep, Plan, Region
+from stillframe.reuse.plan.plan import BARRIER_BYTES, IslandStep, Plan, Region
 from stillframe.reuse.plan.refresh_schedule import RefreshOrder, RefreshSchedule
 from stillframe.reuse.runtime.dense_switch import DenseSwitch
 from stillframe.reuse.runtime.workers import Workers
@@ -76,12 +77,36 @@ class PlanRunner:
         self._schedule = RefreshSchedule(plan)
         self._none = np.zeros((len(plan.instructions), 2), np.int64)
         self._bands = self._none
-        self._islands = {
-            id(step): _island_session(step, workers.count, island_providers)
-            for step in plan.steps
+        self._providers = island_providers
+        self._islands_of_parent = False  # after a fork, until the first step
+        self._islands = self._island_sessions()
+        self._island_index = {key: index for index, key in enumerate(self._islands)}
+
+    def restart_after_fork(self) -> None:
+        """In the child of a fork: bring everything into the state between two steps.
+
+        A thread that was in a step is not there any more. The step is forgotten, so the next one is
+        dense. Sessions of islands may have been in a run: new ones replace them at the first step.
+        """
+        ctypes.memset(self.plan.barrier, 0, BARRIER_BYTES)
+        if self._fresh:
+            self.reset()
+        self._islands_of_parent = True
+
+    def _remake_islands(self) -> None:
+        """New sessions of the islands. The parent's are never destroyed: that would wait for
+        threads that this process does not have."""
+        for session in self._islands.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._islands = self._island_sessions()
+        self._islands_of_parent = False
+
+    def _island_sessions(self) -> dict[int, InferenceSession]:
+        return {
+            id(step): _island_session(step, self._workers.count, self._providers)
+            for step in self.plan.steps
             if isinstance(step, IslandStep)
         }
-        self._island_index = {key: index for index, key in enumerate(self._islands)}
 
     @property
     def refresh_schedule(self) -> RefreshSchedule:
@@ -118,6 +143,8 @@ class PlanRunner:
         renewed with them are marked.
         After an exception, which islands may raise, the next step is dense.
         """
+        if self._islands_of_parent:
+            self._remake_islands()
         plan = self.plan
         self._bands = self._schedule.bands(*renewed) if renewed[1] > renewed[0] else self._none
         plan.live[...] = 0

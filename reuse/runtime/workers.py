@@ -4,12 +4,14 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
+from stillframe.errors import UsageError
+
 
 class Workers:
     """Calls a function as worker 0 .. count - 1 at the same time; worker 0 is the caller.
 
     The function must release the GIL and must not raise. After a fork the threads are started
-    again in the child at the first call.
+    again in the child at the first call. One thread at a time may call `run`.
     """
 
     def __init__(self, count: int, cpus: Sequence[int] = ()) -> None:
@@ -20,6 +22,7 @@ class Workers:
 
     def _start_threads(self) -> None:
         self._pid = os.getpid()
+        self._running = False
         self._work: Callable[[int], None] | None = None
         self._begin = [threading.Semaphore(0) for _ in range(1, self.count)]
         self._done = threading.Semaphore(0)
@@ -49,13 +52,18 @@ class Workers:
                 self._done.release()
 
     def run(self, work: Callable[[int], None]) -> None:
-        """Run `work(worker)` on every worker and return when all have, however worker 0 ends."""
+        """Run `work(worker)` on every worker and return when all have, however worker 0 ends.
+
+        Raises UsageError after `close`.
+        """
+        if self._closed:
+            raise UsageError("the worker threads were closed before this call")
         if self.count == 1:
             work(0)
             return
         if self._pid != os.getpid():
             self._start_threads()
-        self._work = work
+        self._work, self._running = work, True
         for begin in self._begin:
             begin.release()
         try:
@@ -63,12 +71,19 @@ class Workers:
         finally:  # also where a signal's handler raises in the caller
             for _ in self._begin:
                 self._done.acquire()
+            self._running = False
+            if self._closed:  # by a signal's handler meanwhile
+                self._end_threads()
 
     def close(self) -> None:
-        """End the threads. Idempotent."""
-        if self._closed or self._pid != os.getpid():
+        """End the threads; during a run, as soon as it is done. Idempotent."""
+        if self._closed:
             return
         self._closed = True
+        if self._pid == os.getpid() and not self._running:
+            self._end_threads()
+
+    def _end_threads(self) -> None:
         self._work = None
         for begin in self._begin:
             begin.release()

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -353,6 +354,81 @@ def test_a_forked_child_and_its_parent_both_go_on(tmp_path: os.PathLike[str]) ->
         [sys.executable, "-c", FORK, path], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == "same", done.stderr
+
+
+FORK_DURING_A_STEP = """
+import os, signal, sys, threading, warnings
+import numpy as np
+warnings.simplefilter("ignore")
+from stillframe.reuse.session import ReuseSession
+session = ReuseSession(sys.argv[1], threads=2)
+rng = np.random.default_rng(0)
+pictures = rng.standard_normal((8, 1, 3, 21, 26)).astype(np.float32)
+expected = [session.run(None, {"x": picture}) for picture in pictures]
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        for picture in pictures:
+            session.run(None, {"x": picture})
+thread = threading.Thread(target=work)
+thread.start()
+def same():
+    return all(
+        np.array_equal(got, want)
+        for picture, outputs in zip(pictures, expected)
+        for got, want in zip(session.run(None, {"x": picture}), outputs)
+    )
+codes = []
+for _ in range(4):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(40)  # ends a child that hangs
+        os._exit(0 if same() else 1)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+thread.join()
+print("same" if same() and not any(codes) else f"different: {codes}")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_child_forked_during_a_step_of_another_thread_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(net(heads=True))
+    command = [sys.executable, "-c", FORK_DURING_A_STEP, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout.strip() == "same", done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_call_after_close_is_refused(threads: int) -> None:
+    session = ReuseSession(net(), threads=threads)
+    session.run(None, {"x": frame()})
+    session.close()
+    session.close()
+    for call in (session.run, lambda _, feeds: session.step(feeds)):
+        with pytest.raises(UsageError, match=r"ReuseSession bytes .* was closed"):
+            call(None, {"x": frame()})
+
+
+def test_close_waits_for_the_step_of_another_thread_and_ends_its_stream() -> None:
+    session, steps, errors = ReuseSession(net(), threads=2), [], list[str]()
+
+    def work() -> None:
+        try:
+            while True:
+                steps.append(session.run(None, {"x": frame()}))
+        except UsageError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while len(steps) < 3:
+        time.sleep(0.001)
+    session.close()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(errors) == 1
 
 
 def test_a_session_is_not_pickled() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from stillframe.errors import UsageError
 from stillframe.reuse.runtime.workers import Workers
 
 COUNTS = (1, 2, 3, 7)
@@ -102,6 +103,28 @@ def test_close_ends_the_threads_and_may_be_called_again(count: int) -> None:
 
 def test_workers_that_never_ran_are_closed_too() -> None:
     Workers(4).close()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_closed_workers_refuse_to_run(count: int) -> None:
+    workers = Workers(count)
+    workers.close()
+    with pytest.raises(UsageError, match="were closed"):
+        workers.run(lambda worker: None)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_workers_that_are_closed_during_a_run_finish_it(count: int) -> None:
+    """As where a signal's handler closes what the interrupted function is using."""
+    workers, calls = Workers(count), list[int]()
+
+    def work(worker: int) -> None:
+        if worker == 0:
+            workers.close()
+        calls.append(worker)
+
+    workers.run(work)
+    assert sorted(calls) == list(range(count))
 
 
 def test_closing_one_pool_leaves_another_at_work() -> None:
