@@ -174,7 +174,7 @@ def test_islands_are_placed_apart_from_the_rest(run: Run, monkeypatch: pytest.Mo
         asked.append(providers)
         return ["CPUExecutionProvider"]
 
-    monkeypatch.setattr("stillframe.reuse.session.checked", noted)
+    monkeypatch.setattr("stillframe.reuse.session.known_providers", noted)
     code, text, metrics = run("--place", "islands=cuda:0,decode=cpu:0", "--reuse", "layer")
     assert code == 0, text
     providers = [("CPUExecutionProvider", {"device_id": "0"}), "CPUExecutionProvider"]
