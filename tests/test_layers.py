@@ -127,7 +127,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "models.weights",
     ),
     "models.catalog": (
-        "models.forms",
         "models.decoders",
         "models.architectures",
         "models.model",
@@ -139,7 +138,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "models.decoders",
         "models.model",
         "models.formats",
-        "models.results",
         "models.labels",
     ),
     "models.decoders": ("models.model", "models.results"),
