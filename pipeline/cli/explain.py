@@ -74,7 +74,7 @@ def explain(
             tolerance=tolerance,
             gate=gate,
             threads=threads or None,
-            heat=heatmap is not None,
+            heatmap=heatmap is not None,
         )
     verdicts = judge(explanation)
     if heatmap is not None:
@@ -105,11 +105,11 @@ def _draw(path: Path, explanation: "Explanation", clip: str) -> None:
 
     from stillframe.pipeline.studies.explain.heatmap import draw
 
-    if explanation.heat is None:
+    if explanation.heatmap is None:
         raise UsageError(f"{clip}: no frames to draw")
     total = explanation.totals
     image = draw(
-        explanation.heat,
+        explanation.heatmap,
         f"{explanation.model} on {clip.rsplit('/', 1)[-1]}",
         f"{total.frames} frames after the first, gate {explanation.gate}, "
         f"tolerance {explanation.tolerance:g}: "

@@ -73,7 +73,7 @@ def tune(
         stopping.by(lambda: None)
         with TuneProgress(console, log) as progress:
             tuned = tuning.tune(
-                network, clips, wanted=quality, held_out=held_out or (), frames=max_frames,
+                network, clips, quality=quality, held_out=held_out or (), frames=max_frames,
                 threads=threads, on_trial=progress.show, stop=lambda: stopping.caught is not None,
             )  # fmt: skip
         try:

@@ -27,7 +27,7 @@ parent, end = os.getppid(), time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end and os.getppid() == parent:
     sum(i * i for i in range(20_000))
 """
-PLAYER = f"import sys; from {__name__} import play; play(*sys.argv[1:])"
+VIDEO = f"import sys; from {__name__} import play; play(*sys.argv[1:])"
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def competitors(number: int, seconds: float = LONGEST_S) -> list[list[str]]:
 
 def playback(clip: str, seconds: float) -> list[str]:
     """A command for `children`: plays a clip at 30 frames a second, and counts what it dropped."""
-    return [PLAYER, clip, str(seconds)]
+    return [VIDEO, clip, str(seconds)]
 
 
 def played(process: subprocess.Popen[str], timeout_s: float) -> dict[str, float]:

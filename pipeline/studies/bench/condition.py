@@ -76,10 +76,14 @@ class Condition:
     """Whether the plan may change while it runs."""
     share: float = 0.0
     """The most of all cores' time; 0: no cap."""
-    rivals: int = 0
+    competitors: int = 0
     """Processes that compete for the cores."""
     plays: bool = False
     """Whether a video plays beside it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, under the keys that figures have had from the start."""
+        return {"rivals" if k == "competitors" else k: v for k, v in asdict(self).items()}
 
     @property
     def settle_s(self) -> float:
@@ -148,7 +152,7 @@ def measure(condition: Condition) -> dict[str, Any]:
             warm = process.stdout.readline()
             seconds = condition.seconds
             if warm == WARM:
-                beside = competitors(condition.rivals, seconds + condition.settle_s + 30)
+                beside = competitors(condition.competitors, seconds + condition.settle_s + 30)
                 beside += [playback(condition.clip, seconds)] if condition.plays else []
             with children(beside) as started:
                 text = process.stdout.read()
@@ -158,7 +162,7 @@ def measure(condition: Condition) -> dict[str, Any]:
                 raise StageError(f"{condition.name}: {(message or ['it ended silently'])[0]}")
         finally:
             process.kill()
-    return {**json.loads(text), "playback": seen, "condition": asdict(condition)}
+    return {**json.loads(text), "playback": seen, "condition": condition.to_dict()}
 
 
 def answer(text: str) -> None:
@@ -273,7 +277,7 @@ def _staged(
     def draw(step: StepResult) -> Any:
         return render_step(step, "boxes")
 
-    placing = PlacementRequest(
+    request = PlacementRequest(
         aim=condition.aim,
         share=condition.share,
         replans=condition.replans,
@@ -283,7 +287,7 @@ def _staged(
         drawing(draw),
         encoding(lambda drawn: sink.write(drawn.step.frame, drawn.step.result, drawn.image)),
     ]
-    staged = PlannedRun(source, model, settings, placing, ends=ends, draw=draw)
+    staged = PlannedRun(source, model, settings, request, ends=ends, draw=draw)
     with staged:
         for _ in staged.pipeline:
             figures.add(staged.pipeline.whole_ms)

@@ -52,14 +52,14 @@ def questions(
     for number in range(4):
         for name, replans in (("static", False), ("replanned", True)):
             rows[f"{name} {number}"] = ask(
-                f"{name} plan, {number} others", aim="latency", replans=replans, rivals=number
+                f"{name} plan, {number} others", aim="latency", replans=replans, competitors=number
             )
         rows[f"all cores {number}"] = ask(
             f"each layer on all cores, {number} others",
-            granularity=single.replace("x1", f"x{cores}"), window=1, rivals=number,
+            granularity=single.replace("x1", f"x{cores}"), window=1, competitors=number,
         )  # fmt: skip
-    with children([playback(clip, seconds)]) as (player,):
-        rows["alone, playback"] = {"playback": played(player, seconds + 60)}
+    with children([playback(clip, seconds)]) as (video,):
+        rows["alone, playback"] = {"playback": played(video, seconds + 60)}
     rows["full, playback"] = ask("no cap, a video plays", aim="throughput", plays=True)
     rows["half, playback"] = ask("50 % share, a video plays", aim="share", share=0.5, plays=True)
     return {"rows": rows, **figures(rows), "planner": planner(ask, on_event, settings, ways)}

@@ -33,11 +33,11 @@ def _setting(
     setting, measure = f"{aim}, {others} others", MEASURES[aim]
 
     def chosen(turn: int) -> dict[str, Any]:
-        return ask(f"{setting}, the planner ({turn})", aim=aim, rivals=others)
+        return ask(f"{setting}, the planner ({turn})", aim=aim, competitors=others)
 
     def fixed(way: BackendChoice, window: int, turn: int = 0) -> dict[str, Any]:
         name = f"{setting}, {way}, {window} under way" + f" ({turn})" * bool(turn)
-        return ask(name, granularity=str(way), window=window, rivals=others)
+        return ask(name, granularity=str(way), window=window, competitors=others)
 
     measured = {
         (way, window): float(fixed(way, window)[measure])

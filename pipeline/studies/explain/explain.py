@@ -1,6 +1,6 @@
 """What each layer of a network costs, and how much of it a clip makes the engine compute again.
 
-    explain(model, frames) -> Explanation: one Row a layer or island, Totals, perhaps Heat
+    explain(model, frames) -> Explanation: one Row a layer or island, Totals, perhaps a Heatmap
 
 Frames take the way that they take in a run. Nothing here judges (`verdict`) or prints.
 """
@@ -23,7 +23,7 @@ from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings, StudySettings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.studies.explain.explanation import Explanation, Gate, Row, Totals
-from stillframe.pipeline.studies.explain.heatmap import HeatMeter
+from stillframe.pipeline.studies.explain.heatmap import HeatmapCounter
 from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.introspection import LayerStats, layer_stats, layers
 
@@ -43,12 +43,12 @@ def explain(
     tolerance: float = 0.0,
     gate: Gate = "adaptive",
     threads: int | None = None,
-    heat: bool = False,
+    heatmap: bool = False,
 ) -> Explanation:
     """The model at its present size, and what the frames of a clip make of it.
 
     frames None, or empty: only what needs no clip, timed on a picture of noise. threads: None takes
-    every core. heat: also count how often each position was computed.
+    every core. heatmap: also count how often each position was computed.
     """
     with closing(ReuseBackend(model.path, threads or 0, tolerance)) as backend:
         remaining = iter(frames or ())
@@ -56,8 +56,9 @@ def explain(
         picture = _noise(model) if first is None else model.fit(first.image)[0]
         feed = model.feed(picture)
         backend.run(feed, None)
-        meter = HeatMeter(backend.session, picture) if heat and first is not None else None
-        recorder = Recorder(backend, meter)
+        counts = heatmap and first is not None
+        counter = HeatmapCounter(backend.session, picture) if counts else None
+        recorder = Recorder(backend, counter)
         recorder.time_dense(feed)
         if first is not None:
             backend.session.reset()
@@ -82,7 +83,7 @@ def explain(
             totals=recorder.totals(),
             memory=backend.session.memory,
             notes=backend.session.notes,
-            heat=meter.heat() if meter is not None else None,
+            heatmap=counter.heatmap() if counter is not None else None,
         )
 
 
@@ -92,8 +93,8 @@ class Recorder:
     last_picture: NDArray[np.uint8]
     """(H, W, 3): what the network was fed last."""
 
-    def __init__(self, backend: ReuseBackend, meter: HeatMeter | None) -> None:
-        self._session, self._meter = backend.session, meter
+    def __init__(self, backend: ReuseBackend, counter: HeatmapCounter | None) -> None:
+        self._session, self._counter = backend.session, counter
         self._infos = layers(backend.session)
         self._dense: list[LayerStats] = []
         self._dense_ms: list[float] = []
@@ -132,8 +133,8 @@ class Recorder:
         self._stats.append(layer_stats(self._session))
         self._work.append(done.work)
         self._whole += done.dense
-        if self._meter is not None:
-            self._meter.add()
+        if self._counter is not None:
+            self._counter.add()
 
     def totals(self) -> Totals:
         work = sum(info.multiply_adds for info in self._infos)

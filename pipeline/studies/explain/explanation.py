@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from stillframe.pipeline.studies.explain.heatmap import Heat
+from stillframe.pipeline.studies.explain.heatmap import Heatmap
 from stillframe.reuse.introspection import MemoryReport
 
 Gate = Literal["adaptive", "exact"]
@@ -94,11 +94,11 @@ class Explanation:
     memory: MemoryReport
     notes: tuple[str, ...]
     """What was done to the model that its user should know."""
-    heat: Heat | None = field(default=None, repr=False)
+    heatmap: Heatmap | None = field(default=None, repr=False)
     """None unless asked for."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, the heat left out."""
+        """Plain values for JSON, the heatmap left out."""
         return {
             "model": self.model,
             "size": list(self.size),

@@ -15,7 +15,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class HeatLevel:
+class HeatmapLevel:
     """The layers of one resolution."""
 
     shares: Shares
@@ -28,20 +28,20 @@ class HeatLevel:
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
+class Heatmap:
     """How often each position of a network was computed over a clip."""
 
     picture: Image
     """(H, W, 3): a frame of the clip as the model sees it."""
     input: Shares
     """(H, W): share of the frames in which a pixel was new."""
-    levels: tuple[HeatLevel, ...]
+    levels: tuple[HeatmapLevel, ...]
     """Finest first."""
     frames: int
     """How many were counted."""
 
 
-class HeatMeter:
+class HeatmapCounter:
     """Counts, after each step of a session, which positions it computed.
 
     The session has run once. picture: (H, W, 3), what it was fed.
@@ -70,7 +70,7 @@ class HeatMeter:
         for name, computed in computed_positions(self._session).items():
             self._counts[name] += computed
 
-    def heat(self) -> Heat:
+    def heatmap(self) -> Heatmap:
         frames = max(1, self._frames)
         levels: dict[Size, list[tuple[Shares, int]]] = {}
         for name, counts in self._counts.items():
@@ -83,9 +83,9 @@ class HeatMeter:
             work = [each for _, each in levels[size]]
             weights = work if sum(work) else [1] * len(work)
             mean = np.average(shares, axis=0, weights=weights).astype(np.float32)
-            drawn.append(HeatLevel(mean, len(work), sum(work) / self._total))
+            drawn.append(HeatmapLevel(mean, len(work), sum(work) / self._total))
         new = (self._input / np.float32(frames)).astype(np.float32)
-        return Heat(self._picture, new, tuple(drawn), self._frames)
+        return Heatmap(self._picture, new, tuple(drawn), self._frames)
 
 
 # --- the picture --------------------------------------------------------------------------------
@@ -99,22 +99,22 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 FADED = 0.35  # how much of the frame's brightness stays under the colours
 
 
-def draw(heat: Heat, title: str, subtitle: str = "") -> Image:
+def draw(heatmap: Heatmap, title: str, subtitle: str = "") -> Image:
     """The frame, what was new in it, and each resolution's layers, (h, w, 3) uint8 RGB."""
-    high = max(48, round(WIDE * heat.picture.shape[0] / heat.picture.shape[1]))
+    high = max(48, round(WIDE * heatmap.picture.shape[0] / heatmap.picture.shape[1]))
     frame = np.asarray(
-        cv2.resize(heat.picture, (WIDE, high), interpolation=cv2.INTER_AREA), np.uint8
+        cv2.resize(heatmap.picture, (WIDE, high), interpolation=cv2.INTER_AREA), np.uint8
     )
     tiles = [
         ("the picture", "first frame of the clip", frame),
         (
-            f"input {_size(heat.input)}",
-            f"new: {heat.input.mean():.1%} of the picture",
-            _coloured(heat.input, frame),
+            f"input {_size(heatmap.input)}",
+            f"new: {heatmap.input.mean():.1%} of the picture",
+            _coloured(heatmap.input, frame),
         ),
     ]
-    shown = sorted(heat.levels, key=lambda level: -level.work)[:MOST_LEVELS]
-    for level in (level for level in heat.levels if any(level is each for each in shown)):
+    shown = sorted(heatmap.levels, key=lambda level: -level.work)[:MOST_LEVELS]
+    for level in (level for level in heatmap.levels if any(level is each for each in shown)):
         plural = "s" if level.layers > 1 else ""
         layers = f"{level.layers} layer{plural}"
         tiles.append(
@@ -139,7 +139,7 @@ def draw(heat: Heat, title: str, subtitle: str = "") -> Image:
         _text(canvas, name, (left, top + 16), 0.5, INK)
         _text(canvas, figure, (left, top + LINE + 12), 0.46, SOFT)
         canvas[top + 2 * LINE - 4 :][:high, left : left + WIDE] = image
-    _legend(canvas, heat.frames)
+    _legend(canvas, heatmap.frames)
     return canvas
 
 

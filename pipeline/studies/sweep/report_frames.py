@@ -48,7 +48,7 @@ def moments(row: Row) -> dict[int, str]:
 
 def frames(sweep: Sweep, spec: str, model: Model, row: Row, variant: VariantRow) -> list[Shown]:
     """Play the clip once more, up to the last of `moments`. Empty for variants without a runner."""
-    wanted = moments(row)
+    reasons = moments(row)
     ours = variant.make(model)
     dense = DenseVariant(model, sweep.head["threads"])
     shown: list[Shown] = []
@@ -56,9 +56,9 @@ def frames(sweep: Sweep, spec: str, model: Model, row: Row, variant: VariantRow)
         if not isinstance(ours, RunnerVariant):
             return []
         with open_source(spec, live=False) as source:
-            for index, frame in enumerate(islice(source, max(wanted, default=-1) + 1)):
+            for index, frame in enumerate(islice(source, max(reasons, default=-1) + 1)):
                 result = ours.play(frame).result
-                if index not in wanted:
+                if index not in reasons:
                     continue
                 reference = dense.play(frame).result
                 step = ours.last
@@ -75,7 +75,7 @@ def frames(sweep: Sweep, spec: str, model: Model, row: Row, variant: VariantRow)
                 shown.append(
                     Shown(
                         index,
-                        wanted[index],
+                        reasons[index],
                         row["frame_quality"][index],
                         row["frame_work"][index],
                         tuple((name, address(image)) for name, image in pictures.items()),

@@ -76,7 +76,7 @@ class Search:
 
     evaluate: Evaluate
     """May raise Stopped, which ends the search."""
-    wanted: float
+    least: float
     """The least agreement."""
     top: float = 1.0
     """The best agreement there can be."""
@@ -106,7 +106,7 @@ class Search:
         """A bit more than the wanted agreement, since other frames will agree less: a part of what
         there is to give away without any tolerance."""
         most = self.top if self.none is None else min(self.top, self.none.quality)
-        return self.wanted + self.closer * max(0.0, min(most, 1.0) - self.wanted)
+        return self.least + self.closer * max(0.0, min(most, 1.0) - self.least)
 
     def agrees(self, outcome: Outcome, none: Outcome | None) -> bool:
         """Whether it is good enough, and steadily so. none: the outcome of no tolerance at all with
@@ -116,7 +116,7 @@ class Search:
     def holds(self, outcome: Outcome, none: Outcome | None) -> bool:
         """The same for frames that the search did not see: no reserve is needed, and where they do
         not agree even without a tolerance, no smaller one would help."""
-        aim = self.wanted if none is None else min(self.wanted, none.quality)
+        aim = self.least if none is None else min(self.least, none.quality)
         return self._short(outcome, none, aim) <= 0
 
     def _short(self, outcome: Outcome, none: Outcome | None, aim: float) -> float:
@@ -129,7 +129,7 @@ class Search:
         """What may be lost on frames with those outcomes of no tolerance and of the best single
         one: what the latter lost, or without one what the wanted agreement leaves."""
         if uniform is None:
-            return none.loss + max(0.0, min(self.top, 1.0) - self.wanted)
+            return none.loss + max(0.0, min(self.top, 1.0) - self.least)
         return max(none.loss, uniform.loss)
 
     def run(self, spreads: Mapping[str, Mapping[str, float]], layers: Sequence[str]) -> None:
@@ -171,8 +171,8 @@ class Search:
         """The scan with the first gate that reaches the aim."""
         for gate in GATES:
             base = TrialSetting(spread, gate).scaled(0.0)
-            least = self._try(f"no tolerance, {_gate_text(gate)}", base).outcome
-            if self.agrees(least, self.none) and (scan := self._scan("uniform", spread, gate)):
+            outcome = self._try(f"no tolerance, {_gate_text(gate)}", base).outcome
+            if self.agrees(outcome, self.none) and (scan := self._scan("uniform", spread, gate)):
                 return scan
         return []
 
@@ -198,7 +198,7 @@ class Search:
         it is smooth where agreement jumps."""
         if self.most_loss == math.inf:
             return self.agrees(outcome, self.none)
-        short = self._short(outcome, self.none, self.wanted)
+        short = self._short(outcome, self.none, self.least)
         return short <= 0 and outcome.loss <= self.most_loss
 
     def _scan(
@@ -264,7 +264,7 @@ class Search:
         return min(max(gained / lost, CHEAPEST), DEAREST)
 
     def _value(self, outcome: Outcome, price: float) -> float:
-        short = self._short(outcome, self.none, self.wanted)
+        short = self._short(outcome, self.none, self.least)
         return math.log(max(outcome.cost, 1e-6)) + price * outcome.loss + SHORT * short
 
     def _gates(self, current: Trial, price: float) -> Trial:

@@ -1,6 +1,6 @@
 """From clips to a profile: search on one part of the frames, judge the outcome on the other.
 
-tuned = tune("centerface", ["yard.mp4"], wanted=0.98)
+tuned = tune("centerface", ["yard.mp4"], quality=0.98)
 tuned.profile.write("centerface.json")
 """
 
@@ -56,15 +56,16 @@ def tune(
     model: Model,
     clips: Sequence[str],
     *,
-    wanted: float | None = None,
+    quality: float | None = None,
     held_out: Sequence[str] = (),
     frames: int = FRAMES,
     threads: int = 1,
     on_trial: Callable[[Trial], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tuned:
-    """Search for the least cost at an agreement of at least `wanted` (None: what counts as the same
-    for the task).
+    """Search for the least cost at an agreement of at least `quality`.
+
+    quality: None: what counts as the same for the task.
 
     held_out: clips to judge on; without any, the last part of each clip is. The outcome of the
     search is scaled down until it holds on frames that it did not see. on_trial: takes each trial.
@@ -86,7 +87,7 @@ def tune(
     checking = [part for part in parts if part.role == "check"]
     bench = TuneBench(model, parts, threads)
     try:
-        least = bench.floor if wanted is None else wanted
+        least = bench.floor if quality is None else quality
         top = MEASURES[bench.kind].best
         if least > top:
             raise UsageError(f"quality: expected at most {top:g} ({bench.kind}), got {least:g}")

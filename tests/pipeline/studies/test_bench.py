@@ -243,7 +243,7 @@ def test_exact_answers_are_checked_on_every_timed_frame(case: Case) -> None:
         measure(case, CONDITIONS, rows=with_altered("exact", one_bit, first=14), memory=False)
 
 
-def test_a_baseline_with_wrong_answers_is_left_out_and_said_so(case: Case) -> None:
+def test_a_baseline_with_wrong_answers_is_left_out_and_named(case: Case) -> None:
     rows = [
         replace(contender("ort"), name="openvino"),
         *(each for each in CONTENDERS if each.name != "openvino"),
@@ -399,7 +399,7 @@ def test_what_the_table_names_but_cannot_be_had_is_passed_over(
     assert "was left out: not in the cache" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_a_profile_s_cadence_holds_no_longer_than_it_says(case: Case) -> None:
+def test_a_profile_skips_frames_no_longer_than_it_names(case: Case) -> None:
     """The clip has 25 frames a second."""
     works = []
     for within_s in (0.03, 0.05, 0.1):

@@ -43,7 +43,7 @@ def test_a_competitor_ends_by_itself() -> None:
         assert process.wait(10) == 0
 
 
-def test_a_player_counts_its_frames(tmp_path: Path) -> None:
+def test_a_video_that_plays_counts_its_frames(tmp_path: Path) -> None:
     clip = media.clip(tmp_path / "clip.mp4", 12)
     with children([playback(str(clip), 1.0)]) as (process,):
         seen = played(process, 30)
@@ -75,32 +75,32 @@ def row(frame_ms: float, p95: float = 0.0, **more: Any) -> dict[str, Any]:
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    found = {"sequential": row(60), "one_core": row(61)}
-    found |= {"overlapped reuse x1": row(32), "overlapped reuse x2": row(40)}
+    measured = {"sequential": row(60), "one_core": row(61)}
+    measured |= {"overlapped reuse x1": row(32), "overlapped reuse x2": row(40)}
     for others in range(4):
-        found[f"static {others}"] = row(50, p95=100 * (others + 1))
-        found[f"all cores {others}"] = row(50, p95=200 * (others + 1))
-        found[f"replanned {others}"] = row(50, p95=50 * (others + 1))
-    found["alone, playback"] = {"playback": {"due": 300, "dropped": 0}}
-    found["full, playback"] = row(30, playback={"due": 300, "dropped": 150})
-    found["half, playback"] = row(60, playback={"due": 300, "dropped": 3}, cpu_share=0.48)
-    return found
+        measured[f"static {others}"] = row(50, p95=100 * (others + 1))
+        measured[f"all cores {others}"] = row(50, p95=200 * (others + 1))
+        measured[f"replanned {others}"] = row(50, p95=50 * (others + 1))
+    measured["alone, playback"] = {"playback": {"due": 300, "dropped": 0}}
+    measured["full, playback"] = row(30, playback={"due": 300, "dropped": 150})
+    measured["half, playback"] = row(60, playback={"due": 300, "dropped": 3}, cpu_share=0.48)
+    return measured
 
 
 def test_ratios_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    found = figures(rows())
-    assert found["overlap_against_sequential"] == pytest.approx(60 / 32)
-    assert found["overlap_against_slowest_stage"] == pytest.approx(30 / 32)
-    assert found["around_network_share"] == pytest.approx(0.5)
-    assert set(found["replanned_p95_against_static"].values()) == {0.5}
-    assert set(found["replanned_p95_against_all_cores"].values()) == {0.25}
-    assert found["dropped_by_playback"] == {
+    measured = figures(rows())
+    assert measured["overlap_against_sequential"] == pytest.approx(60 / 32)
+    assert measured["overlap_against_slowest_stage"] == pytest.approx(30 / 32)
+    assert measured["around_network_share"] == pytest.approx(0.5)
+    assert set(measured["replanned_p95_against_static"].values()) == {0.5}
+    assert set(measured["replanned_p95_against_all_cores"].values()) == {0.25}
+    assert measured["dropped_by_playback"] == {
         "alone, playback": 0.0,
         "full, playback": 0.5,
         "half, playback": 0.01,
     }
-    assert found["measured_share_at_50"] == 0.48
+    assert measured["measured_share_at_50"] == 0.48
 
 
 def test_a_condition_names_its_way_to_run() -> None:
@@ -123,14 +123,14 @@ def test_the_planner_is_held_against_the_best_in_a_second_run_of_both() -> None:
         again = name.endswith(")")
         lucky = how.get("granularity") == "reuse x2" and how["window"] == 8 and not again
         ms = 33.0 if planned else 20.0 if lucky else 30.0
-        assert how["rivals"] == 0
+        assert how["competitors"] == 0
         return {"frame_ms": ms, "latency_p50_ms": 2 * ms, "plan": "a plan"}
 
     lines: list[str] = []
-    found = planner(ask, lines.append, 1, [BackendChoice("reuse", 2), BackendChoice("segments")])
-    assert [row["ratio"] for row in found] == [pytest.approx(1.1)]
-    assert found[0]["best"] == "reuse x2, 8"
-    assert set(found[0]["measured"]) == {f"reuse x2, {w}" for w in (1, 2, 8)} | {
+    measured = planner(ask, lines.append, 1, [BackendChoice("reuse", 2), BackendChoice("segments")])
+    assert [row["ratio"] for row in measured] == [pytest.approx(1.1)]
+    assert measured[0]["best"] == "reuse x2, 8"
+    assert set(measured[0]["measured"]) == {f"reuse x2, {w}" for w in (1, 2, 8)} | {
         "two segments, 2",
         "two segments, 8",
     }
@@ -142,12 +142,12 @@ def test_the_chart_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the chart needs the extra `plot`")
     from stillframe.pipeline.cli.bench_placement import draw
 
-    found = {"rows": rows(), "dropped_by_playback": {"alone": 0.0, "full": 0.5, "half": 0.01}}
-    draw(found, tmp_path / "chart.png")
+    measured = {"rows": rows(), "dropped_by_playback": {"alone": 0.0, "full": 0.5, "half": 0.01}}
+    draw(measured, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size > 10_000
 
 
-def test_what_cannot_be_had_is_said_before_any_work(
+def test_what_cannot_be_had_is_refused_before_any_work(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.status(["bench", "placement", "--clip", str(tmp_path / "none.mp4")]) == 3

@@ -59,7 +59,7 @@ def test_reuse_is_read_between_its_own_settings_at_the_cost_of_skipping() -> Non
     assert "ap50_by_box" not in tracked
 
 
-def test_the_settings_that_no_cheaper_one_beats() -> None:
+def test_the_settings_that_no_cheaper_one_matches() -> None:
     reuse = ROWS[1:5]
     assert [each["name"] for each in best_of(reuse, "cpu_s", "quality")] == ["wide", "near", "best"]
     by_boxes = best_of(reuse, "work", "ap50_by_box")
@@ -77,8 +77,8 @@ def test_the_verdict_counts_what_can_be_compared() -> None:
 
 @pytest.mark.parametrize("missing", ["every", "reuse"])
 def test_without_one_side_there_is_nothing_to_compare(missing: str) -> None:
-    kept = {"every": ("dense", "reuse"), "reuse": ("dense", "every")}[missing]
-    rows = [each for each in ROWS if each["family"] in kept]
+    present = {"every": ("dense", "reuse"), "reuse": ("dense", "every")}[missing]
+    rows = [each for each in ROWS if each["family"] in present]
     assert (equal_compute(rows), sentence(rows)) == ([], "")
 
 
@@ -86,8 +86,8 @@ def test_it_stands_in_the_figures_and_on_the_page(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     sweep = Sweep(HEAD, ROWS)
     sweep.write(tmp_path / "s.json")
-    told = json.loads((tmp_path / "s.json").read_text())
-    assert told["equal_compute"] == equal_compute(ROWS)
+    figures = json.loads((tmp_path / "s.json").read_text())
+    assert figures["equal_compute"] == equal_compute(ROWS)
     page = render(sweep, [])
     table = page[page.index("Reuse against skipping") :]
     table = table[: table.index("</table>")]

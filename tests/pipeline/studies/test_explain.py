@@ -20,7 +20,7 @@ from stillframe.pipeline import cli
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.studies.explain.explain import explain
 from stillframe.pipeline.studies.explain.explanation import Explanation, Row, Totals
-from stillframe.pipeline.studies.explain.heatmap import HeatMeter, draw
+from stillframe.pipeline.studies.explain.heatmap import HeatmapCounter, draw
 from stillframe.pipeline.studies.explain.verdict import judge
 from stillframe.reuse.introspection import (
     CALLER,
@@ -74,8 +74,8 @@ def network(path: Path, kind: str) -> Path:
         [helper.make_tensor_value_info(result, TensorProto.FLOAT, shape)],
         tensors,
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(made.SerializeToString())
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(proto.SerializeToString())
     return path
 
 
@@ -108,50 +108,50 @@ def clip(count: int = 5, *, still: bool = False, all_over: bool = False) -> Iter
         yield Frame(image, index, index / 10, index, Fraction(1, 10))
 
 
-def row(found: Explanation, name: str, operator: str = "Conv") -> Row:
-    return next(r for r in found.rows if name in r.name and r.operator == operator)
+def row(explained: Explanation, name: str, operator: str = "Conv") -> Row:
+    return next(r for r in explained.rows if name in r.name and r.operator == operator)
 
 
 def test_active_shares_are_those_that_the_windows_reach(models: dict[str, Model]) -> None:
-    found = explain(models["plain"], clip(), gate="exact", threads=1)
-    assert found.totals.frames == 4
-    assert found.totals.input == pytest.approx((16 / 64) ** 2)
-    half, quarter = row(found, "half"), row(found, "quarter")
+    explained = explain(models["plain"], clip(), gate="exact", threads=1)
+    assert explained.totals.frames == 4
+    assert explained.totals.input == pytest.approx((16 / 64) ** 2)
+    half, quarter = row(explained, "half"), row(explained, "quarter")
     assert half.active == pytest.approx((9 / 32) ** 2)  # rows 12..20 of 32 look at 24..39
     assert quarter.active == pytest.approx((5 / 16) ** 2)
     done = half.multiply_adds * (9 / 32) ** 2 + quarter.multiply_adds * (5 / 16) ** 2
-    assert found.totals.work == pytest.approx(done / found.totals.multiply_adds)
+    assert explained.totals.work == pytest.approx(done / explained.totals.multiply_adds)
     assert half.multiply_adds == 32 * 32 * 16 * 27
     assert half.shape == (32, 32, 16)
 
 
-def test_memory_and_readers_are_told(models: dict[str, Model]) -> None:
-    found = explain(models["plain"], threads=1)
-    half = row(found, "half")
+def test_memory_and_readers_are_named(models: dict[str, Model]) -> None:
+    explained = explain(models["plain"], threads=1)
+    half = row(explained, "half")
     assert half.persistent is True
     assert "3x3" in half.why
     assert "Conv -> 'quarter'" in half.last_reader
     assert half.bytes >= 32 * 32 * 16 * 4
-    assert row(found, "quarter").last_reader == CALLER
-    assert row(found, "quarter", "Export").persistent is None
-    assert found.memory.persistent >= half.bytes
+    assert row(explained, "quarter").last_reader == CALLER
+    assert row(explained, "quarter", "Export").persistent is None
+    assert explained.memory.persistent >= half.bytes
 
 
 def test_without_a_clip_only_the_static_part_is_given(models: dict[str, Model]) -> None:
-    found = explain(models["plain"], threads=1, heat=True)
-    assert found.totals.reuse_ms is None
-    assert found.totals.dense_ms > 0
-    assert all(r.active is None and r.reuse_ms is None for r in found.rows)
-    assert found.heat is None
-    assert judge(found)[0].kind == "open"
-    assert "give a clip" in judge(found)[0].words
+    explained = explain(models["plain"], threads=1, heatmap=True)
+    assert explained.totals.reuse_ms is None
+    assert explained.totals.dense_ms > 0
+    assert all(r.active is None and r.reuse_ms is None for r in explained.rows)
+    assert explained.heatmap is None
+    assert judge(explained)[0].kind == "open"
+    assert "give a clip" in judge(explained)[0].words
 
 
 def test_what_is_computed_and_left_unstored_is_active_but_not_changed(
     models: dict[str, Model],
 ) -> None:
-    found = explain(models["plain"], clip(), gate="exact", tolerance=1000.0, threads=1)
-    half, quarter = row(found, "half"), row(found, "quarter")
+    explained = explain(models["plain"], clip(), gate="exact", tolerance=1000.0, threads=1)
+    half, quarter = row(explained, "half"), row(explained, "quarter")
     assert half.cut_off
     assert half.active == pytest.approx((9 / 32) ** 2)
     assert half.changed == 0
@@ -159,18 +159,18 @@ def test_what_is_computed_and_left_unstored_is_active_but_not_changed(
 
 
 def test_still_frames_do_no_work(models: dict[str, Model]) -> None:
-    found = explain(models["island"], clip(still=True), threads=1, heat=True)
-    assert found.totals.unchanged == found.totals.frames == 4
-    assert found.totals.work == 0
-    assert {r.active for r in found.rows} == {0.0}
-    assert found.heat is not None
-    assert max(float(level.shares.max()) for level in found.heat.levels) == 0
+    explained = explain(models["island"], clip(still=True), threads=1, heatmap=True)
+    assert explained.totals.unchanged == explained.totals.frames == 4
+    assert explained.totals.work == 0
+    assert {r.active for r in explained.rows} == {0.0}
+    assert explained.heatmap is not None
+    assert max(float(level.shares.max()) for level in explained.heatmap.levels) == 0
 
 
 def test_an_island_says_why_and_how_often_it_ran(models: dict[str, Model]) -> None:
     frames = [*clip(3), *list(clip(3))[2:], *list(clip(3))[2:]]  # changes, changes, then still
-    found = explain(models["island"], frames, gate="exact", threads=1)
-    island = row(found, "sums", "Island")
+    explained = explain(models["island"], frames, gate="exact", threads=1)
+    island = row(explained, "sums", "Island")
     assert "CumSum" in island.reason
     assert any("CumSum" in node for node in island.nodes)
     assert island.active == pytest.approx(2 / 4)
@@ -178,13 +178,13 @@ def test_an_island_says_why_and_how_often_it_ran(models: dict[str, Model]) -> No
 
 
 def test_what_lies_behind_a_global_operator_is_named_and_judged(models: dict[str, Model]) -> None:
-    found = explain(models["gate"], clip(), gate="exact", threads=1)
-    assert not row(found, "half").after_global
-    assert row(found, "quarter").after_global == next(
-        r.name for r in found.rows if r.operator == "GlobalPool"
+    explained = explain(models["gate"], clip(), gate="exact", threads=1)
+    assert not row(explained, "half").after_global
+    assert row(explained, "quarter").after_global == next(
+        r.name for r in explained.rows if r.operator == "GlobalPool"
     )
-    assert row(found, "quarter").active == 1.0
-    verdict = next(v for v in judge(found) if v.kind == "global operators")
+    assert row(explained, "quarter").active == 1.0
+    verdict = next(v for v in judge(explained) if v.kind == "global operators")
     assert verdict.figures["active_behind"] == 1.0
     assert verdict.figures["active_before"] < 0.1
     assert verdict.figures["moved"] == 1.0
@@ -194,14 +194,14 @@ def test_what_lies_behind_a_global_operator_is_named_and_judged(models: dict[str
 
 
 def test_a_moving_picture_is_judged(models: dict[str, Model]) -> None:
-    found = explain(models["plain"], clip(all_over=True), threads=1)
-    assert found.totals.dense == found.totals.frames == 4
-    verdict = next(v for v in judge(found) if v.kind == "moving picture")
+    explained = explain(models["plain"], clip(all_over=True), threads=1)
+    assert explained.totals.dense == explained.totals.frames == 4
+    verdict = next(v for v in judge(explained) if v.kind == "moving picture")
     assert verdict.figures["input"] == 1.0
     assert "4 of 4 frames" in verdict.words
 
 
-def made(rows: list[Row], **totals: Any) -> Explanation:
+def explanation(rows: list[Row], **totals: Any) -> Explanation:
     figures: dict[str, Any] = {"multiply_adds": 100, "dense_ms": 100.0, "reuse_ms": 20.0}
     figures |= {"reuse_mean_ms": 20.0, "gate_ms": 2.0, "input": 0.05, "work": 0.2, "frames": 10}
     memory: Any = None
@@ -213,36 +213,36 @@ def made(rows: list[Row], **totals: Any) -> Explanation:
 LAYER = Row("a", "Conv", (8, 8, 4), 100, 100.0, active=0.2)
 ISLAND = Row("i", "Island", (1, 9), 0, 60.0, active=1.0, reason="NonMaxSuppression: not ours")
 VERDICTS: list[tuple[Explanation, set[str]]] = [
-    (made([LAYER]), {"pays"}),
-    (made([LAYER], reuse_mean_ms=99.0, work=0.9), {"does not pay", "spreading", "overhead"}),
-    (made([LAYER], reuse_mean_ms=45.0), {"pays"}),  # what was needed is no overhead
-    (made([LAYER], work=0.7), {"pays", "spreading"}),
-    (made([LAYER], input=0.9, work=0.9, dense=9), {"pays", "moving picture"}),
-    (made([replace(LAYER, dense_ms=40.0), ISLAND]), {"pays", "islands"}),
+    (explanation([LAYER]), {"pays"}),
+    (explanation([LAYER], reuse_mean_ms=99.0, work=0.9), {"does not pay", "spreading", "overhead"}),
+    (explanation([LAYER], reuse_mean_ms=45.0), {"pays"}),  # what was needed is no overhead
+    (explanation([LAYER], work=0.7), {"pays", "spreading"}),
+    (explanation([LAYER], input=0.9, work=0.9, dense=9), {"pays", "moving picture"}),
+    (explanation([replace(LAYER, dense_ms=40.0), ISLAND]), {"pays", "islands"}),
     (
-        made([replace(LAYER, dense_ms=2.0)], dense_ms=2.0, reuse_mean_ms=1.5),
+        explanation([replace(LAYER, dense_ms=2.0)], dense_ms=2.0, reuse_mean_ms=1.5),
         {"does not pay", "tiny network"},
     ),
-    (made([LAYER], reuse_mean_ms=None, dense_ms=1.0), {"open", "tiny network"}),
+    (explanation([LAYER], reuse_mean_ms=None, dense_ms=1.0), {"open", "tiny network"}),
 ]
 
 
 @pytest.mark.parametrize(("found", "kinds"), VERDICTS)
-def test_each_obstacle_is_told_by_its_figures(found: Explanation, kinds: set[str]) -> None:
-    verdicts = judge(found)
+def test_each_obstacle_is_judged_by_its_figures(explained: Explanation, kinds: set[str]) -> None:
+    verdicts = judge(explained)
     assert {v.kind for v in verdicts} == kinds
     assert all(v.figures for v in verdicts)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gate", "island"])
-def test_what_the_heat_counts_is_what_the_engine_computed(
+def test_what_the_heatmap_counts_is_what_the_engine_computed(
     models: dict[str, Model], kind: str
 ) -> None:
     model = models[kind]
     with ReuseSession(model.path, threads=1) as session:
         pictures = [frame.image for frame in clip(3)]
         session.step(model.feed(pictures[0]))
-        meter = HeatMeter(session, pictures[0])
+        meter = HeatmapCounter(session, pictures[0])
         session.step(model.feed(pictures[1]))
         meter.add()
         computed, stats = computed_positions(session), layer_stats(session)
@@ -255,7 +255,7 @@ def test_what_the_heat_counts_is_what_the_engine_computed(
             work[layer.name] += layer.multiply_adds
             checked += 1
         assert checked >= 2
-        for level in meter.heat().levels:
+        for level in meter.heatmap().levels:
             names = [name for name, marks in computed.items() if marks.shape == level.shares.shape]
             assert len(names) == level.layers
             weights = [work[name] for name in names] if any(work[name] for name in names) else None
@@ -264,14 +264,14 @@ def test_what_the_heat_counts_is_what_the_engine_computed(
 
 
 def test_the_heatmap_shows_where_the_clip_changed(models: dict[str, Model]) -> None:
-    found = explain(models["plain"], clip(), gate="exact", threads=1, heat=True)
-    assert found.heat is not None
-    assert [level.shares.shape for level in found.heat.levels] == [(32, 32), (16, 16)]
-    assert sum(level.work for level in found.heat.levels) == pytest.approx(1)
-    assert found.heat.levels[0].shares[16, 16] == 1
-    assert found.heat.levels[0].shares[2, 2] == 0
-    assert found.heat.input[30, 30] == 1
-    image = draw(found.heat, "title", "subtitle")
+    explained = explain(models["plain"], clip(), gate="exact", threads=1, heatmap=True)
+    assert explained.heatmap is not None
+    assert [level.shares.shape for level in explained.heatmap.levels] == [(32, 32), (16, 16)]
+    assert sum(level.work for level in explained.heatmap.levels) == pytest.approx(1)
+    assert explained.heatmap.levels[0].shares[16, 16] == 1
+    assert explained.heatmap.levels[0].shares[2, 2] == 0
+    assert explained.heatmap.input[30, 30] == 1
+    image = draw(explained.heatmap, "title", "subtitle")
     assert image.dtype == np.uint8
     assert image.std() > 20
 
@@ -292,13 +292,13 @@ def test_the_command_prints_json_and_draws(
     png = tmp_path / "heat.png"
     command = ["explain", model, source, "--gate", "exact", "--threads", "1", "--json"]
     assert cli.status([*command, "--max-frames", "3", "--heatmap", str(png)]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["totals"]["frames"] == 2
-    assert said["clip"] == source
+    output = json.loads(capsys.readouterr().out)
+    assert output["totals"]["frames"] == 2
+    assert output["clip"] == source
     assert {"name", "operator", "shape", "multiply_adds", "active", "last_reader"} <= set(
-        said["rows"][0]
+        output["rows"][0]
     )
-    assert "global operators" in {verdict["kind"] for verdict in said["verdicts"]}
+    assert "global operators" in {verdict["kind"] for verdict in output["verdicts"]}
     picture = cv2.imread(str(png))
     assert picture is not None
     assert picture.shape[1] > 400

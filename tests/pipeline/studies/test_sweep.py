@@ -40,24 +40,24 @@ def model(path: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def found(model: Model) -> Sweep:
+def results(model: Model) -> Sweep:
     sweep = rounds.begin(CLIP, model, 1, FRAMES, ["--model", "net.onnx"])
     assert rounds.measure(sweep, CLIP, model, variants(1))
     return sweep
 
 
-def test_every_variant_that_suits_the_task_has_a_row(found: Sweep) -> None:
+def test_every_variant_that_suits_the_task_has_a_row(results: Sweep) -> None:
     names = {row.name for row in variants(1) if not row.tasks}
-    assert {row["name"] for row in found.rows} == names | {"dense"}
-    for row in found.rows:
+    assert {row["name"] for row in results.rows} == names | {"dense"}
+    for row in results.rows:
         assert (row["frames"], row["complete"], row["kind"]) == (FRAMES, True, "closeness")
         assert row["cpu_s"] > 0
-        assert row["fps"] == pytest.approx(row["gain"] * found.row("dense")["fps"], rel=1e-3)  # type: ignore[index]
+        assert row["fps"] == pytest.approx(row["gain"] * results.row("dense")["fps"], rel=1e-3)  # type: ignore[index]
         assert len(row["frame_quality"]) == len(row["frame_work"]) == FRAMES
 
 
-def test_what_computes_everything_agrees_and_what_skips_does_not(found: Sweep) -> None:
-    rows = {row["name"]: row for row in found.rows}
+def test_what_computes_everything_agrees_and_what_skips_does_not(results: Sweep) -> None:
+    rows = {row["name"]: row for row in results.rows}
     assert rows["exact"]["quality"] == rows["dense"]["quality"] == 1.0
     assert rows["off"]["quality"] > 0.999
     assert rows["every-8"]["quality"] < rows["every-2"]["quality"] < 1
@@ -68,7 +68,7 @@ def test_what_computes_everything_agrees_and_what_skips_does_not(found: Sweep) -
     assert "layers" not in rows["off"]
 
 
-def test_a_sweep_that_was_ended_is_resumed(model: Model, found: Sweep, tmp_path: Path) -> None:
+def test_a_sweep_that_was_ended_is_resumed(model: Model, results: Sweep, tmp_path: Path) -> None:
     file = tmp_path / "sweep.json"
     sweep = rounds.begin(CLIP, model, 1, FRAMES)
     rows = chosen(variants(1), ["exact", "frame", "every", "off", "reuse"])
@@ -80,11 +80,11 @@ def test_a_sweep_that_was_ended_is_resumed(model: Model, found: Sweep, tmp_path:
     assert {row["complete"] for row in sweep.rows} == {True, False}
     again = rounds.begin(CLIP, model, 1, FRAMES)
     again.resume(file)
-    kept = {row["name"]: row["ms"] for row in again.rows if row["complete"]}
+    complete = {row["name"]: row["ms"] for row in again.rows if row["complete"]}
     assert rounds.measure(again, CLIP, model, rows)
     assert all(row["complete"] for row in again.rows)
-    assert {name: again.row(name)["ms"] for name in kept if name != "dense"} == {  # type: ignore[index]
-        name: ms for name, ms in kept.items() if name != "dense"
+    assert {name: again.row(name)["ms"] for name in complete if name != "dense"} == {  # type: ignore[index]
+        name: ms for name, ms in complete.items() if name != "dense"
     }
     other = rounds.begin(CLIP, model, 2, FRAMES)
     with pytest.raises(UsageError, match="holds a sweep of something else"):
@@ -112,7 +112,7 @@ TABLE = rows_of(
 )
 
 
-def test_the_front_has_no_row_that_another_one_beats() -> None:
+def test_the_front_has_no_row_that_another_one_dominates() -> None:
     assert [row["name"] for row in sweeping.front(TABLE.rows)] == ["far", "tracked", "exact"]
 
 
@@ -141,7 +141,7 @@ def test_the_command_line_can_be_pasted() -> None:
     )
 
 
-def test_options_say_what_the_settings_are() -> None:
+def test_options_write_out_the_settings() -> None:
     gate = GateSettings(pixel=3.5, margin=2)
     settings = Settings(reuse="layer", tolerance=0.07, gating=gate)
     assert options_of(settings) == "--reuse layer --tolerance 0.07 --gate pixel=3.5 --gate margin=2"
@@ -153,24 +153,24 @@ def test_options_of_every_variant_are_those_of_run(path: Path, tmp_path: Path) -
     for row in variants(1):
         if row.options is None:
             continue
-        given = ["run", CLIP, "--model", str(path), "--task", "tensors", *row.options.split()]
+        arguments = ["run", CLIP, "--model", str(path), "--task", "tensors", *row.options.split()]
         out = tmp_path / f"{row.name}.json"
-        assert status([*given, "-q", "--max-frames", "1", "--summary-json", str(out)]) == 0
+        assert status([*arguments, "-q", "--max-frames", "1", "--summary-json", str(out)]) == 0
 
 
-def test_the_page_is_whole_and_loads_nothing(found: Sweep, model: Model, tmp_path: Path) -> None:
+def test_the_page_is_whole_and_loads_nothing(results: Sweep, model: Model, tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     page = tmp_path / "r.html"
-    report_page.write_html(found, CLIP, model, variants(1), page)
+    report_page.write_html(results, CLIP, model, variants(1), page)
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg") == 3
     assert text.count("data:image/jpeg") >= 4
     assert "prefers-color-scheme: dark" in text
     assert "#010203" not in text
     assert not [w for w in ("http-equiv", "<script", "<link", 'src="http') if w in text]
-    for row in found.rows:
+    for row in results.rows:
         assert row["title"] in text
-    report_page.write_png(found, tmp_path / "r.png")
+    report_page.write_png(results, tmp_path / "r.png")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -203,7 +203,7 @@ def test_too_short_a_clip_is_refused(model: Model) -> None:
 # --- the command ---------------------------------------------------------------------------------
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+def printed(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     caught = capsys.readouterr()
     return caught.out, " ".join(caught.err.split())
 
@@ -217,9 +217,9 @@ def test_the_command_writes_what_it_is_asked_for(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {name: tmp_path / f"s.{name}" for name in ("json", "csv", "png", "report")}
-    given = [each for name, file in files.items() for each in (f"--{name}", str(file))]
-    assert status([*base(path), *given, "--min-quality", "0.98", "--max-cpu", "100%"]) == 0
-    out, _ = told(capsys)
+    arguments = [each for name, file in files.items() for each in (f"--{name}", str(file))]
+    assert status([*base(path), *arguments, "--min-quality", "0.98", "--max-cpu", "100%"]) == 0
+    out, _ = printed(capsys)
     lines = out.splitlines()
     assert len(lines) == 2
     assert all(line.startswith(f"stillframe run '{CLIP}' --model {path}") for line in lines)
@@ -227,9 +227,9 @@ def test_the_command_writes_what_it_is_asked_for(
         "dense", "exact", "every-2",
     }  # fmt: skip
     assert len(files["csv"].read_text().splitlines()) == 4
-    assert status([*base(path), *given]) == 5
-    assert "overwrite it with --force" in told(capsys)[1]
-    assert status([*base(path), *given, "--resume"]) == 0
+    assert status([*base(path), *arguments]) == 5
+    assert "overwrite it with --force" in printed(capsys)[1]
+    assert status([*base(path), *arguments, "--resume"]) == 0
 
 
 REFUSED: list[tuple[list[str], int, str]] = [
@@ -247,7 +247,7 @@ def test_what_is_refused(
     path: Path, more: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status([*base(path), *more]) == code
-    assert words in told(capsys)[1]
+    assert words in printed(capsys)[1]
 
 
 def test_an_unwritable_report_is_found_before_anything_is_measured(
@@ -259,7 +259,7 @@ def test_an_unwritable_report_is_found_before_anything_is_measured(
     monkeypatch.setattr(rounds, "measure", never)
     (tmp_path / "r.html").mkdir()
     assert status([*base(path), "--report", str(tmp_path / "r.html")]) == 5
-    assert "a folder; name a file in it" in told(capsys)[1]
+    assert "a folder; name a file in it" in printed(capsys)[1]
 
 
 def test_ctrl_c_keeps_what_was_measured(

@@ -72,18 +72,18 @@ def test_a_scan_ends_just_within_the_aim() -> None:
     search.run(SPREADS, ())
     assert search.uniform is not None
     largest = (1 - search.aim) / 0.1 / sum(HURTS.values())
-    found = search.uniform.setting.shares["a"]
-    assert largest / 2**0.125 <= found <= largest
+    share = search.uniform.setting.shares["a"]
+    assert largest / 2**0.125 <= share <= largest
     assert search.uniform.setting.gate == GateSettings()
 
 
 def test_the_search_is_deterministic() -> None:
-    found = []
+    runs = []
     for _ in range(2):
         search = Search(made_up, 0.98)
         search.run(SPREADS, LAYERS)
-        found.append([(each.what, each.setting) for each in search.trials])
-    assert found[0] == found[1]
+        runs.append([(each.what, each.setting) for each in search.trials])
+    assert runs[0] == runs[1]
 
 
 def test_where_nothing_agrees_there_is_no_best() -> None:
@@ -136,13 +136,13 @@ def test_the_scale_of_the_loss_does_not_matter() -> None:
         outcome = made_up(setting)
         return replace(outcome, loss=outcome.loss / 64)
 
-    found = []
+    best = []
     for evaluate in (made_up, small):
         search = Search(evaluate, 0.98)
         search.run(SPREADS, LAYERS)
         assert search.best is not None
-        found.append(search.best.setting)
-    assert found[0] == found[1]
+        best.append(search.best.setting)
+    assert best[0] == best[1]
 
 
 def test_where_the_default_gate_does_not_agree_another_one_is_tried() -> None:
@@ -169,11 +169,11 @@ def paced(price: float, works: float = 1.0) -> Evaluate:
     """The made-up network, in which each frame that is left out costs nothing but some loss."""
 
     def evaluate(setting: TrialSetting) -> Outcome:
-        outcome, cadence = made_up(setting), setting.skipping
-        lost = price * (cadence.every - 1) * (0.5 if cadence.between == "follow" else 1.0)
+        outcome, skipping = made_up(setting), setting.skipping
+        lost = price * (skipping.every - 1) * (0.5 if skipping.between == "follow" else 1.0)
         loss, quality = outcome.loss + lost, outcome.quality - 0.1 * lost
-        following = 0.1 * works if cadence.follows else 0.0
-        return Outcome(outcome.cost / cadence.every + following, loss, quality, quality)
+        following = 0.1 * works if skipping.follows else 0.0
+        return Outcome(outcome.cost / skipping.every + following, loss, quality, quality)
 
     return evaluate
 
@@ -297,16 +297,16 @@ def model(path: Path) -> Model:
 
 
 def test_parts_take_turns_and_share_no_frame(model: Model) -> None:
-    found = passages(CLIP, model, 20)
-    assert {p.role: p.windows for p in found} == {
+    parts = passages(CLIP, model, 20)
+    assert {p.role: p.windows for p in parts} == {
         "search": ((0, 4), (12, 16)),
         "held out": ((4, 8), (16, 20)),
         "check": ((8, 12),),
     }
-    assert [len(p.pictures) for p in found] == [8, 8, 4]
+    assert [len(p.pictures) for p in parts] == [8, 8, 4]
     (judged,) = passages(CLIP, model, 20, {"held out": 1.0})
     assert judged.windows == ((0, 20),)
-    assert np.array_equal(found[1].pictures[5], judged.pictures[17])
+    assert np.array_equal(parts[1].pictures[5], judged.pictures[17])
     with pytest.raises(SourceError, match="expected a clip of at least 8 frames to tune on, got 2"):
         passages("sample:screen?size=128x96&seconds=0.2&fps=10", model, 20)
 
@@ -388,14 +388,14 @@ def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
     outcome = TuneBench.outcome
 
     def disappointing(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
-        found = outcome(bench, setting, over)
+        result = outcome(bench, setting, over)
         searching = all(each.role == "search" for each in over)
         special = setting.skipping.every > 1 or len(set(setting.shares.values())) > 1
-        found = replace(found, quality=0.99, steady=0.99, loss=0.1)
-        return replace(found, cost=found.cost + 1.0) if special and not searching else found
+        result = replace(result, quality=0.99, steady=0.99, loss=0.1)
+        return replace(result, cost=result.cost + 1.0) if special and not searching else result
 
     monkeypatch.setattr(TuneBench, "outcome", disappointing)
-    profile = tune(model, [CLIP], wanted=0.9, frames=20).profile
+    profile = tune(model, [CLIP], quality=0.9, frames=20).profile
     assert profile.frame_skipping == FrameSkipping()
     assert len(set(profile.layers.values())) == 1
 
@@ -411,7 +411,7 @@ def test_a_pace_that_does_not_hold_on_other_frames_is_not_taken(
         return replace(outcome(bench, setting, over), quality=quality, steady=quality, loss=0.1)
 
     monkeypatch.setattr(TuneBench, "outcome", lucky)
-    profile = tune(model, [CLIP], wanted=0.9, frames=20).profile
+    profile = tune(model, [CLIP], quality=0.9, frames=20).profile
     assert profile.frame_skipping.every == 2
     assert {part.quality for part in profile.parts} == {0.99}
 
@@ -425,32 +425,32 @@ def test_a_profile_says_how_long_frames_may_pass(
         return replace(outcome(bench, setting, over), quality=0.99, steady=0.99, loss=0.1)
 
     monkeypatch.setattr(TuneBench, "outcome", pleased)
-    cadence = tune(model, [CLIP], wanted=0.9, frames=20).profile.frame_skipping
-    assert cadence.every > 1
-    assert cadence.within_s == pytest.approx((cadence.every - 1) * 0.1 * 1.1, rel=0.01)
+    skipping = tune(model, [CLIP], quality=0.9, frames=20).profile.frame_skipping
+    assert skipping.every > 1
+    assert skipping.within_s == pytest.approx((skipping.every - 1) * 0.1 * 1.1, rel=0.01)
 
 
 def test_a_profile_comes_out_and_a_session_takes_it(model: Model, tmp_path: Path) -> None:
-    tuned = tune(model, [CLIP], wanted=0.9, frames=20)
+    tuned = tune(model, [CLIP], quality=0.9, frames=20)
     assert [part.role for part in tuned.profile.parts] == ["search", "held out", "check"]
     assert all(part.kind == "closeness" for part in tuned.profile.parts)
     assert tuned.profile.target == 0.9
     tuned.profile.write(tmp_path / "p.json")
-    given = ["run", CLIP, "--model", str(model.origin), "--task", "tensors", "-q"]
-    given += ["--max-frames", "3", "--profile", str(tmp_path / "p.json")]
-    assert status([*given, "--summary-json", str(tmp_path / "s.json")]) == 0
-    told = json.loads((tmp_path / "s.json").read_text())
-    assert told["profile"]["layers"] == tuned.profile.layers
-    assert told["settings"]["reuse"] == "layer"
+    arguments = ["run", CLIP, "--model", str(model.origin), "--task", "tensors", "-q"]
+    arguments += ["--max-frames", "3", "--profile", str(tmp_path / "p.json")]
+    assert status([*arguments, "--summary-json", str(tmp_path / "s.json")]) == 0
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert summary["profile"]["layers"] == tuned.profile.layers
+    assert summary["settings"]["reuse"] == "layer"
 
 
 def test_what_cannot_be_tuned(model: Model) -> None:
     with pytest.raises(UsageError, match="expected a clip to tune on"):
         tune(model, [])
     with pytest.raises(UsageError, match="expected at most 1"):
-        tune(model, [CLIP], wanted=2.0, frames=20)
+        tune(model, [CLIP], quality=2.0, frames=20)
     with pytest.raises(QualityError, match="no tolerance agrees to 1"):
-        tune(model, [CLIP], wanted=1.0, frames=20)
+        tune(model, [CLIP], quality=1.0, frames=20)
 
 
 def test_ctrl_c_writes_the_best_so_far(
@@ -459,17 +459,17 @@ def test_ctrl_c_writes_the_best_so_far(
     seen = 0
     outcome = TuneBench.outcome
 
-    def interrupted(self: Any, *given: Any) -> Outcome:
+    def interrupted(self: Any, *arguments: Any) -> Outcome:
         nonlocal seen
         seen += 1
         if seen == 5:
             signal.raise_signal(signal.SIGINT)
-        return outcome(self, *given)
+        return outcome(self, *arguments)
 
     monkeypatch.setattr(TuneBench, "outcome", interrupted)
     out = tmp_path / "p.json"
-    given = ["tune", CLIP, "--model", str(path), "--task", "tensors", "--quality", "0.5", "-q"]
-    assert status([*given, "-o", str(out), "--max-frames", "20"]) == 130
+    arguments = ["tune", CLIP, "--model", str(path), "--task", "tensors", "--quality", "0.5", "-q"]
+    assert status([*arguments, "-o", str(out), "--max-frames", "20"]) == 130
     assert TuningProfile.read(out).model == "net"
     assert seen < 40
 
@@ -478,9 +478,9 @@ def test_the_command_refuses_before_it_searches(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tuning, "tune", lambda *_, **__: pytest.fail("searched"))
-    given = ["tune", CLIP, "--model", str(path), "-o"]
-    assert status([*given, "/nowhere/p.json"]) == 5
+    arguments = ["tune", CLIP, "--model", str(path), "-o"]
+    assert status([*arguments, "/nowhere/p.json"]) == 5
     assert "there is no folder /nowhere" in capsys.readouterr().err
     (tmp_path / "p.json").write_text("mine")
-    assert status([*given, str(tmp_path / "p.json")]) == 5
+    assert status([*arguments, str(tmp_path / "p.json")]) == 5
     assert (tmp_path / "p.json").read_text() == "mine"

@@ -38,14 +38,14 @@ def test_what_lies_around_the_network_is_measured(tmp_path: Path) -> None:
     picture, view = fixed.fit(np.zeros(shape, np.uint8))
     with ReuseSession(fixed.path) as session:
         outputs, _ = session.step(fixed.feed(picture), dense=True)
-        found = fixed.decode(outputs, view)
+        result = fixed.decode(outputs, view)
         bare = LayerCosts(np.zeros(1), 10.0, 5.0, 100.0)
         greys = [np.zeros((120, 160), np.uint8)] * 2
-        costs = with_surroundings(bare, fixed, shape, outputs, [found, found], greys)
-        kept = with_surroundings(bare, fixed, shape, outputs, [found], [])
+        costs = with_surroundings(bare, fixed, shape, outputs, [result, result], greys)
+        without_following = with_surroundings(bare, fixed, shape, outputs, [result], [])
     assert costs.dense == 100 + costs.fit + costs.decode
     assert min(costs.fit, costs.decode, costs.grey, costs.follow) > 0
-    assert (kept.grey, kept.follow) == (0, 0)
+    assert (without_following.grey, without_following.follow) == (0, 0)
 
 
 def test_a_layer_that_once_had_to_wait_costs_no_more_for_it() -> None:
