@@ -65,11 +65,10 @@ def tune(
 ) -> Tuned:
     """Search for the least cost at an agreement of at least `quality`.
 
-    quality: None: what counts as the same for the task.
-
-    held_out: clips to judge on; without any, the last part of each clip is. The outcome of the
-    search is scaled down until it holds on frames that it did not see. on_trial: takes each trial.
-    stop: asked before each trial; the best until then is used.
+    quality: None: what counts as the same for the task. held_out: clips to judge on; without any,
+    the last part of each clip is. on_trial: takes each trial. stop: asked before each trial; the
+    best until then is used. The outcome is scaled down until it holds on frames that the search did
+    not see.
 
     Raises QualityError where no setting agrees well enough, SourceError for clips that are too
     short, UsageError for a model without layers to tune.

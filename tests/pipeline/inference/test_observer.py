@@ -39,9 +39,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture
 def backend(model: Model) -> Iterator[ReuseBackend]:
-    backend = ReuseBackend(model.path, 1)
-    yield backend
-    backend.close()
+    reuse = ReuseBackend(model.path, 1)
+    yield reuse
+    reuse.close()
 
 
 def scene(square: int = 0, level: int = 100) -> Image:
@@ -153,12 +153,18 @@ def test_results_are_the_same_with_and_without_an_observer(model: Model) -> None
             np.testing.assert_array_equal(ours.result.xyxy, theirs.result.xyxy)
 
 
-def test_a_borrowed_backend_outlives_the_runner(model: Model, backend: ReuseBackend) -> None:
-    for _ in range(2):
-        slot = BackendSlot(lambda path: BorrowedBackend(backend), incremental=True)
-        with Runner(model, Settings("layer"), slot=slot) as runner:
-            assert runner.step(frame(0, scene())).active == 1
-            assert runner.step(frame(1, scene(20))).active < 1
+def test_a_borrowed_backend_outlives_the_runner(
+    model: Model, backend: ReuseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "close", lambda: closed.append(1))
+        for _ in range(2):
+            slot = BackendSlot(lambda path: BorrowedBackend(backend), incremental=True)
+            with Runner(model, Settings("layer"), slot=slot) as runner:
+                assert runner.step(frame(0, scene())).active == 1
+                assert runner.step(frame(1, scene(20))).active < 1
+    assert not closed
 
 
 def test_after_a_reset_nothing_stands(model: Model) -> None:

@@ -227,7 +227,7 @@ VERDICTS: list[tuple[Explanation, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("found", "kinds"), VERDICTS)
+@pytest.mark.parametrize(("explained", "kinds"), VERDICTS)
 def test_each_obstacle_is_judged_by_its_figures(explained: Explanation, kinds: set[str]) -> None:
     verdicts = judge(explained)
     assert {v.kind for v in verdicts} == kinds
