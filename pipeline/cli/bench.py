@@ -129,7 +129,7 @@ def bench(
         allow_sdist=allow_sdist,
         confidence=confidence,
         profile=tuned,
-        skipping=reuse.frame_skipping,
+        frame_skipping=reuse.frame_skipping,
     )
     frames = min(filter(None, (max_frames, QUICK_FRAMES if quick else None)), default=None)
     cases = [

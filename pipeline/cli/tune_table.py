@@ -56,7 +56,7 @@ class TuneProgress:
         outcome = tried.outcome
         if self._file is not None:
             setting = tried.setting
-            gate, cadence = asdict(setting.gate), asdict(setting.skipping)
+            gate, cadence = asdict(setting.gate), asdict(setting.frame_skipping)
             row = {"what": tried.what, **asdict(outcome), "gate": gate, "cadence": cadence}
             self._file.write(json.dumps(row | {"shares": dict(setting.shares)}) + "\n")
             self._file.flush()

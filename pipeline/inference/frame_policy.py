@@ -109,7 +109,7 @@ class FramePolicy:
         self._stop_watch: Callable[[], StopWatch] = StopWatch
         self._run_unchanged = False
         if study is not None:
-            self._skipping = study.skipping or self._skipping
+            self._skipping = study.frame_skipping or self._skipping
             self._cuts = self._cuts if study.scene_cuts else None
             self._stop_watch, self._run_unchanged = study.stop_watch, study.run_unchanged
         self._lens = Lens() if self._skipping.follows else None

@@ -50,7 +50,7 @@ class StudySettings:
     A run has none of this.
     """
 
-    skipping: FrameSkipping | None = None
+    frame_skipping: FrameSkipping | None = None
     """Which frames are skipped, instead of the settings' own."""
     scene_cuts: bool = True
     """Whether a skipped frame that begins another scene is computed after all."""

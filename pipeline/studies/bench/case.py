@@ -87,7 +87,7 @@ class Conditions:
     """Least score of detections; None: the model's own."""
     profile: TuningProfile | None = None
     """Of reuse, instead of tolerance and gate."""
-    skipping: FrameSkipping = field(default_factory=FrameSkipping)
+    frame_skipping: FrameSkipping = field(default_factory=FrameSkipping)
     """Of reuse: which frames it does not compute."""
 
     def __post_init__(self) -> None:

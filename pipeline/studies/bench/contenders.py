@@ -44,7 +44,7 @@ class ContenderSetting:
     """Of reuse."""
     profile: TuningProfile | None = None
     """Of reuse, instead of tolerance and gate."""
-    skipping: FrameSkipping = field(default_factory=FrameSkipping)
+    frame_skipping: FrameSkipping = field(default_factory=FrameSkipping)
     """Of reuse: which frames it does not compute."""
 
 

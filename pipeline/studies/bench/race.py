@@ -73,12 +73,12 @@ class ContenderAtWork:
     ) -> "ContenderAtWork":
         """The contender with a runner of its own."""
         at_work = cls(row, contender)
-        skipping = setting.skipping if row.skips_frames else FrameSkipping()
+        skipping = setting.frame_skipping if row.skips_frames else FrameSkipping()
         at_work.runner = Runner(
             model,
             row.settings(setting),
             slot=BackendSlot(lambda path: contender, incremental=contender.incremental),
-            study=StudySettings(skipping=skipping, scene_cuts=False),
+            study=StudySettings(frame_skipping=skipping, scene_cuts=False),
             observer=at_work._observe,
         )
         return at_work
@@ -223,7 +223,7 @@ def prepare(
         conditions.tolerance,
         conditions.gate,
         conditions.profile,
-        conditions.skipping,
+        conditions.frame_skipping,
     )
     contenders: dict[str, ContenderAtWork] = {}
     skipped: dict[str, str] = {}
@@ -289,7 +289,7 @@ def unchanged_ms(ready: Race, name: str = "reuse") -> float | None:
     at_work.reset()
     contender = at_work.contender
     slot = BackendSlot(lambda path: BorrowedBackend(contender), incremental=contender.incremental)
-    study = StudySettings(skipping=FrameSkipping(), run_unchanged=True)
+    study = StudySettings(frame_skipping=FrameSkipping(), run_unchanged=True)
     runner = Runner(ready.model, at_work.runner.settings, slot=slot, study=study)
     times = []
     for turn in range(REPEATS + 2):

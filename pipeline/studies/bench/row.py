@@ -75,8 +75,8 @@ def measure(
             "exact_ms": None,
             "reuse_ms": None,
             "tolerance": conditions.tolerance if conditions.profile is None else "profile",
-            "every": conditions.skipping.every,
-            "between": conditions.skipping.between,
+            "every": conditions.frame_skipping.every,
+            "between": conditions.frame_skipping.between,
             **_work(ready),
             **agreements.figures(),
             "rss_mb": peaks.get("reuse"),
@@ -84,7 +84,7 @@ def measure(
             **_memory(ready.contenders.get("reuse")),
             "unchanged_ms": _rounded(still_ms),
             **times,
-            **_gains(times, conditions.skipping.every > 1),
+            **_gains(times, conditions.frame_skipping.every > 1),
             "skipped": ready.skipped,
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,7 +99,7 @@ class _Agreements:
         self._ready = ready
         self._judges: dict[str, Agreement] = {}
         self._skipping: dict[int, Result] = {}  # what stands where each SKIPS would skip
-        self._raw = None if ready.conditions.skipping.every > 1 else TensorAgreement()
+        self._raw = None if ready.conditions.frame_skipping.every > 1 else TensorAgreement()
 
     def add(self, index: int) -> None:
         """After a timed frame. Results are read anew from copies: outputs may be views."""

@@ -179,7 +179,7 @@ class Search:
     def _try(self, what: str, setting: TrialSetting) -> Trial:
         capped = {name: min(share, MOST) for name, share in setting.shares.items()}
         setting = replace(setting, shares=capped)
-        key = (tuple(capped.items()), setting.gate, setting.skipping)
+        key = (tuple(capped.items()), setting.gate, setting.frame_skipping)
         fresh = key not in self._known
         if fresh:
             self._known[key] = self.evaluate(setting)

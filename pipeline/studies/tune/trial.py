@@ -50,7 +50,7 @@ class TrialSetting:
     shares: Mapping[str, float]
     """Of each layer that compares: how much it may change unseen, see `Tolerance`."""
     gate: GateSettings = field(default_factory=GateSettings)
-    skipping: FrameSkipping = field(default_factory=FrameSkipping)
+    frame_skipping: FrameSkipping = field(default_factory=FrameSkipping)
     """Which frames are skipped."""
 
     def scaled(self, factor: float) -> "TrialSetting":
@@ -215,12 +215,12 @@ class TuneBench(Closing):
             rig.model,
             Settings("layer", max_age_s=math.inf, gating=setting.gate),
             slot=BackendSlot(lambda path: BorrowedBackend(backend), incremental=True),
-            study=StudySettings(skipping=setting.skipping, scene_cuts=False),
+            study=StudySettings(frame_skipping=setting.frame_skipping, scene_cuts=False),
         ) as runner:
             for at in frames:
                 step = runner.step(passage.frame(at))
                 if at > frames[0]:
-                    figures.append(rig.cost(step, setting.skipping))
+                    figures.append(rig.cost(step, setting.frame_skipping))
                     judge.add(step.result, passage.dense[at])
         return figures
 

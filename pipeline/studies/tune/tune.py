@@ -134,7 +134,7 @@ def tune(
             raise QualityError(_refusal(model.name, least, search))
         best = min(good, key=lambda each: bench.outcome(each, seen).cost)
         shares = {name: _short(share) for name, share in best.shares.items()}
-        best = replace(best, shares=shares, skipping=_timed(best.skipping, parts))
+        best = replace(best, shares=shares, frame_skipping=_timed(best.frame_skipping, parts))
         profile = TuningProfile(
             stillframe=stillframe.__version__,
             model=model.name,
@@ -142,7 +142,7 @@ def tune(
             share=_least(best),
             layers=dict(best.shares),
             gate=best.gate,
-            frame_skipping=best.skipping,
+            frame_skipping=best.frame_skipping,
             target=least,
             parts=tuple(_part(bench, each, best, uniform) for each in parts),
         )

@@ -211,7 +211,7 @@ def test_a_study_may_know_no_cuts(model: Model) -> None:
 
 def test_a_study_may_skip_otherwise_than_its_settings(model: Model) -> None:
     frames = [frame(n, scene(5 * n)) for n in range(4)]
-    skipping = StudySettings(skipping=FrameSkipping(4, "keep", 0.15))
+    skipping = StudySettings(frame_skipping=FrameSkipping(4, "keep", 0.15))
     assert kinds(model, skipping, frames, reuse="off") == "cscs"
 
 

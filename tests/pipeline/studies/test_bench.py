@@ -126,7 +126,7 @@ def test_reuse_runs_with_the_profile_that_was_given(case: Case, row: dict[str, A
 
 
 def test_reuse_leaves_out_frames_and_the_others_do_not(case: Case, row: dict[str, Any]) -> None:
-    third = measure(case, replace(CONDITIONS, skipping=FrameSkipping(3)), memory=False)
+    third = measure(case, replace(CONDITIONS, frame_skipping=FrameSkipping(3)), memory=False)
     assert (row["every"], third["every"], third["between"]) == (1, 3, "keep")
     assert 0 < third["macs_share"] < 0.6 * row["macs_share"]
     assert third["exact_macs_share"] == row["exact_macs_share"]
@@ -405,7 +405,7 @@ def test_a_profile_skips_frames_no_longer_than_it_names(case: Case) -> None:
     for within_s in (0.03, 0.05, 0.1):
         skipping = FrameSkipping(3, "keep", within_s)
         works.append(
-            measure(case, replace(CONDITIONS, skipping=skipping), memory=False)["macs_share"]
+            measure(case, replace(CONDITIONS, frame_skipping=skipping), memory=False)["macs_share"]
         )
     assert works[0] > works[1] > works[2] > 0
 
@@ -426,7 +426,7 @@ def test_options_reach_what_is_measured(measured: list[Any]) -> None:
     skipping = FrameSkipping(3, "follow")
     assert case == Case("m", "c", 8, Crop(8, 6, 1, 2), (544, 960))
     assert conditions == Conditions(
-        2, 0.2, GateSettings(margin=5), confidence=0.1, skipping=skipping
+        2, 0.2, GateSettings(margin=5), confidence=0.1, frame_skipping=skipping
     )
 
 

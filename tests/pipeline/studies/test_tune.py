@@ -169,7 +169,7 @@ def paced(price: float, works: float = 1.0) -> Evaluate:
     """The made-up network, in which each frame that is left out costs nothing but some loss."""
 
     def evaluate(setting: TrialSetting) -> Outcome:
-        outcome, skipping = made_up(setting), setting.skipping
+        outcome, skipping = made_up(setting), setting.frame_skipping
         lost = price * (skipping.every - 1) * (0.5 if skipping.between == "follow" else 1.0)
         loss, quality = outcome.loss + lost, outcome.quality - 0.1 * lost
         following = 0.1 * works if skipping.follows else 0.0
@@ -183,11 +183,11 @@ def test_frames_are_left_out_while_what_is_lost_stays_fair() -> None:
     search.run(SPREADS, LAYERS)
     assert search.best is not None
     assert search.uniform is not None
-    assert search.best.setting.skipping.every == EVERY[-1]
+    assert search.best.setting.frame_skipping.every == EVERY[-1]
     assert search.best.outcome.loss <= search.uniform.outcome.loss
-    assert search.uniform.setting.skipping == FrameSkipping()
+    assert search.uniform.setting.frame_skipping == FrameSkipping()
     assert search.descended is not None
-    assert search.descended.setting.skipping == FrameSkipping()
+    assert search.descended.setting.frame_skipping == FrameSkipping()
     assert search.best in search.good
 
 
@@ -195,7 +195,7 @@ def test_where_a_frame_is_missed_none_is_left_out() -> None:
     search = Search(paced(5.0), 0.98, between=("follow", "keep"))
     search.run(SPREADS, LAYERS)
     assert search.best is not None
-    assert {each.setting.skipping.every for each in search.good} == {1}
+    assert {each.setting.frame_skipping.every for each in search.good} == {1}
 
 
 @pytest.mark.parametrize(("works", "between"), [(0.0, "follow"), (100.0, "keep")])
@@ -203,8 +203,8 @@ def test_boxes_are_followed_where_that_pays(works: float, between: str) -> None:
     search = Search(paced(0.04, works), 0.98, between=("follow", "keep"))
     search.run(SPREADS, LAYERS)
     assert search.best is not None
-    assert search.best.setting.skipping.every > 1
-    assert search.best.setting.skipping.between == between
+    assert search.best.setting.frame_skipping.every > 1
+    assert search.best.setting.frame_skipping.between == between
 
 
 def test_a_ladder_begins_with_the_cheapest_and_has_steps() -> None:
@@ -360,14 +360,15 @@ def test_frames_that_are_left_out_take_no_work_and_keep_the_result(model: Model)
     bench = TuneBench(model, parts, 1)
     exact = TrialSetting(dict.fromkeys(bench.layers, 0.0), GateSettings(exact=True))
     every, third = (
-        bench.outcome(replace(exact, skipping=FrameSkipping(number)), parts) for number in (1, 3)
+        bench.outcome(replace(exact, frame_skipping=FrameSkipping(number)), parts)
+        for number in (1, 3)
     )
     assert third.work == pytest.approx(every.work * 3 / 11, rel=0.2)  # frames 3, 6 and 9
     assert third.cost == pytest.approx(every.cost * 3 / 11, rel=0.2)
     assert third.quality < every.quality == 1.0
     dense = parts[0].dense
     parts[0].dense = [dense[at - at % 3] for at in range(12)]
-    assert bench.outcome(replace(exact, skipping=FrameSkipping(3)), parts).quality == 1.0
+    assert bench.outcome(replace(exact, frame_skipping=FrameSkipping(3)), parts).quality == 1.0
     bench.close()
 
 
@@ -390,7 +391,7 @@ def test_where_a_profile_gains_nothing_it_is_the_single_tolerance(
     def disappointing(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
         result = outcome(bench, setting, over)
         searching = all(each.role == "search" for each in over)
-        special = setting.skipping.every > 1 or len(set(setting.shares.values())) > 1
+        special = setting.frame_skipping.every > 1 or len(set(setting.shares.values())) > 1
         result = replace(result, quality=0.99, steady=0.99, loss=0.1)
         return replace(result, cost=result.cost + 1.0) if special and not searching else result
 
@@ -406,7 +407,7 @@ def test_a_pace_that_does_not_hold_on_other_frames_is_not_taken(
     outcome = TuneBench.outcome
 
     def lucky(bench: TuneBench, setting: TrialSetting, over: Any) -> Outcome:
-        fails = setting.skipping.every > 2 and any(each.role != "search" for each in over)
+        fails = setting.frame_skipping.every > 2 and any(each.role != "search" for each in over)
         quality = 0.5 if fails else 0.99
         return replace(outcome(bench, setting, over), quality=quality, steady=quality, loss=0.1)
 
