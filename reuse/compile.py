@@ -12,11 +12,10 @@ from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.frontend.import_model import import_model
 from stillframe.reuse.frontend.onnx_loader import Shapes
 from stillframe.reuse.ir.graph import Graph
-from stillframe.reuse.memory.buffers import lay_out
 from stillframe.reuse.memory.planner import plan_memory
 from stillframe.reuse.passes.optimize import optimize
 from stillframe.reuse.plan.build import build_plan, island_reads
-from stillframe.reuse.plan.plan import Plan, Tuning, place_roots
+from stillframe.reuse.plan.plan import Plan, Tuning
 
 UNMEASURED = Tuning()
 
@@ -68,7 +67,6 @@ def compile_graph(
     `Tolerance.apply` sets them. memory_budget: bytes of activations, see `plan_memory`.
     disk_cache: where choices that take long are looked up and stored.
     """
-    storage, exported = lay_out(graph), frozenset(island_reads(graph))
-    memory = plan_memory(graph, storage, exported, memory_budget, disk_cache)
-    placed = place_roots(graph, memory.lifetimes)
-    return build_plan(graph, storage, memory, placed, exported, workers, exact, tuning)
+    exported = frozenset(island_reads(graph))
+    memory = plan_memory(graph, exported, memory_budget, disk_cache)
+    return build_plan(graph, memory, exported, workers, exact, tuning)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import ISLAND, Graph, Node
-from stillframe.reuse.ir.windows import Window
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.liveness import described
 from stillframe.reuse.plan.memory_report import MemoryReport
@@ -177,7 +176,7 @@ def computed_positions(session: ReuseSession) -> dict[str, Marks]:
         for name, _ in reads:
             if name not in changed:
                 changed[name] = _changed(plan, name)
-        reached = [_reached(changed[name], window) for name, window in reads]
+        reached = [window.image(changed[name]) for name, window in reads]
         if reached:  # of several instructions for one operator the last covers the whole output
             computed[layer.name] = np.logical_or.reduce(reached)
     return {
@@ -198,8 +197,8 @@ def _operators(graph: Graph) -> list[str]:
 def _layer(plan: Plan, index: int, after: dict[str, str]) -> LayerInfo:
     layer = plan.layers[index]
     target = plan.tensors[plan.instructions[index, abi.TARGET]]
-    live_range = plan.lifetimes.lives.get(layer.name) if layer.op != EXPORT else None
-    root = plan.lifetimes.lives[live_range.root] if live_range else None
+    live_range = plan.memory.ranges.get(layer.name) if layer.op != EXPORT else None
+    root = plan.memory.ranges[live_range.root] if live_range else None
     return LayerInfo(
         name=layer.name,
         op=layer.op,
@@ -258,12 +257,3 @@ def _changed(plan: Plan, name: str) -> Marks:
     """The mask after a step that was not dense; it is stale where no position of it is live."""
     mask = plan.mask(name)
     return mask != 0 if plan.left_active(name) else np.zeros(mask.shape, bool)
-
-
-def _reached(marks: Marks, window: Window) -> Marks:
-    """(H, W) marks of an input -> (H', W'): outputs whose window holds a marked position."""
-    sums = np.zeros((marks.shape[0] + 1, marks.shape[1] + 1), np.int32)
-    np.cumsum(np.cumsum(marks, axis=0, dtype=np.int32), axis=1, out=sums[1:, 1:])
-    (top, bottom), (left, right) = window.rows, window.cols
-    rows = sums[bottom] - sums[top]
-    return np.asarray((rows[:, right] - rows[:, left]) > 0)

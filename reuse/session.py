@@ -297,8 +297,7 @@ class ReuseSession(Closing):
     def notes(self) -> tuple[str, ...]:
         """What the user should know about how the model runs."""
         notes = self.plan.graph.notes
-        placement = self.plan.placement
-        needed = placement.persistent + placement.transient
+        needed = self.plan.memory.size
         if self._memory_budget is not None and needed > self._memory_budget:
             notes += (
                 f"the least for this network is {needed} bytes of activations, which is more "

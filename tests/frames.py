@@ -19,7 +19,7 @@ from stillframe.reuse.ir.graph import ISLAND, Graph, Node
 from stillframe.reuse.ir.ops import OPS
 from stillframe.reuse.memory.arena import place
 from stillframe.reuse.memory.buffers import Storage
-from stillframe.reuse.memory.liveness import Lifetimes
+from stillframe.reuse.memory.liveness import LiveRanges, arena_requests, persistent_roots
 
 Flags = NDArray[np.bool_]
 Position = tuple[int, int]
@@ -121,7 +121,7 @@ class Video:
     """
 
     graph: Graph
-    lifetimes: Lifetimes
+    ranges: LiveRanges
     storage: Storage
     cutoffs: AbstractSet[str]
     draw: random.Random
@@ -145,11 +145,11 @@ class Video:
                     self.spread[index, number] = (
                         by_window(graph, node, number) if self.broad else exact
                     )
-        placement = place(self.lifetimes.requests())
+        placement = place(arena_requests(self.ranges))
         self.at: dict[str, NDArray[np.int64]] = {}
         self.token: dict[str, int] = {}
         end = placement.size // 4
-        for name, life in self.lifetimes.lives.items():
+        for name, life in self.ranges.items():
             if life.root != name:
                 continue
             first = placement.offsets[name] // 4 if not life.persistent else end
@@ -158,7 +158,7 @@ class Video:
             self.token[name] = len(self.token) + 1
             end = max(end, first + count)
         self.memory = np.zeros(end, np.int64)
-        self.persistent = self.lifetimes.persistent
+        self.persistent = persistent_roots(self.ranges)
 
     def places(self, name: str) -> NDArray[np.int64]:
         """(positions, channels) of a tensor, in memory."""
@@ -186,7 +186,7 @@ class Video:
         self.memory[self.places(name)[positions]] = self.expected(name)
 
     def look(self, reader: str, name: str, positions: Flags) -> None:
-        if name not in self.lifetimes.lives:
+        if name not in self.ranges:
             return
         wrong = positions & (self.memory[self.places(name)] != self.expected(name)).any(axis=1)
         if wrong.any():
@@ -228,7 +228,7 @@ class Video:
         self.active = active
 
         for port in self.graph.inputs:
-            if port.name in self.lifetimes.lives:  # else no region reads it
+            if port.name in self.ranges:  # else no region reads it
                 self.write(port.name, marks[port.name])
                 self._export(port.name, marks)
         for index, node in enumerate(self.graph.nodes):
@@ -336,7 +336,7 @@ class Video:
                 if name not in self.exports:
                     self.look("an island", name, np.ones(self.size(name), bool))
         for name in node.outputs:
-            if name in self.lifetimes.lives:
+            if name in self.ranges:
                 if self.frame > 0:
                     self.look("its comparison", name, np.ones(self.size(name), bool))
                 self.write(name, marks[name])

@@ -1,33 +1,239 @@
-"""Which input positions an output position reads: what change maps and partial updates follow.
+"""Which input positions each output position reads, and the algebra of such relations.
 
-A window is a rectangle per output position, rows and columns apart, so four short vectors say it
-for the whole tensor. It may hold more than what is read, never less; padding is left out.
+A window gives every output position one rectangle of input positions. Rows and columns are apart,
+so two short intervals lists (spans) describe a whole tensor. An interval may hold more than what is
+read, never less; padding is left out. Change masks, proofs about them and partial updates all
+follow windows: `compose` goes up through several operators, `for_readers` back from the readers,
+`image` tells which outputs a change reaches.
+
+The same intervals are the basis of bounds inference in Halide (Ragan-Kelley et al., PLDI 2013).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Span = tuple[NDArray[np.int32], NDArray[np.int32]]
+Indices = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+
+class Span(NamedTuple):
+    """Output position i reads the input positions low[i] .. high[i] - 1; none where both are equal.
+
+    One axis of a window.
+    """
+
+    low: Indices
+    high: Indices
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Span) and all(map(np.array_equal, self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.low.tobytes(), self.high.tobytes()))
+
+    @property
+    def is_empty(self) -> Flags:
+        """Which output positions read nothing."""
+        empty: Flags = self.low == self.high
+        return empty
+
+    @property
+    def is_single(self) -> bool:
+        """No output position reads more than one."""
+        return bool(np.all(self.high - self.low <= 1))
+
+    def contains(self, other: "Span") -> bool:
+        """Every output position reads at least what it reads through `other`."""
+        inside = (self.low <= other.low) & (other.high <= self.high)
+        return bool(np.all(other.is_empty | inside))
+
+    def hull(self, other: "Span") -> "Span":
+        """The smallest intervals that hold both."""
+        return _hull(self, other)
+
+    def compose(self, inner: "Span") -> "Span":
+        """What is read by way of a tensor in between, which itself reads `inner`: the smallest
+        intervals that hold it."""
+        return _compose(self, inner)
+
+    def compose_exactly(self, inner: "Span") -> "Span | None":
+        """As `compose` where all of each interval is read; None where that is not known."""
+        return _compose(self, inner) if _is_exact(self, inner) else None
+
+    def for_readers(self, depends: "Span", size: int) -> "Span":
+        """Output i depends on depends[i] of something. What each of `size` input positions depends
+        on if it is to be there for all outputs that read it: the smallest intervals that hold it.
+        """
+        return _for_readers(self, depends, size)
+
+    def image(self, mask: NDArray[np.generic]) -> Flags:
+        """(n,) input flags -> which output positions read one that is set."""
+        before = np.concatenate(([0], np.cumsum(mask != 0)))
+        found: Flags = before[self.high] > before[self.low]
+        return found
+
+    def as_monotonic(self) -> "Span | None":
+        """The same intervals with ends that never fall, empty ones at the two ends moved aside;
+        None where others go back."""
+        reads = np.flatnonzero(self.high > self.low)
+        if not len(reads):
+            return Span(np.zeros_like(self.low), np.zeros_like(self.high))
+        low, high = self.low.copy(), self.high.copy()
+        first, last = reads[0], reads[-1]
+        low[:first] = high[:first] = low[first]
+        low[last + 1 :] = high[last + 1 :] = high[last]
+        falls = np.any(np.diff(low) < 0) or np.any(np.diff(high) < 0)
+        return None if falls else Span(low, high)
+
+    def as_strided(self, size: int) -> tuple[int, int, int] | None:
+        """(taps, stride, pad) where position i reads i * stride - pad + [0, taps) as far as that
+        lies within 0 .. size - 1; None where no such numbers describe it."""
+        low, high = self.low.astype(np.int64), self.high.astype(np.int64)
+        index = np.arange(len(low))
+        if len(low) == size and np.array_equal(low, index) and np.array_equal(high, index + 1):
+            return 1, 1, 0
+        whole = (low > 0) & (high < size)
+        at = np.flatnonzero(whole[1:] & whole[:-1])
+        if not len(at):
+            return None
+        i = int(at[0])
+        taps, stride = int(high[i] - low[i]), int(low[i + 1] - low[i])
+        pad = i * stride - int(low[i])
+        start = index * stride - pad
+        clipped = np.clip(start, 0, size), np.clip(start + taps, 0, size)
+        plain = taps == 1 and stride == 1 and pad == 0  # which asks for equal sizes
+        regular = stride > 0 and taps > 0 and pad >= 0 and not plain
+        same_ends = np.array_equal(low, clipped[0]) and np.array_equal(high, clipped[1])
+        return (taps, stride, pad) if regular and same_ends else None
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Output row y reads input rows lo[y] .. hi[y] - 1 of rows = (lo, hi); columns likewise.
-
-    lo == hi: that output row reads nothing of this input.
-    """
+    """Output position (y, x) reads the rows rows[y] and the columns cols[x] of an input."""
 
     rows: Span
     cols: Span
 
+    @property
+    def is_single(self) -> bool:
+        """No output position reads more than one position."""
+        return self.rows.is_single and self.cols.is_single
+
+    def contains(self, other: "Window") -> bool:
+        """Every output position reads at least what it reads through `other`."""
+        return self.rows.contains(other.rows) and self.cols.contains(other.cols)
+
+    def intersects(self, other: "Window") -> bool:
+        """Some output position reads through both."""
+        return bool(
+            np.any(~self.rows.is_empty & ~other.rows.is_empty)
+            and np.any(~self.cols.is_empty & ~other.cols.is_empty)
+        )
+
+    def hull(self, other: "Window") -> "Window":
+        """The smallest rectangles that hold both."""
+        return Window(self.rows.hull(other.rows), self.cols.hull(other.cols))
+
+    def compose(self, inner: "Window") -> "Window":
+        """What is read by way of a tensor in between, which itself reads `inner`; no less."""
+        return Window(self.rows.compose(inner.rows), self.cols.compose(inner.cols))
+
+    def compose_exactly(self, inner: "Window") -> "Window | None":
+        """As `compose` where all of it is read; None where that is not known."""
+        rows, cols = self.rows.compose_exactly(inner.rows), self.cols.compose_exactly(inner.cols)
+        return None if rows is None or cols is None else Window(rows, cols)
+
+    def for_readers(self, depends: "Window", height: int, width: int) -> "Window":
+        """Each output depends on a rectangle of something. What each input position, of this size,
+        depends on if it is to be there for all outputs that read it; no less."""
+        return Window(
+            self.rows.for_readers(depends.rows, height), self.cols.for_readers(depends.cols, width)
+        )
+
+    def image(self, mask: NDArray[np.generic]) -> Flags:
+        """(H, W) mask of an input -> (H', W'): the outputs that read a position that is set."""
+        sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
+        np.cumsum(np.cumsum(mask != 0, 0, np.int32), 1, out=sums[1:, 1:])
+        bands = sums[self.rows.high] - sums[self.rows.low]
+        found: Flags = bands[:, self.cols.high] > bands[:, self.cols.low]
+        return found
+
+
+# --- results that recur, as the layers of a network do ------------------------------------------
+_remembered = lru_cache(maxsize=512)
+
+
+@_remembered
+def _hull(one: Span, two: Span) -> Span:
+    low = np.where(one.is_empty, two.low, np.minimum(one.low, two.low))
+    high = np.where(one.is_empty, two.high, np.maximum(one.high, two.high))
+    return Span(np.where(two.is_empty, one.low, low), np.where(two.is_empty, one.high, high))
+
+
+@_remembered
+def _compose(outer: Span, inner: Span) -> Span:
+    never = np.iinfo(np.int32).max
+    low = np.append(np.where(inner.is_empty, never, inner.low), never)
+    high = np.append(np.where(inner.is_empty, 0, inner.high), 0)
+    begin, end = np.where(outer.is_empty, 0, outer.low), np.where(outer.is_empty, 1, outer.high)
+    between = np.stack([begin, end], 1).ravel()  # reduceat: from each even entry to the odd one
+    first = np.minimum.reduceat(low, between)[::2]
+    last = np.maximum.reduceat(high, between)[::2]
+    nothing = outer.is_empty | (first >= last)
+    ends = (np.where(nothing, 0, each).astype(np.int32) for each in (first, last))
+    return Span(*ends)
+
+
+@_remembered
+def _is_exact(outer: Span, inner: Span) -> bool:
+    """Whether what lies between the ends of a composition is read too: at most one interval each,
+    or intervals that follow each other without gaps."""
+    if np.all(outer.high - outer.low <= 1):
+        return True
+    low, high = inner
+    rising = np.all(low[1:] >= low[:-1]) and np.all(high[1:] >= high[:-1])
+    return bool(rising and np.all(high > low) and np.all(low[1:] <= high[:-1]))
+
+
+@_remembered
+def _for_readers(span: Span, depends: Span, size: int) -> Span:
+    reads = np.where(depends.is_empty, 0, span.high - span.low)
+    reader = np.repeat(np.arange(len(reads)), reads)
+    starts = np.cumsum(reads) - reads
+    position = np.arange(len(reader)) + np.repeat(span.low - starts, reads)
+    low, high = np.full(size, np.iinfo(np.int32).max), np.zeros(size, np.int32)
+    np.minimum.at(low, position, depends.low[reader])
+    np.maximum.at(high, position, depends.high[reader])
+    return Span(np.where(high > 0, low, 0).astype(np.int32), high)
+
+
+# --- windows to start from ----------------------------------------------------------------------
+def identity(height: int, width: int) -> Window:
+    """Each position reads itself."""
+    return Window(same(height), same(width))
+
+
+def everything(out: tuple[int, ...], inside: tuple[int, ...]) -> Window:
+    """Each of out's (H, W) positions reads all of inside's."""
+    rows, cols = (
+        Span(np.zeros(out[axis], np.int32), np.full(out[axis], inside[axis], np.int32))
+        for axis in (0, 1)
+    )
+    return Window(rows, cols)
+
 
 def span(low: NDArray[np.integer], high: NDArray[np.integer], size: int) -> Span:
-    """(lo, hi) clipped to 0 .. size; empty where nothing is left."""
+    """The intervals clipped to 0 .. size; empty where nothing is left."""
     low = np.clip(low, 0, size)
     high = np.clip(high, low, size)
-    return low.astype(np.int32), high.astype(np.int32)
+    return Span(low.astype(np.int32), high.astype(np.int32))
 
 
 def same(size: int) -> Span:

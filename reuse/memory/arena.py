@@ -50,6 +50,11 @@ class ArenaLayout:
     lower_bound: int
 
 
+def align(size: int, unit: int = ALIGNMENT) -> int:
+    """Rounded up to a whole number of units."""
+    return -(-size // unit) * unit
+
+
 def place(
     requests: Iterable[ArenaRequest],
     *,
@@ -80,7 +85,7 @@ def lower_bound(requests: Iterable[ArenaRequest], *, alignment: int = ALIGNMENT)
     """The largest sum of bytes alive at one instruction, as in a placement of these requests."""
     grows: dict[int, int] = {}
     for request in requests:
-        size = -(-request.size // alignment) * alignment
+        size = align(request.size, alignment)
         grows[request.first] = grows.get(request.first, 0) + size
         grows[request.last + 1] = grows.get(request.last + 1, 0) - size
     return max(accumulate(grows[instruction] for instruction in sorted(grows)), default=0)

@@ -1,21 +1,36 @@
-"""What a plan keeps from one frame to the next, within a memory budget.
+"""The memory plan of a network: what persists from frame to frame, within a budget, and where.
 
-First everything is kept that saves work: whatever a reader looks at beside the new positions, and
-every layer that can be compared with what it held. Where that is beyond the budget, what costs
-least to compute again is dropped (`halo`), until it fits.
+First everything persists that saves work: whatever a reader looks at beside the new positions, and
+every layer that can be compared with what it stored. Where that is beyond the budget, what costs
+least to compute again is dropped (`rematerialize`), until it fits.
 """
 
 import contextlib
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import sha256
 
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir.graph import Graph
+from stillframe.reuse.memory.arena import align, place
 from stillframe.reuse.memory.buffers import Storage
-from stillframe.reuse.memory.liveness import Lifetimes, analyse, naive_bytes
-from stillframe.reuse.memory.rematerialize import choose_transients
-from stillframe.reuse.memory.required_regions import Demand, UnforeseenError, demand
+from stillframe.reuse.memory.dataflow import Dataflow
+from stillframe.reuse.memory.liveness import (
+    LiveRanges,
+    Reasons,
+    arena_requests,
+    every_activation_bytes,
+    live_ranges,
+    persistent_roots,
+    reasons_to_persist,
+)
+from stillframe.reuse.memory.rematerialize import choose_recomputed
+from stillframe.reuse.memory.required_regions import (
+    RequiredRegions,
+    UnforeseenError,
+    required_regions,
+)
 
 COMPARING = frozenset({"Conv", "GlobalPool", "Moments"})  # whose kernels can cut off
 BUDGET_SHARE = 0.6
@@ -24,86 +39,146 @@ BUDGET_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """cutoffs: tensors that are compared with what they hold. recomputed: tensors that readers
-    would have had kept."""
+    """Everything that is decided about the activations of one network; bytes."""
 
+    storage: Storage
+    """Which tensors share a buffer, and the zero padding around each."""
+    ranges: LiveRanges
+    """By activation: whether it persists and why, its bytes, and when it lives."""
     cutoffs: frozenset[str]
+    """Tensors that are compared with their stored values: near enough, and nothing is marked."""
     recomputed: frozenset[str]
-    lifetimes: Lifetimes
-    demand: Demand
+    """Tensors that would persist for their readers, and are computed again instead."""
+    regions: RequiredRegions
+    """What must be computed for that."""
+    offsets: Mapping[str, int]
+    """Where each root begins: the persistent ones side by side, then the arena of the others."""
+    persistent_bytes: int
+    arena_bytes: int
+    """Shared by all transients."""
+    lower_bound: int
+    """The least that any arena for them needs."""
+    every_activation: int
+    """What keeping the output of every operator would take."""
 
+    @property
+    def persistent(self) -> frozenset[str]:
+        """The roots that survive the frame."""
+        return persistent_roots(self.ranges)
 
-def choose_cutoffs(graph: Graph, storage: Storage, exports: AbstractSet[str]) -> frozenset[str]:
-    """The tensors that are compared with what they hold: those that are kept in any case.
+    @property
+    def size(self) -> int:
+        """Of all activations together."""
+        return self.persistent_bytes + self.arena_bytes
 
-    Vectors, such as the gates behind a global pool, are always compared: it costs nothing, and a
-    changed one makes a whole layer new.
-    """
-    lives = analyse(graph, frozenset(), storage=storage, exports=exports).lives
-    found = set()
-    for node in graph.nodes:
-        if node.op in COMPARING:
-            vector = graph.shapes[node.output][:2] == (1, 1)
-            if lives[node.output].persistent or vector:
-                found.add(node.output)
-    return frozenset(found)
+    def __str__(self) -> str:
+        transient = len(self.offsets) - len(self.persistent)
+        return (
+            f"{len(self.persistent)} persistent tensors, {self.persistent_bytes / 1e6:.1f} MB; "
+            f"{transient} transient in an arena of {self.arena_bytes / 1e6:.1f} MB"
+        )
 
 
 def plan_memory(
     graph: Graph,
-    storage: Storage,
     exports: AbstractSet[str],
     budget_bytes: int | None = None,
-    notebook: DiskCache | None = None,
+    disk_cache: DiskCache | None = None,
 ) -> MemoryPlan:
-    """Keep what saves most within so many bytes of activations, kept and shared together.
+    """Keep what saves most within so many bytes of activations, persistent and shared together.
 
-    None: BUDGET_SHARE of what keeping every activation takes. Where even the least is more than the
-    budget, it is the least that is kept. notebook: where the choice is looked up and noted; with
-    any choice, even one made for another network, results are right.
+    exports: graph outputs and inputs of islands whose changes are copied out right behind their
+    writer. budget_bytes: None is BUDGET_SHARE of what keeping every activation takes; where even
+    the least is more than the budget, the plan is the least. disk_cache: where the choice is looked
+    up and noted; with any choice, even one made for another network, results are right.
     """
-    cutoffs = choose_cutoffs(graph, storage, exports)
-    budget = int(BUDGET_SHARE * naive_bytes(graph)) if budget_bytes is None else budget_bytes
-    name = f"dropped within {budget} of {digest(graph)}"
-    noted = None if notebook is None else notebook.get(name)
+    flow = Dataflow.of(graph, exports)
+    cutoffs = choose_cutoffs(flow)
+    reasons = reasons_to_persist(flow, cutoffs)
+    budget = budget_bytes
+    if budget is None:
+        budget = int(BUDGET_SHARE * every_activation_bytes(graph))
+    key = f"dropped within {budget} of {digest(graph)}"
+    noted = None if disk_cache is None else disk_cache.get(key)
     if isinstance(noted, list) and all(isinstance(each, str) for each in noted):
         with contextlib.suppress(ValueError):  # then it was of another network
-            return kept(graph, storage, exports, cutoffs, frozenset(noted))
-    choice = choose_transients(graph, budget, cutoffs=cutoffs, storage=storage, exports=exports)
-    found = kept(graph, storage, exports, cutoffs, frozenset())
-    for drops in (choice.drops, *((drop,) for drop in choice.drops)):
-        more = found.recomputed.union(*(drop.tensors for drop in drops))
-        if more == found.recomputed:
-            continue
-        try:
-            found = kept(graph, storage, exports, cutoffs, more)
-        except UnforeseenError:  # then as many of them as there can be, one by one
-            continue
-    if notebook is not None:
-        notebook.add({name: sorted(found.recomputed)})
-    return found
+            return arrange(flow, reasons, cutoffs, frozenset(noted))
+    choice = choose_recomputed(flow, reasons, cutoffs, budget)
+    if disk_cache is not None:
+        disk_cache.add({key: sorted(choice.recomputed)})
+    return arrange(flow, reasons, cutoffs, choice.recomputed)
+
+
+def choose_cutoffs(flow: Dataflow) -> frozenset[str]:
+    """The tensors that are compared with their stored values: those that persist in any case.
+
+    Vectors, such as the gates behind a global pool, are always compared: it costs nothing, and a
+    changed one makes a whole layer new.
+    """
+    ranges = live_ranges(flow, reasons_to_persist(flow, frozenset()))
+    return frozenset(
+        node.output
+        for node in flow.graph.nodes
+        if node.op in COMPARING and (ranges[node.output].persistent or flow.is_vector(node.output))
+    )
+
+
+def arrange(
+    flow: Dataflow, reasons: Reasons, cutoffs: AbstractSet[str], recomputed: frozenset[str]
+) -> MemoryPlan:
+    """The plan that follows from recomputing these.
+
+    reasons: those of `reasons_to_persist` with all of the cut-offs. A recomputed tensor is none, so
+    more may be proven of the masks that is was part of, and fewer tensors persist. Raises
+    UnforeseenError where a tensor cannot be recomputed, ValueError for names that are no
+    activations and for vectors, which are never dropped.
+    """
+    for name in sorted(recomputed):
+        if flow.graph.shapes.get(name, ())[:2] == (1, 1):
+            raise ValueError(f"{name!r} is a vector: nothing is gained by dropping it")
+    compared = frozenset(cutoffs - recomputed)
+    if compared == cutoffs:
+        return _arranged(flow, reasons, compared, recomputed)
+    try:
+        return _arranged(flow, reasons_to_persist(flow, compared), compared, recomputed)
+    except UnforeseenError:  # what persists on older reasons is known in time
+        older = {
+            name: tuple(r for r in each if name not in recomputed or r.kind != "cut-off")
+            for name, each in reasons.items()
+        }
+        return _arranged(flow, older, compared, recomputed)
+
+
+def _arranged(
+    flow: Dataflow, reasons: Reasons, cutoffs: frozenset[str], recomputed: frozenset[str]
+) -> MemoryPlan:
+    ranges = live_ranges(flow, reasons, recomputed)
+    persistent = persistent_roots(ranges)
+    regions = required_regions(flow, persistent, cutoffs, recomputed)
+    offsets: dict[str, int] = {}
+    end = 0
+    for name in flow.names:
+        if name in persistent:
+            offsets[name] = end
+            end += align(ranges[name].bytes)
+    arena = place(arena_requests(ranges))
+    offsets |= {name: end + offset for name, offset in arena.offsets.items()}
+    return MemoryPlan(
+        storage=flow.storage,
+        ranges=ranges,
+        cutoffs=cutoffs,
+        recomputed=recomputed,
+        regions=regions,
+        offsets=offsets,
+        persistent_bytes=end,
+        arena_bytes=arena.size,
+        lower_bound=arena.lower_bound,
+        every_activation=every_activation_bytes(flow.graph),
+    )
 
 
 def digest(graph: Graph) -> str:
     """Twelve digits for the structure of a graph: operators, names and shapes."""
-    told = [(node.op, node.inputs, node.outputs) for node in graph.nodes]
+    nodes = [(node.op, node.inputs, node.outputs) for node in graph.nodes]
     sizes = [(port.name, port.shape) for port in (*graph.inputs, *graph.outputs)]
-    return sha256(repr((told, sizes)).encode()).hexdigest()[:12]
-
-
-def kept(
-    graph: Graph,
-    storage: Storage,
-    exports: AbstractSet[str],
-    cutoffs: AbstractSet[str],
-    recomputed: frozenset[str],
-) -> MemoryPlan:
-    """What follows from dropping these. Raises UnforeseenError where that cannot be, ValueError for
-    names that are no activations and for vectors, which `choose_transients` never drops."""
-    for name in sorted(recomputed):
-        if graph.shapes.get(name, ())[:2] == (1, 1):
-            raise ValueError(f"{name!r} is a vector: nothing is gained by dropping it")
-    compared = frozenset(cutoffs - recomputed)
-    lifetimes = analyse(graph, compared, storage=storage, exports=exports, recomputed=recomputed)
-    wanted = demand(graph, storage, lifetimes.persistent, compared, recomputed, exports)
-    return MemoryPlan(compared, recomputed, lifetimes, wanted)
+    return sha256(repr((nodes, sizes)).encode()).hexdigest()[:12]

@@ -1,196 +1,244 @@
 """Which positions must be computed where some tensors are computed again instead of kept.
 
-A tensor that is dropped after each frame (`halo`) holds nothing but what this frame put there. So
-whatever its readers look at is computed first: it is wanted, not only active. Wanted positions
-follow from the masks of tensors that are kept, through the windows of readers and forward again:
+This is the one authority on it: the plan's tables follow it, and `rematerialize`, which chooses
+what to recompute, asks it. It is bounds inference as in Halide (Ragan-Kelley et al., PLDI 2013),
+with change masks in place of output rectangles.
 
-    kept K ──► dropped T ──► reader R        R is active where it reads, through T, a mark of K
-                                             T is wanted where an active position of R reads it
+A recomputed tensor holds nothing but what this frame put there. So whatever its readers look at is
+computed first: it is required, not only active. Required regions follow from the masks of tensors
+that are persistent, through the windows of readers and down again:
 
-Marks of a wanted tensor say nothing about change, so nobody reads them: readers, too, take theirs
-from tensors further up. What lives within the frame and is read together with a dropped tensor is
-wanted in the same way, or it would be read where it was not written.
+    persistent P ──► recomputed T ──► reader R      R is active where it reads, through T, a mark
+                                                    of P
+                                                    T is required where an active position of R
+                                                    reads it
+
+Marks of a required tensor say nothing about change, so nobody reads them: readers, too, take theirs
+from tensors further up. What lives within the frame and is read together with a recomputed tensor
+is required in the same way, or it would be read where it was not written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-import numpy as np
-
-from stillframe.reuse.ir.graph import ISLAND, Graph
-from stillframe.reuse.ir.windows import Span, Window
-from stillframe.reuse.memory.buffers import Storage
-from stillframe.reuse.memory.mask_implication import everything, hull, identity, reads, through
+from stillframe.reuse.ir.windows import Window, identity
+from stillframe.reuse.memory.dataflow import INPUT, Dataflow
 
 Sources = tuple[tuple[str, Window], ...]
+"""Change masks, and what each position reads of them: it is computed where it reads a mark."""
 
 
 class UnforeseenError(ValueError):
-    """What is wanted of a dropped tensor depends on a mark that is only known later."""
+    """A required region depends on a mark that is only known later."""
+
+    def __init__(self, node: int, mask: str, writer: int) -> None:
+        super().__init__(
+            f"node {node} would have to know what changes in {mask!r}, written by node {writer}"
+        )
+        self.mask = mask
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """widened: the tensors that are computed where they are wanted. sources: output of a node ->
-    the marks that make its positions active or wanted, where these are not simply those of its
-    inputs. exports: likewise, for what is copied out."""
+class RequiredRegions:
+    """The regions of one plan."""
 
-    widened: frozenset[str]
+    required: AbstractSet[str]
+    """Tensors that are computed wherever they are required."""
+    sources: Mapping[str, Sources]
+    """Output of a node -> what it is computed for, where that is not simply its inputs' marks."""
+    exports: Mapping[str, Sources]
+    """Likewise of what is copied out."""
+
+
+def required_regions(
+    flow: Dataflow,
+    persistent: AbstractSet[str],
+    opaque: AbstractSet[str],
+    recomputed: AbstractSet[str],
+) -> RequiredRegions:
+    """What has to be computed so that recomputing these tensors is safe.
+
+    persistent: the roots that survive the frame. opaque: the cut-offs, whose marks follow from
+    nothing. Raises UnforeseenError.
+    """
+    tracer = RegionTracer(flow, set(persistent), set(opaque))
+    tracer.accept(tracer.drop({name for name in recomputed if tracer.is_transient(name)}))
+    return RequiredRegions(tracer.required, tracer.sources, tracer.exports)
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What recomputing a few more tensors changes: the tensors, those that become required, and
+    regions that replace those there were."""
+
+    dropped: AbstractSet[str]
+    required: AbstractSet[str]
     sources: Mapping[str, Sources]
     exports: Mapping[str, Sources]
 
 
-NOTHING = Demand(frozenset(), {}, {})
+@dataclass(slots=True)
+class RegionTracer:
+    """Required regions while one tensor after the other is dropped.
 
-
-def demand(
-    graph: Graph,
-    storage: Storage,
-    kept: AbstractSet[str],
-    opaque: AbstractSet[str],
-    recomputed: AbstractSet[str],
-    exports: AbstractSet[str] = frozenset(),
-) -> Demand:
-    """What has to be computed so that dropping `recomputed` is safe.
-
-    kept: the roots that survive the frame. opaque: the cut-offs, whose marks follow from nothing.
-    exports: tensors that are copied out behind their writer. Raises UnforeseenError.
+    A drop changes the regions of what is required along with it and of those who read that, and of
+    nothing else; so only these are traced, and the time of a drop does not grow with the graph.
     """
-    if not recomputed:
-        return NOTHING
-    return _Tracer(graph, storage, kept, opaque, recomputed, exports).trace()
+
+    flow: Dataflow
+    persistent: set[str]
+    """Roots that survive the frame."""
+    opaque: set[str]
+    """Cut-offs: their marks follow from nothing."""
+    required: set[str] = field(default_factory=set)
+    sources: dict[str, Sources] = field(default_factory=dict)
+    exports: dict[str, Sources] = field(default_factory=dict)
+    traced: int = 0
+    """How many regions were traced so far, accepted or not."""
+    _users: dict[str, set[str]] = field(default_factory=dict)
+
+    def drop(self, names: AbstractSet[str]) -> Extension:
+        """What recomputing these, which are all that lies in some roots, would change; so far
+        nothing does. Raises UnforeseenError."""
+        return _Drop(self, names).trace()
+
+    def accept(self, extension: Extension) -> None:
+        """Change it."""
+        self.persistent -= {self.flow.root(name) for name in extension.dropped}
+        self.opaque -= extension.dropped
+        self.required |= extension.required
+        self.sources |= extension.sources
+        self.exports |= extension.exports
+        for regions in (extension.sources, extension.exports):
+            for name, sources in regions.items():
+                for mask, _ in sources:
+                    self._users.setdefault(mask, set()).add(name)
+
+    def is_transient(self, name: str) -> bool:
+        """Whether a tensor lives within the frame."""
+        return self.flow.writer(name) != INPUT and self.flow.root(name) not in self.persistent
+
+    def users(self, mask: str) -> set[str]:
+        """Who may be computed for a mark of this mask: its readers, and those who take it from
+        further down."""
+        outputs = (self.flow.graph.nodes[at].output for at in self.flow.region_readers(mask))
+        return self._users.get(mask, set()).union(outputs)
 
 
-class _Tracer:
-    def __init__(
-        self,
-        graph: Graph,
-        storage: Storage,
-        kept: AbstractSet[str],
-        opaque: AbstractSet[str],
-        recomputed: AbstractSet[str],
-        exports: AbstractSet[str],
-    ) -> None:
-        self._graph = graph
-        self._storage = storage
-        self._kept = kept
-        self._opaque = opaque
-        self._exports = exports
-        self._writers = {n: index for index, node in enumerate(graph.nodes) for n in node.outputs}
-        self._reads: list[list[tuple[str, Window]]] = [
-            []
-            if node.op == ISLAND
-            else [
-                (name, window or everything(graph.shapes[node.output], graph.shapes[name]))
-                for name, window in reads(node, graph)
-            ]
-            for node in graph.nodes
-        ]
-        self._widened = self._closure(recomputed)
+class _Drop:
+    """One extension while it is traced, from the last node that it concerns up to the first."""
 
-    def _lives_shortly(self, name: str) -> bool:
-        return name in self._writers and self._storage.root(name) not in self._kept
+    def __init__(self, tracer: RegionTracer, names: AbstractSet[str]) -> None:
+        self._tracer, self._flow, self._dropped = tracer, tracer.flow, names
+        self._transient = {tracer.flow.root(name) for name in names}
+        self._required = self._read_together(names)
+        self._sources: dict[str, Sources] = {}
+        self._exports: dict[str, Sources] = {}
 
-    def _closure(self, recomputed: AbstractSet[str]) -> frozenset[str]:
+    def trace(self) -> Extension:
+        flow = self._flow
+        queue: list[int] = []  # of negative nodes
+        queued: set[int] = set()
+
+        def enqueue(name: str) -> None:
+            node = flow.writer(name)
+            if node not in queued:
+                queued.add(node)
+                heappush(queue, -node)
+
+        for name in self._required:
+            enqueue(name)
+            for user in self._tracer.users(name):
+                enqueue(user)
+        while queue:
+            node = -heappop(queue)
+            name = flow.graph.nodes[node].output
+            self._tracer.traced += 1
+            if self._is_required(name):
+                found = self._for_readers(name, node)
+            else:
+                found = self._origins([(read.name, read.window) for read in flow.reads[node]], node)
+            if found != self._sources_of(name):
+                self._sources[name] = found
+                for read in flow.reads[node]:
+                    if self._is_required(read.name):
+                        enqueue(read.name)
+        return Extension(self._dropped, self._required, self._sources, self._exports)
+
+    def _read_together(self, names: AbstractSet[str]) -> set[str]:
         """The dropped tensors, and what is read together with them or for them."""
+        flow = self._flow
         found: set[str] = set()
-        front = [name for name in recomputed if self._lives_shortly(name)]
-        readers = self._graph.readers()
-
-        def beside(index: int) -> list[str]:
-            return [name for name, _ in self._reads[index] if self._lives_shortly(name)]
-
+        front = list(names)
         while front:
             name = front.pop()
-            if name in found:
+            if name in found or name in self._tracer.required or not self._is_transient(name):
                 continue
             found.add(name)
-            front += beside(self._writers[name])
-            for index in readers.get(name, ()):
-                front += beside(index)
-                output = self._graph.nodes[index].output
-                view = self._storage.views.get(output)
+            front += [read.name for read in flow.reads_of(name)]
+            for reader in flow.region_readers(name):
+                front += [read.name for read in flow.reads[reader]]
+                output = flow.graph.nodes[reader].output
+                view = flow.storage.views.get(output)
                 if view is not None and not view.own_mask:  # its mask is that of what it cuts
                     front.append(output)
-        return frozenset(found)
+        return found
 
-    def trace(self) -> Demand:
-        sources: dict[str, Sources] = {}
-        exports: dict[str, Sources] = {}
-        readers = self._graph.readers()
-        for index in range(len(self._graph.nodes) - 1, -1, -1):
-            node = self._graph.nodes[index]
-            if node.op == ISLAND:
-                continue
-            name = node.output
-            if name not in self._widened:
-                if any(read in self._widened for read, _ in self._reads[index]):
-                    sources[name] = self._origins(self._reads[index], index)
-                continue
-            size = self._graph.shapes[name]
-            wanted: list[tuple[str, Window]] = []
-            if name in self._exports:
-                exports[name] = self._origins([(name, identity(*size[:2]))], index + 1)
-                wanted += exports[name]
-            for reader in readers.get(name, ()):
-                for read, window in self._reads[reader]:
-                    if read == name:
-                        marks = sources[self._graph.nodes[reader].output]
-                        wanted += [(m, turned(window, through_it, size)) for m, through_it in marks]
-            sources[name] = self._origins(wanted, index)
-        return Demand(self._widened, sources, exports)
+    def _is_transient(self, name: str) -> bool:
+        return self._flow.root(name) in self._transient or self._tracer.is_transient(name)
 
-    def _origins(self, marks: Sequence[tuple[str, Window]], before: int) -> Sources:
+    def _is_required(self, name: str) -> bool:
+        return name in self._required or name in self._tracer.required
+
+    def _sources_of(self, name: str) -> Sources | None:
+        return self._sources.get(name, self._tracer.sources.get(name))
+
+    def _for_readers(self, name: str, node: int) -> Sources:
+        """What a required tensor is computed for: whatever its readers are."""
+        height, width, _ = self._flow.graph.shapes[name]
+        needs: list[tuple[str, Window]] = []
+        if name in self._flow.exports:
+            self._exports[name] = self._origins([(name, identity(height, width))], node + 1)
+            needs += self._exports[name]
+        for reader in self._flow.region_readers(name):
+            sources = self._sources_of(self._flow.graph.nodes[reader].output)
+            assert sources is not None, "readers are traced first"
+            for read in self._flow.reads[reader]:
+                if read.name == name:
+                    needs += [
+                        (mask, read.window.for_readers(window, height, width))
+                        for mask, window in sources
+                    ]
+        return self._origins(needs, node)
+
+    def _origins(self, marks: Iterable[tuple[str, Window]], before: int) -> Sources:
         """The same marks, by masks that tell of change and are known before an instruction."""
+        flow = self._flow
         found: list[tuple[str, Window]] = []
         pending: dict[str, Window] = {}
         queue: list[tuple[int, str]] = []
 
         def follow(name: str, window: Window) -> None:
             if name in pending:
-                pending[name] = hull(pending[name], window)
+                pending[name] = pending[name].hull(window)
             else:
                 pending[name] = window
-                heappush(queue, (-self._writers.get(name, -1), name))
+                heappush(queue, (-flow.writer(name), name))
 
         for name, window in marks:
             follow(name, window)
         while queue:
             _, name = heappop(queue)
-            window = pending.pop(name)
-            writer = self._writers.get(name, -1)
-            if name not in self._widened and writer < before:
+            window, writer = pending.pop(name), flow.writer(name)
+            if not self._is_required(name) and writer < before:
                 found.append((name, window))
                 continue
-            if name in self._opaque or self._graph.nodes[writer].op == ISLAND:
-                raise UnforeseenError(
-                    f"node {before} would have to know what changes in {name!r}, written by node "
-                    f"{writer}"
-                )
-            for source, inner in self._reads[writer]:
-                seen = through(window, inner, at_least=False)
-                assert seen is not None
-                follow(source, seen)
+            if (name in self._tracer.opaque and name not in self._dropped) or flow.is_island(
+                writer
+            ):
+                raise UnforeseenError(before, name, writer)
+            for source, inner, _ in flow.reads[writer]:
+                follow(source, window.compose(inner))
         return tuple(found)
-
-
-def turned(window: Window, marks: Window, size: Sequence[int]) -> Window:
-    """A reader's positions read `window` of a tensor of this (H, W, C) and depend on `marks` of
-    another: what each position of the tensor depends on, on behalf of those that read it."""
-    rows = _turned(window.rows, marks.rows, size[0])
-    return Window(rows, _turned(window.cols, marks.cols, size[1]))
-
-
-def _turned(window: Span, marks: Span, size: int) -> Span:
-    (low, high), (first, end) = window, marks
-    nothing = np.int32(np.iinfo(np.int32).max)
-    lowest = np.full(size, nothing)
-    highest = np.zeros(size, np.int32)
-    for step in range(int(np.max(high - low, initial=0))):
-        reading = (low + step < high) & (first < end)
-        np.minimum.at(lowest, (low + step)[reading], first[reading])
-        np.maximum.at(highest, (low + step)[reading], end[reading])
-    empty = lowest == nothing
-    return np.where(empty, 0, lowest).astype(np.int32), np.where(empty, 0, highest).astype(np.int32)

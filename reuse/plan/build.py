@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import ISLAND, Graph
+from stillframe.reuse.ir.windows import identity
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.layout import export as export_kernel
-from stillframe.reuse.memory.buffers import Storage, region_tensors
-from stillframe.reuse.memory.liveness import Lifetimes
-from stillframe.reuse.memory.mask_implication import identity
+from stillframe.reuse.memory.buffers import region_tensors
 from stillframe.reuse.memory.planner import MemoryPlan
 from stillframe.reuse.plan.instruction import Lowered, PlannedLayer
 from stillframe.reuse.plan.lowering import LOWER
@@ -53,7 +52,7 @@ def export(builder: TableBuilder, name: str, layout: str, node: int) -> Floats:
     array = np.zeros((channels, height, width) if planar else (height, width, channels), np.float32)
     strides = [step // 4 for step in array.strides]
     row, pixel, channel = strides[1:] + strides[:1] if planar else strides
-    marks = builder.demand.exports.get(name, ((name, identity(height, width)),))
+    marks = builder.regions.exports.get(name, ((name, identity(height, width)),))
     address, count = builder.sources([builder.source(*each, (height, width)) for each in marks])
     columns = {
         abi.KERNEL: export_kernel.address,
@@ -73,9 +72,7 @@ def export(builder: TableBuilder, name: str, layout: str, node: int) -> Floats:
 
 def build_plan(
     graph: Graph,
-    storage: Storage,
     memory: MemoryPlan,
-    placed: PlacedTensor,
     exported: AbstractSet[str],
     workers: int,
     exact: bool,
@@ -85,9 +82,7 @@ def build_plan(
 
     exported: tensors that islands or callers read. See `compile_graph` for the rest.
     """
-    builder = TableBuilder(
-        graph, storage, memory.demand, placed.offsets, placed.size, workers, tuning.tiles
-    )
+    builder = TableBuilder(graph, memory, workers, tuning.tiles)
     layouts = export_layouts(graph)
     exports: dict[str, Floats] = {}
     steps: list[Region | IslandStep] = []
@@ -116,7 +111,7 @@ def build_plan(
                     builder.tensor(port.name)
                     export_if_read(port.name, -1)
             continue
-        shape, root = graph.shapes[node.output], storage.root(node.output)
+        shape, root = graph.shapes[node.output], memory.storage.root(node.output)
         for lowered in LOWER[node.op](builder, node):
             layer = PlannedLayer(node.output, node.op, shape, lowered.multiply_adds, number)
             at = builder.add(lowered, layer)
@@ -128,13 +123,12 @@ def build_plan(
                 cutoffs[node.output] = at
         export_if_read(node.output, number)
     close_region()
-    return finish(builder, placed, memory.lifetimes, steps, exports, cutoffs, tuning)
+    return finish(builder, memory, steps, exports, cutoffs, tuning)
 
 
 def finish(
     builder: TableBuilder,
-    placed: PlacedTensor,
-    lifetimes: Lifetimes,
+    memory: MemoryPlan,
     steps: Sequence[Region | IslandStep],
     exports: Mapping[str, Floats],
     cutoffs: Mapping[str, int],
@@ -178,8 +172,7 @@ def finish(
         exports=dict(exports),
         cutoffs=dict(cutoffs),
         arena=builder.arena,
-        placement=placed,
-        lifetimes=lifetimes,
+        memory=memory,
         weights_bytes=builder.weights_bytes,
         tuning=tuning,
         kept=builder.kept,

@@ -26,7 +26,7 @@ def mask_columns(
     builder: TableBuilder, node: Node, regular: tuple[int, int, int] | None = None
 ) -> dict[int, int]:
     """TARGET, SOURCES and SOURCE_COUNT from the operator's windows; constants never change."""
-    wanted = builder.demand.sources.get(node.output)
+    wanted = builder.regions.sources.get(node.output)
     out = builder.graph.shapes[node.output]
     if wanted is not None:
         entries = [builder.source(name, window, out) for name, window in wanted]

@@ -6,10 +6,8 @@ import numpy as np
 
 from stillframe.reuse.ir.graph import Node
 from stillframe.reuse.ir.ops import OPS
-from stillframe.reuse.ir.windows import Window, pad_source
+from stillframe.reuse.ir.windows import Window, identity, pad_source
 from stillframe.reuse.kernels import abi, layout, pointwise, pool, reduce
-from stillframe.reuse.memory.mask_implication import identity
-from stillframe.reuse.memory.required_regions import turned
 from stillframe.reuse.plan.columns import (
     act_columns,
     mask_columns,
@@ -129,7 +127,7 @@ def lower_concat(builder: TableBuilder, node: Node) -> list[Lowered]:
     """Copy what could not be written in place; then the whole is active where a part is."""
     out = builder.graph.shapes[node.output]
     windows = OPS["Concat"].window(node, builder.graph.shapes)
-    wanted = builder.demand.sources.get(node.output)
+    wanted = builder.regions.sources.get(node.output)
     axis = node.attrs["axis"]
     offset = 0
     found: list[Lowered] = []
@@ -181,7 +179,7 @@ def copied(
 ) -> list[tuple[str, Window]]:
     """The marks on which a joined part depends, from those of the whole."""
     assert window is not None
-    return [(name, turned(window, marks, shape)) for name, marks in wanted]
+    return [(name, window.for_readers(marks, shape[0], shape[1])) for name, marks in wanted]
 
 
 def lower_slice(builder: TableBuilder, node: Node) -> list[Lowered]:

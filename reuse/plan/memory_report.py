@@ -23,12 +23,12 @@ class MemoryReport:
 
 
 def report(plan: Plan) -> MemoryReport:
-    placement = plan.placement
+    memory = plan.memory
     return MemoryReport(
-        persistent=placement.persistent,
-        transient=placement.transient,
-        lower_bound=placement.lower_bound,
+        persistent=memory.persistent_bytes,
+        transient=memory.arena_bytes,
+        lower_bound=memory.lower_bound,
         weights=plan.weights_bytes,
-        every_activation=placement.every_activation,
-        total=placement.persistent + placement.transient + plan.weights_bytes + plan.masks.nbytes,
+        every_activation=memory.every_activation,
+        total=memory.size + plan.weights_bytes + plan.masks.nbytes,
     )

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import Graph, Node
 from stillframe.reuse.kernels import abi
-from stillframe.reuse.memory.arena import place
-from stillframe.reuse.memory.buffers import region_tensors
-from stillframe.reuse.memory.liveness import Lifetimes, naive_bytes
+from stillframe.reuse.memory.planner import MemoryPlan
 from stillframe.reuse.plan.instruction import MaskRows, PlannedLayer, Reads
 
 Integers = NDArray[np.int64]
@@ -48,18 +46,6 @@ class Tuning:
     what must be."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedTensor:
-    """Where the roots lie in the arena, and what that takes; bytes."""
-
-    offsets: Mapping[str, int]
-    size: int
-    persistent: int
-    transient: int
-    lower_bound: int
-    every_activation: int
-
-
 BARRIER_BYTES = 128
 
 
@@ -85,8 +71,7 @@ class Plan:
     exports: Mapping[str, Floats]  # tensor name -> the array that EXPORT keeps up to date
     cutoffs: Mapping[str, int]  # tensor name -> instruction that compares it
     arena: NDArray[np.uint8]
-    placement: PlacedTensor
-    lifetimes: Lifetimes
+    memory: MemoryPlan
     weights_bytes: int
     tuning: Tuning
     kept: list[Any] = field(default_factory=list)
@@ -116,18 +101,3 @@ class Plan:
     @property
     def masks(self) -> NDArray[np.uint8]:
         return self.kept[0]  # type: ignore[no-any-return]
-
-
-def place_roots(graph: Graph, lifetimes: Lifetimes) -> PlacedTensor:
-    """Offsets of all roots: persistent ones side by side, then the arena of the transients."""
-    offsets: dict[str, int] = {}
-    end = 0
-    for name in region_tensors(graph):
-        if name in lifetimes.persistent:
-            offsets[name] = end
-            end += -(-lifetimes.lives[name].bytes // 64) * 64
-    arena = place(lifetimes.requests())
-    offsets |= {name: end + offset for name, offset in arena.offsets.items()}
-    return PlacedTensor(
-        offsets, end + arena.size, end, arena.size, arena.lower_bound, naive_bytes(graph)
-    )

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import Graph
-from stillframe.reuse.ir.windows import Span, Window
+from stillframe.reuse.ir.windows import Window, everything
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.pages import aligned, zeroed
 from stillframe.reuse.kernels.zero_pad import clear_zero_pad
-from stillframe.reuse.memory.buffers import BufferView, Storage
-from stillframe.reuse.memory.required_regions import Demand
+from stillframe.reuse.memory.buffers import BufferView
+from stillframe.reuse.memory.planner import MemoryPlan
 from stillframe.reuse.plan.instruction import Lowered, MaskRows, MaskSource, PlannedLayer, Reads
 
 Integers = NDArray[np.int64]
@@ -26,27 +26,24 @@ class TableBuilder:
     def __init__(
         self,
         graph: Graph,
-        storage: Storage,
-        demand: Demand,
-        offsets: Mapping[str, int],
-        size: int,
+        memory: MemoryPlan,
         workers: int,
         tiles: Mapping[str, int],
     ) -> None:
         self.graph = graph
-        self.storage = storage
-        self.demand = demand
+        self.storage = memory.storage
+        self.regions = memory.regions
         self.tiles = tiles  # output of a convolution -> which of the micro-kernels
         self.workers = workers
         self.kept: list[Any] = [np.zeros(0, np.uint8)]
-        self.arena = zeroed(size + SLACK)
+        self.arena = zeroed(memory.size + SLACK)
         self._arena_start = self.arena.ctypes.data
-        self._offsets = offsets
+        self._offsets = memory.offsets
         self.rows: list[list[int]] = []
         self.index: dict[str, int] = {}
         self._names: dict[int, str] = {}  # the same, of region tensors, the other way round
         self.shapes: dict[str, tuple[int, ...]] = dict(graph.shapes)
-        self.views: dict[str, BufferView] = dict(storage.views)
+        self.views: dict[str, BufferView] = dict(memory.storage.views)
         self.instructions: list[list[int]] = []
         self.floats: list[list[float]] = []
         self.layers: list[PlannedLayer] = []
@@ -77,7 +74,7 @@ class TableBuilder:
             y, x, c = view.start
             return address + y * row + x * pixel + c * 4, row * view.step[0], pixel * view.step[1]
         _, width, channels = self.shapes[name]
-        top, left, _, right = self.storage.ring(name)
+        top, left, _, right = self.storage.zero_pad(name)
         pixel = channels * 4
         row = (left + width + right) * pixel
         return self._arena_start + self._offsets[name] + top * row + left * pixel, row, pixel
@@ -174,16 +171,14 @@ class TableBuilder:
         pad)."""
         height, width, _ = self.shapes[name]
         if window is None:
-            everything = np.zeros(out[0], np.int32), np.full(out[0], height, np.int32)
-            columns = np.zeros(out[1], np.int32), np.full(out[1], width, np.int32)
-            window = Window(everything, columns)
-        taps, stride, pad = regular or regular_columns(window.cols, width) or (0, 1, 0)
+            window = everything(tuple(out), (height, width))
+        taps, stride, pad = regular or window.cols.as_strided(width) or (0, 1, 0)
         self.longest_line = max(
             self.longest_line, (out[1] - 1) * stride + taps, width + pad, out[1]
         )
         columns_at = [0, 0]
         if taps == 0:
-            risen = rising(window.cols)
+            risen = window.cols.as_monotonic()
             taps = abi.ANY if risen is None else abi.RISING
             ends = window.cols if risen is None else risen
             columns_at = [self.constant(np.asarray(half, np.int32)) for half in ends]
@@ -225,7 +220,7 @@ class TableBuilder:
 
     def clear_ring(self, instruction: int, root: str) -> None:
         """Have an instruction renew the zeros around what it writes, before it does."""
-        top, left, bottom, right = self.storage.ring(root)
+        top, left, bottom, right = self.storage.zero_pad(root)
         if not (top or left or bottom or right):
             return
         start, row, pixel = self.geometry(root)
@@ -264,41 +259,3 @@ class TableBuilder:
             rows[tensor, abi.ROW_FLAGS_STEP] = above[abi.ROW_FLAGS_STEP] * step_y
             rows[tensor, abi.LIVE] = above[abi.LIVE]
         return rows, live
-
-
-def rising(span: Span) -> Span | None:
-    """The same windows with ends that never fall, once those that read nothing before the first and
-    behind the last are put aside; None where others go back."""
-    low, high = (half.copy() for half in span)
-    reads = np.flatnonzero(high > low)
-    if len(reads):
-        first, last = reads[0], reads[-1]
-        low[:first] = high[:first] = low[first]
-        low[last + 1 :] = high[last + 1 :] = high[last]
-    falls = np.any(np.diff(low) < 0) or np.any(np.diff(high) < 0)
-    return None if falls else (low, high)
-
-
-def regular_columns(span: Span, width: int) -> tuple[int, int, int] | None:
-    """(taps, stride, pad) where column x reads x * stride - pad + [0, taps) as far as that lies
-    within 0 .. width - 1; None where no such numbers say it."""
-    low, high = (half.astype(np.int64) for half in span)
-    index = np.arange(len(low))
-    if len(low) == width and np.array_equal(low, index) and np.array_equal(high, index + 1):
-        return 1, 1, 0
-    whole = (low > 0) & (high < width)
-    at = np.flatnonzero(whole[1:] & whole[:-1])
-    if not len(at):
-        return None
-    x = int(at[0])
-    taps, stride = int(high[x] - low[x]), int(low[x + 1] - low[x])
-    pad = x * stride - int(low[x])
-    start = index * stride - pad
-    clipped = np.clip(start, 0, width), np.clip(start + taps, 0, width)
-    plain = taps == 1 and stride == 1 and pad == 0  # which asks for equal widths
-    regular = stride > 0 and taps > 0 and pad >= 0 and not plain
-    return (
-        (taps, stride, pad)
-        if regular and np.array_equal(low, clipped[0]) and np.array_equal(high, clipped[1])
-        else None
-    )

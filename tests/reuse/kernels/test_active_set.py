@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stillframe.reuse.ir.windows import Span
 from stillframe.reuse.kernels.active_set import reach, thin, widen
-from stillframe.reuse.plan.tables import rising
 
 Marks = NDArray[np.uint8]
 
@@ -52,7 +52,7 @@ def test_irregular_windows_reach_what_they_read(seed: int) -> None:
     high = np.maximum.accumulate(np.minimum(low + rng.integers(1, 6, width), read)).astype(np.int32)
     for part in (slice(0, seed % 4), slice(width - seed % 3, width)):
         low[part] = high[part] = 0
-    windows = rising((low, high))
+    windows = Span(low, high).as_monotonic()
     assert windows is not None
     line, target = marks(rng, read, (0.0, 0.03, 0.3)[seed % 3]), marks(rng, width, 0.05)
     expected = target.copy()
@@ -65,8 +65,8 @@ def test_irregular_windows_reach_what_they_read(seed: int) -> None:
 
 def test_windows_that_go_back_are_no_rising_ones() -> None:
     back = np.array([3, 2, 1, 0], np.int32)
-    assert rising((back, back + 1)) is None
+    assert Span(back, back + 1).as_monotonic() is None
     holes = np.array([0, 0, 1], np.int32), np.array([2, 0, 3], np.int32)
-    assert rising(holes) is None
+    assert Span(*holes).as_monotonic() is None
     nothing = np.zeros(3, np.int32)
-    assert rising((nothing, nothing)) is not None
+    assert Span(nothing, nothing).as_monotonic() is not None

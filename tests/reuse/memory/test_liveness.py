@@ -7,14 +7,33 @@ from collections.abc import Set as AbstractSet
 import pytest
 
 from stillframe.reuse.ir.graph import ISLAND, Graph
-from stillframe.reuse.memory.arena import place
+from stillframe.reuse.memory.arena import align, place
 from stillframe.reuse.memory.buffers import lay_out, region_tensors
-from stillframe.reuse.memory.liveness import KINDS, analyse, free_cutoffs, naive_bytes
+from stillframe.reuse.memory.dataflow import Dataflow
+from stillframe.reuse.memory.liveness import (
+    KINDS,
+    TRANSIENT,
+    LiveRanges,
+    arena_requests,
+    every_activation_bytes,
+    live_ranges,
+    persistent_roots,
+    reasons_to_persist,
+)
+from stillframe.reuse.memory.planner import plan_memory
 from tests.frames import Video
 from tests.nets import Net, random_net
 
 Draw = Callable[[Net], str]
-FREE = "every reader looks only at positions that were written this frame"
+
+
+def ranges_of(
+    graph: Graph,
+    cutoffs: AbstractSet[str] = frozenset(),
+    exports: AbstractSet[str] = frozenset(),
+) -> LiveRanges:
+    flow = Dataflow.of(graph, exports)
+    return live_ranges(flow, reasons_to_persist(flow, cutoffs))
 
 
 def chain(net: Net) -> str:
@@ -206,14 +225,14 @@ def test_what_is_kept_and_why(draw: Draw, cutoffs: set[str], expected: dict[str,
     net = Net()
     output = draw(net)
     graph = net.graph(output)
-    lives = analyse(graph, cutoffs).lives
+    lives = ranges_of(graph, cutoffs)
     inputs = {port.name for port in graph.inputs}
     assert {
         name: life.why
         for name, life in lives.items()
         if life.persistent and name not in inputs | {output}
     } == expected
-    assert {life.why for life in lives.values() if not life.persistent} <= {FREE}
+    assert {life.why for life in lives.values() if not life.persistent} <= {TRANSIENT}
     assert lives[output].why == KINDS["output"]
     assert {lives[name].why for name in inputs} == {KINDS["input"]}
 
@@ -223,7 +242,7 @@ def test_lives_are_counted_in_instructions_and_say_who_reads_last() -> None:
     x = net.point(net.input(6, 7, 2), name="a")
     y = net.binary(net.point(net.point(x, name="b"), 4, "c"), net.point(x, 4, "d"), "e")
     z = net.point(y, name="f")
-    lives = analyse(net.graph(z), frozenset()).lives
+    lives = ranges_of(net.graph(z))
     assert {n: (life.first, life.last, life.last_reader) for n, life in lives.items()} == {
         "x": (-1, 0, "node 0 Conv -> 'a'"),
         "a": (0, 3, "node 3 Conv -> 'd'"),
@@ -243,24 +262,26 @@ def test_a_view_takes_no_bytes_and_its_root_lives_as_long_as_any_view() -> None:
     joined_ = net.concat(p, q, name="pq")
     half = net.cut(joined_, (0, 0, 1), (6, 7, 2), name="half")
     graph = net.graph(net.point(net.point(half, name="r"), name="y"))
-    lifetimes = analyse(graph, frozenset())
-    roots = {name: life.root for name, life in lifetimes.lives.items()}
+    lives = ranges_of(graph)
+    roots = {name: life.root for name, life in lives.items()}
     own = {name: name for name in ("x", "a", "pq", "r", "y")}
     assert roots == own | {"p": "pq", "q": "pq", "half": "pq"}
-    assert [lifetimes.lives[name].bytes for name in ("p", "q", "half")] == [0, 0, 0]
-    requests = {r.name: (r.size, r.first, r.last) for r in lifetimes.requests()}
+    assert [lives[name].bytes for name in ("p", "q", "half")] == [0, 0, 0]
+    requests = {r.name: (r.size, r.first, r.last) for r in arena_requests(lives)}
     floats = 6 * 7 * 4
     assert requests == {"a": (floats * 2, 0, 2), "pq": (floats * 4, 1, 5), "r": (floats * 2, 5, 6)}
-    assert lifetimes.persistent == {"x", "y"}
-    assert lifetimes.persistent_bytes == 2 * 384  # 2 * floats, rounded up to 64
-    assert str(lifetimes) == "2 persistent tensors, 0.0 MB; 3 transient, 0.0 MB"
+    assert persistent_roots(lives) == {"x", "y"}
+    plan = plan_memory(graph, frozenset())
+    assert plan.persistent == {"x", "y"}
+    assert plan.persistent_bytes == 2 * 384  # 2 * floats, rounded up to 64
+    assert str(plan) == "2 persistent tensors, 0.0 MB; 3 transient in an arena of 0.0 MB"
 
 
 def test_a_tensor_that_is_copied_out_where_it_changes_need_not_be_kept() -> None:
     net = Net()
     graph = net.graph(islanded(net))
     output = graph.outputs[0].name
-    lives = analyse(graph, frozenset(), exports={"b", output}).lives
+    lives = ranges_of(graph, exports={"b", output})
     assert not lives["b"].persistent
     assert not lives[output].persistent
     assert lives["b"].last == lives["b"].first  # the island looks at the copy
@@ -268,20 +289,20 @@ def test_a_tensor_that_is_copied_out_where_it_changes_need_not_be_kept() -> None
 
 
 def test_zeros_around_a_tensor_keep_it_and_take_bytes() -> None:
-    """A 1x1 with padding looks at one position, but at a ring that nobody else may write."""
+    """A 1x1 with padding looks at one position, but at zeros that nobody else may overwrite."""
     net = Net()
     x = net.point(net.input(4, 5, 2), name="a")
     graph = net.graph(net.point(x, pad=(1, 2, 1, 2)))
-    life = analyse(graph, frozenset()).lives["a"]
-    assert (life.persistent, life.why) == (True, KINDS["ring"])
+    life = ranges_of(graph)["a"]
+    assert (life.persistent, life.why) == (True, KINDS["zero padding"])
     assert life.bytes == (4 + 2) * (5 + 4) * 2 * 4
 
 
-def test_naive_bytes_are_the_outputs_of_all_operators_but_islands() -> None:
+def test_every_activation_bytes_are_the_outputs_of_all_operators_but_islands() -> None:
     net = Net()
     x = net.conv(net.input(6, 7, 2), 3)
     graph = net.graph(net.point(net.island(x, shape=(5, 5, 5)), 4))
-    assert naive_bytes(graph) == (6 * 7 * 3 + 5 * 5 * 4) * 4
+    assert every_activation_bytes(graph) == (6 * 7 * 3 + 5 * 5 * 4) * 4
 
 
 @pytest.mark.parametrize(
@@ -298,7 +319,7 @@ def test_names_that_make_no_sense_are_refused(
     net = Net()
     graph = net.graph(sliced(net))
     with pytest.raises(ValueError, match=f"^{message}$"):
-        analyse(graph, cutoffs, exports=exports)
+        ranges_of(graph, cutoffs, exports)
 
 
 def writable(graph: Graph) -> list[str]:
@@ -328,29 +349,34 @@ def test_nobody_ever_looks_at_rubbish(seed: int) -> None:
     share = draw.choice([0.0, 0.0, 0.1, 0.3])
     cutoffs = frozenset(name for name in writable(graph) if draw.random() < share)
     exports = copied_out(graph) if draw.random() < 0.5 else frozenset[str]()
-    lifetimes = analyse(graph, cutoffs, storage=storage, exports=exports)
+    lives = ranges_of(graph, cutoffs, exports)
     refresh, broad = draw.random() < 0.4, draw.random() < 0.5
     video = Video(
-        graph, lifetimes, storage, cutoffs, draw, exports=exports, refresh=refresh, broad=broad
+        graph, lives, storage, cutoffs, draw, exports=exports, refresh=refresh, broad=broad
     )
     for _ in range(8):
         video.step()
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_cut_offs_that_cost_nothing_keep_nothing_more(seed: int) -> None:
-    graph = random_net(seed)
-    free = free_cutoffs(graph, frozenset(writable(graph)))
-    before, after = analyse(graph, frozenset()), analyse(graph, free)
-    assert after.persistent == before.persistent
-    assert free <= {name for name, life in before.lives.items() if life.persistent}
+def test_a_cut_off_persists_and_frees_nothing(seed: int) -> None:
+    graph, draw = random_net(seed), random.Random(seed)
+    cutoffs = frozenset(name for name in writable(graph) if draw.random() < 0.3)
+    before, after = ranges_of(graph), ranges_of(graph, cutoffs)
+    assert all(after[name].persistent for name in cutoffs)
+    assert persistent_roots(before) <= persistent_roots(after)
 
 
 def test_some_cut_offs_cost_nothing_and_some_do() -> None:
     net = Net()
     graph = net.graph(inverted_residual(net))
-    able = frozenset({"a", "expand", "depthwise", "project"})
-    assert free_cutoffs(graph, able) == {"a", "project"}
+    before = persistent_roots(ranges_of(graph))
+    free = {
+        name
+        for name in ("a", "expand", "depthwise", "project")
+        if persistent_roots(ranges_of(graph, {name})) == before
+    }
+    assert free == {"a", "project"}
 
 
 def test_a_mobile_net_takes_a_fraction_of_keeping_everything() -> None:
@@ -361,8 +387,9 @@ def test_a_mobile_net_takes_a_fraction_of_keeping_everything() -> None:
         wide = net.conv(net.point(x, 96), 96)
         x = net.point(wide, 16, residual=x)
     graph = net.graph(x)
-    lifetimes = analyse(graph, frozenset())
-    arena = place(lifetimes.requests())
-    assert len(lifetimes.requests()) == 12
+    lives = ranges_of(graph)
+    arena = place(arena_requests(lives))
+    assert len(arena_requests(lives)) == 12
     assert arena.size == arena.lower_bound == 32 * 32 * 96 * 4
-    assert lifetimes.persistent_bytes + arena.size < 0.7 * naive_bytes(graph)
+    persistent = sum(align(lives[name].bytes) for name in persistent_roots(lives))
+    assert persistent + arena.size < 0.7 * every_activation_bytes(graph)

@@ -1,108 +1,33 @@
 """Whatever is claimed of masks must hold: proofs against the truth, by following every mark."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import ISLAND, Graph
-from stillframe.reuse.ir.windows import Span, Window
-from stillframe.reuse.memory.mask_implication import (
-    Masks,
-    everything,
-    identity,
-    meet,
-    reads,
-    single,
-    through,
-    within,
-)
+from stillframe.reuse.ir.windows import everything, identity
+from stillframe.reuse.memory.dataflow import Dataflow
+from stillframe.reuse.memory.mask_implication import MaskImplication
 from tests.frames import by_definition, by_window
 from tests.nets import Net, random_net
 
 Flags = NDArray[np.bool_]
 
 
-def sets(span: Span) -> list[set[int]]:
-    """What each position reads, as sets."""
-    return [set(range(int(low), int(high))) for low, high in zip(*span, strict=True)]
+def masks_of(graph: Graph, opaque: Collection[str] = ()) -> MaskImplication:
+    return MaskImplication(Dataflow.of(graph), opaque)
 
 
-@st.composite
-def spans(draw: st.DrawFn, sizes: st.SearchStrategy[int], reach: int) -> Span:
-    """Any intervals: of one position, rising, or wild, some empty."""
-    count = draw(sizes)
-    rows = draw(
-        st.lists(
-            st.tuples(st.integers(0, reach), st.integers(0, draw(st.sampled_from([1, 1, 3])))),
-            min_size=count,
-            max_size=count,
-        )
-    )
-    low = np.array([low for low, _ in rows], np.int32)
-    if draw(st.booleans()):
-        low = np.sort(low)
-    high = np.minimum(low + np.array([more for _, more in rows], np.int32), reach)
-    if draw(st.booleans()):
-        high = np.minimum(np.maximum(high, low + 1), reach)
-    if draw(st.booleans()):
-        high = np.maximum.accumulate(high)
-    return low, high
-
-
-def one_way(span: Span) -> Window:
-    return Window(span, (np.zeros(1, np.int32), np.ones(1, np.int32)))
-
-
-@settings(deadline=None, max_examples=250, derandomize=True)
-@given(st.data())
-def test_what_is_read_through_two_windows_is_bounded_from_both_sides(data: st.DataObject) -> None:
-    middle = data.draw(st.integers(1, 7))
-    outer = data.draw(spans(st.integers(1, 5), middle))
-    inner = data.draw(spans(st.just(middle), 8))
-    exact = [set().union(*(sets(inner)[between] for between in seen)) for seen in sets(outer)]
-    most = through(one_way(outer), one_way(inner), at_least=False)
-    assert most is not None
-    assert all(truth <= bound for truth, bound in zip(exact, sets(most.rows), strict=True))
-    least = through(one_way(outer), one_way(inner), at_least=True)
-    if least is not None:
-        assert all(bound <= truth for truth, bound in zip(exact, sets(least.rows), strict=True))
-
-
-def test_windows_that_follow_each_other_without_gaps_are_joined_exactly() -> None:
-    three = Window(*((np.array([0, 0, 1, 2]), np.array([2, 3, 4, 4])),) * 2)
-    for at_least in (True, False):
-        five = through(three, three, at_least=at_least)
-        assert five is not None
-        assert sets(five.rows) == [{0, 1, 2}, {0, 1, 2, 3}, {0, 1, 2, 3}, {1, 2, 3}]
-    every_other = Window(*((np.array([0, 2, 4]), np.array([1, 3, 5])),) * 2)
-    two = Window(*((np.array([0, 1]), np.array([2, 3])),) * 2)
-    assert through(two, every_other, at_least=True) is None
-    loose = through(two, every_other, at_least=False)
-    assert loose is not None
-    assert sets(loose.cols) == [{0, 1, 2}, {2, 3, 4}]
-
-
-@settings(deadline=None, max_examples=100, derandomize=True)
-@given(st.data())
-def test_questions_about_windows_are_answered_as_sets_would(data: st.DataObject) -> None:
-    size = data.draw(st.integers(1, 4))
-    drawn = [data.draw(spans(st.just(size), 5)) for _ in range(4)]
-    one, two = Window(drawn[0], drawn[1]), Window(drawn[2], drawn[3])
-    rows, cols, other_rows, other_cols = map(sets, drawn)
-    assert single(one) == all(len(each) <= 1 for each in rows + cols)
-    assert meet(one, two) == (
-        any(a and b for a, b in zip(rows, other_rows, strict=True))
-        and any(a and b for a, b in zip(cols, other_cols, strict=True))
-    )
-    assert within(one, two) == (
-        all(a <= b for a, b in zip(rows, other_rows, strict=True))
-        and all(a <= b for a, b in zip(cols, other_cols, strict=True))
-    )
+def dominates(masks: MaskImplication, graph: Graph, name: str, other: str) -> bool:
+    """Whether each marked position of `other` is proven to be marked in `name`, of equal size."""
+    shape = graph.shapes[name][:2]
+    if shape != graph.shapes[other][:2]:
+        return False
+    at = identity(*shape)
+    return masks.implies(other, at, name, at)
 
 
 Truth = dict[str, dict[str, Flags]]
@@ -154,11 +79,11 @@ def test_no_tensor_is_said_to_dominate_another_that_it_does_not(seed: int) -> No
     draw = random.Random(seed)
     names = [name for node in graph.nodes for name in node.outputs]
     opaque = frozenset(name for name in names if draw.random() < 0.15)
-    masks = Masks(graph, opaque)
+    masks = masks_of(graph, opaque)
     truth = marks_that_reach(graph, opaque, broad=draw.random() < 0.5)
     for one in truth:
         for two in truth:
-            if graph.shapes[one][:2] == graph.shapes[two][:2] and masks.dominates(one, two):
+            if graph.shapes[one][:2] == graph.shapes[two][:2] and dominates(masks, graph, one, two):
                 assert implied(truth[two], truth[one]), f"{one!r} does not dominate {two!r}"
 
 
@@ -166,18 +91,19 @@ def test_no_tensor_is_said_to_dominate_another_that_it_does_not(seed: int) -> No
 def test_what_is_said_of_the_inputs_of_one_reader_holds(seed: int) -> None:
     """As the lifetimes ask it: other sizes too, by windows of all kinds."""
     graph = random_net(seed)
-    masks = Masks(graph, frozenset())
+    flow = Dataflow.of(graph)
+    masks = MaskImplication(flow, frozenset())
     truth = marks_that_reach(graph, frozenset(), broad=False)
-    for node in graph.nodes:
+    for index, node in enumerate(graph.nodes):
         if node.op == ISLAND:
             continue
-        seen = reads(node, graph)
+        seen = flow.reads[index]
         numbers = [i for i, name in enumerate(node.inputs) if name not in graph.constants]
-        for (name, at), number in zip(seen, numbers, strict=True):
-            for (other, window), other_number in zip(seen, numbers, strict=True):
-                if at is None or window is None or number == other_number or not single(at):
+        for (name, at, _), number in zip(seen, numbers, strict=True):
+            for (other, window, _), other_number in zip(seen, numbers, strict=True):
+                if number == other_number or not at.is_single:
                     continue
-                if masks.follows(name, at, other, window) is None:
+                if not masks.implies(other, window, name, at):
                     continue
                 here, there = (
                     {
@@ -314,20 +240,19 @@ def test_dominance(draw: Callable[[Net], tuple[str, str]], cutoffs: set[str], cl
     net = Net()
     one, two = draw(net)
     graph = net.graph(one, two)
-    assert Masks(graph, cutoffs).dominates(one, two) is claim
+    assert dominates(masks_of(graph, cutoffs), graph, one, two) is claim
     if claim:
         truth = marks_that_reach(graph, frozenset(cutoffs), broad=False)
         assert implied(truth[two], truth[one])
 
 
-def test_a_proof_names_what_must_not_be_cut_off() -> None:
+def test_a_proof_falls_with_a_cut_off_on_its_way() -> None:
     net = Net()
     one, two = bottleneck(net)
     graph = net.graph(one, two)
-    same = identity(6, 7)
-    assert Masks(graph, frozenset()).follows(one, same, two, same) == frozenset({"d", "e"})
+    assert dominates(masks_of(graph), graph, one, two)
     for name in ("d", "e"):
-        assert Masks(graph, {name}).follows(one, same, two, same) is None
+        assert not dominates(masks_of(graph, {name}), graph, one, two)
 
 
 def test_a_vector_pooled_from_a_picture_changes_with_it() -> None:
@@ -336,13 +261,10 @@ def test_a_vector_pooled_from_a_picture_changes_with_it() -> None:
     vector = net.point(net.mean(x))
     y = net.binary(x, vector)
     graph = net.graph(y)
-    (_, whole), (_, corner) = reads(graph.nodes[-1], graph)
-    assert whole is not None
-    assert corner is not None
-    masks = Masks(graph, frozenset())
-    assert masks.follows(vector, corner, x, whole) is not None
-    assert masks.follows(x, whole, vector, corner) is None
-    assert Masks(graph, {vector}).follows(vector, corner, x, whole) is None
-    assert not masks.dominates(vector, x)
-    all_of_it = everything((6, 7), (6, 7))
-    assert masks.follows(vector, corner, x, all_of_it) is not None
+    (_, at_x, _), (_, at_vector, _) = Dataflow.of(graph).reads[-1]
+    masks = masks_of(graph)
+    assert masks.implies(x, at_x, vector, at_vector)
+    assert not masks.implies(vector, at_vector, x, at_x)
+    assert not masks_of(graph, {vector}).implies(x, at_x, vector, at_vector)
+    assert not dominates(masks, graph, vector, x)
+    assert masks.implies(x, everything((6, 7), (6, 7)), vector, at_vector)

@@ -1,19 +1,26 @@
-"""What is wanted of a dropped tensor, before any frame: by hand, and against every position."""
+"""What is required of a dropped tensor, before any frame: by hand, and one drop after another."""
 
+import random
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir.graph import Graph
-from stillframe.reuse.ir.windows import Span, Window, same, span
-from stillframe.reuse.memory.arena import place
+from stillframe.reuse.ir.windows import Window
 from stillframe.reuse.memory.buffers import lay_out
-from stillframe.reuse.memory.liveness import naive_bytes
-from stillframe.reuse.memory.planner import kept, plan_memory
-from stillframe.reuse.memory.required_regions import UnforeseenError, demand, turned
-from tests.nets import Net
+from stillframe.reuse.memory.dataflow import Dataflow
+from stillframe.reuse.memory.liveness import LIFTED, every_activation_bytes, reasons_to_persist
+from stillframe.reuse.memory.planner import arrange, plan_memory
+from stillframe.reuse.memory.required_regions import (
+    RegionTracer,
+    RequiredRegions,
+    UnforeseenError,
+    required_regions,
+)
+from tests.nets import Net, random_net
+from tests.reuse.memory.test_liveness import copied_out, writable
 
 
 def two_convs() -> Graph:
@@ -26,22 +33,29 @@ def spans(window: Window) -> list[tuple[int, int]]:
     return list(zip(window.rows[0].tolist(), window.rows[1].tolist(), strict=True))
 
 
-def test_what_is_dropped_is_wanted_where_its_reader_is_active() -> None:
-    graph = two_convs()
-    found = demand(graph, lay_out(graph), frozenset({"x", "y"}), frozenset(), frozenset({"a"}))
+def regions_of(
+    graph: Graph,
+    persistent: AbstractSet[str],
+    recomputed: AbstractSet[str],
+    opaque: AbstractSet[str] = frozenset(),
+) -> RequiredRegions:
+    return required_regions(Dataflow.of(graph), persistent, opaque, recomputed)
+
+
+def test_what_is_dropped_is_required_where_its_reader_is_active() -> None:
+    found = regions_of(two_convs(), {"x", "y"}, {"a"})
     ((source, reader),) = found.sources["y"]
     assert source == "x"
     assert spans(reader)[4] == (2, 7)  # two 3x3 kernels deep
-    ((source, wanted),) = found.sources["a"]
+    ((source, required),) = found.sources["a"]
     assert source == "x"
-    assert spans(wanted)[4] == (1, 8)  # for y at rows 3..5, which look at 1..7
-    assert found.widened == {"a"}
+    assert spans(required)[4] == (1, 8)  # for y at rows 3..5, which look at 1..7
+    assert found.required == {"a"}
 
 
-def test_nothing_is_wanted_where_nothing_is_dropped() -> None:
-    graph = two_convs()
-    found = demand(graph, lay_out(graph), frozenset({"x", "a", "y"}), frozenset(), frozenset())
-    assert not found.widened
+def test_nothing_is_required_where_nothing_is_dropped() -> None:
+    found = regions_of(two_convs(), {"x", "a", "y"}, frozenset())
+    assert not found.required
     assert not found.sources
 
 
@@ -51,29 +65,50 @@ def test_marks_that_only_a_later_comparison_tells_are_refused() -> None:
     a = net.conv(x, 8, name="a")
     b = net.conv(x, 8, name="b")
     graph = net.graph(net.conv(a, 8, name="y", residual=b))
-    storage, dropped = lay_out(graph), frozenset({"a"})
+    persistent = frozenset({"x", "b", "y"})
     with pytest.raises(UnforeseenError, match=r"node 0 would have to know .* 'b', written by node"):
-        demand(graph, storage, frozenset({"x", "b", "y"}), frozenset({"b"}), dropped)
-    assert demand(graph, storage, frozenset({"x", "b", "y"}), frozenset(), dropped).widened == {"a"}
+        regions_of(graph, persistent, {"a"}, opaque={"b"})
+    assert regions_of(graph, persistent, {"a"}).required == {"a"}
 
 
-def interval(rng: np.random.Generator, count: int, size: int) -> Span:
-    low = rng.integers(0, size, count)
-    return span(low, low + rng.integers(0, 4, count), size)
+@pytest.mark.parametrize("seed", range(100))
+def test_dropping_one_by_one_gives_what_dropping_all_at_once_gives(seed: int) -> None:
+    """In any order, and whatever was tried in between: a drop traces only its neighbourhood."""
+    draw, graph = random.Random(seed), random_net(seed, 20)
+    exports = copied_out(graph) if draw.random() < 0.5 else frozenset[str]()
+    flow = Dataflow.of(graph, exports)
+    reasons = reasons_to_persist(flow, frozenset())
+    persistent = {name for name, names in flow.sharing.items() if any(reasons[n] for n in names)}
+    roots = [
+        root
+        for root in sorted(persistent)
+        if {each.kind for name in flow.sharing[root] for each in reasons[name]} <= LIFTED
+    ]
+    draw.shuffle(roots)
+    able = [name for name in writable(graph) if flow.root(name) in persistent]
+    opaque = {name for name in able if draw.random() < draw.choice([0.0, 0.2])}
+    tracer = RegionTracer(flow, set(persistent), set(opaque))
+    recomputed: set[str] = set()
+    for root in roots:
+        try:
+            extension = tracer.drop(frozenset(flow.sharing[root]))
+        except UnforeseenError:
+            with pytest.raises(UnforeseenError):
+                at_once(flow, persistent, opaque, recomputed.union(flow.sharing[root]))
+            continue
+        if draw.random() < 0.7:
+            tracer.accept(extension)
+            recomputed.update(flow.sharing[root])
+        found = at_once(flow, persistent, opaque, recomputed)
+        assert (tracer.required, tracer.sources, tracer.exports) == found
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_turning_a_window_keeps_all_that_any_reader_depends_on(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    readers, size, above = (int(n) for n in rng.integers(1, 12, 3))
-    window, marks = interval(rng, readers, size), interval(rng, readers, above)
-    plain = same(1)
-    low, high = turned(Window(window, plain), Window(marks, plain), (size, 1)).rows
-    for position in range(size):
-        for reader in range(readers):
-            if window[0][reader] <= position < window[1][reader]:
-                for mark in range(marks[0][reader], marks[1][reader]):
-                    assert low[position] <= mark < high[position]
+def at_once(
+    flow: Dataflow, persistent: set[str], opaque: set[str], recomputed: set[str]
+) -> tuple[object, object, object]:
+    remaining = persistent - {flow.root(name) for name in recomputed}
+    found = required_regions(flow, remaining, opaque - recomputed, recomputed)
+    return found.required, found.sources, found.exports
 
 
 def deep() -> Graph:
@@ -86,31 +121,28 @@ def deep() -> Graph:
 
 def test_the_default_budget_is_three_fifths_of_keeping_everything() -> None:
     graph = deep()
-    found = plan_memory(graph, lay_out(graph), frozenset()).lifetimes
-    everything = plan_memory(graph, lay_out(graph), frozenset(), 1 << 40).lifetimes
-    taken, whole = (
-        each.persistent_bytes + place(each.requests()).size for each in (found, everything)
-    )
-    assert taken <= 0.6 * naive_bytes(graph) < whole
+    by_default = plan_memory(graph, frozenset())
+    whole = plan_memory(graph, frozenset(), 1 << 40)
+    assert by_default.size <= 0.6 * every_activation_bytes(graph) < whole.size
 
 
 def test_a_choice_is_noted_and_a_foreign_note_is_harmless(tmp_path: Path) -> None:
-    graph, storage = deep(), lay_out(deep())
+    graph = deep()
     notebook = DiskCache(tmp_path)
-    first = plan_memory(graph, storage, frozenset(), None, notebook)
+    first = plan_memory(graph, frozenset(), None, notebook)
     (name,) = [note for note in notebook._notes if note.startswith("dropped")]
-    assert plan_memory(graph, storage, frozenset(), None, notebook).recomputed == first.recomputed
+    assert plan_memory(graph, frozenset(), None, notebook).recomputed == first.recomputed
     foreign: tuple[object, ...] = (["a tensor of another network"], [["x"]], [7], 7, {"x": 1}, "x")
     for note in foreign:
         notebook.add({name: note})
-        again = plan_memory(graph, storage, frozenset(), None, notebook)
+        again = plan_memory(graph, frozenset(), None, notebook)
         assert again.recomputed == first.recomputed
 
 
 def test_no_vector_is_dropped() -> None:
     net = Net()
     graph = net.graph(net.conv(net.mean(net.input(9, 9, 3), name="g"), 8, name="y"))
-    storage = lay_out(graph)
-    assert storage.ring("g") == (1, 1, 1, 1)
+    flow, storage = Dataflow.of(graph), lay_out(graph)
+    assert storage.zero_pad("g") == (1, 1, 1, 1)
     with pytest.raises(ValueError, match="'g' is a vector"):
-        kept(graph, storage, frozenset(), frozenset(), frozenset({"g"}))
+        arrange(flow, reasons_to_persist(flow, frozenset()), frozenset(), frozenset({"g"}))

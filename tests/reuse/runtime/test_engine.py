@@ -50,7 +50,7 @@ def clip(graph: Graph, seed: int, frames: int) -> Iterator[dict[str, Picture]]:
 
 def poison(plan: Plan) -> None:
     """Fill all that transients share with NaN: nothing of it may be read in the next frame."""
-    kept, shared = plan.placement.persistent, plan.placement.transient
+    kept, shared = plan.memory.persistent_bytes, plan.memory.arena_bytes
     plan.arena[kept : kept + shared].view(np.float32)[...] = np.nan
 
 
@@ -170,7 +170,7 @@ def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
 
 
 def kept(plan: Plan, name: str) -> bool:
-    lives = plan.lifetimes.lives
+    lives = plan.memory.ranges
     return name not in lives or lives[lives[name].root].persistent
 
 
