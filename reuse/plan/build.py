@@ -17,7 +17,6 @@ from stillframe.reuse.plan.lowering import LOWER
 from stillframe.reuse.plan.plan import (
     BARRIER_BYTES,
     IslandStep,
-    PlacedTensor,
     Plan,
     Region,
     Tuning,
