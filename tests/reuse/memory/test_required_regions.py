@@ -128,14 +128,14 @@ def test_the_default_budget_is_three_fifths_of_keeping_everything() -> None:
 
 def test_a_choice_is_noted_and_a_foreign_note_is_harmless(tmp_path: Path) -> None:
     graph = deep()
-    notebook = DiskCache(tmp_path)
-    first = plan_memory(graph, frozenset(), None, notebook)
-    (name,) = [note for note in notebook._notes if note.startswith("dropped")]
-    assert plan_memory(graph, frozenset(), None, notebook).recomputed == first.recomputed
+    cache = DiskCache(tmp_path)
+    first = plan_memory(graph, frozenset(), None, cache)
+    (name,) = [note for note in cache._values if note.startswith("dropped")]
+    assert plan_memory(graph, frozenset(), None, cache).recomputed == first.recomputed
     foreign: tuple[object, ...] = (["a tensor of another network"], [["x"]], [7], 7, {"x": 1}, "x")
     for note in foreign:
-        notebook.add({name: note})
-        again = plan_memory(graph, frozenset(), None, notebook)
+        cache.add({name: note})
+        again = plan_memory(graph, frozenset(), None, cache)
         assert again.recomputed == first.recomputed
 
 
