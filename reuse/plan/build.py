@@ -27,11 +27,11 @@ Floats = NDArray[np.float32]
 
 
 def island_reads(graph: Graph) -> list[str]:
-    """Region tensors that islands or callers read: each has an EXPORT right behind its writer."""
+    """Region tensors that islands or callers read; an EXPORT follows the writer of each."""
     region = set(region_tensors(graph))
-    wanted = {name for node in graph.nodes if node.op == ISLAND for name in node.inputs}
-    wanted |= {port.name for port in graph.outputs if port.layout != "raw"}
-    return [name for name in region_tensors(graph) if name in wanted & region]
+    read = {name for node in graph.nodes if node.op == ISLAND for name in node.inputs}
+    read |= {port.name for port in graph.outputs if port.layout != "raw"}
+    return [name for name in region_tensors(graph) if name in read & region]
 
 
 def export_layouts(graph: Graph) -> dict[str, str]:
@@ -65,7 +65,7 @@ def export(builder: TableBuilder, name: str, layout: str, node: int) -> Floats:
         abi.PARAMETER + 3: channel,
     }
     builder.add(Lowered(columns), PlannedLayer(name, "Export", array.shape, 0, node))
-    builder.kept.append(array)
+    builder.buffers.append(array)
     return array
 
 
@@ -115,7 +115,7 @@ def build_plan(
             layer = PlannedLayer(node.output, node.op, shape, lowered.multiply_adds, number)
             at = builder.add(lowered, layer)
             if root in memory.recomputed:
-                builder.clear_ring(at, root)
+                builder.clear_zero_pad(at, root)
             if lowered.compares and node.output in memory.cutoffs:
                 kind = abi.Cutoff.EQUAL if exact else abi.Cutoff.NORM
                 builder.instructions[at][abi.CUTOFF] = kind
@@ -174,5 +174,5 @@ def finish(
         memory=memory,
         weights_bytes=builder.weights_bytes,
         tuning=tuning,
-        kept=builder.kept,
+        buffers=builder.buffers,
     )

@@ -26,10 +26,10 @@ def mask_columns(
     builder: TableBuilder, node: Node, regular: tuple[int, int, int] | None = None
 ) -> dict[int, int]:
     """TARGET, SOURCES and SOURCE_COUNT from the operator's windows; constants never change."""
-    wanted = builder.regions.sources.get(node.output)
+    required = builder.regions.sources.get(node.output)
     out = builder.graph.shapes[node.output]
-    if wanted is not None:
-        entries = [builder.source(name, window, out) for name, window in wanted]
+    if required is not None:
+        entries = [builder.source(name, window, out) for name, window in required]
     else:
         windows = OPS[node.op].window(node, builder.graph.shapes)
         entries = [

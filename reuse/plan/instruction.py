@@ -21,35 +21,41 @@ class MaskRows:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """One instruction: its table columns and floats.
-
-    multiply_adds: per output position, times positions: the dense total.
-    result_floats: what it needs of a worker's RESULTS.
-    compares: the target may be left as it was (a cut-off).
-    """
+    """One instruction, as a lowering rule gives it."""
 
     columns: Mapping[int, int]
+    """Column of the instruction table -> value."""
     floats: Mapping[int, float] = field(default_factory=dict)
+    """Column of the floats -> value."""
     multiply_adds: int = 0
+    """To compute all positions."""
     result_floats: int = 0
+    """Floats that it needs of a worker's RESULTS."""
     compares: bool = False
+    """Whether its kernel can cut off: leave a result unstored that is near the stored one."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskSource:
-    """What the positions of an output read of one input: a window, and its table columns."""
+    """What the positions of an output read of one input."""
 
     name: str
+    """The input."""
     window: Window
     columns: tuple[int, ...]
+    """Its row of the table of mask sources, see `kernels.abi`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
-    """What an instruction is, in words and figures; `Plan.layers` has one each."""
+    """What an instruction computes."""
 
     name: str
+    """The operator's output."""
     op: str
+    """The engine's operator, or "Export"."""
     shape: tuple[int, ...]
     multiply_adds: int
-    node: int  # index into the graph; -1 for a border
+    """To compute all positions."""
+    node: int
+    """Index of the operator in the graph; -1 for an export of an input or of an island's output."""

@@ -15,12 +15,13 @@ from stillframe.reuse.plan.tables import TableBuilder
 
 Floats = NDArray[np.float32]
 
-# what a tile of each shape reaches of the processor's peak, measured where tiles fit exactly; only
-# the order matters, and `tuning` measures what is close
 EFFICIENCY = (1.0, 0.9, 0.62)
+"""Of each row of TILES: speed relative to the fastest, measured where tiles fit exactly. Only the
+order matters; `runtime.autotune` measures the close cases."""
 
 
 PLAIN = (1.0, -float("inf"), float("inf"))
+"""`bend_and_bounds` without an activation."""
 
 
 def tile_width(tile: int) -> int:
@@ -63,9 +64,9 @@ def pack_depthwise(weights: Floats, bias: Floats) -> tuple[Floats, Floats, int]:
 
 
 def bend_and_bounds(node: Node) -> tuple[float, float, float] | None:
-    """(slope below 0, low, high) where a micro-kernel can apply the activation as it stores.
+    """(slope below 0, low, high) if a micro-kernel can apply the activation as it stores.
 
-    That is before a residual, so one that is to be added first must wait for the activation.
+    It then runs before the residual is added, so None if the residual comes first.
     """
     act: Act | None = node.attrs.get("act")
     if act is None:
@@ -149,8 +150,8 @@ def lower_conv(builder: TableBuilder, node: Node) -> list[Lowered]:
 def lines_ahead(
     node: Node, lines: Sequence[int], taps_x: int, pixel: int
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """conv.AHEAD: where, seen from a window's origin, that window begins to read which lies FAR
-    positions further; only what its neighbours have not read before."""
+    """conv.AHEAD: offsets, from a window's origin, of the lines that the window FAR positions on is
+    the first to read."""
     stride_y, stride_x = node.attrs["stride"]
     far = conv.FAR * stride_x * pixel
     new = [

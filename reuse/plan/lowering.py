@@ -124,13 +124,13 @@ def lower_reduction(builder: TableBuilder, node: Node) -> list[Lowered]:
 
 
 def lower_concat(builder: TableBuilder, node: Node) -> list[Lowered]:
-    """Copy what could not be written in place; then the whole is active where a part is."""
+    """Copy the parts that are not written in place, then mark the whole where a part is active."""
     out = builder.graph.shapes[node.output]
     windows = OPS["Concat"].window(node, builder.graph.shapes)
-    wanted = builder.regions.sources.get(node.output)
+    required = builder.regions.sources.get(node.output)
     axis = node.attrs["axis"]
     offset = 0
-    found: list[Lowered] = []
+    instructions: list[Lowered] = []
     entries: list[MaskSource] = []
     for number, (name, window) in enumerate(zip(node.inputs, windows, strict=True)):
         shape = builder.graph.shapes[name]
@@ -145,9 +145,13 @@ def lower_concat(builder: TableBuilder, node: Node) -> list[Lowered]:
             raise ValueError(f"Concat -> {node.output!r}: a constant part is not supported")
         label = f"{node.output}[{number}]"
         target = builder.part(label, node.output, (start[0], start[1], start[2]), shape)
-        reads = ((name, identity(*shape[:2])),) if wanted is None else copied(wanted, window, shape)
+        reads = (
+            ((name, identity(*shape[:2])),)
+            if required is None
+            else required_of_part(required, window, shape)
+        )
         address, count = builder.sources([builder.source(*read, shape) for read in reads])
-        found.append(
+        instructions.append(
             Lowered(
                 move_columns(builder, np.arange(shape[0]), np.arange(shape[1]))
                 | {
@@ -159,10 +163,10 @@ def lower_concat(builder: TableBuilder, node: Node) -> list[Lowered]:
             )
         )
         entries.append(builder.source(label, window, out))
-    if wanted is not None:
-        entries = [builder.source(name, window, out) for name, window in wanted]
+    if required is not None:
+        entries = [builder.source(name, window, out) for name, window in required]
     address, count = builder.sources(entries)
-    found.append(
+    instructions.append(
         Lowered(
             {
                 abi.TARGET: builder.tensor(node.output),
@@ -171,15 +175,15 @@ def lower_concat(builder: TableBuilder, node: Node) -> list[Lowered]:
             }
         )
     )
-    return found
+    return instructions
 
 
-def copied(
-    wanted: Sequence[tuple[str, Window]], window: Window | None, shape: Sequence[int]
+def required_of_part(
+    required: Sequence[tuple[str, Window]], window: Window | None, shape: Sequence[int]
 ) -> list[tuple[str, Window]]:
-    """The marks on which a joined part depends, from those of the whole."""
+    """What a part of a concatenation must be computed from, from what the whole must."""
     assert window is not None
-    return [(name, window.for_readers(marks, shape[0], shape[1])) for name, marks in wanted]
+    return [(name, window.for_readers(marks, shape[0], shape[1])) for name, marks in required]
 
 
 def lower_slice(builder: TableBuilder, node: Node) -> list[Lowered]:
@@ -211,22 +215,22 @@ def lower_pad(builder: TableBuilder, node: Node) -> list[Lowered]:
 
 def lower_resize(builder: TableBuilder, node: Node) -> list[Lowered]:
     rows, columns = node.attrs["rows"], node.attrs["cols"]
-    found = mask_columns(builder, node)
+    entry = mask_columns(builder, node)
     if not (np.any(rows[2]) or np.any(columns[2])):
-        return [Lowered(found | move_columns(builder, rows[0], columns[0]))]
-    found |= {abi.KERNEL: layout.linear_resize.address}
+        return [Lowered(entry | move_columns(builder, rows[0], columns[0]))]
+    entry |= {abi.KERNEL: layout.linear_resize.address}
     names = (
         (layout.ROWS, layout.ROWS_HIGH, layout.ROW_WEIGHTS),
         (layout.COLUMNS, layout.COLUMNS_HIGH, layout.COLUMN_WEIGHTS),
     )
     for (low, high, weight), column in zip((rows, columns), names, strict=True):
         read = np.where(np.asarray(weight) > 0, high, low)  # no more than the operator's window
-        found |= {
+        entry |= {
             column[0]: builder.constant(np.asarray(low, np.int32)),
             column[1]: builder.constant(np.asarray(read, np.int32)),
             column[2]: builder.constant(np.asarray(weight, np.float32)),
         }
-    return [Lowered(found)]
+    return [Lowered(entry)]
 
 
 def lower_blocks(builder: TableBuilder, node: Node) -> list[Lowered]:

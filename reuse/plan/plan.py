@@ -55,29 +55,50 @@ class Plan:
 
     graph: Graph
     instructions: Integers
+    """(instructions, INSTRUCTION_COLUMNS)."""
     floats: Floats
+    """(instructions, FLOAT_COLUMNS)."""
     tensors: Integers
-    live: Integers  # (tensors, workers): positions of each mask left active
+    """(tensors, TENSOR_COLUMNS)."""
+    live: Integers
+    """(tensors, workers): positions of each mask that the last step left active."""
     work: Integers
+    """(workers, WORKER_COLUMNS)."""
     records: Integers
-    island_records: Integers  # the same columns, a row an island, in the order of `steps`
-    barrier: int  # address of BARRIER_BYTES bytes, all 0 between two runs of the workers
+    """(instructions, RECORD_COLUMNS): what the last step did."""
+    island_records: Integers
+    """(islands, RECORD_COLUMNS), in the order of `steps`."""
+    barrier: int
+    """Address of BARRIER_BYTES bytes, all 0 between two runs of the workers."""
     steps: tuple[Region | IslandStep, ...]
+    """What a step runs, in order."""
     layers: tuple[PlannedLayer, ...]
-    reads: tuple[Reads, ...]  # of each instruction: the tensors whose marks make it compute
-    targets: tuple[str, ...]  # of each instruction: the tensor that it writes; "" for an export
-    mask_rows: Mapping[str, MaskRows]  # of each tensor in `index`
-    index: Mapping[str, int]  # tensor name -> row of `tensors`
-    exports: Mapping[str, Floats]  # tensor name -> the array that EXPORT keeps up to date
-    cutoffs: Mapping[str, int]  # tensor name -> instruction that compares it
+    """Of each instruction."""
+    reads: tuple[Reads, ...]
+    """Of each instruction: the tensors whose masks make it compute, with their windows."""
+    targets: tuple[str, ...]
+    """Of each instruction: the tensor that it writes; empty for an export."""
+    mask_rows: Mapping[str, MaskRows]
+    """Of each tensor in `index`: whose mask it shares."""
+    index: Mapping[str, int]
+    """Tensor -> row of `tensors`."""
+    exports: Mapping[str, Floats]
+    """Tensor -> the array that its EXPORT keeps up to date."""
+    cutoffs: Mapping[str, int]
+    """Tensor -> the instruction that compares it with what is stored."""
     arena: NDArray[np.uint8]
+    """The bytes of all activations, persistent and transient."""
     memory: MemoryPlan
+    """Where each activation lies, and which persist."""
     weights_bytes: int
+    """Packed weights and tables."""
     tuning: Tuning
-    kept: list[Any] = field(default_factory=list)
+    """What was measured on this host."""
+    buffers: list[Any] = field(default_factory=list)
+    """Everything that the tables point to and the plan must keep alive; the masks first."""
 
     def view(self, name: str) -> Floats:
-        """The (H, W, C) floats of a tensor, where they lie; for tests, tuning and islands."""
+        """A view of the (H, W, C) floats of a tensor in the arena."""
         row = self.tensors[self.index[name]]
         start = int(row[abi.DATA]) - self.arena.ctypes.data
         shape = tuple(int(row[column]) for column in (abi.HEIGHT, abi.WIDTH, abi.CHANNELS))
@@ -100,4 +121,4 @@ class Plan:
 
     @property
     def masks(self) -> NDArray[np.uint8]:
-        return self.kept[0]  # type: ignore[no-any-return]
+        return self.buffers[0]  # type: ignore[no-any-return]

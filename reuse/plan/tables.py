@@ -17,7 +17,7 @@ from stillframe.reuse.plan.instruction import Lowered, MaskRows, MaskSource, Pla
 
 Integers = NDArray[np.int64]
 
-SLACK = 1024  # bytes behind the arena: vector loads of the last position may reach past it
+SLACK = 1024  # bytes after the arena, which vector loads of the last position may reach
 
 
 class TableBuilder:
@@ -33,9 +33,9 @@ class TableBuilder:
         self.graph = graph
         self.storage = memory.storage
         self.regions = memory.regions
-        self.tiles = tiles  # output of a convolution -> which of the micro-kernels
+        self.tiles = tiles  # output of a convolution -> row of conv.TILES
         self.workers = workers
-        self.kept: list[Any] = [np.zeros(0, np.uint8)]
+        self.buffers: list[Any] = [np.zeros(0, np.uint8)]
         self.arena = zeroed(memory.size + SLACK)
         self._arena_start = self.arena.ctypes.data
         self._offsets = memory.offsets
@@ -60,9 +60,9 @@ class TableBuilder:
 
     # --- memory ---------------------------------------------------------------------------------
     def constant(self, values: NDArray[Any]) -> int:
-        """Keep a copy of the values for the life of the plan; its address."""
+        """Copy the values for the life of the plan; -> address of the copy."""
         copy = aligned(np.ascontiguousarray(values))
-        self.kept.append(copy)
+        self.buffers.append(copy)
         self.weights_bytes += copy.nbytes
         return int(copy.ctypes.data)
 
@@ -94,7 +94,7 @@ class TableBuilder:
         self.longest_line = max(self.longest_line, width)
 
     def tensor(self, name: str) -> int:
-        """The table row of a region tensor or constant; made at the first call."""
+        """The table row of a region tensor or constant; added at the first call."""
         if name in self.index:
             return self.index[name]
         if name in self.graph.constants:
@@ -218,8 +218,8 @@ class TableBuilder:
         self.widest_result = max(self.widest_result, lowered.result_floats)
         return len(self.instructions) - 1
 
-    def clear_ring(self, instruction: int, root: str) -> None:
-        """Have an instruction renew the zeros around what it writes, before it does."""
+    def clear_zero_pad(self, instruction: int, root: str) -> None:
+        """Let an instruction write the zeros around its target first."""
         top, left, bottom, right = self.storage.zero_pad(root)
         if not (top or left or bottom or right):
             return
@@ -237,7 +237,7 @@ class TableBuilder:
     def finish_tensors(self) -> tuple[Integers, Integers]:
         """Give every row its mask and counts; -> (tensors, live)."""
         masks = np.zeros(self._mask_bytes + 64, np.uint8)
-        self.kept[0] = masks
+        self.buffers[0] = masks
         base = masks.ctypes.data
         rows = np.array(self.rows, np.int64).reshape(-1, abi.TENSOR_COLUMNS)
         live = np.zeros((len(rows), self.workers), np.int64)

@@ -49,9 +49,9 @@ def clip(graph: Graph, seed: int, frames: int) -> Iterator[dict[str, Picture]]:
 
 
 def poison(plan: Plan) -> None:
-    """Fill all that transients share with NaN: nothing of it may be read in the next frame."""
-    kept, shared = plan.memory.persistent_bytes, plan.memory.arena_bytes
-    plan.arena[kept : kept + shared].view(np.float32)[...] = np.nan
+    """Fill the transients' arena with NaN: nothing of it may be read in the next frame."""
+    start, size = plan.memory.persistent_bytes, plan.memory.arena_bytes
+    plan.arena[start : start + size].view(np.float32)[...] = np.nan
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_recomputing_what_changed_gives_the_dense_answer_bit_for_bit(
 
 
 class Dropping(DiskCache):
-    """A notebook in which it says that these tensors are to be dropped, whatever the network."""
+    """A disk cache that drops these tensors, whatever the network."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -154,7 +154,7 @@ def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
             Tolerance(share).apply(plan, measure(plan))
         for name, instruction in plan.cutoffs.items():
             node = by_output[name]
-            if not all(kept(plan, each) for each in node.inputs):
+            if not all(is_persistent(plan, each) for each in node.inputs):
                 continue
             arrays = [
                 np.asarray(graph.constants[each], np.float32)
@@ -169,7 +169,7 @@ def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
             assert distance.max() <= limit * (1 + 1e-4) + slack, f"frame {number}, {name!r}"
 
 
-def kept(plan: Plan, name: str) -> bool:
+def is_persistent(plan: Plan, name: str) -> bool:
     lives = plan.memory.ranges
     return name not in lives or lives[lives[name].root].persistent
 
