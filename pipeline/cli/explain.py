@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
 
 PLAIN_WIDTH = 190
 """Columns of the table in a file or a pipe."""
+LIVE_FRAMES = 300
+"""Of a live stream, which has no end, if the user names no number."""
 REASON_LENGTH = 60
 """Characters of a reason that the table shows; --json has all of it."""
 
@@ -41,7 +43,8 @@ def explain(
         int, typer.Option(min=0, help="Threads of the network; 0: one for each CPU.")
     ] = 0,
     max_frames: Annotated[
-        int | None, typer.Option(min=2, help="Stop after this many frames.")
+        int | None,
+        typer.Option(min=2, help="Stop after this many frames; default all, of a live stream 300."),
     ] = None,
     as_json: options.AsJson = False,
     heatmap: Annotated[
@@ -67,6 +70,13 @@ def explain(
         if clip is not None:
             source = stack.enter_context(open_source(clip))
             network = network.for_source(source.info.height, source.info.width)
+            if source.info.live and max_frames is None:
+                max_frames = LIVE_FRAMES
+                printing.plain(
+                    printing.people(),
+                    f"{source.info.spec}: a live stream; the first {LIVE_FRAMES} frames are "
+                    "examined, --max-frames takes another number",
+                )
             frames = islice(source, max_frames)
         explanation = examine(
             network,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from stillframe.errors import SinkError, UsageError
+from stillframe.pipeline.cli.source_reporter import SourceReporter
 from stillframe.pipeline.cli.writable import check_place
-from stillframe.pipeline.executor.stage import Stage
+from stillframe.pipeline.executor.stage import Stage, deadline_suspended
 from stillframe.pipeline.inference.stages import DrawnFrame, drawing, encoding
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.source import SourceInfo
@@ -82,11 +83,18 @@ class Outputs:
 
     @contextlib.contextmanager
     def opened(
-        self, info: SourceInfo, spec: str, console: Console, *, keeps_pixels: bool = False
+        self,
+        info: SourceInfo,
+        spec: str,
+        console: Console,
+        *,
+        keeps_pixels: bool = False,
+        events: SourceReporter | None = None,
     ) -> Iterator[tuple[Stage, Stage]]:
         """Yields the stages that draw and write; files are closed when the block ends.
 
-        keeps_pixels: a frame's picture is read after these stages too.
+        keeps_pixels: a frame's picture is read after these stages too. events: is given the sinks
+        that hold changes of the source's state too.
         """
         with contextlib.ExitStack() as stack:
             sinks: list[Sink] = []
@@ -94,7 +102,11 @@ class Outputs:
                 sinks.append(stack.enter_context(self._video(info, spec)))
             for option, sink in TEXTS.items():
                 if option in self.paths:
-                    sinks.append(stack.enter_context(sink(self.paths[option], self.force)))
+                    lines = stack.enter_context(sink(self.paths[option], self.force))
+                    lines.while_blocked = deadline_suspended
+                    sinks.append(lines)
+            if events is not None:
+                events.attach([each for each in sinks if isinstance(each, JsonlSink)])
             page = stack.enter_context(MjpegServer()) if self.show else None
             if page is not None:
                 console.print(f"showing at {page.url}", highlight=False)

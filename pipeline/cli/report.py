@@ -4,7 +4,7 @@ On a terminal a bar; elsewhere a line every LINE_EVERY_S; with --quiet nothing.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -57,7 +57,6 @@ class Report:
         self._console = console
         self._next_line = time.monotonic() + LINE_EVERY_S
         self._total = total
-        self._warned = False
         self._bar = Progress(
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
@@ -90,16 +89,8 @@ class Report:
             return self._bar
         return Group(self._bar, self._stages())
 
-    def tick(self, tally: Tally, frozen: bool = False) -> None:
-        """Call after each frame. frozen: the source repeats one picture bit for bit."""
-        if frozen and not self._warned:
-            self._warned = True
-            self._console.print(
-                "warning: the picture has not changed by a single bit for a while; a camera that"
-                " hangs looks like that, so what is reused now may be stale",
-                style="yellow",
-                highlight=False,
-            )
+    def tick(self, tally: Tally) -> None:
+        """Call after each frame."""
         if not self._bar.disable:
             self._bar.update(self._task, completed=tally.frames, facts=facts(tally))
         elif (now := time.monotonic()) >= self._next_line:
@@ -113,8 +104,15 @@ def facts(tally: Tally) -> str:
     return f"{tally.rate:.1f} fps, {tally.active_share:.0%} active, {tally.reused_share:.0%} reused"
 
 
-def summary(console: Console, tally: Tally, title: str, written: list[str]) -> None:
-    """The table at the end."""
+def summary(
+    console: Console,
+    tally: Tally,
+    title: str,
+    written: list[str],
+    incidents: Mapping[str, tuple[int, str]] | None = None,
+) -> None:
+    """The table at the end. incidents: counts of the source, each with a few words; zeros are left
+    out."""
     if not tally.frames:
         console.print("no frames", highlight=False)
         return
@@ -128,6 +126,9 @@ def summary(console: Console, tally: Tally, title: str, written: list[str]) -> N
     table.add_row("frame rate", f"{whole['frames_per_s']:.1f} fps", f"in {tally.wall_s:.1f} s")
     table.add_row("active", f"{tally.active_share:.1%}", "of all pixels were treated as new")
     table.add_row("reused", f"{tally.reused_share:.1%}", "of the frames never met the network")
+    for name, (count, words) in (incidents or {}).items():
+        if count:
+            table.add_row(name, str(count), words)
     times = whole["frame_ms"]
     table.add_row("a frame", f"{times['p50']:.1f} ms", f"median; 95 % within {times['p95']:.1f} ms")
     for part, words in PARTS.items():

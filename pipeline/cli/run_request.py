@@ -1,5 +1,6 @@
 """All that a run is asked for, whether by a command line, a configuration file or a program."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
 
 SOURCE = "sample:sports2d_demo"
 MODEL = "centerface"
+UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+"""Unit of --retry -> seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,15 @@ class RunRequest(options.ReuseOptions):
             min=0,
             help="Frame rate of a folder of pictures (default 25), and the one to ask a camera "
             "for.",
+            rich_help_panel=IN,
+        ),
+    ] = None
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOR",
+            help="How long to try a lost camera or stream again, and one that is not there yet: "
+            "90s, 5m, 2h; 0: not at all. Default: without limit.",
             rich_help_panel=IN,
         ),
     ] = None
@@ -163,6 +175,15 @@ class RunRequest(options.ReuseOptions):
         if self.quality is not None and settings.reuse != "layer":
             raise UsageError(f"--quality steers --reuse layer, got --reuse {settings.reuse}")
         return settings
+
+    def retry_s(self) -> float | None:
+        """Seconds; None: without limit. Raises UsageError."""
+        if self.retry is None:
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", self.retry.strip())
+        if match is None:
+            raise UsageError(f"--retry: expected a time such as 90s, 5m or 2h, got {self.retry!r}")
+        return float(match[1]) * UNIT_S[match[2]]
 
     def outputs(self) -> "Outputs":
         """Raises UsageError where outputs clash, SinkError where one cannot be written."""

@@ -91,6 +91,7 @@ class StagePipeline(Closing):
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._stopped_s: float | None = None
         self._started = False
         self._thread = threading.Thread(target=self._read, name=f"stillframe-{SOURCE}", daemon=True)
         # last, so that wrong arguments leave nothing open
@@ -157,7 +158,12 @@ class StagePipeline(Closing):
         return result
 
     def stop(self) -> None:
-        """Read no more items; those in flight are still delivered. Safe in a signal handler."""
+        """Read no more items; those in flight are still delivered. Safe in a signal handler.
+
+        A reader of a pipe that takes nothing for CLOSE_TIMEOUT_S then counts as gone.
+        """
+        if self._stopped_s is None:
+            self._stopped_s = time.monotonic()
         self._stopped.set()
 
     def close(self) -> None:
@@ -257,7 +263,12 @@ class StagePipeline(Closing):
             self.channels[0].end()
 
     def _check_deadlines(self) -> None:
+        stopped_s = self._stopped_s
+        waited_enough = stopped_s is not None and time.monotonic() - stopped_s > CLOSE_TIMEOUT_S
         for worker in self.workers:
+            if waited_enough and worker.waits_for_reader:
+                self._fail(worker.stage.name, BrokenPipeError("its reader takes nothing"))
+                return
             if worker.overdue_s > 0:
                 limit = worker.stage.deadline_s
                 error = StageError(f"no answer for {limit:g} s, its deadline; it is left behind")

@@ -1,9 +1,10 @@
 """One stage of a pipeline: a function that its own thread calls for each item."""
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,27 @@ from stillframe.pipeline.executor.stage_meter import StageMeter
 Work = Callable[[Any], Any]
 DEADLINE_S = 120.0
 DEFAULT_QUEUE_SIZE = 2
+
+
+_here = threading.local()
+"""`meter`: of the stage that the calling thread runs."""
+
+
+@contextlib.contextmanager
+def deadline_suspended() -> Iterator[None]:
+    """While a stage waits for another program, such as the reader of a pipe: that is no hang.
+
+    Afterwards its deadline counts from the start. Outside of a stage it does nothing.
+    """
+    meter: StageMeter | None = getattr(_here, "meter", None)
+    if meter is None:
+        yield
+        return
+    meter.deadline_since = None
+    try:
+        yield
+    finally:
+        meter.deadline_since = time.perf_counter()
 
 
 class Skip:
@@ -41,7 +63,7 @@ class Stage:
     cores: frozenset[int] = frozenset()
     """Cores to pin the thread to; empty: not pinned."""
     deadline_s: float = DEADLINE_S
-    """The longest that one item may take."""
+    """The longest that one item may take, without what it waits for the reader of a pipe."""
     room: int = DEFAULT_QUEUE_SIZE
     """Size of the queue before the stage."""
     policy: Policy = "block"
@@ -106,6 +128,7 @@ class Worker:
         )
 
     def _run(self) -> None:
+        _here.meter = self.meter
         try:
             configure_thread(self.meter, self.stage.cores, self._nice)
             try:
@@ -147,8 +170,13 @@ class Worker:
     @property
     def overdue_s(self) -> float:
         """Seconds by which the current item exceeds the deadline; 0 or less if it does not."""
-        since = self.meter.busy_since
+        since = self.meter.deadline_since
         return 0.0 if since is None else time.perf_counter() - since - self.stage.deadline_s
+
+    @property
+    def waits_for_reader(self) -> bool:
+        """Whether the current item waits for another program, see `deadline_suspended`."""
+        return self.meter.busy_since is not None and self.meter.deadline_since is None
 
 
 def configure_thread(meter: StageMeter, cores: frozenset[int], nice: int) -> None:

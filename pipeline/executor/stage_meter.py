@@ -35,6 +35,8 @@ class StageMeter:
     """What differs from the request, such as a pin that the kernel denied."""
     busy_since: float | None = None
     """Clock at the start of the current item; None between items."""
+    deadline_since: float | None = None
+    """Clock from which the current item's deadline counts; None: nothing counts now."""
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _cpu_start_s: float = 0.0
     _idle_since: float = field(default_factory=time.perf_counter)
@@ -44,13 +46,14 @@ class StageMeter:
         self._cpu_start_s = time.thread_time()
         now = time.perf_counter()
         self.wait_ms += WEIGHT * ((now - self._idle_since) * 1e3 - self.wait_ms)
-        self.busy_since = now
+        self.busy_since = self.deadline_since = now
 
     def end(self) -> float:
         """Finish the item; -> its wall time in milliseconds."""
         now = time.perf_counter()
         start = now if self.busy_since is None else self.busy_since
-        self.busy_since, self._idle_since = None, now
+        self.busy_since = self.deadline_since = None
+        self._idle_since = now
         wall_s, cpu_s = now - start, time.thread_time() - self._cpu_start_s
         self.wall_total_s += wall_s
         self.cpu_total_s += cpu_s

@@ -42,6 +42,11 @@ def clearly_changed(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
     return int(np.count_nonzero(difference > levels)) > PRECHECK_SHARE * difference.size
 
 
+def _age_s(frame: Frame, since_s: float | None) -> float:
+    """How old the picture of `since_s` is when the frame comes; 0 if there is none."""
+    return 0.0 if since_s is None else max(0.0, frame.clock_s + frame.late_s - since_s)
+
+
 class SceneCutDetector:
     """Finds the first frame of another scene in a stream.
 
@@ -72,7 +77,8 @@ class FramePolicy:
 
     The model is set to the size that suits the frames, anew whenever their size changes. Nothing is
     carried across a gap in the source. A corrupt frame gets the previous result while that is young
-    enough; then it is computed, but nothing later rests on it.
+    enough; then it is computed, but nothing later rests on it. So is a stale frame, which was held
+    back on its way. Ages of a live source are by the wall clock.
 
     slot: asked for the backend of each frame. study: what differs from a run.
     """
@@ -136,13 +142,15 @@ class FramePolicy:
             self.forget()
         since_s = self._since_s
         has_result = since_s is not None
-        age_s = max(0.0, frame.time_s - since_s) if since_s is not None else 0.0
-        is_young = has_result and age_s <= self.settings.age_limit_s
+        age_s = _age_s(frame, since_s)
+        # by when the pictures were taken: one that repeats the last one exactly renews nothing
+        is_young = has_result and age_s - frame.late_s <= self.settings.age_limit_s
+        is_unfit = frame.corrupt or frame.stale
         carried: Kind | None = None
         if is_young and self._skips(frame):
             carried = "skipped"
             self._skipped += 1
-        elif frame.corrupt and is_young:
+        elif is_unfit and is_young:
             carried = "corrupt"
         grey = self._grey(frame)
         if stop_watch.detailed:
@@ -155,8 +163,8 @@ class FramePolicy:
             fitted, view = self.model.fit(frame.image)
         stop_watch.lap("fit")
         change = None
-        if self._gate is not None and not frame.corrupt:
-            change = self._change(self._gate, fitted, has_result, is_young, frame.time_s)
+        if self._gate is not None and not is_unfit:
+            change = self._change(self._gate, fitted, has_result, is_young, frame.clock_s)
             stop_watch.lap("gate")
             if has_result and change.kind == "unchanged" and not self._run_unchanged:
                 return Task(frame, "unchanged", self.model, stop_watch, age_s, grey=grey)
@@ -166,26 +174,26 @@ class FramePolicy:
                 np.copyto(self._gate.reference, fitted)
         is_partial = change is not None and change.kind != "all"
         is_partial = is_partial and has_result and backend.incremental
-        self._skipped, self._computed_s = 0, frame.time_s
-        if frame.corrupt:
+        self._skipped, self._computed_s = 0, frame.clock_s
+        if is_unfit:
             self.forget()
         elif not is_partial:
-            self._since_s = frame.time_s
-            self._refresh.start(frame.time_s)
+            self._since_s = frame.clock_s
+            self._refresh.start(frame.clock_s)
         elif self._refreshes:
             self._since_s = self._refresh.since_s
-            age_s = max(0.0, frame.time_s - self._since_s)
+            age_s = _age_s(frame, self._since_s)
         return Task(
             frame,
             "computed",
             self.model,
             stop_watch,
-            age_s=age_s if is_partial else 0.0,
+            age_s=age_s if is_partial else frame.late_s,
             fitted=fitted,
             change=change,
             view=view,
             partial=is_partial,
-            reusable=is_partial or not frame.corrupt,
+            reusable=is_partial or not is_unfit,
             backend=backend,
             grey=grey,
         )
@@ -197,7 +205,7 @@ class FramePolicy:
         cuts = None if frame.corrupt else self._cuts
         if cuts is not None and cuts.is_cut(frame.image):
             return False
-        return self._skipping.skips(self._skipped, frame.time_s - self._computed_s)
+        return self._skipping.skips(self._skipped, frame.clock_s - self._computed_s)
 
     def _grey(self, frame: Frame) -> Grey | None:
         """What boxes are followed on; None if none are."""

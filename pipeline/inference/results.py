@@ -27,6 +27,8 @@ class ResultHolder:
         task.stop_watch.lap("decode")
         if task.partial:
             result = result.with_evidence(Evidence("partial", task.age_s))
+        elif task.age_s:
+            result = result.with_evidence(Evidence("computed", task.age_s))
         self._begin(result if task.reusable else None, task)
         change = task.change
         return StepResult(

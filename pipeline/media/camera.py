@@ -7,13 +7,14 @@ from pathlib import Path
 from stillframe.errors import SourceError
 
 INPUT_FORMAT = "v4l2"
+SUPPORTED = sys.platform.startswith("linux")
 DEVICES = Path("/dev")
 BY_ID = Path("/dev/v4l/by-id")
 
 
 def device_path(target: str, shown: str, devices: Path = DEVICES) -> str:
     """The device file of a camera number or path. Raises SourceError if there is none."""
-    if not sys.platform.startswith("linux"):
+    if not SUPPORTED:
         raise SourceError(f"{shown}: cameras are read through Video4Linux, so on Linux only")
     path = devices / f"video{int(target)}" if target.isdecimal() else Path(target)
     if not path.exists():

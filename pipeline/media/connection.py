@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
+from stillframe.errors import SourceError
 from stillframe.pipeline.media.decoder import DecodedPicture
 from stillframe.pipeline.media.source import SourceInfo
+
+
+class PermanentError(SourceError):
+    """It cannot be opened here, however often it is tried."""
 
 
 class Connection(Protocol):
     """What a threaded source reads from: a Decoder, or a stand-in for it in tests."""
 
     skipped: int
+    rebased: int
     start: Fraction
 
     def read_packet(self) -> list[DecodedPicture] | None: ...
@@ -32,11 +38,15 @@ class Backoff:
     """Exponential backoff with jitter, so that many cameras do not reconnect at one instant."""
 
     shortest_s: float = 0.5
-    longest_s: float = 30.0
-    attempts: int | None = 10
-    """The most attempts in a row; None tries for ever."""
-    steady_s: float = 10.0
-    """Seconds of pictures after which a connection counts as good and `attempts` starts anew."""
+    longest_s: float = 5.0
+    attempts: int | None = None
+    """The most attempts in a row; None: any number."""
+    for_s: float | None = None
+    """Seconds after a loss until the source is given up; None: never."""
+    steady_s: float = 2.0
+    """Seconds of pictures after which a connection counts as good and all counts start anew."""
+    first: bool = False
+    """Whether a first connection that fails is tried again too."""
 
     def delay_s(self, attempt: int, rng: random.Random) -> float:
         """Seconds to wait before attempt 0, 1, 2, …: between half and all of 0.5 · 2^attempt."""
@@ -44,9 +54,11 @@ class Backoff:
         ceiling = min(self.longest_s, self.shortest_s * 2.0 ** min(attempt, 60))
         return rng.uniform(max(self.shortest_s, ceiling / 2), ceiling)
 
-    def exhausted(self, attempt: int) -> bool:
-        """Whether no attempt is left after `attempt` of them."""
-        return self.attempts is not None and attempt >= self.attempts
+    def exhausted(self, attempt: int, lost_for_s: float = 0.0) -> bool:
+        """Whether to give up after `attempt` attempts and so long without a picture."""
+        return (self.attempts is not None and attempt >= self.attempts) or (
+            self.for_s is not None and lost_for_s >= self.for_s
+        )
 
 
 @dataclass(frozen=True, slots=True)

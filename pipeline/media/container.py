@@ -8,6 +8,7 @@ from av.container import InputContainer
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media.address import FILE_PROTOCOLS, Address
+from stillframe.pipeline.media.connection import PermanentError
 from stillframe.pipeline.media.decoder import Decoder, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.pipe import PIPE_REMEDY, PipeReader
@@ -39,7 +40,7 @@ def open_container(
     except av.ExitError:
         raise SourceError(f"{address.shown}: no answer within {timeout_s:g} s") from None
     except av.ProtocolNotFoundError:
-        raise SourceError(
+        raise PermanentError(
             f"{address.shown}: this build of FFmpeg cannot read it, or it refers to a place "
             f"that a {address.kind} source may not open"
         ) from None
@@ -132,7 +133,7 @@ class FileSource(Source):
             raise SourceError(
                 f"{self.info.spec}: reading failed after frame {self._index}: {error}"
             ) from None
-        self.skipped = self._decoder.skipped
+        self.skipped, self.rebased = self._decoder.skipped, self._decoder.rebased
         self._pictures = iter(pictures or [])
         if pictures is None:
             self._free()

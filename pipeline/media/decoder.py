@@ -14,9 +14,13 @@ from av.stream import Discard, Disposition, Stream
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media.pipe import PIPE_REMEDY
-from stillframe.pipeline.media.pyav_compat import to_fraction
+from stillframe.pipeline.media.pyav_compat import times_may_restart, to_fraction
 from stillframe.pipeline.media.source import SourceInfo, SourceKind
-from stillframe.pipeline.media.timestamps import TimestampNormalizer
+from stillframe.pipeline.media.timestamps import (
+    FAR_JUMP_AHEAD_S,
+    JUMP_AHEAD_S,
+    TimestampNormalizer,
+)
 from stillframe.pipeline.media.to_rgb import orientation
 
 MAX_READ_ERRORS = 64
@@ -26,6 +30,8 @@ INDEX_SAMPLE = 4096
 LONGEST_LEAD_S = 60  # a container that claims to start earlier before its video is wrong
 # formats without timestamps: a live stream's pictures are timed by their arrival
 CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mjpeg", "mpjpeg", "mpegvideo"})
+# their pictures come as they are taken, so a clock tells what was held back
+CLOCK_KINDS = frozenset({"network", "camera"})
 TEXT_FORMATS = frozenset({"tty"})  # FFmpeg would render any text file as a terminal
 
 
@@ -43,6 +49,8 @@ class DecodedPicture:
     time_base: Fraction
     corrupt: bool
     discontinuity: bool
+    late_s: float = 0.0
+    """Seconds for which a live picture was held back; 0: it came as it was taken."""
 
 
 class Decoder:
@@ -58,6 +66,8 @@ class Decoder:
     """When the container's first stream starts, in seconds: the zero of `time_s`."""
     skipped: int
     """Packets so far that were too damaged to give a picture."""
+    rebased: int
+    """Jumps of the time stamps so far that were taken out."""
 
     def __init__(
         self,
@@ -68,7 +78,7 @@ class Decoder:
         threads: int,
         low_latency: bool,
     ) -> None:
-        self.skipped = 0
+        self.skipped = self.rebased = 0
         self._container = container
         self._spec = spec
         self._stream = _video_stream(container, spec)
@@ -76,7 +86,12 @@ class Decoder:
         self._arrival_start_s = time.monotonic() if by_arrival else None
         self._rate = None if by_arrival else _rate(self._stream)
         self._time_base = to_fraction(self._stream.time_base) or Fraction(1, 90_000)
-        self._timestamps = TimestampNormalizer(self._time_base, self._rate)
+        self._follows_clock = kind in CLOCK_KINDS and container.duration is None
+        self._timestamps = TimestampNormalizer(
+            self._time_base,
+            self._rate,
+            JUMP_AHEAD_S if self._follows_clock else jump_ahead_s(container),
+        )
         context = self._stream.codec_context
         context.thread_type = "SLICE" if low_latency else "AUTO"
         context.thread_count = threads
@@ -168,10 +183,12 @@ class Decoder:
     def _timed(self, image: av.VideoFrame) -> DecodedPicture:
         raw_pts = image.pts
         if self._arrival_start_s is None:
-            pts, jumped = self._timestamps.normalize(raw_pts, image.duration)
+            now_s = time.monotonic() if self._follows_clock else None
+            pts, jumped = self._timestamps.normalize(raw_pts, image.duration, now_s)
         else:
             arrival = round((time.monotonic() - self._arrival_start_s) / self._time_base)
             pts, jumped = self._timestamps.normalize(arrival)
+        self.rebased = self._timestamps.rebased
         shape = (image.width, image.height)
         resized = self._shape is not None and shape != self._shape
         self._shape = shape
@@ -181,11 +198,17 @@ class Decoder:
             time_base=self._time_base,
             corrupt=self._is_damaged(image, raw_pts),
             discontinuity=jumped or resized,
+            late_s=self._timestamps.late_s,
         )
 
     def _is_damaged(self, image: av.VideoFrame, raw_pts: int | None) -> bool:
         after_damage, self._damaged = self._damaged, False
         return image.is_corrupt or raw_pts in self._corrupt_pts or after_damage
+
+
+def jump_ahead_s(container: InputContainer) -> float:
+    """From how many seconds on a leap of the container's times is damage, not a gap."""
+    return JUMP_AHEAD_S if times_may_restart(container) else FAR_JUMP_AHEAD_S
 
 
 def _video_stream(container: InputContainer, spec: str) -> av.VideoStream:

@@ -25,3 +25,16 @@ class Frame:
     """The decoder reported damage: later frames must not be compared with this one."""
     discontinuity: bool = False
     """First frame after a gap (reconnect, seek, time jump): caches start afresh."""
+    captured_s: float | None = None
+    """When a live picture was taken, by this machine's monotonic clock, as far as it can tell: its
+    arrival, or earlier where it was held back or repeats the picture before it bit for bit. None:
+    not live."""
+    late_s: float = 0.0
+    """Seconds from `captured_s` to the arrival."""
+    stale: bool = False
+    """It was held back, on the way or by the decoder: later frames must not rest on it."""
+
+    @property
+    def clock_s(self) -> float:
+        """When the picture was taken, for differences: by the wall clock if live, else `time_s`."""
+        return self.time_s if self.captured_s is None else self.captured_s

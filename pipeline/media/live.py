@@ -12,23 +12,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.media.connection import LivePolicy, OpenConnection
+from stillframe.pipeline.media.connection import LivePolicy, OpenConnection, PermanentError
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.freeze_detector import FreezeDetector
-from stillframe.pipeline.media.source import Source, SourceInfo, SourceState
-from stillframe.pipeline.media.timestamps import TimestampStitcher
+from stillframe.pipeline.media.source import (
+    OnEvent,
+    Source,
+    SourceEvent,
+    SourceInfo,
+    SourceState,
+)
+from stillframe.pipeline.media.state_machine import EventThread, StateMachine
+from stillframe.pipeline.media.timestamps import LATE_S, TimestampStitcher
 from stillframe.pipeline.media.to_rgb import RgbConverter
 
 GRACE_S = 1.0  # how long a reader may overrun its deadline before it is abandoned
 CLOSE_S = 2.0  # how long `close` waits for the reader to end
-STALL_SHARE = 0.3  # STALLED after this share of the deadline without a picture
+STALL_SHARE = 0.3  # STALLED at the latest after this share of the deadline without a picture
+STALL_S = 1.5  # STALLED at the earliest after so long, unless the deadline is short
+STALL_INTERVALS = 4  # and after so many of the usual intervals between pictures
+INTERVAL_WEIGHT = 0.1  # of the newest interval in their mean
 POLL_S = 0.25  # how often a waiting consumer checks that the reader is alive
 EVERY_FRAME_QUEUE = 4
 
 
 class StreamEndedError(SourceError):
     """The other end closed the stream: the end of a film, a fault of a camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A picture in the queue."""
+
+    picture: DecodedPicture
+    index: int
+    time_s: float
+    captured_s: float | None
+    """When it was taken, by the monotonic clock; None: no clock is followed."""
+    late_s: float
 
 
 @dataclass(slots=True)
@@ -49,6 +71,8 @@ class ThreadedSource(Source):
     connect: opens a connection; called in the reading thread, again for each reconnection.
     interrupt: wakes a reader from a wait, if this kind of source can do that.
     on_end: called in a reading thread when it ends, to release what `interrupt` needs.
+    on_event: called with each change of state of a live source that reconnects, in a thread of its
+    own. An error that it raises ends the source.
     """
 
     trouble: str = ""
@@ -61,6 +85,7 @@ class ThreadedSource(Source):
         shown: str,
         interrupt: Callable[[], None] | None = None,
         on_end: Callable[[], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self._connect = connect
         self._policy = policy
@@ -68,18 +93,26 @@ class ThreadedSource(Source):
         self._interrupt = interrupt
         self._on_end = on_end
         self._changed = threading.Condition()
-        self._queue: deque[tuple[DecodedPicture, int, float]] = deque()
+        self._queue: deque[_Arrival] = deque()
         self._converter = RgbConverter()
         self._rng = random.Random()
         self._times = TimestampStitcher()
         self._opened_info: SourceInfo | None = None
-        self._status = SourceState.CONNECTING
+        self._machine = StateMachine(shown, self._report)
         self._error: BaseException | None = None
         self._index = 0
         self._attempt = 0
+        self._lost_since_s: float | None = None
         self._skipped_before = 0
+        self._rebased_before = 0
         self._last_picture_s = time.monotonic()
+        self._interval_s = 0.0  # the usual one between pictures
+        self._events = None
+        if on_event is not None:
+            self._events = EventThread(on_event, self._watch, POLL_S, self._fail_in_listener)
         self._reader = self._start_reader(0.0)
+        if self._events is not None:
+            self._events.start()
         try:
             self.info = self._wait_for_info()
         except BaseException:
@@ -89,10 +122,7 @@ class ThreadedSource(Source):
     @property
     def state(self) -> SourceState:
         with self._changed:
-            limit = self._policy.timeout_s
-            silent_s = time.monotonic() - self._last_picture_s
-            if self._status is SourceState.RUNNING and self.info.live and limit is not None:
-                return SourceState.STALLED if silent_s > limit * STALL_SHARE else self._status
+            self._check_silence()
             return self._status
 
     def __next__(self) -> Frame:
@@ -103,23 +133,27 @@ class ThreadedSource(Source):
                 if self._status in (SourceState.ENDED, SourceState.CLOSED):
                     raise StopIteration
                 self._changed.wait(POLL_S)
-                self._replace_stuck_reader()
-            picture, index, time_s = self._queue.popleft()
+                self._watch()
+            arrival = self._queue.popleft()
             self._changed.notify_all()
+        picture = arrival.picture
         return Frame(
             image=self._converter.convert(picture.image),
-            index=index,
-            time_s=time_s,
+            index=arrival.index,
+            time_s=arrival.time_s,
             pts=picture.pts,
             time_base=picture.time_base,
             corrupt=picture.corrupt,
             discontinuity=picture.discontinuity,
+            captured_s=arrival.captured_s,
+            late_s=arrival.late_s,
+            stale=arrival.captured_s is not None and picture.late_s > 0,
         )
 
     def close(self) -> None:
         with self._changed:
             was_closed = self._status is SourceState.CLOSED
-            self._status = SourceState.CLOSED
+            self._machine.enter(SourceState.CLOSED, "closed")
             self._queue.clear()
             self._changed.notify_all()
             thread = self._reader.thread
@@ -127,9 +161,63 @@ class ThreadedSource(Source):
             self._interrupt()
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_S)  # a daemon: one that FFmpeg blocks ends at its own deadline
+        if self._events is not None:
+            self._events.close(CLOSE_S)
+
+    @property
+    def _status(self) -> SourceState:
+        return self._machine.state
+
+    # --- changes of state; the caller holds the lock ----------------------------------------------
+
+    def _report(self, event: SourceEvent) -> None:
+        """Pass on an event of a live source; how our own end came is no event of the source."""
+        info, backoff = self._opened_info, self._policy.backoff
+        if self._events is None or backoff is None or self._status is SourceState.CLOSED:
+            return
+        if backoff.first if info is None else info.live:
+            self._events.put(event)
+
+    def _check_silence(self) -> None:
+        limit, info = self._policy.timeout_s, self._opened_info
+        pictures_come = self._status in (SourceState.RUNNING, SourceState.FROZEN)
+        if limit is None or info is None or not info.live or not pictures_come:
+            return
+        silent_s = time.monotonic() - self._last_picture_s
+        patience_s = max(STALL_S, STALL_INTERVALS * self._interval_s)
+        if silent_s > min(limit * STALL_SHARE, patience_s):
+            self._machine.enter(SourceState.STALLED, f"connected, no picture for {silent_s:.1f} s")
+
+    def _picture_came(self, frozen: bool) -> None:
+        if frozen:
+            self._machine.enter(
+                SourceState.FROZEN,
+                "pictures come, and not a bit of them has changed for "
+                f"{self._policy.frozen_after_s:g} s, as when a camera hangs",
+            )
+        else:
+            reasons = {
+                SourceState.STALLED: "pictures come again",
+                SourceState.FROZEN: "the picture changes again",
+                SourceState.LOST: "connected again" if self._index else "connected",
+            }
+            self._machine.enter(SourceState.RUNNING, reasons.get(self._status, "connected"))
+
+    def _watch(self) -> None:
+        """Notice what only the clock can tell."""
+        with self._changed:
+            self._check_silence()
+            self._replace_stuck_reader()
+
+    def _fail_in_listener(self, error: BaseException) -> None:
+        with self._changed:
+            if self._error is None:
+                self._fail(error)
 
     def _wait_for_info(self) -> SourceInfo:
-        limit = self._policy.timeout_s
+        limit, backoff = self._policy.timeout_s, self._policy.backoff
+        if backoff is not None and backoff.first:
+            limit = None
         deadline_s = None if limit is None else time.monotonic() + limit
         with self._changed:
             while self._opened_info is None:
@@ -142,6 +230,8 @@ class ThreadedSource(Source):
                         "check that it is there and sending, or allow it more time"
                     )
                 self._changed.wait(min(left_s, POLL_S))
+                if limit is None:
+                    self._replace_stuck_reader()
             return self._opened_info
 
     # --- the reading thread -----------------------------------------------------------------
@@ -184,6 +274,7 @@ class ThreadedSource(Source):
             return SourceError(f"{self._shown}: lost: {error}")
         finally:
             self._skipped_before += opened.connection.skipped
+            self._rebased_before += opened.connection.rebased
             opened.connection.close()
 
     def _relay(self, reader: _Reader, opened: OpenConnection) -> SourceError | None:
@@ -200,13 +291,14 @@ class ThreadedSource(Source):
                 return SourceError(f"{self._shown}: connected, but no picture for {limit:g} s")
             for picture in pictures:
                 last_s = now_s
-                frozen = detector is not None and detector.update(picture.image, now_s)
-                if not self._deliver(reader, picture, opened, first, frozen):
+                if detector is not None:
+                    detector.update(picture.image, now_s)
+                if not self._deliver(reader, picture, opened, first, detector):
                     return None
                 first = False
                 backoff = self._policy.backoff
                 if backoff is not None and now_s - started_s > backoff.steady_s:
-                    self._attempt = 0
+                    self._attempt, self._lost_since_s = 0, None
         return None
 
     def _deliver(
@@ -215,7 +307,7 @@ class ThreadedSource(Source):
         picture: DecodedPicture,
         opened: OpenConnection,
         first: bool,
-        frozen: bool,
+        detector: FreezeDetector | None,
     ) -> bool:
         """Queue a picture. False once this reader was replaced or the source closed."""
         live, now_s = opened.info.live, time.monotonic()
@@ -226,24 +318,46 @@ class ThreadedSource(Source):
             reader.waiting, reader.last_alive_s = False, time.monotonic()
             if not self._is_current(reader):
                 return False
+            captured_s = now_s - picture.late_s
             if first:
-                self._times.start(picture.pts, picture.time_base, opened.connection.start, now_s)
-            pts, time_s = self._times.stitch(picture.pts, picture.time_base, now_s)
+                start = opened.connection.start
+                self._times.start(picture.pts, picture.time_base, start, captured_s)
+                self.reconnects += live and self._index > 0
+            pts, time_s = self._times.stitch(picture.pts, picture.time_base, captured_s)
             discontinuity = picture.discontinuity or (first and self._index > 0)
             if live and self._queue:
-                discontinuity |= self._queue.popleft()[0].discontinuity
+                discontinuity |= self._queue.popleft().picture.discontinuity
                 self.dropped += 1
             stitched = replace(
                 picture, pts=pts, time_base=self._times.time_base, discontinuity=discontinuity
             )
-            self._queue.append((stitched, self._index, time_s))
-            self._index += 1
-            self._last_picture_s = now_s
-            self._status = SourceState.RUNNING
             self.skipped = self._skipped_before + opened.connection.skipped
-            self.frozen = frozen
+            self.rebased = self._rebased_before + opened.connection.rebased
+            self.frozen = detector is not None and detector.frozen
             if self._opened_info is None:
                 self._opened_info = opened.info
+            late_s = picture.late_s
+            if detector is not None and detector.repeated_s >= LATE_S:
+                late_s = max(late_s, detector.repeated_s)
+            followed = live and self._policy.timeout_s is not None
+            if followed:
+                self.captured_s = now_s - late_s
+            if not (followed and picture.late_s):  # what was held back is no sign of life
+                self._picture_came(self.frozen)
+                if self._index and not first:
+                    interval_s = now_s - self._last_picture_s
+                    self._interval_s += INTERVAL_WEIGHT * (interval_s - self._interval_s)
+                self._last_picture_s = now_s
+            self._queue.append(
+                _Arrival(
+                    stitched,
+                    self._index,
+                    time_s,
+                    self.captured_s if followed else None,
+                    late_s if followed else 0.0,
+                )
+            )
+            self._index += 1
             self._changed.notify_all()
             return True
 
@@ -272,23 +386,34 @@ class ThreadedSource(Source):
         if lost is None:
             return None
         self.trouble = str(lost)
-        if info is None:
+        if info is None and (
+            backoff is None or not backoff.first or isinstance(lost, PermanentError)
+        ):
             self._fail(lost)
             return None
-        if not info.live or backoff is None:
+        if backoff is None or (info is not None and not info.live):
             self._fail(None if isinstance(lost, StreamEndedError) else lost)
             return None
-        if backoff.exhausted(self._attempt):
-            self._fail(SourceError(f"{lost}; gave up after {self._attempt} attempts to reconnect"))
+        now_s = time.monotonic()
+        if self._lost_since_s is None:
+            self._lost_since_s = now_s
+        lost_for_s = now_s - self._lost_since_s
+        if backoff.exhausted(self._attempt, lost_for_s):
+            tries = f"; gave up after {self._attempt} attempts to reconnect"
+            self._fail(SourceError(f"{lost}{tries if self._attempt else ''}"))
             return None
         self._attempt += 1
-        self._status = SourceState.RECONNECTING
+        reason = self.trouble.removeprefix(f"{self._shown}: ").removeprefix("lost: ")
+        self._machine.enter(SourceState.LOST, reason)
         self._changed.notify_all()
         return backoff.delay_s(self._attempt - 1, self._rng)
 
     def _fail(self, error: BaseException | None) -> None:
         self._error = error
-        self._status = SourceState.ENDED if error is None else SourceState.FAILED
+        if error is None:
+            self._machine.enter(SourceState.ENDED, "the stream ended")
+        else:
+            self._machine.enter(SourceState.FAILED, str(error))
         self._changed.notify_all()
 
     def _replace_stuck_reader(self) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from av.container import InputContainer
 
-from stillframe.errors import SourceError
+from stillframe.errors import SourceError, UsageError
 from stillframe.pipeline.media import camera
 from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Address, parse_address
 from stillframe.pipeline.media.connection import Backoff, LivePolicy, OpenConnection
@@ -23,11 +23,29 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.image_sequence import ImageSource
 from stillframe.pipeline.media.live import ThreadedSource
 from stillframe.pipeline.media.pipe import PipeReader, named_pipe, standard_input
-from stillframe.pipeline.media.source import Source, SourceInfo, SourceKind, SourceState
+from stillframe.pipeline.media.source import (
+    OnEvent,
+    Source,
+    SourceEvent,
+    SourceInfo,
+    SourceKind,
+    SourceState,
+)
 
-__all__ = ["Frame", "Source", "SourceInfo", "SourceKind", "SourceState", "frames", "open_source"]
+__all__ = [
+    "Frame",
+    "Source",
+    "SourceEvent",
+    "SourceInfo",
+    "SourceKind",
+    "SourceState",
+    "frames",
+    "open_source",
+]
 
 MAX_DECODE_THREADS = 4
+RETRY_S = 120.0
+"""The default of `retry_s`: a program that does not listen to events hears of a loss in the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +57,19 @@ class SourceRequest:
     timeout_s: float
     rate: Fraction | None
     threads: int
+    retry_s: float | None
+    wait_for_first: bool
     max_reconnects: int | None
     frozen_after_s: float | None
+    on_event: OnEvent | None
 
-    @property
-    def live_policy(self) -> LivePolicy:
-        backoff = Backoff(attempts=self.max_reconnects)
+    def live_policy(self, live: bool | None) -> LivePolicy:
+        """live None: not known before the first picture, so a first failure is final."""
+        backoff = Backoff(
+            attempts=self.max_reconnects,
+            for_s=self.retry_s,
+            first=self.wait_for_first and bool(live),
+        )
         return LivePolicy(self.timeout_s, backoff, self.frozen_after_s)
 
 
@@ -55,8 +80,11 @@ def open_source(
     timeout_s: float = 10.0,
     rate: Fraction | float | None = None,
     decode_threads: int | None = None,
-    max_reconnects: int | None = 10,
+    retry_s: float | None = RETRY_S,
+    wait_for_first: bool = False,
+    max_reconnects: int | None = None,
     frozen_after_s: float | None = 10.0,
+    on_event: OnEvent | None = None,
 ) -> Source:
     """Open a source and decode its first frame. Raises SourceError if there is none.
 
@@ -67,16 +95,35 @@ def open_source(
     timeout_s: for cameras and networks, the longest wait for a frame, connecting included.
     rate: frames per second of picture folders (default 25), and the rate requested of a camera.
     decode_threads: by default the CPUs that this process may use, at most 4.
-    max_reconnects: attempts in a row to reconnect a camera or stream; None tries for ever.
+    retry_s: seconds for which a camera or stream that was lost is tried again, every few seconds,
+    until SourceError is raised; None: without limit; 0: not at all.
+    wait_for_first: try the first connection of a live source again too, instead of raising at once.
+    An http:// address is known to be live only once it answers, or with live=True.
+    max_reconnects: the most attempts in a row; None: any number within `retry_s`.
     frozen_after_s: seconds of bit-identical frames after which a live source is `frozen`.
+    on_event: called with a SourceEvent at each change of state of a camera or stream, in a thread
+    of its own. An error that it raises ends the source.
     """
     address = parse_address(spec)
     exact_rate = None if rate is None else Fraction(rate).limit_denominator(1001)
+    if retry_s is not None and not retry_s >= 0:
+        raise UsageError(f"retry_s: expected 0 seconds or more, or None, got {retry_s}")
     if exact_rate is not None and exact_rate <= 0:
         raise SourceError(f"{address.shown}: a rate of {rate} frames a second; give one above 0")
     threads = decode_threads or min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0)))
     return OPENERS[address.kind](
-        SourceRequest(address, live, timeout_s, exact_rate, threads, max_reconnects, frozen_after_s)
+        SourceRequest(
+            address,
+            live,
+            timeout_s,
+            exact_rate,
+            threads,
+            retry_s,
+            wait_for_first,
+            max_reconnects,
+            frozen_after_s,
+            on_event,
+        )
     )
 
 
@@ -135,16 +182,18 @@ def _network(request: SourceRequest) -> Source:
         open_container, address.target, address, scheme.protocols, options, request.timeout_s
     )
 
+    live = scheme.live if request.live is None else request.live
+
     def connect() -> OpenConnection:
-        live = scheme.live if request.live is None else request.live
         return _connect(request, open_file, live)
 
-    return ThreadedSource(connect, request.live_policy, address.shown)
+    policy = request.live_policy(live)
+    return ThreadedSource(connect, policy, address.shown, on_event=request.on_event)
 
 
 def _camera(request: SourceRequest) -> Source:
     address = request.address
-    name = camera.stable_name(camera.device_path(address.target, address.shown))
+    name = _camera_name(request)
     options = {} if request.rate is None else {"framerate": str(request.rate)}
     live = True if request.live is None else request.live
 
@@ -155,7 +204,19 @@ def _camera(request: SourceRequest) -> Source:
         )
         return _connect(request, open_file, live)
 
-    return ThreadedSource(connect, request.live_policy, address.shown)
+    policy = request.live_policy(live)
+    return ThreadedSource(connect, policy, address.shown, on_event=request.on_event)
+
+
+def _camera_name(request: SourceRequest) -> str:
+    """What the camera is opened by. One that is not plugged in yet may be waited for."""
+    address = request.address
+    try:
+        return camera.stable_name(camera.device_path(address.target, address.shown))
+    except SourceError:
+        if not request.wait_for_first or not camera.SUPPORTED:
+            raise
+        return address.target
 
 
 def _connect(

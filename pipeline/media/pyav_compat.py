@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, Protocol
 
 import av
 from av.container import InputContainer
+from av.format import Flags
 
 # Before PyAV 19, tags that are not UTF-8 raise an error by default.
 _ANY_TAGS: dict[str, Any] = (
@@ -54,3 +55,8 @@ def open_input(
 def to_fraction(ratio: Ratio | None) -> Fraction | None:
     """The ratio as a Fraction; None if it is unknown."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio else None
+
+
+def times_may_restart(container: InputContainer) -> bool:
+    """Whether the format's times may start anew in the middle, as in MPEG-TS."""
+    return Flags.ts_discont in Flags(container.format.flags)

@@ -1,8 +1,8 @@
 """What every source is: an iterator of frames that knows its facts and its state."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from fractions import Fraction
 from typing import Literal
@@ -14,15 +14,49 @@ SourceKind = Literal["file", "images", "camera", "network", "pipe", "sample"]
 
 
 class SourceState(Enum):
-    """The state of a source. Only live sources are ever STALLED or RECONNECTING."""
+    """The state of a source. Only live sources are ever STALLED, LOST or FROZEN."""
 
     CONNECTING = "connecting"  # opened, no picture yet
     RUNNING = "running"
     STALLED = "stalled"  # connected, but no picture for a while
-    RECONNECTING = "reconnecting"  # connection lost; waiting for the next attempt, or making it
+    FROZEN = "frozen"  # pictures come, but each repeats the one before it bit for bit
+    LOST = "lost"  # connection lost; waiting for the next attempt, or making it
     ENDED = "ended"  # every frame was delivered
     FAILED = "failed"  # lost for good; the iterator raised, or will raise, SourceError
     CLOSED = "closed"
+
+    @property
+    def label(self) -> str:
+        """For events and metrics: a source that failed or was closed has ended."""
+        over = (SourceState.FAILED, SourceState.CLOSED)
+        return SourceState.ENDED.value if self in over else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEvent:
+    """A live source changed its state."""
+
+    kind: str
+    """The state that it entered: running, stalled, frozen, lost or ended."""
+    wall_time: float
+    """When, in Unix seconds."""
+    source: str
+    """Its address without credentials."""
+    reason: str
+    """Why, for people."""
+    previous: str
+    """The state before."""
+    duration_s: float
+    """How long that lasted."""
+
+    def to_dict(self) -> dict[str, str | float]:
+        """As JSON values; `kind` is called `event` there, which no record of a frame has."""
+        values = asdict(self)
+        del values["kind"]
+        return {"event": self.kind, **values}
+
+
+OnEvent = Callable[[SourceEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +108,15 @@ class Source(Closing):
     """Live frames that were decoded but replaced by a newer one before anyone took them."""
     skipped: int = 0
     """Packets or pictures too damaged to give a frame."""
+    rebased: int = 0
+    """Jumps of the time stamps that were taken out: frames go on at their usual interval."""
+    reconnects: int = 0
+    """Connections after the first one that gave a picture."""
     frozen: bool = False
     """The live picture has been bit-identical for a while: the camera hangs. An alarm."""
+    captured_s: float | None = None
+    """When the newest live picture was taken, by the monotonic clock; None: none yet, or not live.
+    A picture that repeats the one before it bit for bit is as old as that one."""
 
     @property
     @abstractmethod

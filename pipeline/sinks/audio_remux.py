@@ -12,6 +12,7 @@ from av.stream import Discard
 
 from stillframe.errors import SinkError
 from stillframe.pipeline.media.address import FILE_PROTOCOLS
+from stillframe.pipeline.media.decoder import jump_ahead_s
 from stillframe.pipeline.media.pyav_compat import open_input, to_fraction
 from stillframe.pipeline.media.timestamps import TimestampNormalizer
 from stillframe.pipeline.sinks.sink import reason
@@ -106,7 +107,9 @@ class AudioRemuxer:
                 stream.discard = Discard.all
         normalizers = {
             stream.index: TimestampNormalizer(
-                to_fraction(stream.time_base) or DEFAULT_TIME_BASE, DEFAULT_PACKET_RATE
+                to_fraction(stream.time_base) or DEFAULT_TIME_BASE,
+                DEFAULT_PACKET_RATE,
+                jump_ahead_s(self._input),
             )
             for stream in audio
         }

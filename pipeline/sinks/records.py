@@ -1,12 +1,17 @@
 """Results as lines of text: JSON, CSV, MOT. Lines are not buffered."""
 
+import contextlib
 import csv
 import io
 import json
 import math
 import os
+import stat
 import sys
+import threading
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +21,7 @@ from numpy.typing import NDArray
 from stillframe.errors import SinkError
 from stillframe.models.results import Detections, Result
 from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.source import SourceEvent
 from stillframe.pipeline.sinks.sink import Sink, create_file, reason
 
 STDOUT = "-"
@@ -47,8 +53,11 @@ class LineSink(Sink):
     def __init__(
         self, path: str | os.PathLike[str], force: bool = False, source: str | None = None
     ) -> None:
+        self.while_blocked: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        """Entered around each write to a pipe, whose reader may pause for as long as it likes."""
         self._name = os.fspath(path)
         self._closed = False
+        self._lock = threading.Lock()  # lines of frames and of events come from two threads
         self._file: BinaryIO
         if self._name == STDOUT:
             self._file = _standard_output()
@@ -56,6 +65,7 @@ class LineSink(Sink):
             self._file = _descriptor(self._name)
         else:
             self._file = os.fdopen(create_file(Path(path), force, (source,)), "wb", buffering=0)
+        self._may_block = _may_block(self._file)
 
     def write(self, frame: Frame, result: Result | None, image: NDArray[np.uint8] | None) -> None:
         text = "".join(f"{line}\n" for line in self._lines(frame, result))
@@ -73,11 +83,13 @@ class LineSink(Sink):
         """The lines of one frame, without line ends."""
 
     def _put(self, data: bytes) -> None:
-        rest = memoryview(data)
+        patience = self.while_blocked if self._may_block else contextlib.nullcontext
         try:
-            while rest:  # a nearly full disk may accept only a part
-                rest = rest[self._file.write(rest) :]
-            self._file.flush()
+            with patience(), self._lock:
+                rest = memoryview(data)
+                while rest:  # a nearly full disk may accept only a part
+                    rest = rest[self._file.write(rest) :]
+                self._file.flush()
         except BrokenPipeError:
             raise
         except (OSError, ValueError) as error:
@@ -87,8 +99,14 @@ class LineSink(Sink):
 class JsonlSink(LineSink):
     """One JSON object per frame: index, time_s, provenance, age_s and the result.
 
-    The JSON is strict: a number that is not finite becomes null.
+    The JSON is strict: a number that is not finite becomes null. Changes of a live source's state
+    are lines of their own, with the key "event".
     """
+
+    def write_event(self, event: SourceEvent) -> None:
+        """Write one line; nothing once the sink is closed. Any thread may call it."""
+        if not self._closed:
+            self._put(f"{_json(event.to_dict())}\n".encode())
 
     def _lines(self, frame: Frame, result: Result | None) -> list[str]:
         row: dict[str, Any] = {"index": frame.index, "time_s": round(frame.time_s, TIME_DECIMALS)}
@@ -182,6 +200,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _may_block(file: BinaryIO) -> bool:
+    """Whether a write waits for another program: a pipe, a socket, a terminal."""
+    try:
+        return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (OSError, ValueError):  # an in-memory object
+        return False
 
 
 def _standard_output() -> BinaryIO:

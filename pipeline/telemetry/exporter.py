@@ -4,7 +4,10 @@ Prometheus reads them as text, from this machine only; requests whose Host heade
 machine are refused, as on the page of `--show`.
 """
 
+import contextlib
+import io
 import os
+import socket
 import socketserver
 import threading
 import time
@@ -26,6 +29,10 @@ from stillframe.pipeline.inference.backends import available_threads
 from stillframe.pipeline.telemetry.run_stats import Tally
 
 ADDRESS = "127.0.0.1"
+SILENT_S = 1.0
+"""A live source whose newest picture is older than this makes the age of frames grow."""
+MAX_CONNECTIONS = 64
+"""At one time; further ones are closed at once."""
 RECENT_S = 2.0
 """Seconds over which `ProcessorShare.recent` is measured."""
 
@@ -86,11 +93,35 @@ class PlacementFigures(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
+class LiveState(Protocol):
+    """The state of a source, a row of STATES."""
+
+    @property
+    def label(self) -> str: ...
+
+
+class LiveFigures(Protocol):
+    """The figures of a live source."""
+
+    reconnects: int
+    frozen: bool
+    captured_s: float | None
+    """When its newest picture was taken, by the monotonic clock; None: it does not know."""
+
+    @property
+    def state(self) -> LiveState: ...
+
+
+STATES = ("connecting", "running", "stalled", "frozen", "lost", "ended")
+"""Of a live source."""
+
+
 class Telemetry:
     """The figures of a pipeline.
 
     cache_bytes: returns the bytes that persist between frames. dropped: returns the number of
-    frames that the source replaced by newer ones. placement: None where nothing was placed.
+    frames that the source replaced by newer ones. placement: None where nothing was placed. live:
+    None for a source that is not live.
     """
 
     def __init__(
@@ -101,15 +132,44 @@ class Telemetry:
         cache_bytes: Callable[[], int],
         dropped: Callable[[], int],
         placement: PlacementFigures | None = None,
+        live: LiveFigures | None = None,
     ) -> None:
         self.pipeline, self.tally, self.placement = pipeline, tally, placement
         self.share = ProcessorShare()
         self._cache_bytes, self._dropped = cache_bytes, dropped
+        self._live = live
+
+    @property
+    def live(self) -> dict[str, Any] | None:
+        """The figures of the live source, as they are now; None if it is not live.
+
+        `age_s`: of its newest picture; it grows while none comes, or none that differs.
+        """
+        if self._live is None:
+            return None
+        captured_s = self._live.captured_s
+        age_s = None if captured_s is None else max(0.0, time.monotonic() - captured_s)
+        return {
+            "state": self._live.state.label,
+            "frozen": self._live.frozen,
+            "reconnects": self._live.reconnects,
+            "last_frame_timestamp": None if age_s is None else round(time.time() - age_s, 3),
+            "age_s": None if age_s is None else round(age_s, 3),
+        }
+
+    def _ages_ms(self, live: dict[str, Any] | None) -> dict[str, float]:
+        """Percentiles of recent frames at the sink. Where no new picture comes, what was last shown
+        is at least as old as the newest one."""
+        least_ms = 0.0
+        if live is not None and (live["age_s"] or 0.0) >= SILENT_S:
+            least_ms = live["age_s"] * 1e3
+        ages = percentiles(self.pipeline.ages_ms)
+        return {name: round(max(value, least_ms), 3) for name, value in ages.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
         depths = self.pipeline.depths
-        placement = self.placement
+        placement, live = self.placement, self.live
         return {
             "frames": self.tally.frames,
             "frames_per_s": round(self.tally.to_dict()["frames_per_s"], 3),
@@ -121,7 +181,8 @@ class Telemetry:
             },
             "under_way": self.pipeline.window.in_use,
             "window": self.pipeline.window.limit,
-            "age_ms": {k: round(v, 3) for k, v in percentiles(self.pipeline.ages_ms).items()},
+            "age_ms": self._ages_ms(live),
+            "live": live,
             "dropped": self._dropped() + self.pipeline.dropped,
             "cache_bytes": self._cache_bytes(),
             "resident_bytes": psutil.Process().memory_info().rss,
@@ -149,6 +210,8 @@ class Telemetry:
         for name, value in seen["age_ms"].items():
             age.add_metric([f"0.{name[1:]}"], value / 1e3)
         yield age
+        if seen["live"] is not None:
+            yield from _live_families(seen["live"])
         times = SummaryMetricFamily(
             "stillframe_stage_seconds", "Time of items in a stage.", labels=["stage"]
         )
@@ -171,6 +234,28 @@ class Telemetry:
             for name in ("p50", "p95", "p99"):
                 quantiles.add_metric([meter.name, f"0.{name[1:]}"], row[name] / 1e3)
         yield from (times, quantiles, queues, stolen)
+
+
+def _live_families(live: dict[str, Any]) -> Iterator[Metric]:
+    states = GaugeMetricFamily(
+        "stillframe_source_state", "1 for the state of the live source.", labels=["state"]
+    )
+    for name in STATES:
+        states.add_metric([name], float(name == live["state"]))
+    yield states
+    yield CounterMetricFamily(
+        "stillframe_reconnects", "Connections after the first one.", value=live["reconnects"]
+    )
+    yield GaugeMetricFamily(
+        "stillframe_last_frame_timestamp_seconds",
+        "When the newest picture was taken, Unix time; 0: none yet.",
+        value=live["last_frame_timestamp"] or 0.0,
+    )
+    yield GaugeMetricFamily(
+        "stillframe_frozen",
+        "1 while pictures come that repeat each other bit for bit.",
+        value=float(live["frozen"]),
+    )
 
 
 GAUGES = {
@@ -238,7 +323,41 @@ class Served:
 
 
 class _MetricsServer(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    """Answers each connection in a thread. A client that misbehaves costs a slot for a while."""
+
     daemon_threads = False  # server_close waits for them
+    request_queue_size = 64
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            has_room = len(self._open) < MAX_CONNECTIONS
+            if has_room:
+                self._open.add(request)
+        if has_room:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        with self._lock:
+            idle = list(self._open)
+        for each in idle:  # wakes the threads that still wait for a request
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away, was too slow or sent garbage is no news."""
 
 
 class _MetricsHandler(wsgiref.simple_server.WSGIRequestHandler):
@@ -246,3 +365,7 @@ class _MetricsHandler(wsgiref.simple_server.WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
+
+    def get_stderr(self) -> Any:
+        """Where wsgiref would print the tracebacks of broken connections."""
+        return io.StringIO()

@@ -40,7 +40,8 @@ def test_a_long_gap_is_a_jump_only_where_no_duration_covers_it() -> None:
     covered.normalize(0, 500)
     assert covered.normalize(500, 1) == (500, False)
     uncovered.normalize(0, 1)
-    assert uncovered.normalize(500, 1) == (500, True)
+    assert uncovered.normalize(500, 1) == (1, True)
+    assert uncovered.normalize(501, 1) == (2, False)
 
 
 def test_times_of_connections_are_joined_in_the_first_time_base() -> None:
