@@ -14,25 +14,23 @@ class FreezeDetector:
     repeats its last picture exactly, whatever times it puts on the copies.
     """
 
-    repeated_s: float
-    """How long ago the last picture was first seen; 0: it is new."""
+    same_since_s: float
+    """When the last picture was first seen, by the clock."""
     frozen: bool
 
     def __init__(self, after_s: float) -> None:
         self._after_s = after_s
         self._last: list[NDArray[np.uint8]] | None = None
-        self._same_since_s = 0.0
-        self.repeated_s = 0.0
+        self.same_since_s = 0.0
         self.frozen = False
 
     def update(self, picture: av.VideoFrame, now_s: float) -> bool:
         """Whether the source is frozen after this picture. now_s: a monotonic clock."""
         planes = _planes(picture)
         if self._last is None or not _equal(planes, self._last):
-            self._same_since_s = now_s
+            self.same_since_s = now_s
         self._last = planes
-        self.repeated_s = now_s - self._same_since_s
-        self.frozen = self.repeated_s >= self._after_s
+        self.frozen = now_s - self.same_since_s >= self._after_s
         return self.frozen
 
 

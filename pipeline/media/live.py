@@ -109,7 +109,7 @@ class ThreadedSource(Source):
         self._interval_s = 0.0  # the usual one between pictures
         self._events = None
         if on_event is not None:
-            self._events = EventThread(on_event, self._watch, POLL_S, self._fail_in_listener)
+            self._events = EventThread(on_event, self._check_clock, POLL_S, self._fail_in_listener)
         self._reader = self._start_reader(0.0)
         if self._events is not None:
             self._events.start()
@@ -133,7 +133,7 @@ class ThreadedSource(Source):
                 if self._status in (SourceState.ENDED, SourceState.CLOSED):
                     raise StopIteration
                 self._changed.wait(POLL_S)
-                self._watch()
+                self._check_clock()
             arrival = self._queue.popleft()
             self._changed.notify_all()
         picture = arrival.picture
@@ -203,7 +203,7 @@ class ThreadedSource(Source):
             }
             self._machine.enter(SourceState.RUNNING, reasons.get(self._status, "connected"))
 
-    def _watch(self) -> None:
+    def _check_clock(self) -> None:
         """Notice what only the clock can tell."""
         with self._changed:
             self._check_silence()
@@ -293,7 +293,7 @@ class ThreadedSource(Source):
                 last_s = now_s
                 if detector is not None:
                     detector.update(picture.image, now_s)
-                if not self._deliver(reader, picture, opened, first, detector):
+                if not self._deliver(reader, picture, now_s, opened, first, detector):
                     return None
                 first = False
                 backoff = self._policy.backoff
@@ -305,12 +305,13 @@ class ThreadedSource(Source):
         self,
         reader: _Reader,
         picture: DecodedPicture,
+        now_s: float,
         opened: OpenConnection,
         first: bool,
         detector: FreezeDetector | None,
     ) -> bool:
-        """Queue a picture. False once this reader was replaced or the source closed."""
-        live, now_s = opened.info.live, time.monotonic()
+        """Queue a picture that came at `now_s`. False once the reader was replaced or closed."""
+        live = opened.info.live
         with self._changed:
             while not live and len(self._queue) >= EVERY_FRAME_QUEUE and self._is_current(reader):
                 reader.waiting = True
@@ -336,12 +337,11 @@ class ThreadedSource(Source):
             self.frozen = detector is not None and detector.frozen
             if self._opened_info is None:
                 self._opened_info = opened.info
-            late_s = picture.late_s
-            if detector is not None and detector.repeated_s >= LATE_S:
-                late_s = max(late_s, detector.repeated_s)
+            if detector is not None and now_s - detector.same_since_s >= LATE_S:
+                captured_s = min(captured_s, detector.same_since_s)
             followed = live and self._policy.timeout_s is not None
             if followed:
-                self.captured_s = now_s - late_s
+                self.captured_s = captured_s
             if not (followed and picture.late_s):  # what was held back is no sign of life
                 self._picture_came(self.frozen)
                 if self._index and not first:
@@ -354,7 +354,7 @@ class ThreadedSource(Source):
                     self._index,
                     time_s,
                     self.captured_s if followed else None,
-                    late_s if followed else 0.0,
+                    now_s - captured_s if followed else 0.0,
                 )
             )
             self._index += 1

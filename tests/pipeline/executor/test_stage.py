@@ -13,7 +13,7 @@ from stillframe.pipeline.executor.channel import InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import cores_of
 from stillframe.pipeline.executor.hardware.topology import allowed_cores
 from stillframe.pipeline.executor.pipeline import StagePipeline
-from stillframe.pipeline.executor.stage import SKIP, Stage
+from stillframe.pipeline.executor.stage import SKIP, Stage, deadline_suspended
 
 NAMES = ("preprocess", "infer", "postprocess", "draw", "encode")
 WAIT_S = 5.0
@@ -336,3 +336,73 @@ def test_a_source_is_opened_only_once_the_arguments_are_right() -> None:
     assert not opened
     assert list(StagePipeline(source, [plus])) == [2, 3]
     assert opened == [True]
+
+
+def test_waiting_for_a_reader_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand seconds pass by the clock: the reader of a pipe may take its time."""
+    ahead_s = 0.0
+    true = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: true() + ahead_s)
+    freed = threading.Event()
+
+    def writes(item: int) -> int:
+        with deadline_suspended():
+            freed.wait(WAIT_S)
+        return item
+
+    with StagePipeline(range(2), [Stage("encode", writes, deadline_s=60)]) as pipeline:
+        worker = pipeline.workers[0]
+        deadline = time.monotonic() + WAIT_S
+        while not worker.waits_for_reader and time.monotonic() < deadline:
+            time.sleep(0.01)
+        ahead_s += 2000
+        assert worker.overdue_s == 0
+        freed.set()
+        assert list(pipeline) == [0, 1]
+
+
+def test_after_the_wait_a_hang_is_a_hang_again() -> None:
+    freed = threading.Event()
+
+    def hangs(item: int) -> int:
+        with deadline_suspended():
+            pass
+        freed.wait(WAIT_S)
+        return item
+
+    try:
+        with pytest.raises(StageError, match=r"^stage encode: no answer for 0\.05 s"):
+            StagePipeline(range(2), [Stage("encode", hangs, deadline_s=0.05)]).run()
+    finally:
+        freed.set()
+
+
+def test_once_stopped_a_reader_that_takes_nothing_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stillframe.pipeline.executor.pipeline.CLOSE_TIMEOUT_S", 0.05)
+    freed = threading.Event()
+
+    def writes(item: int) -> int:
+        with deadline_suspended():
+            freed.wait(WAIT_S)
+        return item
+
+    def take(pipeline: StagePipeline) -> None:
+        with pipeline:
+            while not pipeline.workers[0].waits_for_reader:
+                time.sleep(0.01)
+            pipeline.stop()
+            list(pipeline)
+
+    pipeline = StagePipeline(Endless(), [Stage("encode", writes)])
+    try:
+        with pytest.raises(BrokenPipeError, match="its reader takes nothing"):
+            take(pipeline)
+    finally:
+        freed.set()
+
+
+def test_outside_of_a_stage_nothing_is_suspended() -> None:
+    with deadline_suspended():
+        pass

@@ -346,3 +346,53 @@ def test_a_feed_that_does_not_fit_says_what_was_wanted_and_what_came(model: Mode
         assert len(backend.run(feed, None)) == 3  # still usable
     with pytest.raises(ModelError, match="closed before this call"):
         backend.run(feed, None)
+
+
+# --- live frames: ages by the wall clock ---------------------------------------------------------
+
+
+def live_frame(
+    index: int, image: NDArray[np.uint8], captured_s: float, late_s: float = 0.0, **flags: bool
+) -> Frame:
+    """The time stamps of this camera stand still."""
+    return Frame(
+        image, index, 0.0, index, Fraction(1, RATE), captured_s=captured_s, late_s=late_s, **flags
+    )
+
+
+def test_a_live_result_ages_by_the_wall_clock(model: Model) -> None:
+    with Runner(model, Settings(max_age_s=5.0)) as runner:
+        steps = [runner.step(live_frame(n, scene(100), 70.0 + 2 * n)) for n in range(4)]
+    assert [s.kind for s in steps] == ["computed", "unchanged", "unchanged", "computed"]
+    assert [s.result.evidence.age_s for s in steps] == pytest.approx([0, 2, 4, 0])
+
+
+def test_a_frozen_picture_is_carried_with_growing_age(
+    model: Model, backends: list[Counting]
+) -> None:
+    """Each picture repeats the first one bit for bit, so computing it anew would renew nothing."""
+    with Runner(model, Settings(max_age_s=5.0)) as runner:
+        runner.step(live_frame(0, scene(100), 67.0))
+        steps = [runner.step(live_frame(n, scene(100), 70.0, late_s=3.0 * n)) for n in range(1, 10)]
+        moved = runner.step(live_frame(10, scene(100), 100.0))
+    assert {s.kind for s in steps} == {"unchanged"}
+    assert [s.result.evidence.age_s for s in steps] == pytest.approx(
+        [3.0 + 3.0 * n for n in range(1, 10)]
+    )
+    assert (moved.kind, moved.result.evidence.age_s) == ("computed", 0.0)
+    assert len(backends[0].fed) == 2
+
+
+def test_a_stale_picture_is_no_evidence_and_never_of_age_0(
+    model: Model, backends: list[Counting]
+) -> None:
+    with Runner(model) as runner:
+        first = runner.step(live_frame(0, scene(250), 60.0, late_s=10.0, stale=True))
+        good = runner.step(live_frame(1, scene(100), 71.0))
+        late = runner.step(live_frame(2, scene(250), 71.1, late_s=10.0, stale=True))
+        after = runner.step(live_frame(3, scene(100), 82.0))
+    assert [s.kind for s in (first, good, late)] == ["computed", "computed", "corrupt"]
+    assert first.result.evidence.age_s == 10.0
+    assert late.result.evidence.age_s == pytest.approx(10.1)
+    assert score(late) == score(good)
+    assert after.kind == "computed"

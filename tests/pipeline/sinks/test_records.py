@@ -1,11 +1,15 @@
 """Results as lines of JSON, CSV and MOT, written to files, pipes and devices."""
 
+import contextlib
 import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import pytest
 
 from stillframe.errors import SinkError
 from stillframe.models.results import Detections, Mask
+from stillframe.pipeline.media.source import SourceEvent
 from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, LineSink, MotSink
 from tests.hostile.media import boxes, frame_of
 
@@ -152,3 +157,46 @@ def test_a_device_may_be_written_without_force() -> None:
         sink.write(frame_of(0), boxes(), None)
     with JsonlSink("/dev/full") as sink, pytest.raises(SinkError, match="no space left on device"):
         sink.write(frame_of(0), boxes(), None)
+
+
+EVENT = SourceEvent("lost", 1234.5, "rtsp://camera/x", "no answer in time", "running", 60.0)
+
+
+def test_an_event_is_a_line_that_readers_can_tell_by_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with JsonlSink(path) as sink:
+        sink.write(frame_of(0), boxes(), None)
+        sink.write_event(EVENT)
+    sink.write_event(EVENT)  # too late, and no error
+    record, event = (json.loads(line) for line in path.read_text().splitlines())
+    assert "event" not in record
+    assert event == {
+        "event": "lost",
+        "wall_time": 1234.5,
+        "source": "rtsp://camera/x",
+        "reason": "no answer in time",
+        "previous": "running",
+        "duration_s": 60.0,
+    }
+
+
+def test_only_what_may_wait_for_a_reader_suspends_a_deadline(tmp_path: Path) -> None:
+    waits: list[str] = []
+
+    def waiting(name: str) -> Callable[[], AbstractContextManager[None]]:
+        @contextlib.contextmanager
+        def note() -> Iterator[None]:
+            waits.append(name)
+            yield
+
+        return note
+
+    read, write = os.pipe()
+    with JsonlSink(tmp_path / "a.jsonl") as file, JsonlSink(f"fd:{write}") as pipe:
+        file.while_blocked, pipe.while_blocked = waiting("file"), waiting("pipe")
+        file.write(frame_of(0), None, None)
+        pipe.write(frame_of(0), None, None)
+        assert waits == ["pipe"]
+        assert os.read(read, 100).endswith(b"\n")
+    os.close(read)
+    os.close(write)

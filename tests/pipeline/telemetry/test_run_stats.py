@@ -1,8 +1,11 @@
 """Figures of a running pipeline: true ones, in a file, over HTTP, and in the table for people."""
 
+import contextlib
 import http.client
 import json
 import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -22,9 +25,12 @@ from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.executor.stage_meter import StageMeter
 from stillframe.pipeline.inference.types import PARTS
-from stillframe.pipeline.telemetry.exporter import ProcessorShare, Served, Telemetry
+from stillframe.pipeline.media.source import SourceState
+from stillframe.pipeline.telemetry import exporter
+from stillframe.pipeline.telemetry.exporter import STATES, ProcessorShare, Served, Telemetry
 from stillframe.pipeline.telemetry.run_stats import Tally
 from tests import networks
+from tests.hang_guard import HANGS_S, ends
 from tests.hostile import media
 
 
@@ -198,6 +204,80 @@ def test_a_port_that_is_taken_is_one_line(served: Served) -> None:
         pytest.raises(UsageError, match="--metrics-port: cannot"),
     ):
         Served(telemetry(pipeline), served.port)
+
+
+@dataclass
+class Camera:
+    """The figures of a live source."""
+
+    state: SourceState = SourceState.RUNNING
+    reconnects: int = 3
+    frozen: bool = False
+    captured_s: float | None = None
+
+
+def test_the_age_of_a_silent_camera_grows_while_nothing_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    camera, now = Camera(SourceState.STALLED, captured_s=50.0), [50.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: 1000 + now[0])
+    ages = []
+    with StagePipeline([], []) as pipeline:
+        figures = Telemetry(
+            pipeline, Tally(), cache_bytes=lambda: 0, dropped=lambda: 0, live=camera
+        )
+        for now[0] in (50.5, 52.0, 70.0):
+            families = {family.name: family for family in figures.collect()}
+            ages.append(max(s.value for s in families["stillframe_age_seconds"].samples))
+            stamp = families["stillframe_last_frame_timestamp_seconds"].samples[0].value
+            assert stamp == pytest.approx(1050.0)
+    assert ages == pytest.approx([0.0, 2.0, 20.0])
+    states = {s.labels["state"]: s.value for s in families["stillframe_source_state"].samples}
+    assert states.pop("stalled") == 1
+    assert set(states.values()) == {0}
+    assert len(states) == 5
+    assert families["stillframe_reconnects"].samples[0].value == 3
+    assert families["stillframe_frozen"].samples[0].value == 0
+
+
+def test_each_state_has_a_row() -> None:
+    assert {state.label for state in SourceState} == set(STATES)
+
+
+def test_a_file_has_no_state(served: Served) -> None:
+    assert "stillframe_source_state" not in ask(served)[1]
+
+
+def test_clients_that_misbehave_leave_no_trace(
+    served: Served, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter._MetricsHandler, "timeout", 0.2)
+    address = ("127.0.0.1", served.port)
+    idle = [socket.create_connection(address) for _ in range(20)]
+    for garbage in (b"\0\xff" * 300, b"GET\r\n\r\n", b"GET / HTTP/9.9.9\r\n\r\n", b"A" * 70_000):
+        with socket.create_connection(address) as client, contextlib.suppress(OSError):
+            client.sendall(garbage)
+            client.recv(100)
+    reset = socket.create_connection(address)
+    reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset.sendall(b"GET /metrics HTTP/1.1\r\n")
+    reset.close()
+    for each in idle:  # the server hangs up
+        each.settimeout(HANGS_S)
+        assert each.recv(1) == b""
+        each.close()
+    assert ask(served)[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_crowd_of_idle_clients_is_bounded_and_ends_with_the_server(served: Served) -> None:
+    address = ("127.0.0.1", served.port)
+    idle = [socket.create_connection(address, timeout=HANGS_S) for _ in range(100)]
+    ends(served.close)
+    assert served._server._open == set()
+    for each in idle:
+        each.close()
 
 
 def test_people_see_a_table_on_a_terminal() -> None:
