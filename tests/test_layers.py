@@ -264,6 +264,16 @@ def test_a_room_says_in_one_line_what_it_is_for(path: Path) -> None:
     assert "\n" not in text.split("\n\n")[0], f"{path}: its first line goes on"
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    names = Counter(
+        node.name
+        for path in [*FILES, *(path.relative_to(ROOT) for path in PACKAGE.glob("*.py"))]
+        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_tests_lie_where_what_they_test_lies() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         parts = path.relative_to(ROOT / "tests").parts[:-1]

@@ -24,7 +24,7 @@ EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ConfigSection:
     """One section of a configuration."""
 
     kind: str
@@ -40,7 +40,7 @@ class Section:
             ) from e
 
 
-def parse(text: str) -> tuple[Section, ...]:
+def parse(text: str) -> tuple[ConfigSection, ...]:
     """The sections of a .cfg file, [net] among them."""
     sections: list[tuple[str, dict[str, str]]] = []
     for count, line in enumerate(text.splitlines(), 1):
@@ -52,28 +52,40 @@ def parse(text: str) -> tuple[Section, ...]:
             sections[-1][1][name.strip()] = value.strip()
         elif content:
             raise ModelError(f"Darknet configuration, line {count}: cannot read {content!r}")
-    return tuple(Section(kind, options) for kind, options in sections)
+    return tuple(ConfigSection(kind, options) for kind, options in sections)
 
 
-def _conv(filters: int, size: int = 3) -> Section:
+def _conv(filters: int, size: int = 3) -> ConfigSection:
     options = {"filters": str(filters), "size": str(size), "stride": "1", "pad": "1"}
-    return Section("convolutional", options | {"batch_normalize": "1", "activation": "leaky"})
+    return ConfigSection("convolutional", options | {"batch_normalize": "1", "activation": "leaky"})
 
 
-def _head(filters: int) -> Section:
+def _head(filters: int) -> ConfigSection:
     options = {"filters": str(filters), "size": "1", "stride": "1", "pad": "1"}
-    return Section("convolutional", options | {"activation": "linear"})
+    return ConfigSection("convolutional", options | {"activation": "linear"})
 
 
-def _pool(stride: int) -> Section:
-    return Section("maxpool", {"size": "2", "stride": str(stride)})
+def _pool(stride: int) -> ConfigSection:
+    return ConfigSection("maxpool", {"size": "2", "stride": str(stride)})
 
 
-YOLOV3_TINY: tuple[Section, ...] = (
+YOLOV3_TINY: tuple[ConfigSection, ...] = (
     *(s for filters in (16, 32, 64, 128, 256) for s in (_conv(filters), _pool(2))),
-    *(_conv(512), _pool(1), _conv(1024), _conv(256, 1), _conv(512), _head(255), Section("yolo")),
-    *(Section("route", {"layers": "-4"}), _conv(128, 1), Section("upsample", {"stride": "2"})),
-    *(Section("route", {"layers": "-1, 8"}), _conv(256), _head(255), Section("yolo")),
+    *(
+        _conv(512),
+        _pool(1),
+        _conv(1024),
+        _conv(256, 1),
+        _conv(512),
+        _head(255),
+        ConfigSection("yolo"),
+    ),
+    *(
+        ConfigSection("route", {"layers": "-4"}),
+        _conv(128, 1),
+        ConfigSection("upsample", {"stride": "2"}),
+    ),
+    *(ConfigSection("route", {"layers": "-1, 8"}), _conv(256), _head(255), ConfigSection("yolo")),
 )
 """The layers of yolov3-tiny.cfg for 80 classes."""
 
@@ -128,7 +140,7 @@ class _Graph:
             ) from e
 
 
-def _convolutional(graph: _Graph, section: Section) -> tuple[str, int]:
+def _convolutional(graph: _Graph, section: ConfigSection) -> tuple[str, int]:
     source, channels = graph.layers[-1] if graph.layers else ("image", 3)
     filters, size = section.number("filters", 1), section.number("size", 1)
     if section.number("groups", 1) != 1:
@@ -166,7 +178,7 @@ def _convolutional(graph: _Graph, section: Section) -> tuple[str, int]:
     return output, filters
 
 
-def _maxpool(graph: _Graph, section: Section) -> tuple[str, int]:
+def _maxpool(graph: _Graph, section: ConfigSection) -> tuple[str, int]:
     source, channels = graph.layer("-1")
     stride = section.number("stride", 1)
     size = section.number("size", stride)
@@ -178,7 +190,7 @@ def _maxpool(graph: _Graph, section: Section) -> tuple[str, int]:
     return output, channels
 
 
-def _route(graph: _Graph, section: Section) -> tuple[str, int]:
+def _route(graph: _Graph, section: ConfigSection) -> tuple[str, int]:
     layers = [graph.layer(i.strip()) for i in section.options.get("layers", "").split(",")]
     if len(layers) == 1:
         return layers[0]
@@ -186,14 +198,14 @@ def _route(graph: _Graph, section: Section) -> tuple[str, int]:
     return output, sum(channels for _, channels in layers)
 
 
-def _shortcut(graph: _Graph, section: Section) -> tuple[str, int]:
+def _shortcut(graph: _Graph, section: ConfigSection) -> tuple[str, int]:
     here, other = graph.layer("-1"), graph.layer(section.options.get("from", ""))
     if here[1] != other[1] or section.options.get("activation", "linear") != "linear":
         raise ModelError("Darknet configuration: expected a linear [shortcut] of equal channels")
     return graph.node("Add", [here[0], other[0]]), here[1]
 
 
-def _upsample(graph: _Graph, section: Section) -> tuple[str, int]:
+def _upsample(graph: _Graph, section: ConfigSection) -> tuple[str, int]:
     source, channels = graph.layer("-1")
     stride = section.number("stride", 2)
     scales = np.array([1, 1, stride, stride], np.float32)
@@ -208,12 +220,12 @@ def _upsample(graph: _Graph, section: Section) -> tuple[str, int]:
     return output, channels
 
 
-def _yolo(graph: _Graph, section: Section) -> tuple[str, int]:
+def _yolo(graph: _Graph, section: ConfigSection) -> tuple[str, int]:
     graph.heads.append(graph.layer("-1")[0])
     return graph.layer("-1")
 
 
-LAYERS: dict[str, Callable[[_Graph, Section], tuple[str, int]]] = {
+LAYERS: dict[str, Callable[[_Graph, ConfigSection], tuple[str, int]]] = {
     "convolutional": _convolutional,
     "maxpool": _maxpool,
     "route": _route,
@@ -223,7 +235,7 @@ LAYERS: dict[str, Callable[[_Graph, Section], tuple[str, int]]] = {
 }
 
 
-def convert(sections: Sequence[Section], weights: Path) -> bytes:
+def convert(sections: Sequence[ConfigSection], weights: Path) -> bytes:
     """The bytes of an ONNX file: input `image` (1, 3, height, width), an output for each [yolo].
 
     Raises ModelError when a layer is not in LAYERS, or the file is not of this model.

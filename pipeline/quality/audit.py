@@ -229,7 +229,7 @@ class Audit(Closing):
         """Frames to come that may have been computed with the tolerance before."""
         self._lock = threading.Lock()
         self._report = AuditReport(wanted)
-        self._waiting: queue.Queue[_Sample | None] = queue.Queue(1)
+        self._waiting: queue.Queue[_AuditSample | None] = queue.Queue(1)
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
         if not in_line:
@@ -273,7 +273,7 @@ class Audit(Closing):
             return False
         self._last_s = frame.time_s
         fitted, view = model.fit(frame.image)
-        sample = _Sample(np.array(fitted), view, step.result, model)
+        sample = _AuditSample(np.array(fitted), view, step.result, model)
         if self._thread is None:
             self._compare(sample)
             return True
@@ -296,7 +296,7 @@ class Audit(Closing):
                 self._not_before = ended + (ended - begun) * (1 / share - 1)
                 self._busy.clear()
 
-    def _compare(self, sample: "_Sample") -> None:
+    def _compare(self, sample: "_AuditSample") -> None:
         if self._backend is None or self._path != sample.model.path:
             if self._backend is not None:
                 self._backend.close()
@@ -334,7 +334,7 @@ class Audit(Closing):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _AuditSample:
     """A step to be audited."""
 
     fitted: NDArray[np.uint8]
