@@ -8,6 +8,7 @@ from typing import Any
 from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage import Stage, Work
 from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 
 class Pipeline(StagePipeline):
@@ -39,7 +40,9 @@ class Pipeline(StagePipeline):
         limit: int | None = None,
     ) -> None:
         super().__init__(
-            partial(open_source, source) if isinstance(source, str | os.PathLike) else source,
+            partial(open_source, MaskedAddress(source))
+            if isinstance(source, str | os.PathLike)
+            else source,
             stages,
             window=window,
             place=place,

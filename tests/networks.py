@@ -50,6 +50,26 @@ def negative(path: Path, height: int | str = "height", width: int | str = "width
     return _save(helper.make_graph(nodes, "negative", [picture], [painted], [one]), path)
 
 
+def painter(path: Path, height: int = 64, width: int = 96) -> Path:
+    """Two convolutions that answer a picture with a picture."""
+    draw = np.random.default_rng(3)
+    shapes = {"w0": (8, 3, 3, 3), "w1": (3, 8, 3, 3)}
+    weights = [
+        numpy_helper.from_array(draw.normal(0, 0.2, shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "w0"], ["c0"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("Sigmoid", ["c1"], ["painted"]),
+    ]
+    shape = [1, 3, height, width]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("painted", TensorProto.FLOAT, shape)]
+    return _save(helper.make_graph(nodes, "painter", inputs, outputs, weights), path)
+
+
 def deep(path: Path) -> Path:
     """Six convolutions in a row, with a branch around two of them."""
     draw = np.random.default_rng(2)

@@ -33,6 +33,7 @@ from stillframe.pipeline.cli.probe import probe
 from stillframe.pipeline.cli.run import run
 from stillframe.pipeline.cli.sweep import sweep
 from stillframe.pipeline.cli.tune import tune
+from stillframe.pipeline.media.redaction import mask
 
 INTERNAL_FAULT = 1
 USAGE_FAULT = 2
@@ -112,15 +113,15 @@ def status(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except StillframeError as error:
-        return status_of(error)
+        return _status_of(error, arguments)
     except usage_error as error:
-        _complain(_usage_message(error), error)
+        _complain(_usage_message(error), error, arguments)
         return USAGE_FAULT
     except Exception as error:
         fault = _output_fault(error)
         if fault is not None:
-            return status_of(fault)
-        _complain(f"{type(error).__name__}: {error}; {REPORT}", error)
+            return _status_of(fault, arguments)
+        _complain(f"{type(error).__name__}: {error}; {REPORT}", error, arguments)
         return INTERNAL_FAULT
 
 
@@ -176,8 +177,8 @@ def _output_fault(error: Exception) -> SinkError | None:
     return None
 
 
-def status_of(error: StillframeError) -> int:
-    _complain(str(error), error)
+def _status_of(error: StillframeError, arguments: Sequence[str]) -> int:
+    _complain(str(error), error, arguments)
     return error.exit_code
 
 
@@ -206,11 +207,12 @@ def _routed(arguments: Sequence[str]) -> list[str]:
     return [*arguments[:first], TWO_WORDS[words], *arguments[first + 2 :]]
 
 
-def _complain(message: str, error: BaseException) -> None:
+def _complain(message: str, error: BaseException, arguments: Sequence[str]) -> None:
+    """Print the error; whoever worded it, no address of the command line appears unmasked."""
     try:
         if os.environ.get(DEBUG):
-            traceback.print_exception(error)
-        printing.complaint("error", message)
+            printing.trace(mask("".join(traceback.format_exception(error)), arguments))
+        printing.complaint("error", mask(message, arguments))
     except OSError:  # nobody reads it; the exit code still holds
         _leave(sys.stderr)
 

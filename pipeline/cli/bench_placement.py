@@ -11,6 +11,7 @@ import typer
 from stillframe.errors import SinkError, UsageError
 from stillframe.extras import install_command
 from stillframe.pipeline.cli import options, printing
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 LINES = (
     ("all cores", "each layer on all cores", "#9a8fb0"),
@@ -56,6 +57,7 @@ def bench_placement(
     from stillframe.pipeline.studies.bench.background_load import is_there
     from stillframe.pipeline.studies.bench.placement import questions
 
+    clip = MaskedAddress(clip)
     for path in (json_file, chart):
         if path is not None and path.exists() and not force:
             raise SinkError(f"{path}: there is such a file; overwrite it with --force")

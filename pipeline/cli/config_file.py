@@ -32,6 +32,10 @@ from stillframe.pipeline.executor.stage import DEADLINE_S, DEFAULT_QUEUE_SIZE, S
 COMMAND_LINE_ONLY = ("allow_sdist", "force")
 """Options that only whoever starts the run may give, not whoever wrote the file."""
 
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+"""Of a configuration file; both far beyond what one needs."""
+
 KEY_TYPES: dict[str, Any] = {
     "gate": list[str] | str,
     "cpu_share": str | float,
@@ -110,11 +114,7 @@ _File = create_model("_File", __base__=_Stages, **_OPTIONS)
 
 def read(path: Path) -> RunConfig:
     """Raises UsageError, with file and place, for what is no such configuration."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: it cannot be read as YAML: {reason}") from None
+    values = _values(path)
     if values is not None and not isinstance(values, dict):
         raise UsageError(f"{path}: expected options by name, got {type(values).__name__}")
     current = _current(values or {}, path)
@@ -125,6 +125,47 @@ def read(path: Path) -> RunConfig:
         raise UsageError(f"{path}: {_fault(first['type'], first['loc'], first['msg'])}") from None
     options = checked.model_dump(exclude_none=True, exclude={"stages"})
     return RunConfig(_as_typed(options), tuple(checked.stages), path.parent)
+
+
+def _values(path: Path) -> Any:
+    """What the YAML file holds. Raises UsageError, which quotes nothing of the file: it may hold
+    passwords."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # a device may have no end
+        if len(content) > MAX_BYTES:
+            reason = f"expected at most {MAX_BYTES} bytes, got more"
+        elif (depth := _depth(content)) > MAX_DEPTH:
+            reason = f"expected values nested at most {MAX_DEPTH} deep, got {depth}"
+        else:
+            return yaml.safe_load(content)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = f"{error.problem or error.context}{where}"
+    except (yaml.YAMLError, UnicodeDecodeError):
+        reason = "expected text in UTF-8"
+    except (
+        Exception
+    ):  # what PyYAML raises for a number, date or tag that it cannot turn into a value
+        reason = "it holds a value that is too long or malformed"
+    raise UsageError(f"{path}: it cannot be read as YAML: {reason}")
+
+
+def _depth(content: bytes) -> int:
+    """The deepest nesting, up to just over MAX_DEPTH; counted without building the values."""
+    depth = deepest = 0
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > MAX_DEPTH:
+                break
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return deepest
 
 
 def _current(values: dict[Any, Any], path: Path) -> dict[str, Any]:

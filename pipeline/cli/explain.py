@@ -9,6 +9,7 @@ import typer
 
 from stillframe.errors import ModelError, SinkError, UsageError
 from stillframe.pipeline.cli import options, printing
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.models.model import Model
@@ -58,6 +59,7 @@ def explain(
     from stillframe.pipeline.studies.explain.explain import explain as examine
     from stillframe.pipeline.studies.explain.verdict import judge
 
+    clip = None if clip is None else MaskedAddress(clip)
     if heatmap is not None and clip is None:
         raise UsageError("--heatmap shows what a clip changes: give a CLIP too")
     if heatmap is not None and heatmap.suffix.lower() != ".png":

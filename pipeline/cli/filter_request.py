@@ -8,6 +8,7 @@ import typer
 from stillframe.errors import UsageError
 from stillframe.pipeline.cli import options
 from stillframe.pipeline.cli.options import STREAMS, WHAT
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.filter.effects import EffectSettings
@@ -123,6 +124,9 @@ class FilterRequest(options.ReuseOptions):
             rich_help_panel=options.HOW,
         ),
     ] = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", MaskedAddress(self.source))
 
     @property
     def model_name(self) -> str | None:

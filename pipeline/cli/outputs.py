@@ -17,6 +17,7 @@ from stillframe.pipeline.cli.writable import check_place
 from stillframe.pipeline.executor.stage import Stage, deadline_suspended
 from stillframe.pipeline.inference.stages import DrawnFrame, drawing, encoding
 from stillframe.pipeline.inference.types import StepResult
+from stillframe.pipeline.media.redaction import unmasked
 from stillframe.pipeline.media.source import SourceInfo
 from stillframe.pipeline.sinks.mjpeg_server import MjpegServer
 from stillframe.pipeline.sinks.overlay import Overlay, render_step
@@ -65,7 +66,7 @@ class Outputs:
         check_place(path)
         if not path.exists():
             return
-        for source in self.inputs:
+        for source in map(unmasked, self.inputs):
             if os.path.isfile(source) and path.samefile(source):
                 raise SinkError(f"{path}: this is read by the same run; name another file")
         if path.is_file() and not self.force:

@@ -45,3 +45,8 @@ def plain(console: Console, text: str, *, wrap: bool = False) -> None:
 def complaint(kind: str, message: str) -> None:
     """Print one line on standard error. kind: "error" or "warning"."""
     print(f"stillframe: {kind}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def trace(text: str) -> None:
+    """Print a traceback on standard error."""
+    print(text, end="", file=sys.stderr)

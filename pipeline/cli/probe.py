@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stillframe.pipeline.cli import options, printing
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 if TYPE_CHECKING:  # FFmpeg takes a while to load; asking for help must not
     from stillframe.pipeline.media.probe import SourceProbe
@@ -24,7 +25,7 @@ def probe(
     """Show what a source states about itself, and what its first frames turn out to be."""
     from stillframe.pipeline.media.probe import probe_source
 
-    probed = probe_source(source, frames, rate=fps, timeout_s=timeout)
+    probed = probe_source(MaskedAddress(source), frames, rate=fps, timeout_s=timeout)
     if as_json:
         printing.json_data(probed.to_dict())
     else:

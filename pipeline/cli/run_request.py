@@ -9,6 +9,7 @@ import typer
 from stillframe.errors import UsageError
 from stillframe.pipeline.cli import options
 from stillframe.pipeline.cli.options import IN, OUT, SHOWN, WHERE
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.cli.config_file import RunConfig
@@ -169,6 +170,9 @@ class RunRequest(options.ReuseOptions):
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=SHOWN)
     ] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", MaskedAddress(self.source))
 
     def settings(self) -> "Settings":
         settings = super().settings()

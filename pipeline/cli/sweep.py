@@ -8,6 +8,7 @@ import typer
 from stillframe.errors import QualityError, UsageError
 from stillframe.pipeline.cli import options, printing, signals
 from stillframe.pipeline.cli.writable import check_writable
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,6 +92,7 @@ def sweep(
     Quality is agreement with the same model computing everything. A setting that was asked for is
     printed to standard output as a complete command line.
     """
+    clip = MaskedAddress(clip)
     outputs = {"--json": json_file, "--csv": csv, "--png": png, "--report": report}
     paths = {name: path for name, path in outputs.items() if path is not None}
     if resume and json_file is None:

@@ -8,6 +8,7 @@ import typer
 from stillframe.errors import QualityError, SinkError
 from stillframe.pipeline.cli import options, printing, signals
 from stillframe.pipeline.cli.writable import check_writable
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 PLAIN_WIDTH = 160
 """Columns of the table in a file or a pipe."""
@@ -57,6 +58,8 @@ def tune(
     Searches on one part of the frames and judges on another. Ctrl-C ends the search and writes the
     best profile so far.
     """
+    clips = [MaskedAddress(clip) for clip in clips]
+    held_out = [MaskedAddress(clip) for clip in held_out or ()]
     for path in (out, log):
         if path is not None:
             check_writable(path, force)
@@ -66,14 +69,14 @@ def tune(
     from stillframe.pipeline.studies.tune import tune as tuning
 
     console = printing.people(quiet, PLAIN_WIDTH)
-    for clip in (*clips, *(held_out or ())):
+    for clip in (*clips, *held_out):
         fetch_sample(console, clip, allow_sdist)
     network = load_model(console, model, task, confidence, allow_sdist)
     with signals.Stopping() as stopping:
         stopping.by(lambda: None)
         with TuneProgress(console, log) as progress:
             tuned = tuning.tune(
-                network, clips, quality=quality, held_out=held_out or (), frames=max_frames,
+                network, clips, quality=quality, held_out=held_out, frames=max_frames,
                 threads=threads, on_trial=progress.show, stop=lambda: stopping.caught is not None,
             )  # fmt: skip
         try:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from urllib.parse import unquote
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.media.redaction import display
+from stillframe.pipeline.media.redaction import display, unmasked
 from stillframe.pipeline.media.source import SourceKind
 
 IMAGE_SUFFIXES = frozenset(
@@ -65,7 +65,7 @@ def parse_address(spec: str | os.PathLike[str]) -> Address:
     `-` standard input · `0`, `/dev/video0` a camera · `rtsp://…` the network · `sample:NAME` ·
     a folder or pattern of pictures · else a file. `./0` is the file called 0.
     """
-    text = os.fspath(spec)
+    text = unmasked(spec)
     shown = display(text)
     if not text:
         raise SourceError("an empty source; name a file, a folder, a camera (0), a URL or -")

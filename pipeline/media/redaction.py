@@ -1,10 +1,13 @@
 """Addresses without secrets: never a user name, password, query or fragment.
 
-`display` gives the form of an address that may be shown; it is computed once, when a source is
-opened. `redact` cleans texts written by others (FFmpeg's errors) that may quote the address.
+A source's text is carried as a MaskedAddress, which prints as `display` shows it. `redact` cleans
+texts written by others (FFmpeg's errors) that may quote the address; `mask` cleans any text.
 """
 
+import os
 import re
+from collections.abc import Iterable
+from typing import Self
 from urllib.parse import unquote
 
 HIDDEN = "<address not shown>"
@@ -12,6 +15,35 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _BARE_CREDENTIALS = re.compile(r"(?![/.~]).*:.*@", re.DOTALL)  # a path starts with / . or ~
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s'\"]+")
 _SHORTEST_SECRET = 3
+
+
+class MaskedAddress(str):
+    """A source's text that cannot be printed whole: as a string it is what `display` shows.
+
+    str, format, repr, JSON, CSV and comparisons see the masked text only. `unmasked` gives the
+    whole one, to those who open the source.
+    """
+
+    __slots__ = ("_whole",)
+    _whole: str
+
+    def __new__(cls, spec: str | os.PathLike[str]) -> Self:
+        whole = unmasked(spec)
+        masked = super().__new__(cls, display(whole))
+        masked._whole = whole
+        return masked
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self._whole,)  # a copy, or the object in another process, opens the same source
+
+    def unmasked(self) -> str:
+        """The whole text, credentials included. Only for opening the source: never show it."""
+        return self._whole
+
+
+def unmasked(spec: str | os.PathLike[str]) -> str:
+    """The whole text of an address, masked or not. Only for opening the source: never show it."""
+    return spec.unmasked() if isinstance(spec, MaskedAddress) else os.fspath(spec)
 
 
 def display(spec: str) -> str:
@@ -33,11 +65,18 @@ def display(spec: str) -> str:
 
 def redact(text: str, spec: str) -> str:
     """`text` with the address and every secret part of it replaced by its displayed form."""
-    text = text.replace(spec, display(spec))
+    return " ".join(mask(text, [spec]).split())
+
+
+def mask(text: str, specs: Iterable[str] = ()) -> str:
+    """`text` without the secrets of the addresses in it, and without those of `specs`."""
+    specs = list(specs)
+    for spec in specs:
+        text = text.replace(spec, display(spec))
     text = _URL_IN_TEXT.sub(lambda match: display(match.group()), text)
-    for secret in sorted(_secrets(spec), key=len, reverse=True):
+    for secret in sorted({each for spec in specs for each in _secrets(spec)}, key=len)[::-1]:
         text = text.replace(secret, "***")
-    return " ".join(text.split())
+    return text
 
 
 def _public_part(rest: str) -> str:

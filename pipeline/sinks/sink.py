@@ -12,6 +12,7 @@ from stillframe.closing import Closing
 from stillframe.errors import SinkError
 from stillframe.models.results import Result
 from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.media.redaction import unmasked
 
 
 class Sink(Closing):
@@ -35,8 +36,8 @@ def create_file(path: Path, force: bool, sources: tuple[str | None, ...] = ()) -
     Raises SinkError if the file exists (unless `force`), is one of `sources`, or cannot be created.
     A device or pipe that exists is opened as it is: there is nothing to lose.
     """
-    for source in sources:
-        if source and path.exists() and os.path.exists(source) and path.samefile(source):
+    for source in (unmasked(each) for each in sources if each):
+        if path.exists() and os.path.exists(source) and path.samefile(source):
             raise SinkError(f"{path}: this is the source itself; name another file")
     special = path.exists() and not stat.S_ISREG(path.stat().st_mode)
     if special and path.is_dir():

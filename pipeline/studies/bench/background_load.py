@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.media.redaction import MaskedAddress, unmasked
 
 LONGEST_S = 300.0
 RATE = 30.0
@@ -58,7 +59,7 @@ def competitors(number: int, seconds: float = LONGEST_S) -> list[list[str]]:
 
 def playback(clip: str, seconds: float) -> list[str]:
     """A command for `children`: plays a clip at 30 frames a second, and counts what it dropped."""
-    return [VIDEO, clip, str(seconds)]
+    return [VIDEO, unmasked(clip), str(seconds)]
 
 
 def played(process: subprocess.Popen[str], timeout_s: float) -> dict[str, float]:
@@ -94,6 +95,7 @@ def _decode(clip: str, ahead: "queue.Queue[object]") -> None:
 
 def is_there(clip: str) -> None:
     """Raise SourceError now, and not in a child, where a clip cannot be had."""
-    if not clip.startswith("sample:") and not Path(clip).exists():
-        raise SourceError(f"{clip}: there is no such file")
+    is_file = not clip.startswith("sample:") and "://" not in clip
+    if is_file and not Path(unmasked(clip)).exists():
+        raise SourceError(f"{MaskedAddress(clip)}: there is no such file")
     open_source(clip).close()

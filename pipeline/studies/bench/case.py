@@ -15,6 +15,7 @@ from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.media.redaction import MaskedAddress
 from stillframe.reuse.gate.change_gate import GateSettings
 
 Image = NDArray[np.uint8]
@@ -65,6 +66,9 @@ class Case:
     crop: Crop | None = None
     size: tuple[int, int] | None = None
     """(H, W) of the model's input; None: what suits the clip."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clip", MaskedAddress(self.clip))
 
     def __str__(self) -> str:
         return f"{self.model} on {self.clip}" + (f" [{self.crop}]" if self.crop else "")

@@ -28,6 +28,7 @@ from stillframe.pipeline.inference.stages import drawing, encoding
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import Source, open_source
+from stillframe.pipeline.media.redaction import MaskedAddress, unmasked
 from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.placement.cost_model import Aim, Candidate
 from stillframe.pipeline.placement.planned_run import PlannedRun
@@ -80,6 +81,9 @@ class Condition:
     """Processes that compete for the cores."""
     plays: bool = False
     """Whether a video plays beside it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clip", MaskedAddress(self.clip))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, under the keys that figures have had from the start."""
@@ -142,8 +146,9 @@ def measure(condition: Condition) -> dict[str, Any]:
     Raises StageError when the process fails.
     """
     beside: list[list[str]] = []
+    asked = json.dumps(asdict(condition) | {"clip": unmasked(condition.clip)})
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, json.dumps(asdict(condition))],
+        [sys.executable, "-c", CHILD, asked],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None

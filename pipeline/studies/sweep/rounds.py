@@ -25,6 +25,7 @@ from stillframe.models.results import Detections
 from stillframe.pipeline.inference.backends import available_threads
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.media.redaction import MaskedAddress
 from stillframe.pipeline.quality.clip import ClipJudge
 from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
 from stillframe.pipeline.studies.environment import machine, versions
@@ -108,6 +109,7 @@ def begin(
 
     Raises SourceError for too short a clip.
     """
+    spec = MaskedAddress(spec)
     with open_source(spec, live=False) as source:
         first = list(islice(source, LEAST_FRAMES))
         info = source.info

@@ -15,6 +15,7 @@ from stillframe.models.results import Result
 from stillframe.pipeline.inference.box_flow import Grey, Lens
 from stillframe.pipeline.inference.types import FittedFrame
 from stillframe.pipeline.media.open_source import open_source
+from stillframe.pipeline.media.redaction import MaskedAddress
 
 Role = Literal["search", "check", "held out"]
 SHARES: Mapping[Role, float] = {"search": 0.4, "held out": 0.4, "check": 0.2}
@@ -72,6 +73,7 @@ def passages(
 
     Raises SourceError for a clip that is too short.
     """
+    spec = MaskedAddress(spec)
     fitted: list[tuple[NDArray[np.uint8], View]] = []
     greys: list[Grey] = []
     shape: tuple[int, ...] = ()

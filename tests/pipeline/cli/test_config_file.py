@@ -159,3 +159,37 @@ def test_values_are_as_the_command_line_would_give_them(tmp_path: Path) -> None:
         "cpu_share": "12.5",
         "gate": ["pixel=3"],
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: " + "[" * 5000, "nested at most 20 deep"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested at most 20 deep"),
+        ("- " * 5000, "nested at most 20 deep"),
+        ("max_frames: " + "9" * 5000, "a value that is too long or malformed"),
+        ("max_frames: 2001-99-99", "a value that is too long or malformed"),
+        ("max_frames: !!int ''", "a value that is too long or malformed"),
+        ("max_frames: !!timestamp x", "a value that is too long or malformed"),
+        ("x" * 1_000_001, "at most 1000000 bytes"),
+        ("model: [", "line 1, column 9"),
+        ("model: \xff", "text in UTF-8"),
+    ],
+    ids=range(10),
+)
+def test_a_file_that_no_parser_likes_is_one_clear_error(
+    text: str, says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="latin-1")
+    assert cli.status(["run", "--config", str(path)]) == 2
+    shown = capfd.readouterr().err
+    assert shown.startswith(f"stillframe: error: {path}: it cannot be read as YAML: ")
+    assert says in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_file_without_an_end_is_not_read_to_it() -> None:
+    for device in ("/dev/zero", "/dev/urandom"):
+        with pytest.raises(UsageError, match="expected at most 1000000 bytes, got more"):
+            config_file.read(Path(device))
