@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models.formats.darknet import LAYERS, YOLOV3_TINY, Section, convert, parse
+from stillframe.models.formats.darknet import LAYERS, YOLOV3_TINY, ConfigSection, convert, parse
 from tests.packages import unpacked
 
 Picture = NDArray[Any]
@@ -86,7 +86,9 @@ num=3
 SIZE = (12, 20)
 
 
-def draw(sections: tuple[Section, ...], channels: list[int], seed: int = 0) -> NDArray[np.float32]:
+def draw(
+    sections: tuple[ConfigSection, ...], channels: list[int], seed: int = 0
+) -> NDArray[np.float32]:
     """Random weights in the file's order. channels: what each convolution reads."""
     rng, numbers = np.random.default_rng(seed), []
     for section, read in zip(
@@ -110,7 +112,7 @@ def write(folder: Path, numbers: NDArray[np.float32], version: tuple[int, int] =
     return path
 
 
-def evaluate(sections: tuple[Section, ...], numbers: Picture, x: Picture) -> list[Picture]:
+def evaluate(sections: tuple[ConfigSection, ...], numbers: Picture, x: Picture) -> list[Picture]:
     """x (C, H, W) through the configuration as Darknet's own sources define it, in doubles."""
     stream = iter(numbers.astype(np.float64))
 
