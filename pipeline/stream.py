@@ -75,6 +75,9 @@ def stream(
     A corrupt frame is answered with the previous result and never used as evidence. A live source
     yields its newest frame, a file every frame. Weights are fetched on first use.
 
+    A camera or stream that is lost is connected again, for two minutes, before SourceError is
+    raised; `open_source(retry_s=…)` and a `Runner` of one's own take another time.
+
     Args:
         source: A file, a folder or pattern of images, a camera ("0", "/dev/video0"), an address
             (rtsp://, http://, udp:// …), "-" for standard input, or "sample:NAME".

@@ -9,6 +9,9 @@ from stillframe.errors import SourceError
 from stillframe.pipeline.media.decoder import DecodedPicture
 from stillframe.pipeline.media.source import SourceInfo
 
+GROWTH = 1.2
+"""Of the waits between attempts: slow, so that after a short outage a camera is back at once."""
+
 
 class PermanentError(SourceError):
     """It cannot be opened here, however often it is tried."""
@@ -49,9 +52,9 @@ class Backoff:
     """Whether a first connection that fails is tried again too."""
 
     def delay_s(self, attempt: int, rng: random.Random) -> float:
-        """Seconds to wait before attempt 0, 1, 2, …: between half and all of 0.5 · 2^attempt."""
-        # 2.0**attempt would overflow after a thousand lost connections
-        ceiling = min(self.longest_s, self.shortest_s * 2.0 ** min(attempt, 60))
+        """Seconds to wait before attempt 0, 1, 2, …: between half and all of 0.5 · 1.2^attempt."""
+        # GROWTH**attempt would overflow after some thousand lost connections
+        ceiling = min(self.longest_s, self.shortest_s * GROWTH ** min(attempt, 60))
         return rng.uniform(max(self.shortest_s, ceiling / 2), ceiling)
 
     def exhausted(self, attempt: int, lost_for_s: float = 0.0) -> bool:

@@ -128,7 +128,10 @@ def open_source(
 
 
 def frames(spec: str | os.PathLike[str]) -> Iterator[Frame]:
-    """The frames of a source; it is closed when the iterator ends or is garbage-collected."""
+    """The frames of a source; it is closed when the iterator ends or is garbage-collected.
+
+    A live source that is lost is connected again for RETRY_S, see `open_source`.
+    """
     with open_source(spec) as source:
         yield from source
 

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import socket
 import struct
 import threading
@@ -271,9 +272,18 @@ def test_clients_that_misbehave_leave_no_trace(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_crowd_of_idle_clients_is_bounded_and_ends_with_the_server(served: Served) -> None:
+def test_a_crowd_of_idle_clients_is_bounded_and_ends_with_the_server(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter._MetricsHandler, "timeout", 2 * HANGS_S)  # no help from there
     address = ("127.0.0.1", served.port)
     idle = [socket.create_connection(address, timeout=HANGS_S) for _ in range(100)]
+    refused = 0
+    while refused < 100 - exporter.MAX_CONNECTIONS:
+        readable, _, _ = select.select(idle, [], [], HANGS_S)
+        assert readable, "those beyond the bound are hung up on"
+        refused = len(readable)
+    assert len(served._server._open) == exporter.MAX_CONNECTIONS
     ends(served.close)
     assert served._server._open == set()
     for each in idle:
