@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from stillframe.errors import (
     ModelError,
@@ -193,23 +193,23 @@ def _measure_all(
 
             def on_progress(what: str, done: int, total: int, case: "Case" = case) -> None:
                 share = f" {done}/{total}" if total else ""
-                status.update(f"{escape(str(case))}: {what}{share}")
+                status.update(Text(f"{case}: {what}{share}"))
 
             try:
                 row = measure(case, conditions, memory=memory, on_progress=on_progress)
             except (SourceError, ModelError) as error:
-                console.print(f"{case} was left out: {error}", style="yellow", markup=False)
+                console.print(f"{case} was left out: {error}", style="yellow")
                 if named:
                     faults.append(error)
                 continue
             except QualityError as error:
-                console.print(f"{error}", style="red", markup=False)
+                console.print(f"{error}", style="red")
                 faults.append(error)
                 continue
         rows.append(row)
         for name, reason in row["skipped"].items():
-            console.print(f"{case}: without {name}: {reason}", markup=False)
-        console.print(f"{case}: {in_short(row)}", markup=False)
+            console.print(f"{case}: without {name}: {reason}")
+        console.print(f"{case}: {in_short(row)}")
         if json_file is not None:
             _write(json_file, rows)
     return faults

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from stillframe.pipeline.cli import printing
@@ -57,7 +56,7 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
         for place, (title, _) in enumerate(columns):
             table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place == 0)
         for row in rows:
-            table.add_row(*(escape(show(row)) for _, show in columns))
+            table.add_row(*(show(row) for _, show in columns))
         printing.table_data(table, PLAIN_WIDTH, end="\n\n")
     first = rows[0]
     printing.data(

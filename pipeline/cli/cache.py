@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from stillframe.cache_dir import (
@@ -44,8 +43,8 @@ def show(context: typer.Context, as_json: options.AsJson = False) -> None:
             entry["section"],
             decimal(entry["size_bytes"]),
             _age(entry["age_s"]),
-            escape(entry["path"]),
-            escape(entry["note"]),
+            entry["path"],
+            entry["note"],
         )
     total = sum(entry["size_bytes"] for entry in entries if entry["section"] in NAMES)
     printing.data(f"{cache_folder()}: {decimal(total)}")

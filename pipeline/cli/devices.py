@@ -74,10 +74,9 @@ def _values(
 def _table(
     machine: "Machine", chosen: list[Any], measurements: "dict[str, Capability | str]"
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = printing.output()
     table = Table(box=None, pad_edge=False)
     for head in ("processor", "what it is", "GFLOP/s", "GB/s", ""):
         table.add_column(head, justify="right" if "/s" in head else "left")
@@ -102,7 +101,7 @@ def _table(
     console.print(table)
     denied = [str(core.number) for core in machine.cores if not core.allowed]
     if denied:
-        console.print(f"not allowed to this process: cores {', '.join(denied)}", highlight=False)
+        console.print(f"not allowed to this process: cores {', '.join(denied)}")
     granted = "no limit" if machine.quota is None else f"a limit of {machine.quota:g} cores"
-    console.print(f"control groups: {granted}; usable: {machine.capacity:g} cores", highlight=False)
-    console.print(f"ONNX Runtime: {', '.join(machine.providers)}", highlight=False, soft_wrap=True)
+    console.print(f"control groups: {granted}; usable: {machine.capacity:g} cores")
+    console.print(f"ONNX Runtime: {', '.join(machine.providers)}", soft_wrap=True)

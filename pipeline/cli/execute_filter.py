@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from stillframe.errors import UsageError
-from stillframe.pipeline.cli import signals
+from stillframe.pipeline.cli import printing, signals
 from stillframe.pipeline.cli.filter_request import STDOUT, FilterRequest
 from stillframe.pipeline.filter.sink import FORMATS, FrameSink, OutputPipe
 from stillframe.pipeline.filter.source import PlaneFrame, open_planes
@@ -52,8 +52,6 @@ def _with_effect(
     request: FilterRequest, model_name: str, effect: "EffectSettings", settings: "Settings"
 ) -> Iterator[Write]:
     """Yields what applies the effect; prints a summary for people at the end."""
-    from rich.console import Console
-
     from stillframe.pipeline.cli.fetching import load_model
     from stillframe.pipeline.cli.report import Report, summary
     from stillframe.pipeline.filter.filter import Filter
@@ -61,7 +59,7 @@ def _with_effect(
     from stillframe.pipeline.telemetry.run_stats import Tally
 
     # no bar: the terminal is shared with the programs on both ends of the pipe
-    console = Console(stderr=True, quiet=request.quiet, force_terminal=False)
+    console = printing.PlainConsole(stderr=True, quiet=request.quiet, force_terminal=False)
     tally = Tally()
     with contextlib.ExitStack() as stack:
         model = load_model(console, model_name, request.task, None, request.allow_sdist)

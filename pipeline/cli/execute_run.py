@@ -82,7 +82,7 @@ def execute(request: RunRequest) -> None:
             )
             if request.metrics_port is not None:
                 served = stack.enter_context(Served(telemetry, request.metrics_port))
-                console.print(f"metrics at {served.url}", highlight=False)
+                console.print(f"metrics at {served.url}")
             frame_count = min(
                 filter(None, (source.info.frame_count, request.max_frames)), default=None
             )

@@ -135,14 +135,11 @@ def _draw(path: Path, explanation: "Explanation", clip: str) -> None:
 
 
 def _print(explanation: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     total, memory = explanation.totals, explanation.memory
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PLAIN_WIDTH)
+    console = printing.output(PLAIN_WIDTH)
     columns: dict[str, Literal["left", "right"]] = {
         "layer": "left", "operator": "left", "shape": "left", "M mult-adds": "right",
         "active": "right", "reuse ms": "right", "dense ms": "right", "memory": "left",
@@ -152,12 +149,12 @@ def _print(explanation: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
     for name, side in columns.items():
         table.add_column(name, justify=side, overflow="ellipsis" if name == "why" else "fold")
     for row in explanation.rows:
-        table.add_row(*(escape(text) for text in _cells(row)))
+        table.add_row(*_cells(row))
     console.print(table)
     height, width = explanation.size
     work = f", {total.work:.1%} of them done" if total.work is not None else ""
     console.print(
-        f"\n{escape(explanation.model)} at {width}x{height}: {total.multiply_adds / 1e6:.0f} M "
+        f"\n{explanation.model} at {width}x{height}: {total.multiply_adds / 1e6:.0f} M "
         f"multiply-adds{work}; {total.dense_ms:.1f} ms dense"
     )
     if total.reuse_ms is not None:
@@ -172,9 +169,9 @@ def _print(explanation: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
         f"weights; every activation would take {memory.every_activation / 1e6:.1f} MB"
     )
     for note in explanation.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     for verdict in verdicts:
-        console.print(f"\n[bold]{verdict.kind}[/bold]: {escape(verdict.words)}")
+        console.print(Text.assemble("\n", (verdict.kind, "bold"), f": {verdict.words}"))
 
 
 def _cells(row: "Row") -> list[str]:

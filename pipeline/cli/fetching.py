@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from stillframe.models import zoo
@@ -19,9 +18,9 @@ def preparing(console: Console, what: str) -> Iterator[Callable[[int, int], None
 
     Yields the progress callback: bytes, or frames, done and in all (0: not known).
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task(escape(what), total=None)
+    task = bar.add_task(what, total=None)
     begun = False
 
     def on_progress(done: int, total: int) -> None:
@@ -31,7 +30,7 @@ def preparing(console: Console, what: str) -> Iterator[Callable[[int, int], None
             if console.is_terminal:
                 bar.start()
             else:
-                console.print(f"preparing {escape(what)}", highlight=False)
+                console.print(f"preparing {what}")
         bar.update(task, completed=done, total=total or None)
 
     try:

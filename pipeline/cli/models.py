@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -37,7 +35,7 @@ def list_models(as_json: options.AsJson = False) -> None:
         height, width = fact["input"]
         table.add_row(
             *(
-                escape(str(cell))
+                str(cell)
                 for cell in (
                     fact["name"],
                     fact["task"],
@@ -77,13 +75,13 @@ def pull(
         catalog.row(name)
     faults = []
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
     )
     for name in chosen:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=printing.people(), transient=True) as bar:
             task = bar.add_task(name, total=None)
 
             def on_progress(done: int, total: int, bar: Progress = bar, task: Any = task) -> None:
@@ -121,7 +119,7 @@ def info(
         return
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), escape(_shown(value)))
+        table.add_row(name.replace("_", " "), _shown(value))
     printing.table_data(table)
 
 

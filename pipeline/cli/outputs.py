@@ -110,7 +110,7 @@ class Outputs:
                 events.attach([each for each in sinks if isinstance(each, JsonlSink)])
             page = stack.enter_context(MjpegServer()) if self.show else None
             if page is not None:
-                console.print(f"showing at {page.url}", highlight=False)
+                console.print(f"showing at {page.url}")
 
             def write(drawn: DrawnFrame) -> None:
                 step = drawn.step

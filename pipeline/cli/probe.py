@@ -83,10 +83,11 @@ def _sizes(probed: "SourceProbe") -> str | None:
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column()
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/bold]", escape(value))
+        table.add_row(name, value)
     printing.table_data(table)

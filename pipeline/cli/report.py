@@ -10,7 +10,6 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -60,7 +59,7 @@ class Report:
         self._bar = Progress(
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal or console.quiet,
@@ -96,7 +95,7 @@ class Report:
         elif (now := time.monotonic()) >= self._next_line:
             self._next_line = now + LINE_EVERY_S
             of = f" of {self._total}" if self._total else ""
-            self._console.print(f"{tally.frames}{of} frames, {facts(tally)}", highlight=False)
+            self._console.print(f"{tally.frames}{of} frames, {facts(tally)}")
 
 
 def facts(tally: Tally) -> str:
@@ -114,10 +113,10 @@ def summary(
     """The table at the end. incidents: counts of the source, each with a few words; zeros are left
     out."""
     if not tally.frames:
-        console.print("no frames", highlight=False)
+        console.print("no frames")
         return
     whole = tally.to_dict()
-    table = Table(title=escape(title), title_justify="left", box=None, show_header=False)
+    table = Table(title=title, title_justify="left", box=None, show_header=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
     table.add_column(style="dim")
@@ -136,7 +135,7 @@ def summary(
             table.add_row(f"  {words}", f"{whole['spent_ms'][part]:.2f} ms", "mean of all frames")
     console.print(table)
     for path in written:
-        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"wrote {path}", soft_wrap=True)
 
 
 def stage_table(telemetry: Telemetry) -> Table:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -40,7 +38,7 @@ def list_samples(as_json: options.AsJson = False) -> None:
     for fact in facts:
         size = "any" if fact["size"] is None else "x".join(map(str, fact["size"]))
         cells = (fact["name"], fact["kind"], fact["about"], size)
-        table.add_row(*map(escape, (*cells, fact["licence"] or "", fact["package"] or "")))
+        table.add_row(*cells, fact["licence"] or "", fact["package"] or "")
     printing.table_data(table, PLAIN_WIDTH)
 
 
@@ -141,12 +139,12 @@ def _refuse_to_overwrite(target: Path, force: bool) -> None:
 def _progress(what: str) -> Iterator[OnProgress]:
     """A bar on standard error while something is made; none if it is there already."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=printing.people(), transient=True) as bar:
         task = bar.add_task(what, total=None)
 
         def on_progress(done: int, total: int) -> None:

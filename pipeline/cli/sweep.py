@@ -181,7 +181,6 @@ def answer(
             console.print(
                 f"for {what}: {row['title']}, quality {row['quality']:.4g}, "
                 f"{row['fps']:.1f} fps, {row['gain']:.2f} times everything dense",
-                markup=False,
             )
             printing.data(sweeping.command(results, row))
     if missing:

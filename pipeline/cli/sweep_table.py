@@ -23,7 +23,7 @@ class Progress:
         self._console = console
         self._next_line = time.monotonic() + LINE_EVERY_S
         self._bar = bars.Progress(
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(bar_width=28),
             bars.MofNCompleteColumn(),
             bars.TimeRemainingColumn(),
@@ -54,7 +54,7 @@ class Progress:
         elif (now := time.monotonic()) >= self._next_line:
             self._next_line = now + LINE_EVERY_S
             of = f"{done}/{total or '?'} " if done else ""
-            self._console.print(f"{of}{what}", markup=False)
+            self._console.print(f"{of}{what}")
 
 
 def print_table(console: Console, sweep: Sweep) -> None:

@@ -84,7 +84,7 @@ def tune(
         except OSError as error:
             raise SinkError(f"{out}: cannot be written ({error.strerror})") from error
         print_parts(console, tuned)
-        console.print(f"wrote {out}; use it with: run --profile {out}", markup=False)
+        console.print(f"wrote {out}; use it with: run --profile {out}")
     short = [part for part in tuned.held_out if part.quality < tuned.profile.target]
     if short:
         raise QualityError(

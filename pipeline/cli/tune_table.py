@@ -9,6 +9,7 @@ from typing import IO, Self
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stillframe.errors import SinkError
 from stillframe.pipeline.studies.tune.search import Trial
@@ -65,10 +66,10 @@ class TuneProgress:
             f"agreement {outcome.quality:.4g}"
         )
         if self._console.is_terminal:
-            self._status.update(line)
+            self._status.update(Text(line))
         elif (now := time.monotonic()) >= self._next_line:
             self._next_line = now + LINE_EVERY_S
-            self._console.print(line, markup=False)
+            self._console.print(line)
 
 
 def _figures(cost: float | None, work: float | None, quality: float | None) -> tuple[str, ...]:

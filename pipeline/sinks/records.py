@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import SinkError
+from stillframe.escaping import escaped
 from stillframe.models.results import Detections, Result
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.source import SourceEvent
@@ -66,6 +67,7 @@ class LineSink(Sink):
         else:
             self._file = os.fdopen(create_file(Path(path), force, (source,)), "wb", buffering=0)
         self._may_block = _may_block(self._file)
+        self._is_terminal = self._file.isatty()
 
     def write(self, frame: Frame, result: Result | None, image: NDArray[np.uint8] | None) -> None:
         text = "".join(f"{line}\n" for line in self._lines(frame, result))
@@ -83,6 +85,8 @@ class LineSink(Sink):
         """The lines of one frame, without line ends."""
 
     def _put(self, data: bytes) -> None:
+        if self._is_terminal:  # labels are not to steer it; files and pipes get them as they are
+            data = escaped(data.decode()).encode()
         patience = self.while_blocked if self._may_block else contextlib.nullcontext
         try:
             with patience(), self._lock:
