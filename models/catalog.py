@@ -24,8 +24,8 @@ from stillframe.models.formats import ncnn
 from stillframe.models.formats.darknet import YOLOV3_TINY, convert
 from stillframe.models.labels import CDLA, COCO
 from stillframe.models.model import IMAGENET, Form, Preprocessing, Sizing, Task
-from stillframe.models.weights.asset import Asset, asset_path, cached_path
-from stillframe.models.weights.sealed import sealed
+from stillframe.models.weights.asset import Asset, asset_path, is_stored
+from stillframe.models.weights.sealed import sealed, stamped
 
 DEFAULT = "centerface"
 
@@ -62,8 +62,8 @@ class ModelRow:
     def is_cached(self) -> bool:
         """The model needs no network (and, without assets, no building)."""
         if not self.assets:
-            return sealed(self.onnx_path)
-        return all(cached_path(a) for a in self.assets)
+            return stamped(self.onnx_path) or sealed(self.onnx_path)
+        return all(is_stored(a) for a in self.assets)
 
 
 ROWS: tuple[ModelRow, ...] = (

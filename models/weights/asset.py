@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillframe.cache_dir import cache_folder
-from stillframe.models.weights.sealed import intact
+from stillframe.models.weights.sealed import intact, stamped
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,8 @@ def cached_path(asset: Asset) -> Path | None:
     """The asset's path if the file is in the cache and intact, else None. Needs no network."""
     path = asset_path(asset)
     return path if intact(path, asset.sha256) else None
+
+
+def is_stored(asset: Asset) -> bool:
+    """As `cached_path`, for listings: of a file as the stamp describes it, nothing is read."""
+    return stamped(asset_path(asset), asset.sha256) or cached_path(asset) is not None

@@ -1,43 +1,53 @@
-"""Files with a recorded checksum: damage is noticed, and unchanged files are not hashed again.
+"""Files with a recorded checksum: damage is noticed, once in each process that uses the file.
 
 Beside each file lies `<name>.stamp`: its SHA-256, with the size and modification time that it had
-when its hash was last verified.
+when its hash was last verified. Using a file verifies its hash, since a flipped bit changes neither
+size nor time; listing what is there compares the stamp only.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stillframe.errors import ModelError
 
 
 def intact(path: Path, sha256: str) -> bool:
-    """Whether the file has that SHA-256; hashed only if size or time differ from the stamp."""
+    """Whether the file has that SHA-256; hashed once in a process while it stays as it is."""
     try:
         now = path.stat()
-        stamp = {"sha256": sha256, "size": now.st_size, "mtime_ns": now.st_mtime_ns}
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(_stamp_path(path).read_text()) == stamp:
-                return True
-        if file_sha256(path) != sha256:
+        if _hash(path, now.st_ino, now.st_size, now.st_mtime_ns) != sha256:
             return False
     except OSError:
         return False
-    with contextlib.suppress(OSError):  # a read-only cache is still of use
-        write_atomically(_stamp_path(path), json.dumps(stamp).encode())
+    stamp = _stamp(now, sha256)
+    if _stored_stamp(path) != stamp:
+        with contextlib.suppress(OSError):  # a read-only cache is still of use
+            write_atomically(_stamp_path(path), json.dumps(stamp).encode())
     return True
+
+
+def stamped(path: Path, sha256: str | None = None) -> bool:
+    """Whether size and time are those of the stamp, for listings: the file is not read.
+
+    sha256: what the stamp has to name; None: whatever it names.
+    """
+    stored = _stored_stamp(path)
+    try:
+        return bool(stored) and stored == _stamp(path.stat(), sha256 or str(stored.get("sha256")))
+    except OSError:
+        return False
 
 
 def sealed(path: Path) -> bool:
     """Whether the file exists and is still as `write_sealed` wrote it."""
-    try:
-        sha256 = json.loads(_stamp_path(path).read_text())["sha256"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    sha256 = _stored_stamp(path).get("sha256")
     return isinstance(sha256, str) and intact(path, sha256)
 
 
@@ -73,6 +83,25 @@ def write_atomically(path: Path, content: bytes | Iterator[bytes]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+@functools.lru_cache(maxsize=1024)
+def _hash(path: Path, inode: int, size: int, mtime_ns: int) -> str:
+    """The file's SHA-256. The numbers tell when another file is at that path."""
+    return file_sha256(path)
+
+
+def _stamp(status: os.stat_result, sha256: str) -> dict[str, Any]:
+    return {"sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _stored_stamp(path: Path) -> dict[str, Any]:
+    """Empty where there is none, or none that can be read."""
+    try:
+        stored = json.loads(_stamp_path(path).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _stamp_path(path: Path) -> Path:

@@ -111,7 +111,7 @@ def _drawn_facts() -> Iterator[dict[str, Any]]:
 
 
 def _real_facts() -> Iterator[dict[str, Any]]:
-    from stillframe.models.weights.asset import cached_path
+    from stillframe.models.weights.asset import is_stored
     from stillframe.sample_videos import CLIPS
 
     for name, row in CLIPS.items():
@@ -126,7 +126,7 @@ def _real_facts() -> Iterator[dict[str, Any]]:
             "package": row.asset.release,
             "source_package": row.asset.kind == "sdist",
             "size_bytes": row.asset.size_bytes,
-            "cached": cached_path(row.asset) is not None,
+            "cached": is_stored(row.asset),
         }
 
 

@@ -20,7 +20,7 @@ import pytest
 from stillframe.errors import ModelError
 from stillframe.models.weights import fetch as fetch_module
 from stillframe.models.weights import sealed as sealed_module
-from stillframe.models.weights.asset import Asset, asset_path, cached_path
+from stillframe.models.weights.asset import Asset, asset_path, cached_path, is_stored
 from stillframe.models.weights.fetch import fetch, fetch_all
 from stillframe.models.weights.sealed import sealed, write_sealed
 from tests.hang_guard import HANGS_S, ends
@@ -188,6 +188,38 @@ def test_the_hash_of_an_untouched_file_is_not_computed_again(
     path = fetch(asset())
     monkeypatch.setattr(sealed_module, "file_sha256", lambda path: pytest.fail("hashed again"))
     assert cached_path(asset()) == path
+
+
+def test_a_flipped_bit_is_noticed_though_size_and_time_are_the_same(archives: list[Path]) -> None:
+    path = fetch(asset())
+    before = path.stat()
+    path.write_bytes(bytes([CONTENT[0] ^ 1]) + CONTENT[1:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert is_stored(asset()), "a listing reads no file"
+    sealed_module._hash.cache_clear()  # as in another process
+    assert cached_path(asset()) is None
+    assert not sealed(path)
+    assert fetch(asset()).read_bytes() == CONTENT
+    assert len(archives) == 2
+
+
+def test_a_listing_counts_a_file_that_somebody_put_there(cache: Path) -> None:
+    path = asset_path(asset())
+    assert not is_stored(asset())
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"something else")
+    assert not is_stored(asset())
+    path.write_bytes(CONTENT)
+    assert is_stored(asset())
+
+
+@pytest.mark.parametrize("stamp", ["", "[]", "[" * 100_000, '{"sha256": 1}', "null", "\0"])
+def test_a_damaged_stamp_is_none(archives: list[Path], stamp: str) -> None:
+    path = fetch(asset())
+    path.with_name(f"{path.name}.stamp").write_text(stamp)
+    assert not sealed(path)
+    assert cached_path(asset()) == path
+    assert sealed(path), "it was written anew"
 
 
 def test_without_a_package_one_line_names_the_file_and_how_to_get_it() -> None:
