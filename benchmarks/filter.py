@@ -99,12 +99,12 @@ class Known:
 def piped(path: Path) -> Iterator[tuple[str, OutputPipe]]:
     """A named pipe that `cat` fills from a file, and one that another empties."""
     with tempfile.TemporaryDirectory() as folder:
-        given = Path(folder) / "in"
-        os.mkfifo(given)
-        feeding = subprocess.Popen(["sh", "-c", 'cat "$1" > "$2"', "sh", str(path), str(given)])
+        fifo = Path(folder) / "in"
+        os.mkfifo(fifo)
+        feeding = subprocess.Popen(["sh", "-c", 'cat "$1" > "$2"', "sh", str(path), str(fifo)])
         drain = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert drain.stdin is not None
-        yield str(given), OutputPipe(drain.stdin.fileno(), "drain")
+        yield str(fifo), OutputPipe(drain.stdin.fileno(), "drain")
         drain.stdin.close()
         feeding.wait()
         drain.wait()
@@ -150,8 +150,8 @@ def timed(path: Path, effect: Any, steps: list[StepResult]) -> list[float]:
     """[processor, read, effect, write, clock] seconds a frame, the medians."""
     rows = []
     with (
-        piped(path) as (given, pipe),
-        open_planes(given) as source,
+        piped(path) as (fifo, pipe),
+        open_planes(fifo) as source,
         Filter("centerface", effect) as f,
         FORMATS["y4m"](pipe, source.info) as sink,
     ):
@@ -250,12 +250,12 @@ def ours(path: Path, folder: Path, lines: Path) -> Seconds:
 def dumped(command: str, path: Path, count: int) -> list[dict[str, Any]]:
     """What deface finds and hides in each frame."""
     python = Path(command).with_name("python")
-    told = subprocess.run(
+    completed = subprocess.run(
         [str(python), "-c", DUMP, str(path), str(count)], capture_output=True, text=True
     )
-    if told.returncode:
-        raise SystemExit(f"{python} failed: {told.stderr[-2000:]}")
-    rows = [row for row in told.stdout.splitlines() if row.startswith("DEFACE ")]
+    if completed.returncode:
+        raise SystemExit(f"{python} failed: {completed.stderr[-2000:]}")
+    rows = [row for row in completed.stdout.splitlines() if row.startswith("DEFACE ")]
     return [json.loads(row.removeprefix("DEFACE ")) for row in rows]
 
 
@@ -268,14 +268,14 @@ def agreement(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:
     assert len(theirs) == len(ours), (len(theirs), len(ours))
     both = deface_faces = our_faces = covered = 0
     for their, our in zip(theirs, ours, strict=True):
-        faces, found = boxes(their["faces"]), boxes(our["detections"]["xyxy"])
-        apart = box_iou(faces, found)
+        faces, detections = boxes(their["faces"]), boxes(our["detections"]["xyxy"])
+        apart = box_iou(faces, detections)
         while apart.size and apart.max() >= SAME:
             row, column = np.unravel_index(apart.argmax(), apart.shape)
             apart[row] = apart[:, column] = 0
             both += 1
         deface_faces += len(faces)
-        our_faces += len(found)
+        our_faces += len(detections)
         covered += sum(inside(face, boxes(our["hidden"])) >= COVERED for face in faces)
     score = 2 * both / max(1, deface_faces + our_faces)
     return (

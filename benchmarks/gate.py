@@ -217,15 +217,15 @@ def speeds(images: list[Bytes]) -> list[tuple[str, float]]:
         "the clip": square_images,
         "another picture each frame": scenes * 15,
     }
-    found = []
+    timings = []
     for name, frames in cases.items():
         gate, spent = ChangeGate(*SQUARE), []
         for image in frames:
             began = time.perf_counter()
             gate.step(image)
             spent.append(time.perf_counter() - began)
-        found.append((name, float(np.median(spent[len(spent) // 4 :])) * 1e3))
-    return found
+        timings.append((name, float(np.median(spent[len(spent) // 4 :])) * 1e3))
+    return timings
 
 
 def agree(clip: str, spec: str, gates: list[str], count: int, every: int) -> list[list[str]]:
@@ -238,14 +238,14 @@ def agree(clip: str, spec: str, gates: list[str], count: int, every: int) -> lis
         def result(image: Bytes, index: int) -> Result:
             return model.decode(engine.run(model.feed(image), None), frames[index][1])
 
-        wanted = {i: result(frames[i][0], i) for i in range(every, len(frames), every)}
+        expected = {i: result(frames[i][0], i) for i in range(every, len(frames), every)}
         rows = []
         for name in gates:
-            gate, measured = GATES[name](frames[0][0].shape), agreement_with(wanted[every])
+            gate, measured = GATES[name](frames[0][0].shape), agreement_with(expected[every])
             for index, (image, _) in enumerate(frames):
                 gate.step(image)
-                if index in wanted:
-                    measured.add(result(gate.reference, index), wanted[index])
+                if index in expected:
+                    measured.add(result(gate.reference, index), expected[index])
             rows.append([clip, model.name, name, f"{measured.value:.3f} {measured.kind}"])
     return rows
 

@@ -74,7 +74,7 @@ def main() -> None:
           f"second, light +-{chosen.drift:g}, greatest age {settings.age_limit_s:g} s, "
           f"{len(checked)} frames of each compared")  # fmt: skip
     print("minute  agreement    loss  boxes    work  oldest s")
-    told: list[tuple[float, float]] = []
+    outcomes: list[tuple[float, float]] = []
     with Runner(model, settings) as runner, Runner(model, Settings(reuse="off")) as whole:
         stream = frames(images, turn, chosen.fps, chosen.drift, cycle, cycles)
         for number in range(cycles):
@@ -94,14 +94,14 @@ def main() -> None:
                     if isinstance(dense, Detections) and isinstance(step.result, Detections):
                         losses = soft_loss(step.result, dense, model.form.confidence)
                         lost, at_stake = lost + losses[0], at_stake + losses[1]
-            told.append((judge.value if judge else 1.0, lost / (at_stake or 1)))
+            outcomes.append((judge.value if judge else 1.0, lost / (at_stake or 1)))
             boxes = judge.matched + judge.missed if isinstance(judge, BoxAgreement) else 0
-            print(f"{(number + 1) * cycle / chosen.fps / 60:6.1f}  {told[-1][0]:9.4f}  "
-                  f"{told[-1][1]:6.4f}  {boxes:5d}  {np.mean(works):6.4f}  {oldest:8.1f}",
+            print(f"{(number + 1) * cycle / chosen.fps / 60:6.1f}  {outcomes[-1][0]:9.4f}  "
+                  f"{outcomes[-1][1]:6.4f}  {boxes:5d}  {np.mean(works):6.4f}  {oldest:8.1f}",
                   flush=True)  # fmt: skip
-    (first, first_loss), (last, last_loss) = told[0], told[-1]
+    (first, first_loss), (last, last_loss) = outcomes[0], outcomes[-1]
     print(f"first cycle {first:.4f}, last cycle {last:.4f}")
-    loses = last_loss > first_loss + chosen.slack or not any(loss for _, loss in told)
+    loses = last_loss > first_loss + chosen.slack or not any(loss for _, loss in outcomes)
     if last < first - chosen.slack and loses:
         raise SystemExit("agreement fell with time")
 

@@ -173,15 +173,15 @@ def random_net(seed: int, length: int = 14) -> Graph:
     draw = random.Random(seed)
     net = Net()
     sizes = [(draw.randrange(5, 9), draw.randrange(5, 9)) for _ in range(1 + (draw.random() < 0.2))]
-    made = [net.input(*size, 2, name=f"x{i}") for i, size in enumerate(sizes)]
+    tensors = [net.input(*size, 2, name=f"x{i}") for i, size in enumerate(sizes)]
 
     def pick() -> str:
-        return made[-1] if draw.random() < 0.5 else draw.choice(made[-6:])
+        return tensors[-1] if draw.random() < 0.5 else draw.choice(tensors[-6:])
 
     def mate(name: str) -> str | None:
         """Another tensor of the same picture size, the same one now and then."""
         size = net.shapes[name][:2]
-        fitting = [each for each in made[-9:] if net.shapes[each][:2] == size]
+        fitting = [each for each in tensors[-9:] if net.shapes[each][:2] == size]
         other = [each for each in fitting if each != name]
         return draw.choice(other or fitting) if other or draw.random() < 0.2 else None
 
@@ -265,7 +265,7 @@ def random_net(seed: int, length: int = 14) -> Graph:
             new = net.island(source, shape=(height, width, 2))
         else:
             continue
-        made.append(new)
+        tensors.append(new)
     read = {name for node in net.nodes for name in node.inputs}
     loose = [name for node in net.nodes for name in node.outputs if name not in read]
     return net.graph(*loose)

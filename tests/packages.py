@@ -18,22 +18,22 @@ def unpacked(release: str, folder: Path, *, sha256: str | None = None) -> Path:
     target = folder / release
     if target.exists():
         return target
-    archives, wanted = folder / f"{release}.archive", folder / f"{release}.txt"
-    wanted.write_text(release + (f" --hash=sha256:{sha256}" if sha256 else ""))
+    archives, requirement = folder / f"{release}.archive", folder / f"{release}.txt"
+    requirement.write_text(release + (f" --hash=sha256:{sha256}" if sha256 else ""))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
     if not sha256:
         command.insert(-1, "--only-binary=:all:")
     completed = subprocess.run(
-        [*command, str(archives), "--requirement", str(wanted)], capture_output=True, text=True
+        [*command, str(archives), "--requirement", str(requirement)], capture_output=True, text=True
     )
-    found = sorted(archives.iterdir()) if archives.exists() else []
-    if completed.returncode or not found:
+    files = sorted(archives.iterdir()) if archives.exists() else []
+    if completed.returncode or not files:
         faults = [line for line in completed.stderr.splitlines() if line.startswith("ERROR")]
         pytest.skip(f"{release} cannot be fetched: {faults[-1:]}")
-    if zipfile.is_zipfile(found[0]):
-        with zipfile.ZipFile(found[0]) as wheel:
+    if zipfile.is_zipfile(files[0]):
+        with zipfile.ZipFile(files[0]) as wheel:
             wheel.extractall(target)
     else:
-        with tarfile.open(found[0]) as archive:
+        with tarfile.open(files[0]) as archive:
             archive.extractall(target, filter="data")
     return target

@@ -50,12 +50,12 @@ class Builder:
     def partner(self, name: str, same: bool) -> str | None:
         """Another tensor of the same shape (or only of the same rows and columns)."""
         size = 3 if same else 2
-        found = [
+        partners = [
             other
             for other in self.tensors
             if other != name and self.shapes[other][:size] == self.shapes[name][:size]
         ]
-        return self.pick(found) if found else None
+        return self.pick(partners) if partners else None
 
     def constant(self, *shape: int, scale: float = 1.0, shift: float = 0.0) -> str:
         name = f"c{len(self.constants)}"
@@ -193,12 +193,12 @@ def concat(build: Builder) -> bool:
     axis = build.pick((0, 1, 2, 2, 2, 2))
     others = [name]
     for _ in range(build.number(1, 2)):
-        found = [
+        partners = [
             other
             for other in build.tensors
             if all(build.shapes[other][i] == build.shapes[name][i] for i in range(3) if i != axis)
         ]
-        others.append(build.pick(found))
+        others.append(build.pick(partners))
     return build.add("Concat", others, axis=axis)
 
 

@@ -329,13 +329,13 @@ def drawn(folder: str) -> Counter[tuple[str, str]]:
 @pytest.mark.parametrize("folder", ["pipeline", "reuse"])
 def test_the_picture_shows_the_table(folder: str) -> None:
     arrows = drawn(folder)
-    wanted = {
+    expected = {
         (room.split(".")[-1], each.split(".")[-1])
         for room, below in ROOMS.items()
         if room.startswith(f"{folder}.")
         for each in below
     }
-    assert set(arrows) == wanted
+    assert set(arrows) == expected
     assert set(arrows.values()) == {1}, "an arrow is drawn twice"
 
 

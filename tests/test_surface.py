@@ -97,10 +97,10 @@ def test_the_docstring_of_stream_gives_the_defaults() -> None:
 
 
 def commands(name: str) -> str:
-    told = subprocess.run(
+    completed = subprocess.run(
         [ROOT / "scripts" / "readme-command", name], capture_output=True, text=True, check=True
     )
-    return told.stdout.strip()
+    return completed.stdout.strip()
 
 
 def test_the_commands_of_readme_can_be_taken_out_of_it() -> None:

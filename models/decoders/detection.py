@@ -78,8 +78,8 @@ def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
         ((1, 1, "h", "w"), (1, 2, "h", "w"), (1, 2, "h", "w"), (1, 10, "h", "w")),
         "centerface",
     )
-    heat, size, offset, landmark = (o[0] for o in outputs)
-    ys, xs = np.nonzero(heat[0] > form.confidence)
+    heatmap, size, offset, landmark = (o[0] for o in outputs)
+    ys, xs = np.nonzero(heatmap[0] > form.confidence)
     if not len(ys):
         return Detections.none(form.labels, points=5)
     high, wide = view.size
@@ -89,7 +89,7 @@ def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
     boxes = np.concatenate((corner, np.minimum(corner + extent, (wide, high))), 1)
     boxes = boxes.astype(np.float32)
     points = landmark[:, ys, xs].T.reshape(-1, 5, 2)[..., ::-1] * extent[:, None] + corner[:, None]
-    score = heat[0, ys, xs]
+    score = heatmap[0, ys, xs]
     keep = suppress(boxes, score, form.overlap)
     return Detections(
         xyxy=view.boxes(boxes[keep]),

@@ -61,12 +61,12 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
     first = rows[0]
     printing.data(
         f"ms a frame: median (quartiles), {first['threads']} threads, tolerance"
-        f" {first['tolerance']}{_cadence(first)}; x: against the faster of ONNX Runtime and"
+        f" {first['tolerance']}{_skipping(first)}; x: against the faster of ONNX Runtime and"
         f" OpenVINO; {first['machine']}"
     )
 
 
-def _cadence(row: dict[str, Any]) -> str:
+def _skipping(row: dict[str, Any]) -> str:
     if row["every"] == 1:
         return ""
     follows = ", boxes followed in between" if row["between"] == "follow" else ""

@@ -57,8 +57,8 @@ class TuneProgress:
         outcome = tried.outcome
         if self._file is not None:
             setting = tried.setting
-            gate, cadence = asdict(setting.gate), asdict(setting.frame_skipping)
-            row = {"what": tried.what, **asdict(outcome), "gate": gate, "cadence": cadence}
+            gate, skipping = asdict(setting.gate), asdict(setting.frame_skipping)
+            row = {"what": tried.what, **asdict(outcome), "gate": gate, "cadence": skipping}
             self._file.write(json.dumps(row | {"shares": dict(setting.shares)}) + "\n")
             self._file.flush()
         line = (
@@ -93,10 +93,10 @@ def print_parts(console: Console, tuned: Tuned) -> None:
             *_figures(part.uniform_cost, part.uniform_work, part.uniform_quality),
         )
     console.print(table)
-    cadence = tuned.profile.frame_skipping
-    if cadence.every > 1:
-        how = "boxes follow the picture" if cadence.follows else "the last result stands"
-        console.print(f"of frames that change one in {cadence.every} is computed; else {how}")
+    skipping = tuned.profile.frame_skipping
+    if skipping.every > 1:
+        how = "boxes follow the picture" if skipping.follows else "the last result stands"
+        console.print(f"of frames that change one in {skipping.every} is computed; else {how}")
     if tuned.gain is not None:
         console.print(f"{tuned.gain:.2f} times the speed of the best single tolerance is expected")
     if tuned.ended:

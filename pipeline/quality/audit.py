@@ -1,6 +1,6 @@
 """The audit: how well results agree with computing everything, measured during a run.
 
-    audit = Audit(wanted=0.99, steer=steer)      # steer(factor, lowered) sets the tolerance
+    audit = Audit(goal=0.99, steer=steer)      # steer(factor, lowered) sets the tolerance
     audit.offer(step, model)                     # every step; audits some of them
     audit.report                                 # what was measured, and the factor now
 
@@ -69,8 +69,8 @@ MARGIN = 0.5
 class AuditReport:
     """What the audit measured so far."""
 
-    wanted: float
-    """The goal: least agreement."""
+    goal: float
+    """The least agreement."""
     audits: int = 0
     """Frames that were compared."""
     telling: int = 0
@@ -87,7 +87,8 @@ class AuditReport:
     """The error of the last one that failed."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        figures = asdict(self)
+        return {"wanted": figures.pop("goal"), **figures}  # the key that summaries always had
 
     def __str__(self) -> str:
         failed = f"; {self.missed} failed: {self.why}" if self.missed else ""
@@ -101,7 +102,7 @@ class AuditReport:
             return f"audit: nothing to compare in {self.audits} frames{steered}{failed}"
         return (
             f"audit: agreement {self.agreement:.4g} ({self.kind}) over the last of {self.audits} "
-            f"frames, {self.wanted:g} is wanted{steered}{failed}"
+            f"frames, {self.goal:g} is wanted{steered}{failed}"
         )
 
 
@@ -109,8 +110,8 @@ class AuditReport:
 class Steering:
     """The controller of the tolerance: from measured agreement to a factor."""
 
-    wanted: float
-    """The goal: least agreement."""
+    goal: float
+    """The least agreement."""
     factor: float = 1.0
     """Multiplies the tolerance."""
     _window: deque[Agreement] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -123,7 +124,7 @@ class Steering:
         agreement = self.agreement
         if agreement is None:
             return self._fell_short < float("inf")
-        return agreement < self.wanted or len(self._window) < ENOUGH_TO_LOWER
+        return agreement < self.goal or len(self._window) < ENOUGH_TO_LOWER
 
     @property
     def agreement(self) -> float | None:
@@ -158,12 +159,12 @@ class Steering:
         assert agreement is not None
         best = MEASURES[measured.kind].best
         before = self.factor
-        hopeless = agreement < HOPELESS * self.wanted
+        hopeless = agreement < HOPELESS * self.goal
         enough = ENOUGH_IF_HOPELESS if hopeless else ENOUGH_TO_LOWER
-        if agreement < self.wanted and count >= enough:
-            self.factor = max(LEAST, before * _lowering(measured.kind, agreement, self.wanted))
+        if agreement < self.goal and count >= enough:
+            self.factor = max(LEAST, before * _lowering(measured.kind, agreement, self.goal))
             self._fell_short = before
-        elif count >= ENOUGH_TO_RAISE and agreement >= self.wanted + MARGIN * (best - self.wanted):
+        elif count >= ENOUGH_TO_RAISE and agreement >= self.goal + MARGIN * (best - self.goal):
             far = before < FAR * self._fell_short < float("inf")
             self.factor = min(MOST, before * (RAISE_FAR if far else RAISE))
         if self.factor == before:
@@ -172,14 +173,14 @@ class Steering:
         return self.factor
 
 
-def _lowering(kind: Kind, agreement: float, wanted: float) -> float:
+def _lowering(kind: Kind, agreement: float, goal: float) -> float:
     """What to multiply the factor by. Errors in dB are proportional to it; of other measures the
     cube root of allowed over measured loss, since counts jump where scores move a little."""
     best = MEASURES[kind].best
     if kind == "psnr":
-        part = 10 ** ((agreement - wanted) / 20)
+        part = 10 ** ((agreement - goal) / 20)
     else:
-        part = (max(best - wanted, 0.0) / (best - agreement)) ** (1 / 3)
+        part = (max(best - goal, 0.0) / (best - agreement)) ** (1 / 3)
     return float(min(MOST_STEP, max(LEAST_STEP, part)))
 
 
@@ -193,7 +194,7 @@ def telling(measured: Agreement) -> bool:
 class Audit(Closing):
     """Compares steps with the whole model's result.
 
-    wanted: the goal, least agreement. steer: called with the new factor, and whether it is lower
+    goal: the least agreement. steer: called with the new factor, and whether it is lower
     than before. steerable: whether that has an effect now; while it has not, results are compared
     and the factor stays. every_s: seconds between audits. in_line: compare within `offer`, for
     tests and benchmarks. make_backend: runs the whole model. Only steps whose frame still has its
@@ -202,7 +203,7 @@ class Audit(Closing):
 
     def __init__(
         self,
-        wanted: float,
+        goal: float,
         steer: Callable[[float, bool], None],
         *,
         steerable: Callable[[], bool] = lambda: True,
@@ -210,9 +211,9 @@ class Audit(Closing):
         in_line: bool = False,
         make_backend: Callable[[Path], Backend] = lambda path: OnnxRuntimeBackend(path, 1),
     ) -> None:
-        if not 0 < wanted <= MOST_PSNR:
-            raise UsageError(f"quality: expected more than 0, for example 0.99, got {wanted:g}")
-        self._steering = Steering(wanted)
+        if not 0 < goal <= MOST_PSNR:
+            raise UsageError(f"quality: expected more than 0, for example 0.99, got {goal:g}")
+        self._steering = Steering(goal)
         self._steer, self._every_s, self._make_backend = steer, every_s, make_backend
         self._steerable = steerable
         self._was_steerable = True
@@ -228,7 +229,7 @@ class Audit(Closing):
         self._in_flight = 0
         """Frames to come that may have been computed with the tolerance before."""
         self._lock = threading.Lock()
-        self._report = AuditReport(wanted)
+        self._report = AuditReport(goal)
         self._waiting: queue.Queue[_AuditSample | None] = queue.Queue(1)
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
@@ -320,7 +321,7 @@ class Audit(Closing):
             old = self._report
             agreement = self._steering.agreement
             self._report = AuditReport(
-                wanted=old.wanted,
+                goal=old.goal,
                 audits=old.audits + 1,
                 telling=old.telling + telling(measured),
                 agreement=old.agreement if agreement is None else agreement,

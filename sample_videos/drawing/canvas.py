@@ -77,8 +77,8 @@ class Canvas:
 
     def dabs(self, middles: ArrayLike, radii: ArrayLike, colours: Sequence[Colour]) -> None:
         """Many small ovals in order; middles and radii are (n, 2)."""
-        rings = np.asarray(radii)[:, None, :] * _CIRCLE[::2] + np.asarray(middles)[:, None, :]
-        self.facets(rings, colours)
+        outlines = np.asarray(radii)[:, None, :] * _CIRCLE[::2] + np.asarray(middles)[:, None, :]
+        self.facets(outlines, colours)
 
     def limb(
         self,

@@ -22,7 +22,7 @@ LIGHT /= np.linalg.norm(LIGHT)
 
 
 @dataclass(frozen=True, slots=True)
-class HeadLook:
+class Appearance:
     """Appearance of a person's head. Colours are RGB 0..255."""
 
     skin: Colour = (224, 172, 140)
@@ -83,8 +83,8 @@ def _half_width(y: Field, top: float = 1.0) -> Field:
 class Head:
     """One person's head, painted once at `detail` texture rows; views are cheap."""
 
-    def __init__(self, look: HeadLook, detail: int, random: np.random.Generator) -> None:
-        self.look = look
+    def __init__(self, appearance: Appearance, detail: int, random: np.random.Generator) -> None:
+        self.appearance = appearance
         rows, columns = detail, 2 * detail
         self._rows, self._columns = rows, columns
         y, longitude = np.mgrid[0:rows, 0:columns].astype(np.float32)
@@ -108,10 +108,14 @@ class Head:
         return slice(int(rows[0]), int(rows[1]) + 1), slice(int(columns[0]), int(columns[1]) + 1)
 
     def _paint_skin(self, random: np.random.Generator) -> Field:
-        look, x, y = self.look, self._x, self._y
+        appearance, x, y = self.appearance, self._x, self._y
         rows, columns = self._rows, self._columns
-        skin = np.array(look.skin, np.float32)
-        red = (min(look.skin[0] * 1.02, 255.0), look.skin[1] * 0.84, look.skin[2] * 0.82)
+        skin = np.array(appearance.skin, np.float32)
+        red = (
+            min(appearance.skin[0] * 1.02, 255.0),
+            appearance.skin[1] * 0.84,
+            appearance.skin[2] * 0.82,
+        )
         surface: Field = np.empty((*x.shape, 3), np.float32)
         surface[:] = skin
         surface *= 1 + 0.012 * clouds(random, rows, columns, self._rows / 9)[:, :, None]
@@ -149,13 +153,13 @@ class Head:
         thick = 0.030 * (1 - 0.55 * np.clip((side - 0.12) / 0.34, 0, 1))
         brow = _smooth(0, 0.014, thick - np.abs(y - brow_line))
         brow *= _smooth(0.10, 0.03, side) * _smooth(-0.45, 0.03, -side)
-        _over(surface, scaled(look.hair, 0.8), 0.86 * brow)
-        if look.beard:
+        _over(surface, scaled(appearance.hair, 0.8), 0.86 * brow)
+        if appearance.beard:
             low = _smooth(0.44, 0.10, y + 0.35 * np.clip(side - 0.20, 0, 1))
             lips = _spot(side, y, (0.0, 0.66), (0.24, 0.09))
             speck = 0.85 + 0.15 * clouds(random, rows, columns, 3.0, 1)
-            cover = np.clip(look.beard * low * (1 - lips) * speck, 0, 1)
-            _over(surface, scaled(look.hair, 0.9), cover.astype(np.float32))
+            cover = np.clip(appearance.beard * low * (1 - lips) * speck, 0, 1)
+            _over(surface, scaled(appearance.hair, 0.9), cover.astype(np.float32))
         return surface
 
     def _paint_hair(self, random: np.random.Generator) -> Field:
@@ -164,10 +168,10 @@ class Head:
         strands = clouds(random, self._rows // 6, self._columns, 5.0, 3)
         strands = cv2.resize(strands, (self._columns, self._rows))
         sheen = np.exp(-(((y + 0.62) / 0.16) ** 2)) * 0.22
-        surface = np.array(self.look.hair, np.float32) * (
+        surface = np.array(self.appearance.hair, np.float32) * (
             1 + 0.20 * strands + sheen * (1 + 0.4 * strands)
         )[:, :, None].astype(np.float32)
-        bottom = (0.95, 1.15) if self.look.long_hair else (0.12, 0.42)
+        bottom = (0.95, 1.15) if self.appearance.long_hair else (0.12, 0.42)
         line = np.interp(
             turn,
             [0.0, 0.75, 1.02, 1.25, 1.75, np.pi],
@@ -175,7 +179,7 @@ class Head:
         ).astype(np.float32)
         part = 0.05 * np.sin(self._longitude * 2.3 + 0.6)
         cover = _smooth(0, 0.03, line + part + 0.025 * strands - y)
-        if self.look.bald:
+        if self.appearance.bald:
             cover *= _smooth(-0.30, 0.12, y) * _smooth(1.15, 0.15, turn)
         return np.dstack([surface, cover]).astype(np.float32)
 
@@ -197,7 +201,7 @@ class Head:
             at_x = side * middle + 0.045 * expression.gaze[0]
             at_y = 0.045 + 0.02 * expression.gaze[1]
             from_iris = np.sqrt((x - at_x) ** 2 + (y - at_y) ** 2)
-            _over(white, self.look.iris, _smooth(-0.060, soft * 0.8, -from_iris))
+            _over(white, self.appearance.iris, _smooth(-0.060, soft * 0.8, -from_iris))
             rim = _smooth(0.044, soft, from_iris) * _smooth(-0.060, soft * 0.8, -from_iris)
             _darken(white, 0.55 * rim)
             _over(white, (16, 12, 12), _smooth(-0.028, soft * 0.8, -from_iris))
@@ -211,7 +215,7 @@ class Head:
             _darken(surface, 0.25 * under)
             crease = np.exp(-(((y - upper + 0.045) / 0.012) ** 2)) * near * expression.lids
             _darken(surface, 0.22 * crease)
-        if self.look.glasses:
+        if self.appearance.glasses:
             for side in (-1.0, 1.0):
                 across, down = (x * side - 0.285) / 0.20, (y - 0.06) / 0.155
                 rim = np.abs((np.abs(across) ** 3 + np.abs(down) ** 3) ** (1 / 3) - 1)
@@ -235,7 +239,7 @@ class Head:
         bottom = line + gap + 0.070 * bow**0.8
         lips = _smooth(0, soft, np.minimum(y - top, bottom - y)) * (u < 1)
         lip = np.empty_like(surface)
-        lip[:] = self.look.lips
+        lip[:] = self.appearance.lips
         _darken(lip, 0.22 * _smooth(0, 0.02, line - y))
         shine = _spot(x, y, (0.0, 0.700), (0.13, 0.018))
         shine = np.exp(-(((y - (bottom - 0.035)) / 0.016) ** 2)) * np.exp(-((x / 0.13) ** 2))
@@ -309,7 +313,7 @@ class Head:
             )
             for shrink, gain in ((1.0, 0.80), (0.62, 0.62)):
                 axes = (lift * shrink / unit, 0.205 * shrink / unit)
-                tone = tuple(gain * c for c in self.look.skin)
+                tone = tuple(gain * c for c in self.appearance.skin)
                 points = np.array(middle) + _OVAL * axes
                 fixed = [np.round(points * 16).astype(np.int32)]
                 cv2.fillPoly(colour, fixed, tone, cv2.LINE_AA, 4)
@@ -351,7 +355,7 @@ class Head:
         colour = np.zeros((side, side, 3), np.uint8)
         cover = np.zeros((side, side), np.uint8)
         self._back_of_hair(colour, cover, x, y, yaw, pitch, unit)
-        if not self.look.long_hair:
+        if not self.appearance.long_hair:
             self._ears(colour, cover, yaw, unit)
         column, row, inside, shade = self._shell(x, y, yaw, pitch, 1.0)
         skin = cv2.remap(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from stillframe.sample_videos.drawing.canvas import Canvas, Sprite, place
-from stillframe.sample_videos.drawing.head import Head, HeadLook
+from stillframe.sample_videos.drawing.head import Head, Appearance
 from stillframe.sample_videos.drawing.texture import Colour, clouds, scaled
 
 STRIDE_M = 1.42
@@ -73,13 +73,13 @@ class Stance:
     """Pixels that the ground rises in the image per pixel of depth."""
 
 
-def some_look(random: np.random.Generator) -> tuple[HeadLook, bool]:
+def some_appearance(random: np.random.Generator) -> tuple[Appearance, bool]:
     """A head for anyone, and whether it is a woman's."""
     tone = int(random.integers(len(SKINS)))
     hairs = HAIRS if tone < 2 else HAIRS[:2]  # dark skin goes with dark hair
     skin, hair = SKINS[tone], hairs[random.integers(len(hairs))]
     woman = bool(random.random() < 0.5)
-    look = HeadLook(
+    appearance = Appearance(
         skin=skin,
         hair=hair,
         iris=((86, 104, 90), (70, 96, 124), (84, 60, 42))[random.integers(3) if tone < 2 else 2],
@@ -88,7 +88,7 @@ def some_look(random: np.random.Generator) -> tuple[HeadLook, bool]:
         beard=0.0 if woman or random.random() < 0.6 else 0.75,
         glasses=bool(random.random() < 0.2),
     )
-    return look, woman
+    return appearance, woman
 
 
 class Person:
@@ -97,8 +97,8 @@ class Person:
     def __init__(self, random: np.random.Generator, pixels_per_m: float) -> None:
         """pixels_per_m: the largest scale at which the person will be seen."""
         pick = random.integers
-        look, woman = some_look(random)
-        self.look = look
+        appearance, woman = some_appearance(random)
+        self.appearance = appearance
         self.height_m = float(random.normal(1.66 if woman else 1.78, 0.06))
         self.girth = float(np.clip(random.normal(1.0, 0.09), 0.85, 1.2))
         self.phase = float(random.random())
@@ -114,7 +114,7 @@ class Person:
             bag=TOPS[pick(len(TOPS))] if random.random() < 0.45 else None,
         )
         rows = int(np.clip(HEAD_M * pixels_per_m * 2, 64, 256))
-        self._head = Head(look, rows, random)
+        self._head = Head(appearance, rows, random)
         self._cloth = np.clip(1 + 0.045 * clouds(random, 256, 160, 4.0, 3), 0.7, 1.25)
 
     def _legs(self, phase: float, pace: float) -> tuple[dict[str, list[Point]], float]:
@@ -204,12 +204,12 @@ class Person:
                 shoulder[1] * 1.22,
                 shoulder[2] - 0.29 * tall * math.cos(swing),
             )
-            hand = (
+            wrist = (
                 elbow[0] + 0.27 * tall * math.sin(swing + elbow_bend),
                 shoulder[1] * 1.26,
                 elbow[2] - 0.27 * tall * math.cos(swing + elbow_bend),
             )
-            arms[name] = [shoulder, elbow, hand]
+            arms[name] = [shoulder, elbow, wrist]
         return arms
 
     def _draw_leg(
@@ -217,7 +217,7 @@ class Person:
     ) -> None:
         outfit = self.outfit
         hip, knee, ankle, toe = (project(point) for point in leg)
-        cloth = self.look.skin if outfit.skirt else outfit.bottom
+        cloth = self.appearance.skin if outfit.skirt else outfit.bottom
         thick = scale * self.girth
         slim = 0.72 if outfit.skirt else 1.0
         canvas.limb(ankle, toe, (0.045 * scale, 0.036 * scale), scaled(outfit.shoes, dim))
@@ -227,11 +227,11 @@ class Person:
     def _draw_arm(
         self, canvas: Canvas, arm: list[Point], project: Projection, scale: float, dim: float
     ) -> None:
-        shoulder, elbow, hand = (project(point) for point in arm)
+        shoulder, elbow, wrist = (project(point) for point in arm)
         cloth = scaled(self.outfit.top, dim)
         thick = scale * self.girth
-        canvas.oval(hand, (0.044 * scale, 0.056 * scale), scaled(self.look.skin, 0.9 * dim))
-        canvas.limb(elbow, hand, (0.050 * thick, 0.040 * thick), cloth)
+        canvas.oval(wrist, (0.044 * scale, 0.056 * scale), scaled(self.appearance.skin, 0.9 * dim))
+        canvas.limb(elbow, wrist, (0.050 * thick, 0.040 * thick), cloth)
         canvas.limb(shoulder, elbow, (0.062 * thick, 0.050 * thick), cloth)
 
     def _draw_bag(self, canvas: Canvas, project: Projection, scale: float) -> None:
@@ -267,7 +267,7 @@ class Person:
         middle = np.array([project((0.012 * math.sin(4 * h), 0.0, h * tall)) for h in heights])
         neck = project((0.0, 0.0, 0.55 * tall))
         chin = project((0.035, 0.0, 0.66 * tall))
-        canvas.limb(neck, chin, (0.062 * scale, 0.056 * scale), scaled(self.look.skin, 0.86))
+        canvas.limb(neck, chin, (0.062 * scale, 0.056 * scale), scaled(self.appearance.skin, 0.86))
         edges = (
             middle[:, None, :]
             + _STRIP_EDGES[None, :, None] * np.stack([half, 0 * half], 1)[:, None]

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from stillframe.sample_videos.drawing.canvas import Canvas, Sprite, place, rounded
-from stillframe.sample_videos.drawing.head import MARGIN, Expression, Head, HeadLook
-from stillframe.sample_videos.drawing.people import TOPS, some_look
+from stillframe.sample_videos.drawing.head import MARGIN, Expression, Head, Appearance
+from stillframe.sample_videos.drawing.people import TOPS, some_appearance
 from stillframe.sample_videos.drawing.room import desk_top, room
 from stillframe.sample_videos.drawing.texture import (
     Colour,
@@ -32,14 +32,14 @@ class Desk:
     def __init__(self, width: int, height: int, random: np.random.Generator) -> None:
         self._width, self._height = width, height
         self._room = room(width, height, random)
-        look, _ = some_look(random)
+        appearance, _ = some_appearance(random)
         unit = HEAD_SHARE * height / 2
         self._unit = unit
         self._at = (width * float(random.uniform(0.46, 0.54)), height * 0.40)
-        self._head = Head(look, int(np.clip(unit * 2.6, 96, 720)), random)
+        self._head = Head(appearance, int(np.clip(unit * 2.6, 96, 720)), random)
         top = TOPS[random.integers(len(TOPS))]
-        self._torso = _torso(unit, look, top, random)
-        self._mane = _mane(unit, look, random) if look.long_hair else None
+        self._torso = _torso(unit, appearance, top, random)
+        self._mane = _mane(unit, appearance, random) if appearance.long_hair else None
         self._front = desk_top(width, height, random)
         self._phases = random.uniform(0, 2 * math.pi, 12)
 
@@ -176,7 +176,9 @@ def _inflated(cover: Cover, radius: float) -> Field:
     return light
 
 
-def _torso(unit: float, look: HeadLook, cloth: Colour, random: np.random.Generator) -> Sprite:
+def _torso(
+    unit: float, appearance: Appearance, cloth: Colour, random: np.random.Generator
+) -> Sprite:
     """Neck, shoulders and chest; the head's middle is at (0, 0), half a head is `unit` pixels."""
     reach, low = int(2.9 * unit), int(4.3 * unit)
     canvas = Canvas(-reach, 0, 2 * reach, low, 2)
@@ -200,7 +202,7 @@ def _torso(unit: float, look: HeadLook, cloth: Colour, random: np.random.Generat
     factor = light * (1 + folds + knit)
     canvas.colour[:] = to_picture(canvas.colour * factor[:, :, None])
     # neck, in the shade of the chin
-    skin = look.skin
+    skin = appearance.skin
     neck = Canvas(-reach, 0, 2 * reach, low, 2)
     throat = (
         np.array(
@@ -232,13 +234,13 @@ def _torso(unit: float, look: HeadLook, cloth: Colour, random: np.random.Generat
     return canvas.sprite()
 
 
-def _mane(unit: float, look: HeadLook, random: np.random.Generator) -> Sprite:
+def _mane(unit: float, appearance: Appearance, random: np.random.Generator) -> Sprite:
     """Long hair that falls behind the neck; the head's middle is at (0, 0)."""
     reach, low = int(1.4 * unit), int(2.1 * unit)
     canvas = Canvas(-reach, 0, 2 * reach, low, 2)
     half = ((0.70, 0.0), (0.88, 0.5), (0.98, 1.1), (0.92, 1.55), (0.55, 1.85))
     right = np.array(half) * unit
-    canvas.polygon(rounded(np.concatenate([right, (right * (-1, 1))[::-1]])), look.hair)
+    canvas.polygon(rounded(np.concatenate([right, (right * (-1, 1))[::-1]])), appearance.hair)
     strands = clouds(random, canvas.cover.shape[0] // 8, canvas.cover.shape[1], unit / 8, 3)
     strands = cv2.resize(strands, canvas.cover.shape[::-1])
     light = _inflated(canvas.cover, 0.7 * unit * 2) * (1 + 0.16 * strands) * 0.85

@@ -19,7 +19,7 @@ LABELS = ("cat", "dog")
 BOXES = np.array([[1, 2, 30.126, 40], [0, 0, 5, 5]], np.float32)
 
 
-def found(**changed: Any) -> Detections:
+def detections(**changed: Any) -> Detections:
     fields: dict[str, Any] = {
         "xyxy": BOXES,
         "confidence": np.array([0.91234, 0.5], np.float32),
@@ -30,9 +30,9 @@ def found(**changed: Any) -> Detections:
 
 
 RESULTS: list[Result] = [
-    found(),
-    found(landmarks=np.ones((2, 5, 2))),
-    found(masks=np.ones((2, 7, 9), bool)),
+    detections(),
+    detections(landmarks=np.ones((2, 5, 2))),
+    detections(masks=np.ones((2, 7, 9), bool)),
     Detections.none(LABELS),
     Detections.none(LABELS, points=5),
     Mask(np.zeros((7, 9), np.uint8), LABELS),
@@ -67,7 +67,7 @@ def test_other_evidence_shares_the_arrays_and_leaves_the_first_as_it_was(result:
 
 
 def test_a_line_of_detections_is_the_documented_one() -> None:
-    assert found().to_dict() == {
+    assert detections().to_dict() == {
         "provenance": "computed",
         "age_s": 0.0,
         "detections": {
@@ -79,15 +79,15 @@ def test_a_line_of_detections_is_the_documented_one() -> None:
     }
 
 
-def test_landmarks_and_the_area_of_masks_are_told_when_there_are_such() -> None:
+def test_landmarks_and_the_area_of_masks_are_written_when_there_are_such() -> None:
     masks = np.zeros((2, 7, 9), bool)
     masks[1, :2, :3] = True
-    line = found(landmarks=np.full((2, 1, 2), 1.005), masks=masks).to_dict()["detections"]
+    line = detections(landmarks=np.full((2, 1, 2), 1.005), masks=masks).to_dict()["detections"]
     assert line["landmarks"] == [[[1.0, 1.0]], [[1.0, 1.0]]]
     assert line["mask_px"] == [0, 6]
 
 
-def test_masks_and_pictures_are_told_in_summary() -> None:
+def test_masks_and_pictures_are_written_in_summary() -> None:
     values = np.zeros((4, 5), np.uint8)
     values[0] = 1
     assert Mask(values, ("sky", "road", "car")).to_dict()["mask"] == {
@@ -102,9 +102,9 @@ def test_masks_and_pictures_are_told_in_summary() -> None:
     assert Picture(image).to_dict()["image"] == {"size": [4, 5], "mean_rgb": [0.0, 10.0, 0.5]}
 
 
-def test_tensors_are_told_in_figures_and_what_is_no_number_is_null() -> None:
-    given = {"a": np.array([[1, 2]], np.int64), "b": np.array([1, np.nan]), "c": np.empty((0, 3))}
-    assert Tensors(given).to_dict()["tensors"] == {
+def test_tensors_are_written_as_figures_and_what_is_no_number_as_null() -> None:
+    arrays = {"a": np.array([[1, 2]], np.int64), "b": np.array([1, np.nan]), "c": np.empty((0, 3))}
+    assert Tensors(arrays).to_dict()["tensors"] == {
         "a": {"shape": [1, 2], "dtype": "int64", "mean": 1.5, "min": 1.0, "max": 2.0},
         "b": {"shape": [2], "dtype": "float64", "mean": None, "min": None, "max": None},
         "c": {"shape": [0, 3], "dtype": "float64"},
@@ -112,47 +112,51 @@ def test_tensors_are_told_in_figures_and_what_is_no_number_is_null() -> None:
 
 
 FAULTS: list[tuple[str, Callable[[], object], str]] = [
-    ("boxes of three", lambda: found(xyxy=np.zeros((2, 3))), r"xyxy: expected shape \(n, 4\), got"),
-    ("text", lambda: found(xyxy=np.array([["a"] * 4] * 2)), "xyxy: expected float32, got <U1"),
-    ("NaN", lambda: found(xyxy=BOXES * np.nan), "xyxy: expected numbers, got NaN or infinity"),
+    (
+        "boxes of three",
+        lambda: detections(xyxy=np.zeros((2, 3))),
+        r"xyxy: expected shape \(n, 4\), got",
+    ),
+    ("text", lambda: detections(xyxy=np.array([["a"] * 4] * 2)), "xyxy: expected float32, got <U1"),
+    ("NaN", lambda: detections(xyxy=BOXES * np.nan), "xyxy: expected numbers, got NaN or infinity"),
     (
         "turned box",
-        lambda: found(xyxy=BOXES[:, [2, 1, 0, 3]]),
+        lambda: detections(xyxy=BOXES[:, [2, 1, 0, 3]]),
         r"xyxy: expected left <= right and top <= bottom, got \[30\.1.*\] in row 0",
     ),
     (
         "one score too few",
-        lambda: found(confidence=np.array([0.5], np.float32)),
+        lambda: detections(confidence=np.array([0.5], np.float32)),
         r"confidence: expected shape \(2,\), got \(1,\)",
     ),
     (
         "score above one",
-        lambda: found(confidence=np.array([0.5, 1.5])),
+        lambda: detections(confidence=np.array([0.5, 1.5])),
         r"confidence: expected values in 0\.\.1, got 0\.5\.\.1\.5",
     ),
     (
         "class out of range",
-        lambda: found(class_id=np.array([0, 2])),
+        lambda: detections(class_id=np.array([0, 2])),
         "class_id: expected an index into 2 labels, got 2",
     ),
     (
         "negative class",
-        lambda: found(class_id=np.array([0, -1])),
+        lambda: detections(class_id=np.array([0, -1])),
         "class_id: expected an index into 2 labels, got -1",
     ),
     (
         "class that is no integer",
-        lambda: found(class_id=np.array([0.0, 1.0])),
+        lambda: detections(class_id=np.array([0.0, 1.0])),
         "class_id: expected int64, got float64",
     ),
     (
         "landmarks of three numbers",
-        lambda: found(landmarks=np.zeros((2, 5, 3))),
+        lambda: detections(landmarks=np.zeros((2, 5, 3))),
         r"landmarks: expected shape \(2, k, 2\), got \(2, 5, 3\)",
     ),
     (
         "masks of numbers",
-        lambda: found(masks=np.zeros((2, 7, 9))),
+        lambda: detections(masks=np.zeros((2, 7, 9))),
         "masks: expected bool, got float64",
     ),
     (
@@ -213,12 +217,12 @@ def test_the_arrays_are_read_only(result: Result) -> None:
 
 def test_the_givers_own_array_stays_writeable() -> None:
     boxes = BOXES.copy()
-    found(xyxy=boxes)
+    detections(xyxy=boxes)
     boxes[0, 0] = 0.5
 
 
 def test_doubles_become_floats() -> None:
-    result = found(xyxy=BOXES.astype(np.float64), class_id=np.array([0, 1], np.int32))
+    result = detections(xyxy=BOXES.astype(np.float64), class_id=np.array([0, 1], np.int32))
     assert result.xyxy.dtype == np.float32
     assert result.class_id.dtype == np.int64
 
@@ -226,24 +230,24 @@ def test_doubles_become_floats() -> None:
 def test_without_supervision_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(UsageError, match=re.escape(install_command("supervision"))):
-        found().to_supervision()
+        detections().to_supervision()
 
 
 def test_supervision_is_given_copies_and_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = types.SimpleNamespace(Detections=lambda **fields: fields)
     monkeypatch.setitem(sys.modules, "supervision", fake)
-    given = found(landmarks=np.ones((2, 5, 2))).to_supervision()
-    np.testing.assert_array_equal(given["xyxy"], BOXES)
-    assert given["data"]["class_name"].tolist() == ["dog", "cat"]
-    assert given["data"]["landmarks"].shape == (2, 5, 2)
-    assert given["mask"] is None
-    given["xyxy"][0, 0] = 0.5
+    converted = detections(landmarks=np.ones((2, 5, 2))).to_supervision()
+    np.testing.assert_array_equal(converted["xyxy"], BOXES)
+    assert converted["data"]["class_name"].tolist() == ["dog", "cat"]
+    assert converted["data"]["landmarks"].shape == (2, 5, 2)
+    assert converted["mask"] is None
+    converted["xyxy"][0, 0] = 0.5
 
 
 @pytest.mark.parametrize("result", [r for r in RESULTS if isinstance(r, Detections)])
 def test_supervision_itself_takes_detections(result: Detections) -> None:
     supervision = pytest.importorskip("supervision", reason="the extra [supervision]")
-    given = result.to_supervision()
-    assert isinstance(given, supervision.Detections)
-    assert len(given) == len(result)
-    np.testing.assert_array_equal(given.confidence, result.confidence)
+    converted = result.to_supervision()
+    assert isinstance(converted, supervision.Detections)
+    assert len(converted) == len(result)
+    np.testing.assert_array_equal(converted.confidence, result.confidence)

@@ -258,9 +258,9 @@ def test_feeding_reuses_its_buffer_and_is_the_same_each_time(tiny: Model) -> Non
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (32, 64, 3), dtype=np.uint8) for _ in range(2)]
     first = tiny.feed(pictures[0])[tiny.input_name]
-    kept = first.copy()
+    copy = first.copy()
     assert tiny.feed(pictures[1])[tiny.input_name] is first
-    np.testing.assert_array_equal(tiny.feed(pictures[0])[tiny.input_name], kept)
+    np.testing.assert_array_equal(tiny.feed(pictures[0])[tiny.input_name], copy)
 
 
 @pytest.mark.parametrize("align", ["centre", "corner"])
@@ -310,10 +310,10 @@ def test_a_view_cuts_boxes_off_and_undoes_the_letterbox_of_a_map() -> None:
     np.testing.assert_allclose(boxes, [[0, 0, 100, 50], [0, 0, 200, 100]], atol=1e-4)
     values = np.zeros((16, 16), np.float32)  # a quarter of the input's size
     values[4:8] = 1  # the upper half of the picture
-    found = view.to_source(values, smooth=False)
-    assert found.shape == (100, 200)
-    assert (found[:50] == 1).all()
-    assert (found[50:] == 0).all()
+    restored = view.to_source(values, smooth=False)
+    assert restored.shape == (100, 200)
+    assert (restored[:50] == 1).all()
+    assert (restored[50:] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -521,8 +521,10 @@ def test_yolov3_tiny_finds_the_people(tmp_path_factory: pytest.TempPathFactory) 
         image = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(np.uint8)
     fitted, view = model.fit(image)
     session = onnxruntime.InferenceSession(str(model.path))
-    found = model.decode(session.run(None, model.feed(fitted)), view).to_dict()["detections"]
-    people = [b for b, n in zip(found["xyxy"], found["labels"], strict=True) if n == "person"]
+    detections = model.decode(session.run(None, model.feed(fitted)), view).to_dict()["detections"]
+    people = [
+        b for b, n in zip(detections["xyxy"], detections["labels"], strict=True) if n == "person"
+    ]
     left, top, right, bottom = people[0]
     assert 500 < left < right < 800, "the one on the roof"
     assert 50 < top < bottom < 500

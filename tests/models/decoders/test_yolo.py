@@ -48,22 +48,22 @@ def plainly(
 ) -> list[tuple[Array, float, int]]:
     """Greedy suppression within a class, one pair at a time; then source pixels."""
     left = sorted(candidates, key=lambda c: -c[1])
-    kept: list[tuple[Array, float, int]] = []
+    chosen: list[tuple[Array, float, int]] = []
     for box, score, class_id in left:
-        if all(k != class_id or overlap(box, other) < most for other, _, k in kept):
-            kept.append((box, score, class_id))
+        if all(k != class_id or overlap(box, other) < most for other, _, k in chosen):
+            chosen.append((box, score, class_id))
     moved = []
-    for box, score, class_id in kept:
+    for box, score, class_id in chosen:
         x = [min(max((box[i] - 20) / 0.5, 0), 240) for i in (0, 2)]
         y = [min(max(box[i] / 0.5, 0), 192) for i in (1, 3)]
         moved.append((np.array([x[0], y[0], x[1], y[1]]), score, class_id))
     return moved
 
 
-def agree(found: Detections, want: list[tuple[Array, float, int]]) -> None:
-    assert len(found) == len(want) > 3
+def agree(detections: Detections, want: list[tuple[Array, float, int]]) -> None:
+    assert len(detections) == len(want) > 3
     for box, score, class_id, (want_box, want_score, want_class) in zip(
-        found.xyxy, found.confidence, found.class_id, want, strict=True
+        detections.xyxy, detections.confidence, detections.class_id, want, strict=True
     ):
         np.testing.assert_allclose(box, want_box, atol=1e-3)
         assert (score, class_id) == (pytest.approx(want_score, abs=1e-6), want_class)
@@ -83,88 +83,90 @@ def answer(rng: np.random.Generator, rows: int, classes: int, with_objectness: b
 
 @pytest.mark.parametrize("seed", range(4))
 def test_v5_agrees_with_a_plain_loop(seed: int) -> None:
-    given = answer(np.random.default_rng(seed), 300, 3, True)
+    output = answer(np.random.default_rng(seed), 300, 3, True)
     candidates = []
-    for row in given[0].astype(float):
+    for row in output[0].astype(float):
         class_id = int(np.argmax(row[5:]))
         if row[4] * row[5 + class_id] > 0.4:
             candidates.append((box_of(*row[:4]), row[4] * row[5 + class_id], class_id))
-    agree(yolo.yolo_v5([given], VIEW, form(yolo.yolo_v5, 3)), plainly(candidates, 0.5))
+    agree(yolo.yolo_v5([output], VIEW, form(yolo.yolo_v5, 3)), plainly(candidates, 0.5))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_v8_agrees_with_a_plain_loop(seed: int) -> None:
-    given = answer(np.random.default_rng(seed), 200, 2, False)
+    output = answer(np.random.default_rng(seed), 200, 2, False)
     candidates = []
-    for row in given[0].astype(float):
+    for row in output[0].astype(float):
         class_id = int(np.argmax(row[4:]))
         if row[4 + class_id] > 0.4:
             candidates.append((box_of(*row[:4]), row[4 + class_id], class_id))
     want = plainly(candidates, 0.5)
-    agree(yolo.yolo_v8([given.transpose(0, 2, 1)], VIEW, form(yolo.yolo_v8, 2)), want)
-    agree(yolo.yolo_v8([given], VIEW, form(yolo.yolo_v8, 2)), want)
+    agree(yolo.yolo_v8([output.transpose(0, 2, 1)], VIEW, form(yolo.yolo_v8, 2)), want)
+    agree(yolo.yolo_v8([output], VIEW, form(yolo.yolo_v8, 2)), want)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_yolox_agrees_with_a_plain_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = 12 * 20 + 6 * 10 + 3 * 5
-    given = answer(rng, count, 2, True)
-    given[0, :, :2] = rng.uniform(-0.5, 1.5, (count, 2))
-    given[0, :, 2:4] = rng.normal(0.8, 0.5, (count, 2))
+    output = answer(rng, count, 2, True)
+    output[0, :, :2] = rng.uniform(-0.5, 1.5, (count, 2))
+    output[0, :, 2:4] = rng.normal(0.8, 0.5, (count, 2))
     candidates, row = [], 0
     for stride in (8, 16, 32):
         for y in range(SIZE[0] // stride):
             for x in range(SIZE[1] // stride):
-                r = given[0, row].astype(float)
+                r = output[0, row].astype(float)
                 class_id = int(np.argmax(r[5:]))
                 if r[4] * r[5 + class_id] > 0.4:
                     centre = (r[0] + x) * stride, (r[1] + y) * stride
                     box = box_of(*centre, np.exp(r[2]) * stride, np.exp(r[3]) * stride)
                     candidates.append((box, r[4] * r[5 + class_id], class_id))
                 row += 1
-    agree(yolo.yolox([given], VIEW, form(yolo.yolox, 2)), plainly(candidates, 0.5))
+    agree(yolo.yolox([output], VIEW, form(yolo.yolox, 2)), plainly(candidates, 0.5))
 
 
 def test_mask_is_the_positive_part_of_the_mix_inside_the_box() -> None:
     y, x = np.mgrid[: SIZE[0] // 4, : SIZE[1] // 4].astype(np.float32)
     protos = np.stack((10 - np.hypot(x - 20, y - 12), x - 20))[None]
     row = np.array([[80, 48, 60, 60, 0.9, 1, 0], [80, 48, 120, 60, 0.8, 0, 1]], np.float32)
-    found = yolo.yolo_v8_masks([row[None], protos], VIEW, form(yolo.yolo_v8_masks, 1, overlap=0.9))
-    assert found.masks is not None
-    assert found.masks.shape == (2, *VIEW.source)
+    detections = yolo.yolo_v8_masks(
+        [row[None], protos], VIEW, form(yolo.yolo_v8_masks, 1, overlap=0.9)
+    )
+    assert detections.masks is not None
+    assert detections.masks.shape == (2, *VIEW.source)
     v, u = np.mgrid[: VIEW.source[0], : VIEW.source[1]] + 0.5  # pixel centres of the source
     model_x, model_y = u * 0.5 + 20, v * 0.5
     disc = np.hypot(model_x / 4 - 0.5 - 20, model_y / 4 - 0.5 - 12) < 10
     half = model_x / 4 - 0.5 > 20
-    for mask, want, box in zip(found.masks, (disc, half), found.xyxy, strict=True):
+    for mask, want, box in zip(detections.masks, (disc, half), detections.xyxy, strict=True):
         inside = (u > box[0]) & (u < box[2]) & (v > box[1]) & (v < box[3])
         wrong = np.count_nonzero(mask != (want & inside))
         assert wrong < 0.02 * mask.sum(), wrong
-    areas = [int(mask.sum()) for mask in found.masks]
-    assert found.to_dict()["detections"]["mask_px"] == areas
+    areas = [int(mask.sum()) for mask in detections.masks]
+    assert detections.to_dict()["detections"]["mask_px"] == areas
 
 
 def test_box_that_reaches_out_of_the_picture_is_cut_off_after_suppression() -> None:
     rows = np.array([[20, 10, 60, 60, 1, 0.9], [160, 90, 100, 100, 1, 0.8]], np.float32)[None]
-    found = yolo.yolo_v5([rows], VIEW, form(yolo.yolo_v5, 1))
-    np.testing.assert_allclose(found.xyxy, [[0, 0, 60, 80], [180, 80, 240, 192]])
+    detections = yolo.yolo_v5([rows], VIEW, form(yolo.yolo_v5, 1))
+    np.testing.assert_allclose(detections.xyxy, [[0, 0, 60, 80], [180, 80, 240, 192]])
 
 
 def test_absurd_numbers_do_not_overflow() -> None:
     rows = np.zeros((1, 315, 6), np.float32)
     rows[0, 0] = 0, 0, 1e30, 300, 1, 1
-    found = yolo.yolox([rows], VIEW, form(yolo.yolox, 1))
-    np.testing.assert_array_equal(found.xyxy, [[0, 0, 240, 192]])
+    detections = yolo.yolox([rows], VIEW, form(yolo.yolox, 1))
+    np.testing.assert_array_equal(detections.xyxy, [[0, 0, 240, 192]])
 
 
 def test_nothing_found_is_an_empty_result() -> None:
     for decoder, shape in ((yolo.yolox, (1, 315, 6)), (yolo.yolo_v5, (1, 9, 6))):
         assert len(decoder([np.zeros(shape, np.float32)], VIEW, form(decoder, 1))) == 0
     outputs = [np.zeros((1, 37, 315), np.float32), np.zeros((1, 32, 24, 40), np.float32)]
-    found = yolo.yolo_v8_masks(outputs, VIEW, form(yolo.yolo_v8_masks, 1))
-    assert found.masks is not None
-    assert found.masks.shape == (0, *VIEW.source)
+    detections = yolo.yolo_v8_masks(outputs, VIEW, form(yolo.yolo_v8_masks, 1))
+    assert detections.masks is not None
+    assert detections.masks.shape == (0, *VIEW.source)
 
 
 WRONG: list[tuple[Callable[..., Any], list[tuple[int, ...]], str]] = [

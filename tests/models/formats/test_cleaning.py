@@ -90,15 +90,15 @@ def test_channels_last_are_kept_and_noted(tmp_path: Path) -> None:
     )
     model.ir_version = 8
     path = saved(model, tmp_path)
-    found = image_input(path)
-    assert (found.layout, found.channels, found.size) == ("nhwc", 3, None)
+    port = image_input(path)
+    assert (port.layout, port.channels, port.size) == ("nhwc", 3, None)
     cleaned = onnx.load(clean(path, (5, 7)))
     assert dims(cleaned.graph.input[0]) == [1, 5, 7, 3]
     assert dims(cleaned.graph.output[0]) == [1, 3, 5, 7]
 
 
 @pytest.mark.parametrize(
-    ("given", "layout", "channels", "size"),
+    ("shape", "layout", "channels", "size"),
     [
         ((1, 3, 20, 30), "nchw", 3, (20, 30)),
         ((1, 20, 30, 3), "nhwc", 3, (20, 30)),
@@ -112,13 +112,13 @@ def test_channels_last_are_kept_and_noted(tmp_path: Path) -> None:
 )
 def test_the_picture_input_is_read_from_its_shape(
     tmp_path: Path,
-    given: tuple[int | str, ...],
+    shape: tuple[int | str, ...],
     layout: str,
     channels: int,
     size: tuple[int, int] | None,
 ) -> None:
-    found = image_input(saved(network(given), tmp_path))
-    assert (found.layout, found.channels, found.size) == (layout, channels, size)
+    port = image_input(saved(network(shape), tmp_path))
+    assert (port.layout, port.channels, port.size) == (layout, channels, size)
 
 
 def test_a_weight_that_only_a_branch_reads_stays(tmp_path: Path) -> None:
@@ -193,10 +193,10 @@ def test_a_hostile_file_ends_in_one_line(case: Hostile, tmp_path: Path, cache: P
 
 
 def test_an_outline_counts_what_is_inside(tmp_path: Path) -> None:
-    found = outline(saved(network(opset=15), tmp_path))
-    assert (found.opset, found.operators, found.weights) == (15, {"Conv": 1, "Relu": 1}, 108)
-    assert found.image is not None
-    assert found.fault == ""
+    summary = outline(saved(network(opset=15), tmp_path))
+    assert (summary.opset, summary.operators, summary.weights) == (15, {"Conv": 1, "Relu": 1}, 108)
+    assert summary.image is not None
+    assert summary.fault == ""
     strange = outline(saved(network(dims=(1, 3)), tmp_path))
     assert strange.image is None
     assert "expected four dimensions" in strange.fault

@@ -37,12 +37,12 @@ def conv(
     """x (C, H, W) · w (M, C / group, K, L) -> (M, H', W'), one output at a time."""
     top, left, bottom, right = pads
     x = np.pad(x, ((0, 0), (top, bottom), (left, right)))
-    made, per, tall, wide = w.shape
+    channels, per, tall, wide = w.shape
     height = (x.shape[1] - dilation[0] * (tall - 1) - 1) // stride[0] + 1
     width = (x.shape[2] - dilation[1] * (wide - 1) - 1) // stride[1] + 1
-    out = np.zeros((made, height, width))
-    for m in range(made):
-        first = m // (made // group) * per
+    out = np.zeros((channels, height, width))
+    for m in range(channels):
+        first = m // (channels // group) * per
         for i in range(height):
             for j in range(width):
                 ys = i * stride[0] + np.arange(tall) * dilation[0]

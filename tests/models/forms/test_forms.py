@@ -46,9 +46,9 @@ def scored(boxes: Array) -> Array:
 
 def rows(count: int, *columns: Array, filled: Array | None = None) -> Array:
     """(1, count, depth): the columns' rows spread over the list, the rest empty."""
-    given = np.concatenate(columns, 1).astype(np.float32)
-    table = np.zeros((1, count, given.shape[1]), np.float32) if filled is None else filled
-    table[0, 5 : 5 + 7 * len(given) : 7] = given
+    entries = np.concatenate(columns, 1).astype(np.float32)
+    table = np.zeros((1, count, entries.shape[1]), np.float32) if filled is None else filled
+    table[0, 5 : 5 + 7 * len(entries) : 7] = entries
     return np.asarray(table)
 
 
@@ -118,10 +118,10 @@ def focal(bins: int) -> Answers:
 
 
 def ssd(background: bool) -> Answers:
-    given = scored(BOXES)
+    scores = scored(BOXES)
     table = np.zeros((1, 20, CLASSES + background), np.float32)
     corners = np.tile(np.array([0.1, 0.1, 0.2, 0.2], np.float32), (1, 20, 1))
-    table[0, [3, 11], -CLASSES:] = given
+    table[0, [3, 11], -CLASSES:] = scores
     corners[0, [3, 11]] = shares(BOXES)
     if background:
         table[0, :, 0] = 1 - table[0, :, 1:].sum(1)
@@ -140,7 +140,7 @@ def windows() -> Answers:
 FACE = np.array([[40, 21, 55, 37, 0, 0.9]], np.float32)
 
 
-def heat() -> Answers:
+def heatmap() -> Answers:
     """CenterFace: one face around cell (6, 9), 16 by 20 pixels."""
     maps = {n: np.zeros((1, d, 16, 24), np.float32) for n, d in (("h", 1), ("s", 2), ("o", 2))}
     maps["h"][0, 0, 6, 9] = 0.9
@@ -167,45 +167,45 @@ def disc() -> Array:
 def boxed(want: Array, classes: int = CLASSES, atol: float = 0.01) -> Callable[[Any], None]:
     """The result is exactly those boxes, best first."""
 
-    def check(found: Any) -> None:
-        assert isinstance(found, Detections)
-        np.testing.assert_allclose(found.xyxy, want[:, :4], atol=atol)
-        np.testing.assert_allclose(found.confidence, want[:, 5], atol=1e-3)
-        assert found.class_id.tolist() == want[:, 4].astype(int).tolist()
-        assert len(found.labels) == classes
+    def check(result: Any) -> None:
+        assert isinstance(result, Detections)
+        np.testing.assert_allclose(result.xyxy, want[:, :4], atol=atol)
+        np.testing.assert_allclose(result.confidence, want[:, 5], atol=1e-3)
+        assert result.class_id.tolist() == want[:, 4].astype(int).tolist()
+        assert len(result.labels) == classes
 
     return check
 
 
-def masks(found: Any) -> None:
-    boxed(BOXES)(found)
+def masks(result: Any) -> None:
+    boxed(BOXES)(result)
     want = np.zeros((2, HIGH, WIDE), bool)
     for mask, (left, top, right, bottom) in zip(want, MASKS, strict=True):
         mask[top:bottom, left:right] = True
-    np.testing.assert_array_equal(found.masks, want)
+    np.testing.assert_array_equal(result.masks, want)
 
 
-def points(found: Any) -> None:
-    boxed(BOXES)(found)
-    np.testing.assert_allclose(found.landmarks, POINTS[:2].reshape(2, 2, 3)[..., :2], atol=0.01)
+def points(result: Any) -> None:
+    boxed(BOXES)(result)
+    np.testing.assert_allclose(result.landmarks, POINTS[:2].reshape(2, 2, 3)[..., :2], atol=0.01)
 
 
-def class_map(found: Any) -> None:
-    assert isinstance(found, Mask)
-    np.testing.assert_array_equal(found.values, disc() * 2)
+def class_map(result: Any) -> None:
+    assert isinstance(result, Mask)
+    np.testing.assert_array_equal(result.values, disc() * 2)
 
 
-def probability(found: Any) -> None:
-    assert isinstance(found, Mask)
-    np.testing.assert_allclose(found.values, disc(), atol=2e-4)
-    assert found.labels == ("foreground",)
+def probability(result: Any) -> None:
+    assert isinstance(result, Mask)
+    np.testing.assert_allclose(result.values, disc(), atol=2e-4)
+    assert result.labels == ("foreground",)
 
 
-def text(found: Any) -> None:
-    assert isinstance(found, Detections)
-    assert found.labels == ("text",)
-    assert len(found) == 1
-    middle = (found.xyxy[0, :2] + found.xyxy[0, 2:]) / 2
+def text(result: Any) -> None:
+    assert isinstance(result, Detections)
+    assert result.labels == ("text",)
+    assert len(result) == 1
+    middle = (result.xyxy[0, :2] + result.xyxy[0, 2:]) / 2
     np.testing.assert_allclose(middle, (48, 32), atol=2)
 
 
@@ -390,7 +390,7 @@ CASES = [
     Case(
         "centerface",
         "the size of its export",
-        heat(),
+        heatmap(),
         boxed(np.array([[30, 16, 46, 36, 0, 0.9]], np.float32), 1),
         "stretch",
     ),
@@ -556,7 +556,7 @@ def test_eighty_classes_are_cocos(tmp_path: Path) -> None:
     assert recognise(file).labels[:3] == ("person", "bicycle", "car")
 
 
-def test_three_channels_are_a_picture_unless_said_otherwise(tmp_path: Path) -> None:
+def test_three_channels_are_a_picture_by_default(tmp_path: Path) -> None:
     file = answering(tmp_path / "three.onnx", {"out": class_scores()})
     assert recognise(file).task == "image"
     form = recognise(file, "segmentation")
@@ -572,12 +572,12 @@ def test_tensors_are_given_only_when_asked_for(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "input images 96x64, outputs scores 1x10" in message
     assert f"one of {', '.join(ACCEPTED)} (tensors gives them unchanged)" in message
-    found = answered(file, recognise(file, "tensors"))
-    assert isinstance(found, Tensors)
-    np.testing.assert_array_equal(found.arrays["scores"], values)
+    result = answered(file, recognise(file, "tensors"))
+    assert isinstance(result, Tensors)
+    np.testing.assert_array_equal(result.arrays["scores"], values)
 
 
-def test_form_that_was_said_must_fit(tmp_path: Path) -> None:
+def test_a_requested_form_must_fit(tmp_path: Path) -> None:
     file = answering(tmp_path / "classifier.onnx", {"scores": np.zeros((1, 10), np.float32)})
     with pytest.raises(ModelError) as caught:
         recognise(file, "yolov8")
@@ -641,15 +641,15 @@ def test_the_coarsest_stride_decides_which_sizes_fit(tmp_path: Path) -> None:
     assert (sizing.base, sizing.longest, sizing.multiple) == ((640, 640), 640, 4)
 
 
-def test_loading_a_path_uses_the_form_that_was_said(tmp_path: Path) -> None:
+def test_loading_a_path_uses_the_requested_form(tmp_path: Path) -> None:
     file = answering(tmp_path / "three.onnx", {"out": class_scores()})
     model = zoo.load(file, task="class-scores")
     assert (model.name, model.task, model.size) == ("three", "segmentation", SIZE)
     image = np.zeros((32, 48, 3), np.uint8)
     fitted, view = model.fit(image)
-    found = model.decode([class_scores()], view)
-    assert isinstance(found, Mask)
-    assert found.values.shape == (32, 48)
+    result = model.decode([class_scores()], view)
+    assert isinstance(result, Mask)
+    assert result.values.shape == (32, 48)
     assert fitted.shape == (*SIZE, 3)
 
 

@@ -138,10 +138,10 @@ def test_help_and_version_go_to_standard_output() -> None:
 @pytest.mark.parametrize(("closed", "code"), [(">&-", 5), ("2>&-", 0), ("<&-", 0)])
 def test_a_closed_stream_loses_no_result_unseen(closed: str, code: int) -> None:
     line = f'"{sys.executable}" -m stillframe models list {closed}'
-    told = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
-    assert told.returncode == code
-    assert ("standard output is closed" in told.stderr) == (code == 5)
-    assert ("centerface" in told.stdout) == (code == 0)
+    completed = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert completed.returncode == code
+    assert ("standard output is closed" in completed.stderr) == (code == 5)
+    assert ("centerface" in completed.stdout) == (code == 0)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
@@ -151,14 +151,14 @@ def test_a_closed_stream_loses_no_result_unseen(closed: str, code: int) -> None:
     [("models list >/dev/full", 5), ("--version >/dev/full", 5), ("nonsense 2>/dev/full", 2)],
 )
 def test_a_full_output_is_an_output_fault(command: str, code: int, buffered: str) -> None:
-    told = subprocess.run(
+    completed = subprocess.run(
         ["sh", "-c", f'"{sys.executable}" -m stillframe {command}'],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": buffered},
     )
-    assert told.returncode == code
-    assert ("No space left on device" in told.stderr) == (code == 5)
+    assert completed.returncode == code
+    assert ("No space left on device" in completed.stderr) == (code == 5)
 
 
 def test_commands_share_the_library_s_defaults() -> None:
@@ -179,8 +179,8 @@ def test_commands_share_the_library_s_defaults() -> None:
 
 def test_the_console_script_is_the_module() -> None:
     script = os.path.join(os.path.dirname(sys.executable), "stillframe")
-    told = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
-    assert told.stdout == shell("--version").stdout
+    completed = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert completed.stdout == shell("--version").stdout
 
 
 HEAVY = ("av", "cv2", "numba", "numpy", "onnx", "onnxruntime", "yaml")
@@ -203,8 +203,10 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
         f"cli.status({[*command, '--help']})\n"
         "print('LOADED', json.dumps(sorted(sys.modules)))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = json.loads(told.stdout.rpartition("LOADED")[2])
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = json.loads(completed.stdout.rpartition("LOADED")[2])
     heavy = [name for name in loaded if name.split(".")[0] in HEAVY]
     ours = [name for name in loaded if name.startswith("stillframe.")]
     for package in ("stillframe.pipeline", "stillframe.pipeline.media"):  # empty themselves
@@ -217,15 +219,17 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
 
 def test_importing_the_package_loads_nothing_else() -> None:
     code = "import sys, stillframe; print([m for m in sys.modules if m.startswith('stillframe.')])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "[]\n"
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert completed.stdout == "[]\n"
 
 
 def test_completion_is_offered() -> None:
     environment = {**os.environ, cli.COMPLETION: "complete_bash"}
     environment |= {"COMP_WORDS": "stillframe ru", "COMP_CWORD": "1"}
-    told = shell(env=environment)
-    assert "run" in told.stdout.split()
+    completed = shell(env=environment)
+    assert "run" in completed.stdout.split()
 
 
 # --- signals -------------------------------------------------------------------------------------
@@ -290,7 +294,7 @@ def test_before_there_is_anything_to_stop_a_signal_ends_at_once() -> None:
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_failure_while_stopping_is_what_is_told() -> None:
+def test_a_failure_while_stopping_is_what_is_reported() -> None:
     def fail() -> None:
         with Stopping() as stopping:
             stopping.by(lambda: None)

@@ -77,12 +77,12 @@ stages:
     path = written(folder, text)
     assert cli.status(["run", "--config", path, "--metrics-json", str(metrics)]) == 0
     assert [row["index"] for row in rows(capfd)] == [1, 3, 5, 7, 9, 11]
-    told = json.loads(metrics.read_text())["stages"]
-    assert list(told)[:3] == ["decode", "look", "preprocess"]
-    assert list(told)[-3:] == ["odd", "draw", "encode"]
-    assert told["look"]["items"] == told["odd"]["items"] == 12
-    assert told["odd"]["cores"] == [0]
-    assert told["encode"]["items"] == 6
+    stages = json.loads(metrics.read_text())["stages"]
+    assert list(stages)[:3] == ["decode", "look", "preprocess"]
+    assert list(stages)[-3:] == ["odd", "draw", "encode"]
+    assert stages["look"]["items"] == stages["odd"]["items"] == 12
+    assert stages["odd"]["cores"] == [0]
+    assert stages["encode"]["items"] == 6
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_what_is_wrong_is_one_line_with_its_place(text: str, says: str, tmp_path
         ("count.py:f", r"count\.py has no function f"),
     ],
 )
-def test_functions_that_are_not_there_are_told(call: str, says: str, folder: Path) -> None:
+def test_functions_that_are_not_there_are_reported(call: str, says: str, folder: Path) -> None:
     with pytest.raises(UsageError, match=says):
         config_file.function(call, folder)
 
 
-def test_a_file_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_there_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.status(["run", "--config", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capfd.readouterr().err
 

@@ -88,7 +88,7 @@ def test_a_request_is_frozen_and_runs_without_a_command_line(tmp_path: Path) -> 
         execute_run.execute(request)
 
 
-def test_what_makes_no_sense_is_said_before_any_work() -> None:
+def test_what_makes_no_sense_is_refused_before_any_work() -> None:
     with pytest.raises(UsageError, match="--quality steers --reuse layer, got --reuse frame"):
         execute_run.execute(RunRequest(source="nowhere.mp4", quality=0.99))
     with pytest.raises(UsageError, match="aim share and a CPU share"):

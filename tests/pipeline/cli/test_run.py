@@ -139,14 +139,14 @@ def test_the_summary_tells_what_was_saved(
     figures = tmp_path / "summary.json"
     done = run(still, "--model", network, "--summary-json", figures, "--max-age", "inf")
     assert done.returncode == 0, done.stderr
-    told = json.loads(figures.read_text())
-    assert (told["frames"], told["computed"], told["unchanged"]) == (10, 1, 9)
-    assert told["reused_share"] == 0.9
-    assert told["active_share"] == 0.1
-    assert told["model"] == {"name": "brightness", "task": "detection", "size": [64, 96]}
-    assert told["settings"]["reuse"] == "frame"
-    assert told["stopped_by"] is None
-    assert set(told["spent_ms"]) == {"wait", "fit", "gate", "infer", "decode", "draw", "write"}
+    summary = json.loads(figures.read_text())
+    assert (summary["frames"], summary["computed"], summary["unchanged"]) == (10, 1, 9)
+    assert summary["reused_share"] == 0.9
+    assert summary["active_share"] == 0.1
+    assert summary["model"] == {"name": "brightness", "task": "detection", "size": [64, 96]}
+    assert summary["settings"]["reuse"] == "frame"
+    assert summary["stopped_by"] is None
+    assert set(summary["spent_ms"]) == {"wait", "fit", "gate", "infer", "decode", "draw", "write"}
     assert re.search(r"reused +90\.0%", done.stderr)
     assert run(still, "--model", network, "--quiet").stderr == ""
 
@@ -202,8 +202,8 @@ def test_a_network_that_paints_decides_on_the_picture(
     assert lines(done.stdout)[0]["image"]["size"] == [64, 96]
     with av.open(out) as container, av.open(still) as source:
         painted = next(container.decode(video=0)).to_ndarray(format="rgb24").mean()
-        given = next(source.decode(video=0)).to_ndarray(format="rgb24").mean()
-    assert painted == pytest.approx(255 - given, abs=4)
+        brightness = next(source.decode(video=0)).to_ndarray(format="rgb24").mean()
+    assert painted == pytest.approx(255 - brightness, abs=4)
 
 
 def test_frames_come_through_a_pipe(network: Path) -> None:
@@ -231,9 +231,9 @@ def refused(run: Run) -> Refused:
     def refused(code: int, says: str, *arguments: object) -> None:
         done = run(*arguments)
         assert done.returncode == code, done.stderr
-        told = done.stderr.splitlines()[-1]
-        assert told.startswith("stillframe: error: ")
-        assert re.search(says, told), told
+        message = done.stderr.splitlines()[-1]
+        assert message.startswith("stillframe: error: ")
+        assert re.search(says, message), message
         assert "Traceback" not in done.stderr
 
     return refused
@@ -348,14 +348,14 @@ def test_a_signal_ends_the_run_with_everything_closed(
     assert process.stdout is not None
     assert process.stderr is not None
     # Not `communicate`, which would pass over what the lines before it left in the buffer.
-    rest, told = process.stdout.read(), process.stderr.read()
+    rest, errors = process.stdout.read(), process.stderr.read()
     assert process.wait(timeout=WAIT_S) == code
     rows = 40 + len(rest.splitlines())
     assert rows < LONG
     assert [row["index"] for row in lines(rest)] == list(range(40, rows))
     assert len(video_times(out)) == rows
-    assert "Traceback" not in told
-    assert "frame rate" in told  # the summary
+    assert "Traceback" not in errors
+    assert "frame rate" in errors  # the summary
 
 
 def test_a_reader_that_goes_away_is_a_normal_end(
@@ -396,7 +396,7 @@ def test_a_killed_run_leaves_a_file_that_plays(
     assert len(video_times(out)) >= 100
 
 
-def test_a_source_that_breaks_off_is_told_and_what_came_before_is_kept(
+def test_a_source_that_breaks_off_is_reported_and_what_came_before_is_kept(
     network: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.mp4"
@@ -419,9 +419,9 @@ def test_show_serves_the_run_while_it_goes_on(network: Path, endless: Path) -> N
     )
     try:
         assert process.stderr is not None
-        found = re.search(r"http://\S+", process.stderr.readline())
-        assert found is not None
-        connection = http.client.HTTPConnection(urlsplit(found.group()).netloc, timeout=10)
+        address = re.search(r"http://\S+", process.stderr.readline())
+        assert address is not None
+        connection = http.client.HTTPConnection(urlsplit(address.group()).netloc, timeout=10)
         connection.request("GET", "/stream")
         assert b"image/jpeg" in connection.getresponse().read(200)
         process.send_signal(signal.SIGINT)

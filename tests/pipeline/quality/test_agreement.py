@@ -60,10 +60,10 @@ FRAMES: dict[str, tuple[Detections, Detections, int, int, int]] = {
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_detections_are_counted(name: str) -> None:
-    result, reference, *wanted = FRAMES[name]
+    result, reference, *expected = FRAMES[name]
     agreement = BoxAgreement()
     agreement.add(result, reference)
-    assert [agreement.matched, agreement.extra, agreement.missed] == wanted
+    assert [agreement.matched, agreement.extra, agreement.missed] == expected
 
 
 def test_f1_is_of_the_counts_summed_over_the_clip() -> None:
@@ -73,9 +73,9 @@ def test_f1_is_of_the_counts_summed_over_the_clip() -> None:
     assert agreement.value == pytest.approx(8 / 10)  # 2·4 / (2·4 + 1 + 1)
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("an empty scene", 1.0), ("nothing found", 0.0)])
-def test_f1_of_scenes_without_any_pair(name: str, wanted: float) -> None:
-    assert agreed(FRAMES[name][:2]).value == wanted
+@pytest.mark.parametrize(("name", "expected"), [("an empty scene", 1.0), ("nothing found", 0.0)])
+def test_f1_of_scenes_without_any_pair(name: str, expected: float) -> None:
+    assert agreed(FRAMES[name][:2]).value == expected
 
 
 def test_scores_of_pairs_are_compared() -> None:
@@ -166,7 +166,7 @@ def test_every_kind_of_result_has_a_measure_of_its_own() -> None:
         assert row.agreement().value == row.best > row.floor
 
 
-def test_sizes_that_differ_are_told() -> None:
+def test_sizes_that_differ_are_reported() -> None:
     small, large = (Picture(np.zeros((n, 4, 3), np.uint8)) for n in (2, 4))
     with pytest.raises(QualityError, match=r"picture: expected shape \(4, 4, 3\), got \(2, 4, 3\)"):
         agreed((small, large))

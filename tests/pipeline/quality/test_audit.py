@@ -51,7 +51,7 @@ def test_the_further_off_the_larger_the_step_and_the_sooner() -> None:
     assert [exact.add(boxes(9, 2)) for _ in range(3)] == [None, None, 0.25]
 
 
-def test_decibels_say_how_far_off_it_is() -> None:
+def test_decibels_tell_how_far_off_it_is() -> None:
     steering = Steering(45.0)
     for _ in range(3):
         judge = agreement_with(Picture(np.zeros((4, 4, 3), np.uint8)))
@@ -117,9 +117,9 @@ def test_steering_settles_where_the_quality_is_what_was_asked_for(start: float) 
     seen = []
     for _ in range(600):
         measured = TensorAgreement()
-        wanted = np.ones(4)
+        expected = np.ones(4)
         error = 0.02 / 0.6 * steering.factor
-        measured.add(Tensors({"y": wanted * (1 + error)}), Tensors({"y": wanted}))
+        measured.add(Tensors({"y": expected * (1 + error)}), Tensors({"y": expected}))
         steering.add(measured)
         seen.append(steering.factor)
     assert 0.25 < min(seen[300:]) <= max(seen[300:]) < 0.62
@@ -142,7 +142,7 @@ def frame(index: int) -> Frame:
     return Frame(image, index, index / 10, index, Fraction(1, 10))
 
 
-def run(model: Model, wanted: float, frames: int, tolerance: float) -> tuple[Audit, list[float]]:
+def run(model: Model, goal: float, frames: int, tolerance: float) -> tuple[Audit, list[float]]:
     """-> the audit and the closeness to the whole model of the last third of frames."""
     settings = Settings(reuse="layer", threads=1, tolerance=tolerance, max_age_s=float("inf"))
     closeness = []
@@ -153,7 +153,7 @@ def run(model: Model, wanted: float, frames: int, tolerance: float) -> tuple[Aud
             assert isinstance(engine, ReuseBackend)
             engine.steer(factor, lowered)
 
-        with Audit(wanted, steer, every_s=0.3, in_line=True) as audit:
+        with Audit(goal, steer, every_s=0.3, in_line=True) as audit:
             for index in range(frames):
                 step = runner.step(frame(index))
                 audit.offer(step, runner.model)
@@ -246,10 +246,10 @@ def test_an_engine_is_steered(model: Model) -> None:
     exact.close()
 
 
-@pytest.mark.parametrize("wanted", [0.0, -1.0, 100.0])
-def test_a_quality_that_cannot_be(wanted: float) -> None:
+@pytest.mark.parametrize("goal", [0.0, -1.0, 100.0])
+def test_a_quality_that_cannot_be(goal: float) -> None:
     with pytest.raises(UsageError, match="quality: expected more than 0"):
-        Audit(wanted, lambda factor, lowered: None)
+        Audit(goal, lambda factor, lowered: None)
 
 
 def test_a_run_is_audited_against_its_own_frames(tmp_path: Path) -> None:
@@ -258,11 +258,11 @@ def test_a_run_is_audited_against_its_own_frames(tmp_path: Path) -> None:
     network.write_bytes(net((1, 3, 96, 128), gate=True))
     clip = "sample:plaza?size=128x96&seconds=4&fps=10"
     for more in ([], ["--jsonl", str(tmp_path / "r.jsonl")], ["--out", str(tmp_path / "r.mp4")]):
-        told = tmp_path / "s.json"
-        given = ["run", clip, "--model", str(network), "--task", "tensors", "--reuse", "layer"]
-        given += ["--tolerance", "0.001", "--quality", "0.5", "--summary-json", str(told)]
-        assert status([*given, "-q", "--force", *more]) == 0
-        audit = json.loads(told.read_text())["audit"]
+        summary = tmp_path / "s.json"
+        arguments = ["run", clip, "--model", str(network), "--task", "tensors", "--reuse", "layer"]
+        arguments += ["--tolerance", "0.001", "--quality", "0.5", "--summary-json", str(summary)]
+        assert status([*arguments, "-q", "--force", *more]) == 0
+        audit = json.loads(summary.read_text())["audit"]
         assert audit["missed"] == 0
         assert audit["agreement"] > 0.9
 

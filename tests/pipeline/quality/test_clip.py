@@ -33,12 +33,12 @@ def random_frames(seed: int, count: int = 12) -> list[tuple[Detections, Detectio
         corners = rng.uniform(0, 80, (many, 2))
         truth = np.concatenate([corners, corners + rng.uniform(4, 30, (many, 2))], 1)
         classes = rng.integers(0, 2, many)
-        kept = rng.random(many) < 0.8
-        moved = truth[kept] + rng.normal(0, 1.5, (int(kept.sum()), 4))
+        chosen = rng.random(many) < 0.8
+        moved = truth[chosen] + rng.normal(0, 1.5, (int(chosen.sum()), 4))
         moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
         more = rng.uniform(0, 80, (int(rng.integers(0, 3)), 2))
         twice = moved[: len(moved) // 2] + 0.5  # found twice: one of them is wrong
-        kinds = [classes[kept], rng.integers(0, 3, len(more)), classes[kept][: len(twice)]]
+        kinds = [classes[chosen], rng.integers(0, 3, len(more)), classes[chosen][: len(twice)]]
         moved = np.concatenate([moved, np.concatenate([more, more + 12], 1), twice])
         scores = np.round(rng.random(len(moved)), 2)
         frames.append(
@@ -51,9 +51,9 @@ def coco(frames: list[tuple[Detections, Detections]]) -> tuple[float, float]:
     """AP at 0.5 : 0.95 and at 0.5 as the COCO tools count them."""
     tools = pytest.importorskip("faster_coco_eval")
     truth: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
     for index, (result, reference) in enumerate(frames):
-        for side, into in ((reference, truth), (result, found)):
+        for side, into in ((reference, truth), (result, detections)):
             for box, score, label in zip(side.xyxy, side.confidence, side.class_id, strict=True):
                 left, top, right, bottom = (float(each) for each in box)
                 row = {
@@ -66,7 +66,7 @@ def coco(frames: list[tuple[Detections, Detections]]) -> tuple[float, float]:
         images = [{"id": index, "height": 200, "width": 200} for index in range(len(frames))]
         kinds = [{"id": index, "name": name} for index, name in enumerate(LABELS)]
         gt = tools.COCO({"images": images, "annotations": truth, "categories": kinds})
-        run = tools.COCOeval_faster(gt, gt.loadRes(found), "bbox")
+        run = tools.COCOeval_faster(gt, gt.loadRes(detections), "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -96,11 +96,11 @@ def test_average_precision_without_boxes() -> None:
 def test_a_class_that_shows_once_weighs_what_it_is_by_box() -> None:
     """Three of one class found in each of ten frames, and a fourth of another missed once."""
     spots = [(20 * at, 0, 20 * at + 10, 10) for at in range(4)]
-    found = boxes(spots[:3], [0.9] * 3, [0] * 3)
+    detections = boxes(spots[:3], [0.9] * 3, [0] * 3)
     meter = PrecisionMeter()
     for index in range(10):
         rare = index == 5
-        meter.add(found, boxes(spots, [0.9] * 4, [0, 0, 0, 1]) if rare else found)
+        meter.add(detections, boxes(spots, [0.9] * 4, [0, 0, 0, 1]) if rare else detections)
     assert meter.at(0.5) == pytest.approx(0.5)
     assert meter.at(0.5, by_box=True) == pytest.approx(30 / 31)
 
@@ -137,14 +137,14 @@ def test_structural_similarity_is_that_of_scikit_image(noise: int) -> None:
     rng = np.random.default_rng(1)
     image = cv2.GaussianBlur(rng.integers(0, 256, (37, 52, 3)).astype(np.uint8), (5, 5), 2)
     other = np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
-    wanted = metrics.structural_similarity(
+    expected = metrics.structural_similarity(
         image, other, channel_axis=2, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, data_range=255,
     )  # fmt: skip
-    assert structural_similarity(image, other) == pytest.approx(wanted, abs=2e-5)
+    assert structural_similarity(image, other) == pytest.approx(expected, abs=2e-5)
 
 
-def test_pictures_of_two_sizes_are_told() -> None:
+def test_pictures_of_two_sizes_are_reported() -> None:
     with pytest.raises(QualityError, match=r"picture: expected shape \(4, 4, 3\), got \(4, 5, 3\)"):
         structural_similarity(np.zeros((4, 5, 3), np.uint8), np.zeros((4, 4, 3), np.uint8))
 
@@ -199,18 +199,23 @@ def test_missed_boxes_and_ghosts_are_counted_a_minute() -> None:
     for index in range(30):  # 3 s
         alone = judge.add(other if index < 6 else dense, dense, index / 10)
         assert alone == (0.0 if index < 6 else 1.0)
-    told = judge.figures()
-    assert told["missed_per_minute"] == told["ghosts_per_minute"] == pytest.approx(6 * 20)
-    assert told["quality"] == told["f1"] == pytest.approx(24 / 30)
-    assert told["boxes"] == 30
+    figures = judge.figures()
+    assert figures["missed_per_minute"] == figures["ghosts_per_minute"] == pytest.approx(6 * 20)
+    assert figures["quality"] == figures["f1"] == pytest.approx(24 / 30)
+    assert figures["boxes"] == 30
 
 
 def test_an_empty_scene_agrees_and_its_precision_is_not_defined() -> None:
     judge = ClipJudge()
     for index in range(3):
         judge.add(boxes([], []), boxes([], []), float(index))
-    told = judge.figures()
-    assert (told["quality"], told["ap"], told["boxes"], told["loss"]) == (1.0, None, 0, 0.0)
+    figures = judge.figures()
+    assert (figures["quality"], figures["ap"], figures["boxes"], figures["loss"]) == (
+        1.0,
+        None,
+        0,
+        0.0,
+    )
     assert ClipJudge().figures()["quality"] == 1.0
 
 
@@ -221,8 +226,8 @@ def test_figures_of_the_other_tasks() -> None:
     assert picture.figures() | {"psnr": 99.0, "ssim": 1.0} == picture.figures()
     mask = ClipJudge()
     mask.add(square(30), square(40), 0.0)
-    told = mask.figures()
-    assert (told["kind"], 0 < float(told["border_f"] or 0) < 1) == ("miou", True)
+    figures = mask.figures()
+    assert (figures["kind"], 0 < float(figures["border_f"] or 0) < 1) == ("miou", True)
     raw = ClipJudge()
     for ours in ([[0.1, 0.9]], [[0.9, 0.1]]):
         raw.add(Tensors({"y": np.array(ours)}), Tensors({"y": np.array([[0.2, 0.8]])}), 0.0)

@@ -100,10 +100,10 @@ def test_percentiles_are_of_what_was_measured(clocks: Clocks) -> None:
         meter.begin()
         clocks.pass_by(milliseconds / 1e3)
         meter.end()
-    found = meter.percentiles()
-    assert found["p50"] == pytest.approx(50.5)
-    assert found["p95"] == pytest.approx(95.05)
-    assert found["p99"] == pytest.approx(99.01)
+    percentiles = meter.percentiles()
+    assert percentiles["p50"] == pytest.approx(50.5)
+    assert percentiles["p95"] == pytest.approx(95.05)
+    assert percentiles["p99"] == pytest.approx(99.01)
     assert meter.wall_total_s == pytest.approx(5.05)
     assert 85 < meter.wall_ms < 95  # the newest count most
     meter.reset()
@@ -131,17 +131,17 @@ def test_the_share_of_processors_is_measured(clocks: Clocks) -> None:
 def test_what_waits_and_what_was_dropped_are_counted() -> None:
     go = threading.Event()
 
-    def held(item: int) -> int:
+    def blocked(item: int) -> int:
         go.wait(5)
         return item
 
-    stages = [Stage("first", passed), Stage("held", held, room=3)]
+    stages = [Stage("first", passed), Stage("held", blocked, room=3)]
     with StagePipeline(range(9), stages, window=9) as pipeline:
-        told = telemetry(pipeline)
+        measurements = telemetry(pipeline)
         deadline = time.monotonic() + 5
-        while told.to_dict()["under_way"] < 8 and time.monotonic() < deadline:
+        while measurements.to_dict()["under_way"] < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
-        seen = told.to_dict()
+        seen = measurements.to_dict()
         assert seen["stages"]["held"]["queue"] == 3
         assert seen["under_way"] == 8  # one is held, 3 wait for it, 2 + 1 + 1 before them
         assert seen["dropped"] == 5
@@ -149,7 +149,7 @@ def test_what_waits_and_what_was_dropped_are_counted() -> None:
         go.set()
         assert len(list(pipeline)) == 9
         assert seen["resident_bytes"] > 10_000_000
-        seen = told.to_dict()
+        seen = measurements.to_dict()
         assert seen["under_way"] == 0
         assert seen["age_ms"]["p95"] >= seen["age_ms"]["p50"] > 0
         assert {row["items"] for row in seen["stages"].values()} == {9}
@@ -293,10 +293,10 @@ def test_a_crowd_of_idle_clients_is_bounded_and_ends_with_the_server(
 def test_people_see_a_table_on_a_terminal() -> None:
     console = Console(force_terminal=True, width=120, record=True)
     with StagePipeline(range(3), [Stage("infer", passed)]) as pipeline:
-        told = telemetry(pipeline)
-        with Report(console, 3, lambda: stage_table(told)) as report:
+        measurements = telemetry(pipeline)
+        with Report(console, 3, lambda: stage_table(measurements)) as report:
             for _ in pipeline:
-                report.tick(told.tally)
+                report.tick(measurements.tally)
             report._live.refresh()
     text = console.export_text()
     assert "infer" in text
@@ -313,11 +313,11 @@ def test_run_writes_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
     arguments = ["run", str(clip), "--model", str(network), "--metrics-json", str(path)]
     assert cli.status([*arguments, "--metrics-port", "0"]) == 0
     assert "metrics at http://127.0.0.1:" in capfd.readouterr().err
-    told = json.loads(path.read_text())
+    summary = json.loads(path.read_text())
     stages = ["decode", "preprocess", "infer", "postprocess", "draw", "encode"]
-    assert list(told["stages"]) == stages
-    assert {row["items"] for row in told["stages"].values()} == {12}
-    assert told["frames"] == 12
+    assert list(summary["stages"]) == stages
+    assert {row["items"] for row in summary["stages"].values()} == {12}
+    assert summary["frames"] == 12
     assert cli.status(arguments) == 5
     assert "there is such a file" in capfd.readouterr().err
 

@@ -108,10 +108,10 @@ def test_random_models_give_onnxruntime_s_answer(
     session = onnxruntime.InferenceSession(built, options, providers=["CPUExecutionProvider"])
     expected: dict[str, Array] = dict(zip(outputs, session.run(outputs, {"x": x}), strict=True))
     graph = load_graph(built)
-    found = interpreter.run(graph, {"x": x})
+    results = interpreter.run(graph, {"x": x})
     for name, array in expected.items():
-        assert found[name].shape == array.shape
-        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4)
+        assert results[name].shape == array.shape
+        np.testing.assert_allclose(results[name], array, rtol=1e-4, atol=1e-4)
 
 
 def test_random_models_hold_islands_between_regions() -> None:

@@ -38,13 +38,13 @@ def assert_same(
     for island in islands(graph):
         assert island.inputs == tuple(port.name for port in island.attrs["reads"])
         assert island.outputs == tuple(port.name for port in island.attrs["writes"])
-    found = interpreter.run(graph, feeds)
-    assert list(found) == list(expected)
+    outputs = interpreter.run(graph, feeds)
+    assert list(outputs) == list(expected)
     for name, array in expected.items():
-        assert found[name].shape == array.shape
-        assert found[name].dtype == array.dtype
+        assert outputs[name].shape == array.shape
+        assert outputs[name].dtype == array.dtype
         largest = max(float(np.abs(array).max()), 1.0)
-        np.testing.assert_allclose(found[name] / largest, array / largest, rtol=0, atol=rtol)
+        np.testing.assert_allclose(outputs[name] / largest, array / largest, rtol=0, atol=rtol)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -693,11 +693,11 @@ def run(graph: Graph) -> dict[str, Array]:
 
 
 def assert_same(before: Graph, after: Graph, tolerance: float) -> None:
-    expected, found = run(before), run(after)
-    assert list(found) == list(expected)
+    expected, outputs = run(before), run(after)
+    assert list(outputs) == list(expected)
     for name, array in expected.items():
         largest = max(1.0, float(np.abs(array).max()))
-        np.testing.assert_allclose(found[name] / largest, array / largest, 0, tolerance)
+        np.testing.assert_allclose(outputs[name] / largest, array / largest, 0, tolerance)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
