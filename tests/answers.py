@@ -36,7 +36,7 @@ def answering(
     outputs = []
     for place, (output, values) in enumerate(answers.items()):
         constants.append(numpy_helper.from_array(values, f"given{place}"))
-        given, last = f"given{place}", output if ends is None else f"plain{place}"
+        source, last = f"given{place}", output if ends is None else f"plain{place}"
         if ragged:
             constants.append(
                 numpy_helper.from_array(np.ones(len(values), np.float32), f"on{place}")
@@ -45,20 +45,20 @@ def answering(
                 helper.make_node("Add", [f"on{place}", "nothing"], [f"live{place}"]),
                 helper.make_node("NonZero", [f"live{place}"], [f"found{place}"]),
                 helper.make_node("Flatten", [f"found{place}"], [f"row{place}"], axis=0),
-                helper.make_node("GatherND", [given, f"which{place}"], [f"ragged{place}"]),
+                helper.make_node("GatherND", [source, f"which{place}"], [f"ragged{place}"]),
             ]
             nodes.insert(-1, helper.make_node("Transpose", [f"row{place}"], [f"which{place}"]))
-            given = f"ragged{place}"
+            source = f"ragged{place}"
         if values.dtype == np.float32:
-            nodes.append(helper.make_node("Add", [given, "nothing"], [last]))
+            nodes.append(helper.make_node("Add", [source, "nothing"], [last]))
         else:
-            nodes.append(helper.make_node("Identity", [given], [last]))
+            nodes.append(helper.make_node("Identity", [source], [last]))
         if ends is not None:
             nodes.append(helper.make_node(ends, [last], [output]))
         kind = helper.np_dtype_to_tensor_dtype(values.dtype)
         outputs.append(helper.make_tensor_value_info(output, kind, [None] * values.ndim))
-    given = helper.make_tensor_value_info(name, ELEMENTS[element], list(picture))
-    return save(path, nodes, [given], outputs, constants, metadata)
+    source = helper.make_tensor_value_info(name, ELEMENTS[element], list(picture))
+    return save(path, nodes, [source], outputs, constants, metadata)
 
 
 def save(
@@ -93,6 +93,6 @@ def painting(
                 constants.append(numpy_helper.from_array(value, names[-1]))
         last = "output" if place == len(steps) - 1 else f"step{place}"
         nodes.append(helper.make_node(op, names, [last], **attributes))
-    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, list(picture))
-    made = helper.make_tensor_value_info("output", TensorProto.FLOAT, [None] * 4)
-    return save(path, nodes, [given], [made], constants)
+    source = helper.make_tensor_value_info("images", TensorProto.FLOAT, list(picture))
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [None] * 4)
+    return save(path, nodes, [source], [output], constants)

@@ -1,10 +1,10 @@
-"""Frames of a video through a planned graph, without numbers: who may look at which position.
+"""Frames of a video through a planned graph, without numbers: who may read which position.
 
 A tensor's floats hold tokens: of the tensor that was written there and, for a transient, of the
 frame. Transients lie in one arena where `place` put them, so a token is lost when another tensor
-takes the place. Whoever looks at a position with a wrong token looks at rubbish.
+takes the place. Whoever reads a position with a wrong token reads rubbish.
 
-What an operator looks at is spelt out here once more, by the definition of each, apart from `ops`.
+What an operator reads is defined here a second time, operator by operator, independently of `ops`.
 """
 
 import random
@@ -78,13 +78,13 @@ def looked_at(graph: Graph, node: Node, number: int, y: int, x: int) -> Iterator
 def by_definition(graph: Graph, node: Node, number: int) -> Flags:
     """(positions of the output, positions of the input): whether one goes into the other."""
     out, inside = graph.shapes[node.outputs[0]], graph.shapes[node.inputs[number]]
-    found = np.zeros((out[0], out[1], inside[0], inside[1]), bool)
+    covered = np.zeros((out[0], out[1], inside[0], inside[1]), bool)
     for y in range(out[0]):
         for x in range(out[1]):
             for row, column in looked_at(graph, node, number, y, x):
                 if 0 <= row < inside[0] and 0 <= column < inside[1]:
-                    found[y, x, row, column] = True
-    return found.reshape(out[0] * out[1], -1)
+                    covered[y, x, row, column] = True
+    return covered.reshape(out[0] * out[1], -1)
 
 
 def by_window(graph: Graph, node: Node, number: int) -> Flags:
@@ -97,18 +97,18 @@ def by_window(graph: Graph, node: Node, number: int) -> Flags:
         (low[:, None] <= np.arange(size)) & (np.arange(size) < high[:, None])
         for (low, high), size in ((window.rows, inside[0]), (window.cols, inside[1]))
     )
-    found: Flags = rows[:, None, :, None] & columns[None, :, None, :]
-    return found.reshape(out[0] * out[1], -1)
+    covered: Flags = rows[:, None, :, None] & columns[None, :, None, :]
+    return covered.reshape(out[0] * out[1], -1)
 
 
 def sources(goes_into: Flags, positions: Flags) -> Flags:
     """The input's positions that go into any of these output positions."""
-    found: Flags = np.logical_or.reduce(goes_into[positions], axis=0)
-    return found
+    read: Flags = np.logical_or.reduce(goes_into[positions], axis=0)
+    return read
 
 
 class RubbishError(AssertionError):
-    """Somebody looked at positions that do not hold what they should."""
+    """Somebody read positions that do not hold what they should."""
 
 
 @dataclass
@@ -185,13 +185,13 @@ class Video:
     def write(self, name: str, positions: Flags) -> None:
         self.memory[self.places(name)[positions]] = self.expected(name)
 
-    def look(self, reader: str, name: str, positions: Flags) -> None:
+    def read(self, reader: str, name: str, positions: Flags) -> None:
         if name not in self.ranges:
             return
         wrong = positions & (self.memory[self.places(name)] != self.expected(name)).any(axis=1)
         if wrong.any():
             raise RubbishError(
-                f"frame {self.frame}: {reader} looks at {wrong.sum()} positions of {name!r} that "
+                f"frame {self.frame}: {reader} reads {wrong.sum()} positions of {name!r} that "
                 "hold something else"
             )
 
@@ -215,15 +215,15 @@ class Video:
             marks[port.name] = self.some(self.size(port.name), share)
             if changed is not None and not dense:
                 marks[port.name] = changed[port.name]
-        kept, forced = {}, {}
+        stays, forced = {}, {}
         for node in self.graph.nodes:
             for name in node.outputs:
-                kept[name], forced[name] = self._compared(node, name, dense)
-        active = self._mark(marks, kept, forced, dense)
-        wanted = self._wanted(active, forced)
+                stays[name], forced[name] = self._compared(node, name, dense)
+        active = self._mark(marks, stays, forced, dense)
+        required = self._required(active, forced)
         if self.recomputed and not dense and not self.refresh:
-            self._foresee(marks, kept, forced, wanted)
-        for name, positions in wanted.items():
+            self._foresee(marks, stays, forced, required)
+        for name, positions in required.items():
             self.computed[name] = int(positions.sum())
         self.active = active
 
@@ -235,40 +235,40 @@ class Video:
             if node.op == ISLAND:
                 self._run_island(node, marks)
             elif node.op == "Concat":
-                self._join(index, node, marks, wanted)
+                self._join(index, node, marks, required)
             elif not self._alias(node.output):
-                self._compute(index, node, wanted)
+                self._compute(index, node, required)
             for name in node.outputs:
                 self._export(name, marks)
         for port in self.graph.outputs:
             if port.name not in self.exports:
-                self.look("the caller", port.name, np.ones(self.size(port.name), bool))
+                self.read("the caller", port.name, np.ones(self.size(port.name), bool))
 
     def _alias(self, name: str) -> bool:
         return name in self.storage.views and not self.storage.views[name].own_mask
 
     def _export(self, name: str, marks: dict[str, Flags]) -> None:
         if name in self.exports:
-            self.look("its export", name, marks[name])
+            self.read("its export", name, marks[name])
 
     def _compared(self, node: Node, name: str, dense: bool) -> tuple[Flags, Flags]:
         """Where a tensor stays marked if it was active, and where it is forced."""
         size = self.size(name)
-        kept, forced = np.ones(size, bool), np.zeros(size, bool)
+        stays, forced = np.ones(size, bool), np.zeros(size, bool)
         if dense:
-            return kept, forced
+            return stays, forced
         if node.op == ISLAND:
-            kept = self.some(size, 0.5)
+            stays = self.some(size, 0.5)
         elif name in self.cutoffs:
-            kept = self.some(size, self.draw.choice([0.0, 0.5, 0.9]))
+            stays = self.some(size, self.draw.choice([0.0, 0.5, 0.9]))
             if self.refresh and not self._alias(name) and node.op != "Concat":
                 forced = self.some(size, 0.1)
-        return kept, forced
+        return stays, forced
 
     def _mark(
         self,
         marks: dict[str, Flags],
-        kept: dict[str, Flags],
+        stays: dict[str, Flags],
         forced: dict[str, Flags],
         dense: bool,
     ) -> dict[str, Flags]:
@@ -276,83 +276,83 @@ class Video:
         active: dict[str, Flags] = {}
         for index, node in enumerate(self.graph.nodes):
             for name in node.outputs:
-                found = np.full(self.size(name), dense)
+                spread = np.full(self.size(name), dense)
                 for number, source in enumerate(node.inputs):
                     if (index, number) in self.spread:
-                        found |= (self.spread[index, number] & marks[source]).any(axis=1)
-                active[name] = found
-                marks[name] = found & kept[name] | forced[name]
+                        spread |= (self.spread[index, number] & marks[source]).any(axis=1)
+                active[name] = spread
+                marks[name] = spread & stays[name] | forced[name]
         return active
 
     def _foresee(
         self,
         marks: dict[str, Flags],
-        kept: dict[str, Flags],
+        stays: dict[str, Flags],
         forced: dict[str, Flags],
-        wanted: dict[str, Flags],
+        required: dict[str, Flags],
     ) -> None:
         """What is computed must not depend on what a later comparison finds out."""
         for index, node in enumerate(self.graph.nodes):
             if node.op == ISLAND or not self.transient(node.output):
                 continue
             later = [name for after in self.graph.nodes[index:] for name in after.outputs]
-            other = kept | {
+            other = stays | {
                 name: self.some(self.size(name), 0.3)
                 for name in later
-                if not kept[name].all() or name in self.cutoffs
+                if not stays[name].all() or name in self.cutoffs
             }
             again = {port.name: marks[port.name] for port in self.graph.inputs}
             if not np.array_equal(
-                self._wanted(self._mark(again, other, forced, False), forced)[node.output],
-                wanted[node.output],
+                self._required(self._mark(again, other, forced, False), forced)[node.output],
+                required[node.output],
             ):
                 raise RubbishError(
                     f"node {index} {node.op} -> {node.output!r} would have to know the future"
                 )
 
-    def _wanted(self, active: dict[str, Flags], forced: dict[str, Flags]) -> dict[str, Flags]:
+    def _required(self, active: dict[str, Flags], forced: dict[str, Flags]) -> dict[str, Flags]:
         """What each tensor is computed at: active, forced, and looked at beyond what is active."""
-        wanted = {name: active[name] | forced[name] for name in active}
+        required = {name: active[name] | forced[name] for name in active}
         for index in reversed(range(len(self.graph.nodes))):
             node = self.graph.nodes[index]
             if node.op == ISLAND:
                 continue
             out = node.output
             for number, source in enumerate(node.inputs):
-                if source not in wanted or not self.transient(source):
+                if source not in required or not self.transient(source):
                     continue
                 joined = node.op == "Concat" and out in self.recomputed
                 beyond = (
-                    wanted[out]
+                    required[out]
                     if source in self.recomputed or joined
-                    else (wanted[out] & ~active[out])
+                    else (required[out] & ~active[out])
                 )
-                wanted[source] = wanted[source] | sources(self.goes_into[index, number], beyond)
-        return wanted
+                required[source] = required[source] | sources(self.goes_into[index, number], beyond)
+        return required
 
     def _run_island(self, node: Node, marks: dict[str, Flags]) -> None:
         if any(marks[name].any() for name in node.inputs):
             for name in node.inputs:
                 if name not in self.exports:
-                    self.look("an island", name, np.ones(self.size(name), bool))
+                    self.read("an island", name, np.ones(self.size(name), bool))
         for name in node.outputs:
             if name in self.ranges:
                 if self.frame > 0:
-                    self.look("its comparison", name, np.ones(self.size(name), bool))
+                    self.read("its comparison", name, np.ones(self.size(name), bool))
                 self.write(name, marks[name])
 
-    def _compute(self, index: int, node: Node, wanted: dict[str, Flags]) -> None:
+    def _compute(self, index: int, node: Node, required: dict[str, Flags]) -> None:
         name = node.output
         for number, source in enumerate(node.inputs):
             if (index, number) in self.goes_into:
-                looked = sources(self.goes_into[index, number], wanted[name])
-                self.look(f"node {index} {node.op}", source, looked)
+                read = sources(self.goes_into[index, number], required[name])
+                self.read(f"node {index} {node.op}", source, read)
         if name in self.cutoffs and self.frame > 0:
-            self.look("its own cut-off", name, wanted[name])
-        self.write(name, wanted[name])
+            self.read("its own cut-off", name, required[name])
+        self.write(name, required[name])
 
     def _join(
-        self, index: int, node: Node, marks: dict[str, Flags], wanted: dict[str, Flags]
+        self, index: int, node: Node, marks: dict[str, Flags], required: dict[str, Flags]
     ) -> None:
         """Copies the parts that are not written in place, each where it is marked itself."""
         offset = 0
@@ -364,11 +364,11 @@ class Video:
             if view is not None and view.own_mask and view.parent == node.output:
                 continue
             goes = self.goes_into[index, number]
-            beyond = wanted[node.output] & ~self.active[node.output]
+            beyond = required[node.output] & ~self.active[node.output]
             if node.output in self.recomputed:
-                beyond = wanted[node.output]
+                beyond = required[node.output]
             at = marks[source] | sources(goes, beyond)
-            self.look(f"node {index} Concat", source, at)
+            self.read(f"node {index} Concat", source, at)
             ranges = [np.arange(size) for size in self.graph.shapes[node.output]]
             ranges[axis] = np.arange(begin, offset)
             height, width, channels = self.graph.shapes[node.output]

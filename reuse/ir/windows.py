@@ -76,8 +76,8 @@ class Span(NamedTuple):
     def image(self, mask: NDArray[np.generic]) -> Flags:
         """(n,) input flags -> which output positions read one that is set."""
         before = np.concatenate(([0], np.cumsum(mask != 0)))
-        found: Flags = before[self.high] > before[self.low]
-        return found
+        marked: Flags = before[self.high] > before[self.low]
+        return marked
 
     def as_monotonic(self) -> "Span | None":
         """The same intervals with ends that never fall, empty ones at the two ends moved aside;
@@ -162,8 +162,8 @@ class Window:
         sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
         np.cumsum(np.cumsum(mask != 0, 0, np.int32), 1, out=sums[1:, 1:])
         bands = sums[self.rows.high] - sums[self.rows.low]
-        found: Flags = bands[:, self.cols.high] > bands[:, self.cols.low]
-        return found
+        marked: Flags = bands[:, self.cols.high] > bands[:, self.cols.low]
+        return marked
 
 
 # --- results that recur, as the layers of a network do ------------------------------------------

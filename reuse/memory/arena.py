@@ -213,17 +213,17 @@ def _branch_and_bound(
     low, used = problem.bound, 0
     capacity = low
     while low < problem.top(best):
-        found: Offsets | None = None
+        packed: Offsets | None = None
         for order in orders:
             share = min(max(limit // 4, 2 * len(order)), limit - used)
             if share <= 0:
                 return best, used
-            found, steps, finished = _pack(problem, order, capacity, share)
+            packed, steps, finished = _pack(problem, order, capacity, share)
             used += steps
             if finished:
                 break
-        if found:
-            best = found
+        if packed:
+            best = packed
         else:
             low = capacity + 1  # proven not to fit, or given up
         capacity = (low + problem.top(best) - 1) // 2

@@ -155,7 +155,7 @@ def live_ranges(
             raise ValueError(f"recomputed {name!r} is no activation of the graph's regions")
         if any(reason.kind == "cut-off" for reason in reasons[name]):
             raise ValueError(f"cut-off {name!r} is recomputed: nothing is stored to compare with")
-    held = {
+    remaining = {
         name: tuple(r for r in each if name not in recomputed or r.kind not in LIFTED)
         for name, each in reasons.items()
     }
@@ -172,9 +172,9 @@ def live_ranges(
             name,
             root,
             _bytes(flow, root) if root == name else 0,
-            any(held[other] for other in sharing),
-            _why(held, name, sharing),
-            held[name],
+            any(remaining[other] for other in sharing),
+            _why(remaining, name, sharing),
+            remaining[name],
             first,
             max([first, *reads]),
             described(flow.graph, reads[-1]) if reads else "",
@@ -226,12 +226,12 @@ def _extent(window: Window) -> str:
     return f"{rows}x{cols}"
 
 
-def _why(held: Reasons, name: str, sharing: Sequence[str]) -> str:
+def _why(reasons: Reasons, name: str, sharing: Sequence[str]) -> str:
     """Of a tensor and those that share its bytes; zero padding last, for it has a cause itself."""
     ranked = sorted(
         (reason.kind == "zero padding", other != name, other, reason.words)
         for other in sharing
-        for reason in held[other][:1]
+        for reason in reasons[other][:1]
     )
     if not ranked:
         return TRANSIENT

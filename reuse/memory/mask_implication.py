@@ -70,14 +70,14 @@ class _LeastPaths:
 
     def __init__(self, masks: MaskImplication, name: str) -> None:
         self._masks, self._flow = masks, masks._flow
-        self._found: Paths = {name: identity(*self._flow.graph.shapes[name][:2])}
+        self._paths: Paths = {name: identity(*self._flow.graph.shapes[name][:2])}
         self._queue = [(-self._flow.writer(name), name)]
 
     def of(self, ancestor: str) -> Window | None:
         writer = self._flow.writer(ancestor)
         while self._queue and -self._queue[0][0] > writer:
             self._step()
-        return self._found.get(ancestor)
+        return self._paths.get(ancestor)
 
     def _step(self) -> None:
         _, tensor = heappop(self._queue)
@@ -86,13 +86,13 @@ class _LeastPaths:
         node = self._flow.graph.nodes[self._flow.writer(tensor)]
         for source, window, _ in self._flow.reads_of(tensor):
             sure = surely_read(node, window)
-            seen = None if sure is None else self._found[tensor].compose_exactly(sure)
+            seen = None if sure is None else self._paths[tensor].compose_exactly(sure)
             if seen is None:
                 continue
-            if source not in self._found:
+            if source not in self._paths:
                 heappush(self._queue, (-self._flow.writer(source), source))
-            if source not in self._found or not self._found[source].contains(seen):
-                self._found[source] = seen
+            if source not in self._paths or not self._paths[source].contains(seen):
+                self._paths[source] = seen
 
 
 def surely_read(node: Node, window: Window) -> Window | None:

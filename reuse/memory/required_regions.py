@@ -157,11 +157,13 @@ class _Drop:
             name = flow.graph.nodes[node].output
             self._tracer.traced += 1
             if self._is_required(name):
-                found = self._for_readers(name, node)
+                sources = self._for_readers(name, node)
             else:
-                found = self._origins([(read.name, read.window) for read in flow.reads[node]], node)
-            if found != self._sources_of(name):
-                self._sources[name] = found
+                sources = self._origins(
+                    [(read.name, read.window) for read in flow.reads[node]], node
+                )
+            if sources != self._sources_of(name):
+                self._sources[name] = sources
                 for read in flow.reads[node]:
                     if self._is_required(read.name):
                         enqueue(read.name)
@@ -170,13 +172,13 @@ class _Drop:
     def _read_together(self, names: AbstractSet[str]) -> set[str]:
         """The dropped tensors, and what is read together with them or for them."""
         flow = self._flow
-        found: set[str] = set()
+        together: set[str] = set()
         front = list(names)
         while front:
             name = front.pop()
-            if name in found or name in self._tracer.required or not self._is_transient(name):
+            if name in together or name in self._tracer.required or not self._is_transient(name):
                 continue
-            found.add(name)
+            together.add(name)
             front += [read.name for read in flow.reads_of(name)]
             for reader in flow.region_readers(name):
                 front += [read.name for read in flow.reads[reader]]
@@ -184,7 +186,7 @@ class _Drop:
                 view = flow.storage.views.get(output)
                 if view is not None and not view.own_mask:  # its mask is that of what it cuts
                     front.append(output)
-        return found
+        return together
 
     def _is_transient(self, name: str) -> bool:
         return self._flow.root(name) in self._transient or self._tracer.is_transient(name)
@@ -216,7 +218,7 @@ class _Drop:
     def _origins(self, marks: Iterable[tuple[str, Window]], before: int) -> Sources:
         """The same marks, by masks that tell of change and are known before an instruction."""
         flow = self._flow
-        found: list[tuple[str, Window]] = []
+        origins: list[tuple[str, Window]] = []
         pending: dict[str, Window] = {}
         queue: list[tuple[int, str]] = []
 
@@ -233,7 +235,7 @@ class _Drop:
             _, name = heappop(queue)
             window, writer = pending.pop(name), flow.writer(name)
             if not self._is_required(name) and writer < before:
-                found.append((name, window))
+                origins.append((name, window))
                 continue
             if (name in self._tracer.opaque and name not in self._dropped) or flow.is_island(
                 writer
@@ -241,4 +243,4 @@ class _Drop:
                 raise UnforeseenError(before, name, writer)
             for source, inner, _ in flow.reads[writer]:
                 follow(source, window.compose(inner))
-        return tuple(found)
+        return tuple(origins)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from stillframe.sample_videos.drawing.canvas import Canvas, Sprite, place
-from stillframe.sample_videos.drawing.head import Head, Appearance
+from stillframe.sample_videos.drawing.head import Appearance, Head
 from stillframe.sample_videos.drawing.texture import Colour, clouds, scaled
 
 STRIDE_M = 1.42

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from stillframe.sample_videos.drawing.canvas import Canvas, Sprite, place, rounded
-from stillframe.sample_videos.drawing.head import MARGIN, Expression, Head, Appearance
+from stillframe.sample_videos.drawing.head import MARGIN, Appearance, Expression, Head
 from stillframe.sample_videos.drawing.people import TOPS, some_appearance
 from stillframe.sample_videos.drawing.room import desk_top, room
 from stillframe.sample_videos.drawing.texture import (

@@ -20,7 +20,7 @@ from stillframe.sample_videos.drawing import lettering
 from stillframe.sample_videos.drawing.camera import Camera
 from stillframe.sample_videos.drawing.canvas import Sprite, place
 from stillframe.sample_videos.drawing.drone import Drone
-from stillframe.sample_videos.drawing.head import Expression, Head, Appearance
+from stillframe.sample_videos.drawing.head import Appearance, Expression, Head
 from stillframe.sample_videos.drawing.lights import LEVELS, Light
 from stillframe.sample_videos.drawing.noise import SensorNoise
 from stillframe.sample_videos.drawing.street import cast

@@ -32,29 +32,29 @@ def spans(draw: st.DrawFn, outputs: int, size: int) -> Span:
 def mask(span: Span, size: int) -> Flags:
     """(outputs, size): whether an output position reads an input position."""
     positions = np.arange(size)
-    found: Flags = (span.low[:, None] <= positions) & (positions < span.high[:, None])
-    return found
+    flags: Flags = (span.low[:, None] <= positions) & (positions < span.high[:, None])
+    return flags
 
 
 def hull(flags: Flags) -> Flags:
     """Each row filled between its first and its last position."""
     after = np.logical_or.accumulate(flags, axis=1)
     before = np.logical_or.accumulate(flags[:, ::-1], axis=1)[:, ::-1]
-    found: Flags = after & before
-    return found
+    between: Flags = after & before
+    return between
 
 
 def through(outer: Flags, inner: Flags) -> Flags:
     """What is read by way of a tensor in between."""
-    found: Flags = (outer.astype(int) @ inner.astype(int)) > 0
-    return found
+    flags: Flags = (outer.astype(int) @ inner.astype(int)) > 0
+    return flags
 
 
 def whole(window: Window, height: int, width: int) -> Flags:
     """(outputs, inputs): positions of both in reading order."""
     rows, cols = mask(window.rows, height), mask(window.cols, width)
-    found: Flags = rows[:, None, :, None] & cols[None, :, None, :]
-    return found.reshape(len(rows) * len(cols), height * width)
+    flags: Flags = rows[:, None, :, None] & cols[None, :, None, :]
+    return flags.reshape(len(rows) * len(cols), height * width)
 
 
 @quick
@@ -87,10 +87,10 @@ def test_compose_exactly_knows_intervals_that_follow_without_gaps() -> None:
 def test_a_position_depends_on_the_hull_of_what_its_readers_depend_on(data: st.DataObject) -> None:
     outputs, size, above = (data.draw(st.integers(1, 7)) for _ in range(3))
     window, depends = data.draw(spans(outputs, size)), data.draw(spans(outputs, above))
-    found = window.for_readers(depends, size)
+    span = window.for_readers(depends, size)
     exact = through(mask(window, size).T, mask(depends, above))
-    assert np.array_equal(mask(found, above), hull(exact))
-    assert found.low.dtype == found.high.dtype == np.int32
+    assert np.array_equal(mask(span, above), hull(exact))
+    assert span.low.dtype == span.high.dtype == np.int32
 
 
 @quick
@@ -152,34 +152,34 @@ def test_the_image_of_flags_is_who_reads_one_of_them(data: st.DataObject) -> Non
 def test_monotonic_intervals_read_the_same_and_never_fall(data: st.DataObject) -> None:
     outputs, size = (data.draw(st.integers(1, 7)) for _ in range(2))
     span = data.draw(spans(outputs, size))
-    found = span.as_monotonic()
-    if found is None:
+    monotonic = span.as_monotonic()
+    if monotonic is None:
         reads = np.flatnonzero(~span.is_empty)
         between = slice(reads[0], reads[-1] + 1)
         falls = [np.diff(end[between]).min(initial=0) < 0 for end in span]
         assert any(falls)
     else:
-        assert np.array_equal(mask(found, size), mask(span, size))
-        assert all(np.all(np.diff(end) >= 0) for end in found)
+        assert np.array_equal(mask(monotonic, size), mask(span, size))
+        assert all(np.all(np.diff(end) >= 0) for end in monotonic)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 12])
 @pytest.mark.parametrize("outputs", [1, 3, 12])
-def test_strided_intervals_are_told_by_three_numbers(size: int, outputs: int) -> None:
+def test_strided_intervals_are_described_by_three_numbers(size: int, outputs: int) -> None:
     def described(taps: int, stride: int, pad: int) -> Span:
         low = np.arange(outputs) * stride - pad
         return windows.span(low, low + taps, size)
 
-    told = 0
+    count = 0
     for taps in (1, 2, 3, 5):
         for stride in (1, 2, 3):
             for pad in (0, 1, 2):
                 span = described(taps, stride, pad)
-                found = span.as_strided(size)
-                if found is not None:
-                    assert described(*found) == span
-                    told += 1
-    assert told or size < 3 or outputs < 3
+                strided = span.as_strided(size)
+                if strided is not None:
+                    assert described(*strided) == span
+                    count += 1
+    assert count or size < 3 or outputs < 3
     assert windows.sliding(12, 12, 3, 1, 1, 1).as_strided(12) == (3, 1, 1)
     assert windows.same(size).as_strided(size) == (1, 1, 0)
     assert windows.broadcast(12, 1).as_strided(1) is None

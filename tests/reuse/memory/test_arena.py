@@ -55,8 +55,8 @@ def branches(draw: random.Random) -> list[ArenaRequest]:
             ends.append(len(requests) - 1)
         now += 1
         for index in ends:
-            kept = requests[index]
-            requests[index] = ArenaRequest(kept.name, kept.size, kept.first, now)
+            old = requests[index]
+            requests[index] = ArenaRequest(old.name, old.size, old.first, now)
         requests.append(ArenaRequest(f"stem{block}", size, begin, now))
     return requests
 

@@ -237,7 +237,7 @@ def test_what_is_kept_and_why(draw: Draw, cutoffs: set[str], expected: dict[str,
     assert {lives[name].why for name in inputs} == {KINDS["input"]}
 
 
-def test_lives_are_counted_in_instructions_and_say_who_reads_last() -> None:
+def test_lives_are_counted_in_instructions_and_name_the_last_reader() -> None:
     net = Net()
     x = net.point(net.input(6, 7, 2), name="a")
     y = net.binary(net.point(net.point(x, name="b"), 4, "c"), net.point(x, 4, "d"), "e")
@@ -336,8 +336,8 @@ def writable(graph: Graph) -> list[str]:
 def copied_out(graph: Graph) -> AbstractSet[str]:
     """What an engine may export: outputs, and what islands read."""
     islands = [node for node in graph.nodes if node.op == ISLAND]
-    wanted = {name for node in islands for name in node.inputs}
-    return (wanted | {port.name for port in graph.outputs}) & set(region_tensors(graph))
+    names = {name for node in islands for name in node.inputs}
+    return (names | {port.name for port in graph.outputs}) & set(region_tensors(graph))
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -39,12 +39,12 @@ def marks_that_reach(graph: Graph, opaque: frozenset[str], broad: bool) -> Truth
     Sources are graph inputs, cut-offs and what islands write. Marks only ever add up, so if a rule
     holds for every single mark it holds for all sets of them.
     """
-    found: Truth = {}
+    reaching: Truth = {}
     spread = by_window if broad else by_definition
 
     def source(name: str) -> None:
         height, width, _ = graph.shapes[name]
-        found[name] = {name: np.eye(height * width, dtype=bool)}
+        reaching[name] = {name: np.eye(height * width, dtype=bool)}
 
     for port in graph.inputs:
         source(port.name)
@@ -58,11 +58,11 @@ def marks_that_reach(graph: Graph, opaque: frozenset[str], broad: bool) -> Truth
                 if read in graph.constants:
                     continue
                 goes = spread(graph, node, number)
-                for origin, marks in found[read].items():
+                for origin, marks in reaching[read].items():
                     step = (goes.astype(np.float32) @ marks.astype(np.float32)) > 0
                     reached[origin] = reached.get(origin, np.zeros_like(step)) | step
-            found[name] = reached
-    return found
+            reaching[name] = reached
+    return reaching
 
 
 def implied(cause: Mapping[str, Flags], effect: Mapping[str, Flags]) -> bool:
@@ -74,7 +74,7 @@ def implied(cause: Mapping[str, Flags], effect: Mapping[str, Flags]) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_no_tensor_is_said_to_dominate_another_that_it_does_not(seed: int) -> None:
+def test_no_tensor_dominates_another_falsely(seed: int) -> None:
     graph = random_net(seed)
     draw = random.Random(seed)
     names = [name for node in graph.nodes for name in node.outputs]
@@ -88,7 +88,7 @@ def test_no_tensor_is_said_to_dominate_another_that_it_does_not(seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_what_is_said_of_the_inputs_of_one_reader_holds(seed: int) -> None:
+def test_what_is_implied_of_the_inputs_of_one_reader_holds(seed: int) -> None:
     """As the lifetimes ask it: other sizes too, by windows of all kinds."""
     graph = random_net(seed)
     flow = Dataflow.of(graph)

@@ -143,8 +143,8 @@ def test_a_dropped_tensor_does_not_cut_off_and_the_growth_is_counted() -> None:
     graph = occupied(net, y)
     choice = choose(graph, 0, cutoffs={"a", "y"}, active_share=10 * 10 / 32 / 32)
     (drop,) = choice.drops
-    behind = 10 * 10 * (8 * 32 + 32 * 2)
-    assert choice.work == 12 * 12 * 27 * 8 + 12 * 12 * 72 * 8 + behind
+    downstream = 10 * 10 * (8 * 32 + 32 * 2)
+    assert choice.work == 12 * 12 * 27 * 8 + 12 * 12 * 72 * 8 + downstream
     assert drop.extra_work == (16 * 16 - 12 * 12) * 27 * 8 + (14 * 14 - 12 * 12) * 72 * 8
     with pytest.raises(ValueError, match=r"^cut-off 'a' is recomputed: nothing is stored to comp"):
         ranges_of(graph, {"a"}, recomputed={"a"})
@@ -273,11 +273,11 @@ def computed_positions(
     marks = dict(changed)
     for index, node in enumerate(flow.graph.nodes):
         plain = [(read.name, read.window) for read in flow.reads[index]]
-        found = np.zeros(flow.graph.shapes[node.output][:2], bool)
+        computed = np.zeros(flow.graph.shapes[node.output][:2], bool)
         for mask, window in sources.get(node.output, plain):
-            found |= window.image(marks[mask])
-        marks[node.output] = found
-    return {name: int(found.sum()) for name, found in marks.items()}
+            computed |= window.image(marks[mask])
+        marks[node.output] = computed
+    return {name: int(computed.sum()) for name, computed in marks.items()}
 
 
 def chain(seed: int) -> Graph:

@@ -43,20 +43,20 @@ def regions_of(
 
 
 def test_what_is_dropped_is_required_where_its_reader_is_active() -> None:
-    found = regions_of(two_convs(), {"x", "y"}, {"a"})
-    ((source, reader),) = found.sources["y"]
+    regions = regions_of(two_convs(), {"x", "y"}, {"a"})
+    ((source, reader),) = regions.sources["y"]
     assert source == "x"
     assert spans(reader)[4] == (2, 7)  # two 3x3 kernels deep
-    ((source, required),) = found.sources["a"]
+    ((source, required),) = regions.sources["a"]
     assert source == "x"
     assert spans(required)[4] == (1, 8)  # for y at rows 3..5, which look at 1..7
-    assert found.required == {"a"}
+    assert regions.required == {"a"}
 
 
 def test_nothing_is_required_where_nothing_is_dropped() -> None:
-    found = regions_of(two_convs(), {"x", "a", "y"}, frozenset())
-    assert not found.required
-    assert not found.sources
+    regions = regions_of(two_convs(), {"x", "a", "y"}, frozenset())
+    assert not regions.required
+    assert not regions.sources
 
 
 def test_marks_that_only_a_later_comparison_tells_are_refused() -> None:
@@ -99,16 +99,16 @@ def test_dropping_one_by_one_gives_what_dropping_all_at_once_gives(seed: int) ->
         if draw.random() < 0.7:
             tracer.accept(extension)
             recomputed.update(flow.sharing[root])
-        found = at_once(flow, persistent, opaque, recomputed)
-        assert (tracer.required, tracer.sources, tracer.exports) == found
+        expected = at_once(flow, persistent, opaque, recomputed)
+        assert (tracer.required, tracer.sources, tracer.exports) == expected
 
 
 def at_once(
     flow: Dataflow, persistent: set[str], opaque: set[str], recomputed: set[str]
 ) -> tuple[object, object, object]:
     remaining = persistent - {flow.root(name) for name in recomputed}
-    found = required_regions(flow, remaining, opaque - recomputed, recomputed)
-    return found.required, found.sources, found.exports
+    regions = required_regions(flow, remaining, opaque - recomputed, recomputed)
+    return regions.required, regions.sources, regions.exports
 
 
 def deep() -> Graph:
