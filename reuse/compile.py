@@ -10,6 +10,8 @@ from pathlib import Path
 
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.frontend.import_model import import_model
+from stillframe.reuse.frontend.model_errors import model_errors, model_title
+from stillframe.reuse.frontend.model_limits import check_plan
 from stillframe.reuse.frontend.onnx_loader import Shapes
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.memory.planner import plan_memory
@@ -32,15 +34,16 @@ def compile_model(
 ) -> Plan:
     """The plan of a model. tune: measures the graph's convolutions on this host; for the rest see
     `load_graph` and `compile_graph`."""
-    graph = load_graph(source, shapes)
-    return compile_graph(
-        graph,
-        workers,
-        exact=exact,
-        memory_budget=memory_budget,
-        tuning=tune(graph),
-        disk_cache=disk_cache,
-    )
+    with model_errors(model_title(source)):
+        graph = load_graph(source, shapes)
+        return compile_graph(
+            graph,
+            workers,
+            exact=exact,
+            memory_budget=memory_budget,
+            tuning=tune(graph),
+            disk_cache=disk_cache,
+        )
 
 
 def load_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
@@ -49,7 +52,8 @@ def load_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> Grap
     Raises ModelError, with the node's name and operator, for a model that neither the engine nor
     ONNX Runtime can run.
     """
-    return optimize(import_model(source, shapes=shapes))
+    with model_errors(model_title(source)):
+        return optimize(import_model(source, shapes=shapes))
 
 
 def compile_graph(
@@ -69,4 +73,5 @@ def compile_graph(
     """
     exported = frozenset(island_reads(graph))
     memory = plan_memory(graph, exported, memory_budget, disk_cache)
+    check_plan(memory.size)
     return build_plan(graph, memory, exported, workers, exact, tuning)

@@ -24,6 +24,7 @@ from stillframe.errors import UsageError
 from stillframe.reuse.compile import compile_graph, compile_model
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.frontend.fingerprint import fingerprint
+from stillframe.reuse.frontend.model_errors import model_errors, model_title
 from stillframe.reuse.frontend.signature import DeclaredPort, ModelSignature, read_signature
 from stillframe.reuse.ir.graph import Port
 from stillframe.reuse.plan.memory_report import MemoryReport, report
@@ -211,11 +212,13 @@ class ReuseSession(Closing):
                 if port.layout != "raw":  # regions are float32 whatever the model declares
                     arrays[port.name] = arrays[port.name].astype(np.float32, copy=False)
             maps = self._change_maps(change)
-            stats = engine.step(arrays, maps, dense, self._rows(maps, renewed))
-            if stats.dense and not self._tolerance.exact:
-                self._calibrate(engine.plan)
+            rows = self._rows(maps, renewed)
+            with model_errors(model_title(self._source)):
+                stats = engine.step(arrays, maps, dense, rows)
+                if stats.dense and not self._tolerance.exact:
+                    self._calibrate(engine.plan)
+                outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             self.last_stats = stats
-            outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             return outputs, stats
 
     @property
@@ -370,7 +373,8 @@ class ReuseSession(Closing):
             tune=lambda graph: tune(graph, disk_cache, compile_graph),
             disk_cache=disk_cache,
         )
-        self._engine = PlanRunner(plan, self._workers, self._break_even, self._islands_on)
+        with model_errors(model_title(self._source)):
+            self._engine = PlanRunner(plan, self._workers, self._break_even, self._islands_on)
         if self._order is not None:
             self._engine.follow(self._order)
         self._pause = self._measurements = 0

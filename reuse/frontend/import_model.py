@@ -12,12 +12,9 @@ from onnx import helper, numpy_helper
 from stillframe.errors import ModelError
 from stillframe.reuse.frontend.context import ImportContext, OnnxNode, WrongShapeError
 from stillframe.reuse.frontend.importer import Importer
-from stillframe.reuse.frontend.onnx_loader import (
-    PreparedModel,
-    Shapes,
-    model_title,
-    prepare_model,
-)
+from stillframe.reuse.frontend.model_errors import model_title
+from stillframe.reuse.frontend.node_order import captured_names
+from stillframe.reuse.frontend.onnx_loader import PreparedModel, Shapes, prepare_model
 from stillframe.reuse.frontend.shape_inference import dtype_name, infer_shapes, tensor_shape
 from stillframe.reuse.ir.graph import Graph, Shape
 
@@ -63,29 +60,14 @@ def read_node(index: int, node: onnx.NodeProto) -> OnnxNode:
     attrs: dict[str, Any] = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
-        attrs[attribute.name] = value.decode() if isinstance(value, bytes) else value
+        text = isinstance(value, bytes)
+        attrs[attribute.name] = value.decode(errors="replace") if text else value
     if node.op_type == "Cast":
         attrs["to"] = dtype_name(attrs["to"])
     inputs = (*node.input, *captured_names(node))
     return OnnxNode(
         index, node.op_type, node.domain, node.name, tuple(inputs), tuple(node.output), attrs
     )
-
-
-def captured_names(node: onnx.NodeProto) -> list[str]:
-    """Outer tensors that the subgraphs of a control-flow node (If, Loop, Scan) read."""
-    captured: dict[str, None] = {}
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
-        for graph in graphs:
-            own = {value.name for value in [*graph.input, *graph.initializer]}
-            own |= {name for inner in graph.node for name in inner.output}
-            reads = [
-                name for inner in graph.node for name in [*inner.input, *captured_names(inner)]
-            ]
-            reads += [value.name for value in graph.output]
-            captured |= dict.fromkeys(name for name in reads if name and name not in own)
-    return list(captured)
 
 
 def island_model(

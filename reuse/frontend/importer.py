@@ -13,6 +13,10 @@ from stillframe.reuse.ir.graph import ISLAND, Array, Graph, Node, Port, Shape
 
 IslandModel = Callable[[Sequence[OnnxNode], Sequence[str], Sequence[str]], bytes]
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a converter raises on attributes that it did not foresee. ONNX Runtime has taken the model,
+so it knows what they mean: the node becomes an island."""
+
 
 @dataclass
 class Importer:
@@ -80,9 +84,11 @@ class Importer:
                 convert_rearrangement(context, group)
             else:
                 CONVERTERS[last.operator](context, last)
-        except UnsupportedError as error:
+        except (UnsupportedError, *UNREADABLE) as error:
             context.nodes = []
-            reason = f"{last.operator}: {error}"
+            unforeseen = isinstance(error, UNREADABLE)
+            text = f"cannot be read ({type(error).__name__}: {error})" if unforeseen else error
+            reason = f"{last.operator}: {text}"
             for name in last.outputs:
                 context.layouts.pop(name, None)
         else:

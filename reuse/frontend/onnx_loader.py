@@ -13,6 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession  # bound at import: callers may replace it by ReuseSession
 
 from stillframe.errors import ModelError
+from stillframe.reuse.frontend.model_errors import model_title
+from stillframe.reuse.frontend.model_limits import check_memory, check_windows
+from stillframe.reuse.frontend.node_order import node_title, sort_nodes
 from stillframe.reuse.frontend.shape_inference import dtype_name
 
 Shapes = Mapping[str, Sequence[int]]
@@ -32,11 +35,6 @@ class PreparedModel:
     """What was changed that a user should know."""
 
 
-def model_title(source: str | Path | bytes) -> str:
-    """How errors name the model: its path, or "the model" for bytes."""
-    return "the model" if isinstance(source, bytes) else str(source)
-
-
 def load_model(source: str | Path | bytes) -> onnx.ModelProto:
     """The model with its external data, local functions inlined. Raises ModelError."""
     title = model_title(source)
@@ -53,6 +51,7 @@ def load_model(source: str | Path | bytes) -> onnx.ModelProto:
         raise ModelError(f"{title}: expected an ONNX model, found one without nodes")
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    check_windows(model.graph, title)
     return model
 
 
@@ -67,6 +66,8 @@ def prepare_model(source: str | Path | bytes, shapes: Shapes) -> PreparedModel:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     fix_shapes(model, shapes, title)
+    sort_nodes(model.graph, title)
+    check_memory(model, title)
     ports = [*model.graph.input, *model.graph.output]
     dtypes = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in ports}
     notes: tuple[str, ...] = ()
@@ -163,6 +164,7 @@ def fold_constants(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
         except Exception as error:
             raise ModelError(f"{title}: {refusal(model, error)}") from error
         folded = onnx.load(path)
+    sort_nodes(folded.graph, title)
     name_constant_outputs(folded)
     return folded
 
@@ -172,9 +174,7 @@ def refusal(model: onnx.ModelProto, error: Exception) -> str:
     for node in model.graph.node:
         known = onnx.defs.has(node.op_type, domain=node.domain)
         if not known and not node.domain.startswith("com.microsoft"):
-            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            shown = node.name or (node.output[0] if node.output else "")
-            return f"node {shown!r} ({operator}) is not an operator that ONNX Runtime can run"
+            return f"{node_title(node)} is not an operator that ONNX Runtime can run"
     return f"ONNX Runtime refuses it: {' '.join(str(error).split())}"
 
 

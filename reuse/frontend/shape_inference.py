@@ -17,6 +17,23 @@ def infer_shapes(model: onnx.ModelProto, corrected: Mapping[str, Shape]) -> None
 
     corrected: true shapes of tensors that ONNX infers wrongly; later shapes follow from them.
     """
+    values = {value.name: value for value in inferred_values(model, corrected)}
+    for value in model.graph.output:
+        value.CopyFrom(values[value.name])
+    outputs = {value.name for value in model.graph.output}
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(
+        value for name, value in values.items() if name not in outputs or name in corrected
+    )
+
+
+def inferred_values(
+    model: onnx.ModelProto, corrected: Mapping[str, Shape], data_prop: bool = True
+) -> list[onnx.ValueInfoProto]:
+    """Shape and dtype of every tensor but the inputs, as far as inference finds them.
+
+    data_prop: compute constants that shapes depend on as well, however large they are.
+    """
     known = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in corrected.items()]
     graph = onnx.GraphProto(name="shapes")
     graph.node.extend(n for n in model.graph.node if not set(n.output) & set(corrected))
@@ -33,12 +50,8 @@ def infer_shapes(model: onnx.ModelProto, corrected: Mapping[str, Shape]) -> None
     copy = onnx.ModelProto(
         graph=graph, opset_import=model.opset_import, ir_version=model.ir_version
     )
-    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
-    del model.graph.value_info[:]
-    model.graph.value_info.extend([*inferred.value_info, *known])
-    outputs = {value.name: value for value in [*inferred.output, *known]}
-    for value in model.graph.output:
-        value.CopyFrom(outputs[value.name])
+    inferred = shape_inference.infer_shapes(copy, data_prop=data_prop).graph
+    return [*inferred.value_info, *inferred.output, *known]
 
 
 def tensor_shape(value: onnx.ValueInfoProto) -> Shape | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 
+from stillframe.reuse.frontend.model_errors import model_errors, model_title
 from stillframe.reuse.frontend.onnx_loader import load_model
 from stillframe.reuse.frontend.shape_inference import dtype_name
 
@@ -51,12 +52,13 @@ ORT_TYPES = {
 
 def read_signature(source: str | Path | bytes) -> ModelSignature:
     """The signature of an ONNX file, or of its bytes. Raises ModelError."""
-    graph = load_model(source).graph
-    initializers = {tensor.name for tensor in graph.initializer}
-    return ModelSignature(
-        inputs=tuple(declared(value) for value in graph.input if value.name not in initializers),
-        outputs=tuple(declared(value) for value in graph.output),
-    )
+    with model_errors(model_title(source)):
+        graph = load_model(source).graph
+        initializers = {tensor.name for tensor in graph.initializer}
+        ports = [value for value in graph.input if value.name not in initializers]
+        return ModelSignature(
+            inputs=tuple(map(declared, ports)), outputs=tuple(map(declared, graph.output))
+        )
 
 
 def declared(value: onnx.ValueInfoProto) -> DeclaredPort:

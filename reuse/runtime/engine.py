@@ -262,7 +262,11 @@ class PlanRunner:
             value = value if port.layout == "raw" else value.reshape(port.shape)
             feeds[port.name] = value.astype(port.dtype, copy=False)
         began = perf_counter_ns()
-        outputs = self._islands[id(step)].run(list(step.node.outputs), feeds)
+        try:
+            outputs = self._islands[id(step)].run(list(step.node.outputs), feeds)
+        except Exception as error:
+            error.add_note(island_title(step))
+            raise
         record = self.plan.island_records[self._island_index[id(step)]]
         record[abi.ACTIVE] = record[abi.CHANGED] = 1
         record[abi.NANOSECONDS] = perf_counter_ns() - began
@@ -279,8 +283,18 @@ def _island_session(step: IslandStep, threads: int, providers: Sequence[Any]) ->
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return InferenceSession(step.node.attrs["model"], options, providers=list(providers))
+    options.log_severity_level = 4  # what it raises says it all
+    try:
+        return InferenceSession(step.node.attrs["model"], options, providers=list(providers))
+    except Exception as error:
+        error.add_note(island_title(step))
+        raise
+
+
+def island_title(step: IslandStep) -> str:
+    """How errors name an island: by its first nodes."""
+    nodes = step.node.attrs["nodes"]
+    return f"{', '.join(nodes[:3])}{' and more' if len(nodes) > 3 else ''}"
 
 
 def known_providers(providers: Sequence[Any]) -> Sequence[Any]:

@@ -238,7 +238,7 @@ def test_after_a_step_that_failed_the_next_one_is_right(monkeypatch: pytest.Monk
         session.run(None, {"x": first})
         with monkeypatch.context() as broken:
             broken.setattr(PlanRunner, "_run_island", lambda *_: 1 // 0)
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(ModelError, match="the model: ZeroDivisionError"):
                 session.run(None, {"x": second})
         for got, expected in zip(
             session.run(None, {"x": second}), reference(source, second), strict=True
@@ -482,7 +482,7 @@ def test_a_picture_that_memory_cannot_hold_is_an_error_and_the_session_goes_on()
     source, picture = net((1, 3, "h", "w")), frame()  # type: ignore[arg-type]
     endless = np.broadcast_to(np.float32(0), (1, 3, 1 << 20, 1 << 20))
     with ReuseSession(source, threads=1) as session:
-        with pytest.raises(ModelError, match=r"needs \d+ MB more memory than there is"):
+        with pytest.raises(ModelError, match=r"takes [\d.e+]+ GB; [\d.]+ GB can be used"):
             session.run(None, {"x": endless})
         np.testing.assert_allclose(
             session.run(None, {"x": picture})[0], reference(source, picture)[0], atol=2e-5
