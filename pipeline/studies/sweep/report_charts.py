@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stillframe.errors import SinkError, UsageError
+from stillframe.escaping import escaped
 from stillframe.extras import install_command
 from stillframe.pipeline.quality.clip import as_share
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front, runnable
@@ -57,8 +58,8 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
     pyplot.rcParams |= {
         "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none",
-        "svg.hashsalt": "stillframe", "text.color": INK, "axes.edgecolor": INK,
-        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "svg.hashsalt": "stillframe", "text.color": INK, "text.parse_math": False,
+        "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     }  # fmt: skip
     return pyplot.subplots(figsize=(width, height), layout="constrained")
@@ -140,7 +141,7 @@ def layers(rows: list[Row]) -> Any:
         values = [row["layers"].get(name, np.nan) for name in names]
         axes.step(range(len(names)), values, where="mid", linewidth=1.2, alpha=float(tint),
                   color=COLOURS[row["family"]], label=row["title"])  # fmt: skip
-    axes.set_xlabel(f"layer, from {names[0]} to {names[-1]}")
+    axes.set_xlabel(escaped(f"layer, from {names[0]} to {names[-1]}"))
     axes.set_ylabel("active share")
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.18, color=INK)
@@ -173,7 +174,7 @@ def charts(sweep: Sweep) -> dict[str, str]:
 def write_png(sweep: Sweep, path: Path) -> None:
     """The chart of frame rate against quality. Raises SinkError."""
     figure = pareto(sweep)
-    figure.suptitle(f"{sweep.head['model']} on {sweep.head['clip']}", fontsize=10)
+    figure.suptitle(escaped(f"{sweep.head['model']} on {sweep.head['clip']}"), fontsize=10)
     try:
         figure.savefig(path, format="png", dpi=150, facecolor="white")
     except OSError as error:

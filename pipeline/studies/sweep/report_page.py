@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.errors import SinkError
+from stillframe.escaping import escaped
 from stillframe.models.model import Model
 from stillframe.pipeline.studies.sweep import sweep as sweeping
 from stillframe.pipeline.studies.sweep.equal_compute import equal_compute, sentence
@@ -174,7 +175,12 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
         for name, cell in COLUMNS
         if any(cell(row) != "–" for row in sweep.rows)
     ]  # fmt: skip
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: escaped(value) if type(value) is str else value,  # no charts
+    )
+    page = environment.from_string(PAGE)
     equal = equal_compute(sweep.rows)
     decibels = any(row["kind"] == "psnr" for row in sweep.rows)
 

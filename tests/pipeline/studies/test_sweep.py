@@ -174,6 +174,18 @@ def test_the_page_is_whole_and_loads_nothing(results: Sweep, model: Model, tmp_p
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_and_the_charts_show_names_and_obey_none(results: Sweep, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    name = "$\\bad{$<script>\x1b[31m\u202e"
+    rows = [row | ({"layers": {name: 0.5}} if "layers" in row else {}) for row in results.rows]
+    hostile = Sweep(results.head | {"model": name, "clip": name}, rows)
+    text = report_page.render(hostile, [])
+    assert "<script>" not in text
+    assert not set("\x1b\u202e") & set(text)
+    assert text.count(r"$\bad{$&lt;script&gt;\x1b[31m\u202e") >= 4
+    report_page.write_png(hostile, tmp_path / "r.png")
+
+
 def test_moments_are_never_the_first_frame() -> None:
     row = {"frame_quality": [1.0, 0.9, 0.2, 1.0, 1.0], "frame_work": [1.0, 0.1, 0.2, 0.3, 0.1]}
     assert moments(row) == {2: "least agreement", 3: "most work"}
