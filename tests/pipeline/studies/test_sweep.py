@@ -12,7 +12,8 @@ from stillframe.errors import SourceError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections
-from stillframe.pipeline.cli import status
+from stillframe.pipeline.cli import execute_run, status
+from stillframe.pipeline.cli.run_request import RunRequest
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
 from stillframe.pipeline.studies.sweep import report_page, rounds
@@ -149,13 +150,21 @@ def test_options_write_out_the_settings() -> None:
     assert options_of(Settings(reuse="exact")) == "--reuse exact"
 
 
-def test_options_of_every_variant_are_those_of_run(path: Path, tmp_path: Path) -> None:
-    for row in variants(1):
-        if row.options is None:
-            continue
-        arguments = ["run", CLIP, "--model", str(path), "--task", "tensors", *row.options.split()]
-        out = tmp_path / f"{row.name}.json"
-        assert status([*arguments, "-q", "--max-frames", "1", "--summary-json", str(out)]) == 0
+def test_options_of_every_variant_are_those_of_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is taken by the command line and gives the variant's settings; the last one is run."""
+    requests: list[RunRequest] = []
+    rows = [row for row in variants(1) if row.options is not None]
+    common = ["run", CLIP, "--model", str(path), "--task", "tensors", "-q", "--max-frames", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(execute_run, "execute", requests.append)
+        for row in rows:
+            assert status([*common, *str(row.options).split()]) == 0
+    assert [options_of(request.settings()) for request in requests] == [row.options for row in rows]
+    out = tmp_path / "summary.json"
+    assert status([*common, *str(rows[-1].options).split(), "--summary-json", str(out)]) == 0
+    assert out.exists()
 
 
 def test_the_page_is_whole_and_loads_nothing(results: Sweep, model: Model, tmp_path: Path) -> None:
