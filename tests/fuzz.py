@@ -12,8 +12,11 @@ if there was one.
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # called as a script: finds `tests`
 
 from stillframe.reuse.compile import compile_graph
 from stillframe.reuse.ir import interpreter

@@ -210,3 +210,32 @@ def test_compiled_kernels_never_go_into_the_source_tree(temporary: bool, tmp_pat
     assert names(tmp_path / "source") == {"double.py"}
     assert bool(list((tmp_path / "tmp").rglob("double.double-*.nbi"))) == temporary
     assert ran.stderr.count("CacheWarning") == 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "blocked"])
+def test_damaged_kernels_are_compiled_again_with_one_warning(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "double.py").write_text(DOUBLE)
+    environment = os.environ | {"STILLFRAME_CACHE": str(tmp_path / "cache")}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(tmp_path / "double.py")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    assert run().stderr == ""
+    for path in (tmp_path / "cache" / "kernels").iterdir():
+        content = path.read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        changed = {"empty": b"", "cut": content[:middle], "flipped": flipped}
+        if damage in changed:
+            path.write_bytes(changed[damage])
+        else:  # a folder in its place can be neither read nor replaced
+            path.unlink()
+            path.mkdir()
+    damaged, again = run(), run()
+    assert damaged.stdout == again.stdout == "42\n"
+    if damage in ("empty", "cut", "flipped"):
+        assert damaged.stderr.count("damaged kernels, which are compiled again\n") == 1
+        assert again.stderr == ""
+    else:
+        assert damaged.stderr.count("cannot store kernels (Is a directory)") == 1

@@ -21,6 +21,7 @@ from numba.core import caching, sigutils
 from numba.core.ccallback import CFunc
 
 from stillframe.cache_dir import kernel_folder
+from stillframe.reuse.kernels.checked_cache import CheckedCacheFile
 
 Kernel = Callable[..., Any]
 
@@ -69,6 +70,14 @@ class KernelCacheImpl(caching.CompileResultCacheImpl):
 
 class KernelCache(caching.FunctionCache):
     _impl_class = KernelCacheImpl
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        self._cache_file = CheckedCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
 
 def _cache_of(function: Callable[..., Any]) -> Any:
