@@ -236,6 +236,7 @@ def span(low: NDArray[np.integer], high: NDArray[np.integer], size: int) -> Span
     return Span(low.astype(np.int32), high.astype(np.int32))
 
 
+@_remembered
 def same(size: int) -> Span:
     """Position i reads position i."""
     index = np.arange(size)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from stillframe.reuse.ir.graph import ISLAND, Graph
 from stillframe.reuse.ir.ops import OPS
-from stillframe.reuse.ir.windows import Window, everything
+from stillframe.reuse.ir.windows import Span, Window, everything
 from stillframe.reuse.memory.buffers import Storage, lay_out, region_tensors
 
 INPUT = -1  # writes the graph's inputs
@@ -62,7 +62,7 @@ class Dataflow:
             storage,
             exports,
             names,
-            reads=tuple(_reads(graph, index) for index in range(len(graph.nodes))),
+            reads=_reads(graph),
             readers={name: tuple(dict.fromkeys(at)) for name, at in graph.readers().items()},
             sharing=sharing,
             _writers={n: at for at, node in enumerate(graph.nodes) for n in node.outputs},
@@ -93,14 +93,26 @@ class Dataflow:
         return tuple(self.graph.shapes[name][:2]) == (1, 1)
 
 
-def _reads(graph: Graph, index: int) -> tuple[Read, ...]:
-    node = graph.nodes[index]
-    if node.op == ISLAND:
-        return ()
-    windows = OPS[node.op].window(node, graph.shapes)
-    out = graph.shapes[node.output]
-    return tuple(
-        Read(name, window or everything(out, graph.shapes[name]), window is None)
-        for name, window in zip(node.inputs, windows, strict=True)
-        if name not in graph.constants
-    )
+def _reads(graph: Graph) -> tuple[tuple[Read, ...], ...]:
+    """Equal spans are one object, so that compositions that recur are found at once."""
+    spans: dict[Span, Span] = {}
+
+    def shared(window: Window) -> Window:
+        rows, cols = (spans.setdefault(each, each) for each in (window.rows, window.cols))
+        return Window(rows, cols)
+
+    reads: list[tuple[Read, ...]] = []
+    for node in graph.nodes:
+        if node.op == ISLAND:
+            reads.append(())
+            continue
+        windows = OPS[node.op].window(node, graph.shapes)
+        out = graph.shapes[node.output]
+        reads.append(
+            tuple(
+                Read(name, shared(window or everything(out, graph.shapes[name])), window is None)
+                for name, window in zip(node.inputs, windows, strict=True)
+                if name not in graph.constants
+            )
+        )
+    return tuple(reads)
