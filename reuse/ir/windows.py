@@ -214,6 +214,12 @@ def _for_readers(span: Span, depends: Span, size: int) -> Span:
     return Span(np.where(high > 0, low, 0).astype(np.int32), high)
 
 
+def forget() -> None:
+    """Free the memory of remembered results; they are found again where they are asked for."""
+    for function in (_hull, _compose, _is_exact, _for_readers):
+        function.cache_clear()
+
+
 # --- windows to start from ----------------------------------------------------------------------
 def identity(height: int, width: int) -> Window:
     """Each position reads itself."""

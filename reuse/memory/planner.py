@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from stillframe.reuse.disk_cache import DiskCache
+from stillframe.reuse.ir import windows
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.memory.arena import align, place
 from stillframe.reuse.memory.buffers import Storage
@@ -92,8 +93,14 @@ def plan_memory(
     the least is more than the budget, the plan is the least. disk_cache: where the choice is looked
     up and noted; with any choice, even one made for another network, results are right.
     """
-    flow = Dataflow.of(graph, exports)
-    cutoffs = choose_cutoffs(flow)
+    try:
+        return _planned(Dataflow.of(graph, exports), budget_bytes, disk_cache)
+    finally:
+        windows.forget()
+
+
+def _planned(flow: Dataflow, budget_bytes: int | None, disk_cache: DiskCache | None) -> MemoryPlan:
+    graph, cutoffs = flow.graph, choose_cutoffs(flow)
     reasons = reasons_to_persist(flow, cutoffs)
     budget = budget_bytes
     if budget is None:
