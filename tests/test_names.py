@@ -22,7 +22,9 @@ class Stage:
 
 
 def test_an_old_keyword_works_and_warns_where_it_was_written() -> None:
-    with pytest.warns(RenamedWarning, match=r"^made\(room=\) is now called queue_size=;") as caught:
+    with pytest.warns(
+        RenamedWarning, match=r"^build\(room=\) is now called queue_size=;"
+    ) as caught:
         assert build("a", room=3) == ("a", 3)  # type: ignore[call-arg]
     assert caught[0].filename == __file__
     with pytest.warns(DeprecationWarning, match=r"^Stage\(room=\)"):
