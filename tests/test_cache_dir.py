@@ -239,3 +239,17 @@ def test_damaged_kernels_are_compiled_again_with_one_warning(damage: str, tmp_pa
         assert again.stderr == ""
     else:
         assert damaged.stderr.count("cannot store kernels (Is a directory)") == 1
+
+
+def test_kernels_of_a_version_without_checksums_are_compiled_again_without_a_word(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "double.py").write_text(DOUBLE)
+    environment = os.environ | {"STILLFRAME_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(tmp_path / "double.py")]
+    for turn in range(2):
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert (run.stdout, run.stderr) == ("42\n", "")
+        if turn == 0:
+            for path in (tmp_path / "cache" / "kernels").iterdir():
+                path.write_bytes(path.read_bytes()[32:])

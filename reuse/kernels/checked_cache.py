@@ -16,6 +16,8 @@ from numba.core import caching
 from stillframe.cache_dir import CacheWarning
 
 DIGEST_BYTES = 32
+UNCHECKED = (b"\x80\x04", b"\x80\x05")
+"""How files without a checksum begin, as earlier versions wrote them: with a pickle."""
 
 
 class CheckedCacheFile(caching.IndexDataCacheFile):
@@ -56,7 +58,8 @@ class CheckedCacheFile(caching.IndexDataCacheFile):
         content = whole[DIGEST_BYTES:]
         if hashlib.sha256(content).digest() == whole[:DIGEST_BYTES]:
             return content
-        warn_once(self._cache_path, "holds damaged kernels, which are compiled again")
+        if not whole.startswith(UNCHECKED):
+            warn_once(self._cache_path, "holds damaged kernels, which are compiled again")
         return None
 
     def _write(self, path: str, value: Any) -> None:
