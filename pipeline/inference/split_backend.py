@@ -6,6 +6,7 @@
 The cut is where the halves have about the same multiply-adds and few bytes cross.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,9 @@ class SplitBackend:
 
     Outputs are views until the next call of the same half. tolerance, islands: see `ReuseBackend`.
     threads: of each half. Raises UncuttableError.
+
+    A backend that is closed while frames are between its halves, as when another one takes its
+    place, closes its tail after the last of them; `abandon` says that none of them will come.
     """
 
     incremental = True
@@ -122,6 +126,10 @@ class SplitBackend:
         )
         self._tail.follow_refresh(self._head.refresh_order)
         self._tolerance = self._head.tolerance
+        self._lock = threading.Lock()
+        self._between = 0
+        """Frames that the head has run and the tail has not."""
+        self._closing = False
 
     @property
     def cache_bytes(self) -> int:
@@ -139,7 +147,13 @@ class SplitBackend:
 
     def head(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """The boundary tensors, in the order of `cut.names`."""
-        return step_session(self._head, feed, change)
+        with self._lock:
+            self._between += 1
+        try:
+            return step_session(self._head, feed, change)
+        except BaseException:
+            self._leave()
+            raise
 
     def tail(self, boundary: list[NDArray[Any]], change: ChangeMap | None) -> list[NDArray[Any]]:
         """The outputs. change: of the picture that the head made this boundary of.
@@ -148,21 +162,44 @@ class SplitBackend:
         the picture, so are those rows of the boundary that the head renewed with them: they may be
         as they were, and yet layers of the tail may have cut off what led there.
         """
-        feed = dict(zip(self.cut.names, boundary, strict=True))
-        outputs, _ = self._tail.step(feed, dense=change is None or change.kind == "all")
-        if change is None or change.renewed == (0, 0):
+        try:
+            feed = dict(zip(self.cut.names, boundary, strict=True))
+            outputs, _ = self._tail.step(feed, dense=change is None or change.kind == "all")
+            renewed = (0, 0) if change is None else change.renewed
+            if renewed != (0, 0) and (marks := self._tail.refresh_marks(renewed)):
+                outputs, _ = self._tail.step(feed, marks, renewed=renewed)
             return outputs
-        if marks := self._tail.refresh_marks(change.renewed):
-            outputs, _ = self._tail.step(feed, marks, renewed=change.renewed)
-        return outputs
+        finally:
+            self._leave()
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Both halves, one after the other."""
         return self.tail(self.head(feed, change), change)
 
     def close(self) -> None:
+        """Close the head now, and the tail once no frame is between them. From any thread."""
         self._head.close()
-        self._tail.close()
+        with self._lock:
+            self._closing = True
+            finished = self._between == 0
+        if finished:
+            self._tail.close()
+
+    def abandon(self) -> None:
+        """No tail is run any more: frames between the halves do not keep it open."""
+        with self._lock:
+            self._between = 0
+            closing = self._closing
+        if closing:
+            self._tail.close()
+
+    def _leave(self) -> None:
+        """A frame is no longer between the halves."""
+        with self._lock:
+            self._between = max(0, self._between - 1)
+            finished = self._closing and self._between == 0
+        if finished:
+            self._tail.close()
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

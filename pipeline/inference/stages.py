@@ -83,6 +83,8 @@ class InferenceStages:
         self._results = ResultHolder()
         self._keeps_pixels = keeps_pixels
         self._in_two = in_two
+        self._split: SplitBackend | None = None
+        """What the second stage ran last."""
 
     @property
     def model(self) -> Model:
@@ -123,10 +125,15 @@ class InferenceStages:
         task, split = done.task, done.unfinished
         if split is None or done.outputs is None:
             return done
+        self._split = split
         task.stop_watch.start()
         outputs = [self.pool.copy(each) for each in split.tail(done.outputs, task.change)]
         task.stop_watch.lap("infer")
         return Inferred(task, outputs)
+
+    def _abandon(self) -> None:
+        if self._split is not None:
+            self._split.abandon()
 
     def postprocess(self, done: Inferred) -> StepResult:
         """Decode the outputs, or carry the last result over."""
@@ -136,7 +143,7 @@ class InferenceStages:
 
     def stages(self) -> list[Stage]:
         """preprocess, infer (and infer-2) and postprocess, in order."""
-        second = [Stage("infer-2", self.infer_rest)] if self._in_two else []
+        second = [Stage("infer-2", self.infer_rest, close=self._abandon)] if self._in_two else []
         return [
             Stage("preprocess", self.preprocess, close=self.policy.close),
             Stage("infer", self.infer, close=self.slot.close),

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from stillframe.errors import UsageError
 from stillframe.models import zoo
 from stillframe.pipeline.inference import split_backend
 from stillframe.pipeline.inference.backend_slot import BackendSlot
@@ -301,3 +302,26 @@ def test_the_reported_age_is_true_in_two_segments(in_two: bool, tmp_path: Path) 
     assert 1.0 < max(ages) <= 2.0 + 1e-9
     stages.slot.close()
     alone.slot.close()
+
+
+def test_a_backend_closed_between_its_halves_finishes_the_frames_there(deep: Path) -> None:
+    """As when another plan takes its place while frames are on their way to the second half."""
+    split = SplitBackend(deep)
+    feed = {"image": np.zeros(split._head.get_inputs()[0].shape, np.float32)}
+    boundary = [np.array(each) for each in split.head(feed, None)]
+    split.head(feed, None)
+    split.close()
+    assert all(np.isfinite(each).all() for each in split.tail(boundary, None))
+    assert all(np.isfinite(each).all() for each in split.tail(boundary, None))
+    with pytest.raises(UsageError, match="closed"):
+        split.tail(boundary, None)
+
+
+def test_frames_that_will_not_come_do_not_keep_a_closed_tail_open(deep: Path) -> None:
+    split = SplitBackend(deep)
+    feed = {"image": np.zeros(split._head.get_inputs()[0].shape, np.float32)}
+    boundary = [np.array(each) for each in split.head(feed, None)]
+    split.close()
+    split.abandon()
+    with pytest.raises(UsageError, match="closed"):
+        split.tail(boundary, None)
