@@ -1,8 +1,8 @@
 """Which input positions each output position reads, and the algebra of such relations.
 
 A window gives every output position one rectangle of input positions. Rows and columns are apart,
-so two short intervals lists (spans) describe a whole tensor. An interval may hold more than what is
-read, never less; padding is left out. Change masks, proofs about them and partial updates all
+so two short lists of intervals (spans) describe a whole tensor. An interval may hold more than what
+is read, never less; padding is left out. Change masks, proofs about them and partial updates all
 follow windows: `compose` goes up through several operators, `for_readers` back from the readers,
 `image` tells which outputs a change reaches.
 
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
+LARGEST = np.int32(np.iinfo(np.int32).max)
+
+_remembered = lru_cache(maxsize=512)  # networks repeat their layers, and so do their compositions
+
 
 class Span(NamedTuple):
-    """Output position i reads the input positions low[i] .. high[i] - 1; none where both are equal.
-
-    One axis of a window.
-    """
+    """One axis of a window: output position i reads the input positions low[i] .. high[i] - 1; none
+    where both are equal."""
 
     low: Indices
     high: Indices
@@ -49,29 +51,58 @@ class Span(NamedTuple):
         """No output position reads more than one."""
         return bool(np.all(self.high - self.low <= 1))
 
+    @property
+    def is_gapless(self) -> bool:
+        """Each interval begins within the one before or right after it, and ends no earlier."""
+        low, high = self
+        rising = np.all(low[1:] >= low[:-1]) and np.all(high[1:] >= high[:-1])
+        return bool(rising and np.all(high > low) and np.all(low[1:] <= high[:-1]))
+
     def contains(self, other: "Span") -> bool:
         """Every output position reads at least what it reads through `other`."""
         inside = (self.low <= other.low) & (other.high <= self.high)
         return bool(np.all(other.is_empty | inside))
 
+    @_remembered
     def hull(self, other: "Span") -> "Span":
         """The smallest intervals that hold both."""
-        return _hull(self, other)
+        low = np.where(self.is_empty, other.low, np.minimum(self.low, other.low))
+        high = np.where(self.is_empty, other.high, np.maximum(self.high, other.high))
+        return Span(
+            np.where(other.is_empty, self.low, low), np.where(other.is_empty, self.high, high)
+        )
 
+    @_remembered
     def compose(self, inner: "Span") -> "Span":
         """What is read by way of a tensor in between, which itself reads `inner`: the smallest
         intervals that hold it."""
-        return _compose(self, inner)
+        low = np.append(np.where(inner.is_empty, LARGEST, inner.low), LARGEST)
+        high = np.append(np.where(inner.is_empty, 0, inner.high), np.int32(0))
+        begin, end = np.where(self.is_empty, 0, self.low), np.where(self.is_empty, 1, self.high)
+        between = np.stack([begin, end], 1).ravel()  # reduceat: from each even entry to the odd one
+        first = np.minimum.reduceat(low, between)[::2]
+        last = np.maximum.reduceat(high, between)[::2]
+        nothing = self.is_empty | (first >= last)
+        return Span(np.where(nothing, 0, first), np.where(nothing, 0, last))
 
+    @_remembered
     def compose_exactly(self, inner: "Span") -> "Span | None":
         """As `compose` where all of each interval is read; None where that is not known."""
-        return _compose(self, inner) if _is_exact(self, inner) else None
+        return self.compose(inner) if self.is_single or inner.is_gapless else None
 
+    @_remembered
     def for_readers(self, depends: "Span", size: int) -> "Span":
         """Output i depends on depends[i] of something. What each of `size` input positions depends
         on if it is to be there for all outputs that read it: the smallest intervals that hold it.
         """
-        return _for_readers(self, depends, size)
+        reads = np.where(depends.is_empty, 0, self.high - self.low)
+        reader = np.repeat(np.arange(len(reads)), reads)
+        starts = np.cumsum(reads) - reads
+        position = np.arange(len(reader)) + np.repeat(self.low - starts, reads)
+        low, high = np.full(size, LARGEST), np.zeros(size, np.int32)
+        np.minimum.at(low, position, depends.low[reader])
+        np.maximum.at(high, position, depends.high[reader])
+        return Span(np.where(high > 0, low, np.int32(0)), high)
 
     def image(self, mask: NDArray[np.generic]) -> Flags:
         """(n,) input flags -> which output positions read one that is set."""
@@ -166,61 +197,13 @@ class Window:
         return marked
 
 
-# --- results that recur, as the layers of a network do ------------------------------------------
-_remembered = lru_cache(maxsize=512)
-
-
-@_remembered
-def _hull(one: Span, two: Span) -> Span:
-    low = np.where(one.is_empty, two.low, np.minimum(one.low, two.low))
-    high = np.where(one.is_empty, two.high, np.maximum(one.high, two.high))
-    return Span(np.where(two.is_empty, one.low, low), np.where(two.is_empty, one.high, high))
-
-
-@_remembered
-def _compose(outer: Span, inner: Span) -> Span:
-    never = np.iinfo(np.int32).max
-    low = np.append(np.where(inner.is_empty, never, inner.low), never)
-    high = np.append(np.where(inner.is_empty, 0, inner.high), 0)
-    begin, end = np.where(outer.is_empty, 0, outer.low), np.where(outer.is_empty, 1, outer.high)
-    between = np.stack([begin, end], 1).ravel()  # reduceat: from each even entry to the odd one
-    first = np.minimum.reduceat(low, between)[::2]
-    last = np.maximum.reduceat(high, between)[::2]
-    nothing = outer.is_empty | (first >= last)
-    ends = (np.where(nothing, 0, each).astype(np.int32) for each in (first, last))
-    return Span(*ends)
-
-
-@_remembered
-def _is_exact(outer: Span, inner: Span) -> bool:
-    """Whether what lies between the ends of a composition is read too: at most one interval each,
-    or intervals that follow each other without gaps."""
-    if np.all(outer.high - outer.low <= 1):
-        return True
-    low, high = inner
-    rising = np.all(low[1:] >= low[:-1]) and np.all(high[1:] >= high[:-1])
-    return bool(rising and np.all(high > low) and np.all(low[1:] <= high[:-1]))
-
-
-@_remembered
-def _for_readers(span: Span, depends: Span, size: int) -> Span:
-    reads = np.where(depends.is_empty, 0, span.high - span.low)
-    reader = np.repeat(np.arange(len(reads)), reads)
-    starts = np.cumsum(reads) - reads
-    position = np.arange(len(reader)) + np.repeat(span.low - starts, reads)
-    low, high = np.full(size, np.iinfo(np.int32).max), np.zeros(size, np.int32)
-    np.minimum.at(low, position, depends.low[reader])
-    np.maximum.at(high, position, depends.high[reader])
-    return Span(np.where(high > 0, low, 0).astype(np.int32), high)
-
-
 def forget() -> None:
     """Free the memory of remembered results; they are found again where they are asked for."""
-    for function in (_hull, _compose, _is_exact, _for_readers):
-        function.cache_clear()
+    for method in (Span.hull, Span.compose, Span.compose_exactly, Span.for_readers):
+        method.cache_clear()
 
 
-# --- windows to start from ----------------------------------------------------------------------
+# --- what operators read ------------------------------------------------------------------------
 def identity(height: int, width: int) -> Window:
     """Each position reads itself."""
     return Window(same(height), same(width))

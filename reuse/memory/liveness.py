@@ -187,14 +187,18 @@ def persistent_roots(ranges: LiveRanges) -> frozenset[str]:
     return frozenset(n for n, life in ranges.items() if life.root == n and life.persistent)
 
 
-def arena_requests(ranges: LiveRanges) -> tuple[ArenaRequest, ...]:
-    """What the arena must hold: transient roots, alive while any of their views is."""
+def root_requests(ranges: LiveRanges) -> tuple[ArenaRequest, ...]:
+    """The bytes of each root, alive while any of its views is."""
     spans: dict[str, tuple[int, int]] = {}
     for life in ranges.values():
-        if not life.persistent:
-            first, last = spans.get(life.root, (life.first, life.last))
-            spans[life.root] = min(first, life.first), max(last, life.last)
+        first, last = spans.get(life.root, (life.first, life.last))
+        spans[life.root] = min(first, life.first), max(last, life.last)
     return tuple(ArenaRequest(name, ranges[name].bytes, *span) for name, span in spans.items())
+
+
+def arena_requests(ranges: LiveRanges) -> tuple[ArenaRequest, ...]:
+    """What the arena must hold: the transient roots."""
+    return tuple(each for each in root_requests(ranges) if not ranges[each.name].persistent)
 
 
 def every_activation_bytes(graph: Graph) -> int:

@@ -19,18 +19,20 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from stillframe.reuse.memory.arena import align
+from stillframe.reuse.memory.arena import ArenaRequest, align
 from stillframe.reuse.memory.dataflow import Dataflow
 from stillframe.reuse.memory.liveness import (
     LIFTED,
+    LiveRange,
     LiveRanges,
     Reasons,
     arena_requests,
     live_ranges,
     persistent_roots,
+    root_requests,
 )
-from stillframe.reuse.memory.required_regions import Extension, RegionTracer, UnforeseenError
-from stillframe.reuse.memory.work_estimate import WorkChange, WorkEstimate
+from stillframe.reuse.memory.required_regions import RegionTracer, UnforeseenError
+from stillframe.reuse.memory.work_estimate import WorkEstimate
 
 ACTIVE_SHARE = 0.1
 """Of the picture, covered by the assumed rectangle."""
@@ -81,29 +83,21 @@ def choose_recomputed(
     """
     if not 0 < active_share <= 1:
         raise ValueError(f"the active share must be above 0 and at most 1, got {active_share}")
-    order = _greedy(_Outlook(flow, reasons, cutoffs, active_share), budget_bytes)
-    needless = _needless(order, _Footprint(flow, live_ranges(flow, reasons)), budget_bytes)
+    ranges = live_ranges(flow, reasons)
+    tracer = RegionTracer(flow, persistent_roots(ranges), frozenset(cutoffs))
+    start = WorkEstimate.of(tracer, active_share)
+    order = _greedy(flow, start, ranges, budget_bytes)
+    needless = _needless(order, Footprint(flow, ranges), budget_bytes)
     while True:
-        outlook = _Outlook(flow, reasons, cutoffs, active_share)
+        roots = [root for _, root in order if root.name not in needless]
         try:
-            return _replayed([group for _, group in order if group.name not in needless], outlook)
+            return _in_figures(roots, start, Footprint(flow, ranges))
         except UnforeseenError as error:  # a needless drop has made another one foreseeable
             culprit = flow.root(error.mask)
             needless = needless - {culprit} if culprit in needless else frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """A root with its views, and when any of them lives."""
-
-    name: str
-    tensors: frozenset[str]
-    bytes: int
-    first: int
-    last: int
-
-
-class _Footprint:
+class Footprint:
     """Bytes of persistent tensors, and of transients at each instruction."""
 
     def __init__(self, flow: Dataflow, ranges: LiveRanges) -> None:
@@ -117,125 +111,94 @@ class _Footprint:
         """Persistent tensors, and the least that any arena of the others needs."""
         return self._persistent + int(self._alive.max())
 
-    def drop(self, group: _Group) -> None:
-        """Make a persistent group transient."""
-        self._move(group, align(group.bytes))
+    def drop(self, root: ArenaRequest) -> None:
+        """Make a persistent root transient."""
+        self._move(root, align(root.size))
 
-    def keep(self, group: _Group) -> None:
+    def keep(self, root: ArenaRequest) -> None:
         """The opposite."""
-        self._move(group, -align(group.bytes))
+        self._move(root, -align(root.size))
 
-    def _move(self, group: _Group, size: int) -> None:
+    def _move(self, root: ArenaRequest, size: int) -> None:
         self._persistent -= size
-        self._alive[group.first : group.last + 1] += size
+        self._alive[root.first : root.last + 1] += size
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """What dropping one more group changes."""
-
-    group: _Group
-    regions: Extension
-    work: WorkChange
-
-
-class _Outlook:
-    """Memory, required regions and work with some groups dropped."""
-
-    def __init__(
-        self, flow: Dataflow, reasons: Reasons, cutoffs: AbstractSet[str], active_share: float
-    ) -> None:
-        self.ranges = live_ranges(flow, reasons)
-        self.footprint = _Footprint(flow, self.ranges)
-        self._tracer = RegionTracer(flow, set(persistent_roots(self.ranges)), set(cutoffs))
-        self._work = WorkEstimate(self._tracer, active_share)
-        self.flow = flow
-
-    @property
-    def work(self) -> int:
-        return self._work.work
-
-    @property
-    def traced(self) -> int:
-        return self._tracer.traced
-
-    def candidates(self) -> list[_Group]:
-        """Persistent roots that only readers keep. A vector is none: nothing is gained, and all of
-        its readers would wait for it."""
-        groups = []
-        for root, names in self.flow.sharing.items():
-            lives = [self.ranges[name] for name in {root: None, **dict.fromkeys(names)}]
-            kinds = {reason.kind for life in lives for reason in life.reasons}
-            if any(self.flow.is_vector(name) for name in names):
-                continue
-            if kinds & LIFTED and kinds <= LIFTED | {"cut-off"}:
-                first, last = min(life.first for life in lives), max(life.last for life in lives)
-                groups.append(_Group(root, frozenset(names), self.ranges[root].bytes, first, last))
-        return groups
-
-    def trial(self, group: _Group) -> _Trial:
-        """Raises UnforeseenError where the group cannot be dropped."""
-        regions = self._tracer.drop(group.tensors)
-        return _Trial(group, regions, self._work.after(regions))
-
-    def accept(self, trial: _Trial) -> None:
-        self.footprint.drop(trial.group)
-        self._tracer.accept(trial.regions)
-        self._work.accept(trial.work)
+def candidates(flow: Dataflow, ranges: LiveRanges) -> list[ArenaRequest]:
+    """Persistent roots that only readers keep, as they would be requested of the arena. A vector is
+    none: nothing is gained by dropping it, and all of its readers would wait for it."""
+    return [
+        request
+        for request in root_requests(ranges)
+        if _only_for_readers([ranges[name] for name in flow.sharing[request.name]])
+        and not any(flow.is_vector(name) for name in flow.sharing[request.name])
+    ]
 
 
-def _greedy(outlook: _Outlook, budget_bytes: int | None) -> list[tuple[float, _Group]]:
-    """Groups to drop and their prices, least extra work per byte first.
+def _only_for_readers(lives: Sequence[LiveRange]) -> bool:
+    kinds = {reason.kind for life in lives for reason in life.reasons}
+    return bool(kinds & LIFTED) and kinds <= LIFTED | {"cut-off"}
 
-    A price is out of date once a neighbour was dropped, and can only have risen much; so the
-    cheapest is looked at again, and dropped if it still is.
+
+def _greedy(
+    flow: Dataflow, estimate: WorkEstimate, ranges: LiveRanges, budget_bytes: int | None
+) -> list[tuple[float, ArenaRequest]]:
+    """Roots to drop and their prices, least extra work per byte first.
+
+    A price may have risen since it was worked out, for a neighbour was dropped; so the cheapest is
+    looked at again, and dropped if it still is the cheapest.
     """
-    order: list[tuple[float, _Group]] = []
-    queue = [(0.0, group.name, group) for group in outlook.candidates()]
+    footprint = Footprint(flow, ranges)
+    order: list[tuple[float, ArenaRequest]] = []
+    queue = [(0.0, root.name, root) for root in candidates(flow, ranges)]
     heapify(queue)
-    while queue and (budget_bytes is None or outlook.footprint.bytes > budget_bytes):
-        promised, name, group = heappop(queue)
+    while queue and (budget_bytes is None or footprint.bytes > budget_bytes):
+        promised, name, root = heappop(queue)
         try:
-            trial = outlook.trial(group)
+            trial = estimate.drop(frozenset(flow.sharing[name]))
         except UnforeseenError:
             continue
-        price = trial.work.extra_work / group.bytes
+        price = (trial.work - estimate.work) / root.size
         if price > promised and queue and price > queue[0][0]:
-            heappush(queue, (price, name, group))
+            heappush(queue, (price, name, root))
             continue
-        outlook.accept(trial)
-        order.append((price, group))
+        estimate = trial
+        footprint.drop(root)
+        order.append((price, root))
     return order
 
 
 def _needless(
-    order: Sequence[tuple[float, _Group]], footprint: _Footprint, budget_bytes: int | None
+    order: Sequence[tuple[float, ArenaRequest]], footprint: Footprint, budget_bytes: int | None
 ) -> frozenset[str]:
-    """Groups that need not be dropped after all, dearest first.
+    """Roots that need not be dropped after all, dearest first.
 
     The first that go into an empty arena save nothing, and a later one may make an earlier one
     needless.
     """
-    for _, group in order:
-        footprint.drop(group)
+    for _, root in order:
+        footprint.drop(root)
     aim = footprint.bytes if budget_bytes is None else max(footprint.bytes, budget_bytes)
     needless = set[str]()
-    for _, group in sorted(order, key=lambda entry: -entry[0]):
-        footprint.keep(group)
+    for _, root in sorted(order, key=lambda entry: -entry[0]):
+        footprint.keep(root)
         if footprint.bytes <= aim:
-            needless.add(group.name)
+            needless.add(root.name)
         else:
-            footprint.drop(group)
+            footprint.drop(root)
     return frozenset(needless)
 
 
-def _replayed(groups: Sequence[_Group], outlook: _Outlook) -> Choice:
-    """These drops one after the other, with their figures. Raises UnforeseenError."""
+def _in_figures(
+    roots: Sequence[ArenaRequest], estimate: WorkEstimate, footprint: Footprint
+) -> Choice:
+    """These drops one after the other. Raises UnforeseenError."""
     drops = []
-    start, memory = outlook.work, outlook.footprint.bytes
-    for group in groups:
-        trial = outlook.trial(group)
-        outlook.accept(trial)
-        saved, memory = memory - outlook.footprint.bytes, outlook.footprint.bytes
-        drops.append(Drop(group.name, group.tensors, saved, trial.work.extra_work))
-    return Choice(tuple(drops), memory, start, outlook.traced)
+    start = estimate.work
+    for root in roots:
+        work, memory = estimate.work, footprint.bytes
+        tensors = frozenset(estimate.tracer.flow.sharing[root.name])
+        estimate = estimate.drop(tensors)
+        footprint.drop(root)
+        drops.append(Drop(root.name, tensors, memory - footprint.bytes, estimate.work - work))
+    return Choice(tuple(drops), footprint.bytes, start, estimate.tracer.traced)

@@ -20,7 +20,7 @@ is required in the same way, or it would be read where it was not written.
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 from stillframe.reuse.ir.windows import Window, identity
@@ -52,6 +52,9 @@ class RequiredRegions:
     """Likewise of what is copied out."""
 
 
+NOTHING = RequiredRegions(frozenset(), {}, {})
+
+
 def required_regions(
     flow: Dataflow,
     persistent: AbstractSet[str],
@@ -63,122 +66,78 @@ def required_regions(
     persistent: the roots that survive the frame. opaque: the cut-offs, whose marks follow from
     nothing. Raises UnforeseenError.
     """
-    tracer = RegionTracer(flow, set(persistent), set(opaque))
-    tracer.accept(tracer.drop({name for name in recomputed if tracer.is_transient(name)}))
-    return RequiredRegions(tracer.required, tracer.sources, tracer.exports)
+    tracer = RegionTracer(flow, frozenset(persistent), frozenset(opaque))
+    return tracer.drop({name for name in recomputed if tracer.is_transient(name)}).regions
 
 
 @dataclass(frozen=True, slots=True)
-class Extension:
-    """What recomputing a few more tensors changes: the tensors, those that become required, and
-    regions that replace those there were."""
-
-    dropped: AbstractSet[str]
-    required: AbstractSet[str]
-    sources: Mapping[str, Sources]
-    exports: Mapping[str, Sources]
-
-
-@dataclass(slots=True)
 class RegionTracer:
     """Required regions while one tensor after the other is dropped.
 
     A drop changes the regions of what is required along with it and of those who read that, and of
-    nothing else; so only these are traced, and the time of a drop does not grow with the graph.
+    nothing else. Only these are traced, so the time of a drop does not grow with the graph.
     """
 
     flow: Dataflow
-    persistent: set[str]
+    persistent: frozenset[str]
     """Roots that survive the frame."""
-    opaque: set[str]
+    opaque: frozenset[str]
     """Cut-offs: their marks follow from nothing."""
-    required: set[str] = field(default_factory=set)
-    sources: dict[str, Sources] = field(default_factory=dict)
-    exports: dict[str, Sources] = field(default_factory=dict)
+    regions: RequiredRegions = NOTHING
+    changed: AbstractSet[str] = frozenset()
+    """Outputs of nodes whose regions the last drop has changed."""
     traced: int = 0
-    """How many regions were traced so far, accepted or not."""
-    _users: dict[str, set[str]] = field(default_factory=dict)
+    """How many regions all drops together have traced."""
+    _users: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def drop(self, names: AbstractSet[str]) -> Extension:
-        """What recomputing these, which are all that lies in some roots, would change; so far
-        nothing does. Raises UnforeseenError."""
-        return _Drop(self, names).trace()
-
-    def accept(self, extension: Extension) -> None:
-        """Change it."""
-        self.persistent -= {self.flow.root(name) for name in extension.dropped}
-        self.opaque -= extension.dropped
-        self.required |= extension.required
-        self.sources |= extension.sources
-        self.exports |= extension.exports
-        for regions in (extension.sources, extension.exports):
-            for name, sources in regions.items():
-                for mask, _ in sources:
-                    self._users.setdefault(mask, set()).add(name)
+    def drop(self, names: AbstractSet[str]) -> "RegionTracer":
+        """The regions once these are recomputed, which are all that lies in some roots. Raises
+        UnforeseenError."""
+        flow = self.flow
+        after = replace(
+            self,
+            persistent=self.persistent.difference(map(flow.root, names)),
+            opaque=self.opaque - names,
+        )
+        added = after._read_together(names)
+        trace = _Trace(
+            flow,
+            after.opaque,
+            self.regions.required | added,
+            dict(self.regions.sources),
+            dict(self.regions.exports),
+        )
+        changed, traced = trace.run(added.union(*map(self.users, added)))
+        users = dict(self._users)
+        for name in changed:
+            for mask, _ in (*trace.sources[name], *trace.exports.get(name, ())):
+                users[mask] = users.get(mask, frozenset()) | {name}
+        regions = RequiredRegions(trace.required, trace.sources, trace.exports)
+        return replace(
+            after, regions=regions, changed=changed, traced=self.traced + traced, _users=users
+        )
 
     def is_transient(self, name: str) -> bool:
         """Whether a tensor lives within the frame."""
         return self.flow.writer(name) != INPUT and self.flow.root(name) not in self.persistent
 
-    def users(self, mask: str) -> set[str]:
+    def users(self, mask: str) -> frozenset[str]:
         """Who may be computed for a mark of this mask: its readers, and those who take it from
         further down."""
-        outputs = (self.flow.graph.nodes[at].output for at in self.flow.region_readers(mask))
-        return self._users.get(mask, set()).union(outputs)
-
-
-class _Drop:
-    """One extension while it is traced, from the last node that it concerns up to the first."""
-
-    def __init__(self, tracer: RegionTracer, names: AbstractSet[str]) -> None:
-        self._tracer, self._flow, self._dropped = tracer, tracer.flow, names
-        self._transient = {tracer.flow.root(name) for name in names}
-        self._required = self._read_together(names)
-        self._sources: dict[str, Sources] = {}
-        self._exports: dict[str, Sources] = {}
-
-    def trace(self) -> Extension:
-        flow = self._flow
-        queue: list[int] = []  # of negative nodes
-        queued: set[int] = set()
-
-        def enqueue(name: str) -> None:
-            node = flow.writer(name)
-            if node not in queued:
-                queued.add(node)
-                heappush(queue, -node)
-
-        for name in self._required:
-            enqueue(name)
-            for user in self._tracer.users(name):
-                enqueue(user)
-        while queue:
-            node = -heappop(queue)
-            name = flow.graph.nodes[node].output
-            self._tracer.traced += 1
-            if self._is_required(name):
-                sources = self._for_readers(name, node)
-            else:
-                sources = self._origins(
-                    [(read.name, read.window) for read in flow.reads[node]], node
-                )
-            if sources != self._sources_of(name):
-                self._sources[name] = sources
-                for read in flow.reads[node]:
-                    if self._is_required(read.name):
-                        enqueue(read.name)
-        return Extension(self._dropped, self._required, self._sources, self._exports)
+        readers = self.flow.region_readers(mask)
+        outputs = (self.flow.graph.nodes[reader].output for reader in readers)
+        return self._users.get(mask, frozenset()).union(outputs)
 
     def _read_together(self, names: AbstractSet[str]) -> set[str]:
         """The dropped tensors, and what is read together with them or for them."""
-        flow = self._flow
-        together: set[str] = set()
+        flow = self.flow
+        found: set[str] = set()
         front = list(names)
         while front:
             name = front.pop()
-            if name in together or name in self._tracer.required or not self._is_transient(name):
+            if name in found or name in self.regions.required or not self.is_transient(name):
                 continue
-            together.add(name)
+            found.add(name)
             front += [read.name for read in flow.reads_of(name)]
             for reader in flow.region_readers(name):
                 front += [read.name for read in flow.reads[reader]]
@@ -186,39 +145,63 @@ class _Drop:
                 view = flow.storage.views.get(output)
                 if view is not None and not view.own_mask:  # its mask is that of what it cuts
                     front.append(output)
-        return together
+        return found
 
-    def _is_transient(self, name: str) -> bool:
-        return self._flow.root(name) in self._transient or self._tracer.is_transient(name)
 
-    def _is_required(self, name: str) -> bool:
-        return name in self._required or name in self._tracer.required
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """Regions that are brought up to date, from the last node that is concerned up to the first."""
 
-    def _sources_of(self, name: str) -> Sources | None:
-        return self._sources.get(name, self._tracer.sources.get(name))
+    flow: Dataflow
+    opaque: AbstractSet[str]
+    required: AbstractSet[str]
+    sources: dict[str, Sources]
+    exports: dict[str, Sources]
+
+    def run(self, names: AbstractSet[str]) -> tuple[set[str], int]:
+        """Trace these outputs and whatever depends on them: which have changed, and how many were
+        traced."""
+        changed: set[str] = set()
+        queue = sorted({-self.flow.writer(name) for name in names})
+        queued = set(queue)
+        while queue:
+            node = -heappop(queue)
+            name, reads = self.flow.graph.nodes[node].output, self.flow.reads[node]
+            if name in self.required:
+                sources = self._for_readers(name, node)
+            else:
+                sources = self._origins([(read.name, read.window) for read in reads], node)
+            if sources == self.sources.get(name):
+                continue
+            changed.add(name)
+            self.sources[name] = sources
+            for read in reads:
+                above = -self.flow.writer(read.name)
+                if read.name in self.required and above not in queued:
+                    queued.add(above)
+                    heappush(queue, above)
+        return changed, len(queued)
 
     def _for_readers(self, name: str, node: int) -> Sources:
         """What a required tensor is computed for: whatever its readers are."""
-        height, width, _ = self._flow.graph.shapes[name]
+        height, width, _ = self.flow.graph.shapes[name]
         needs: list[tuple[str, Window]] = []
-        if name in self._flow.exports:
-            self._exports[name] = self._origins([(name, identity(height, width))], node + 1)
-            needs += self._exports[name]
-        for reader in self._flow.region_readers(name):
-            sources = self._sources_of(self._flow.graph.nodes[reader].output)
-            assert sources is not None, "readers are traced first"
-            for read in self._flow.reads[reader]:
+        if name in self.flow.exports:
+            self.exports[name] = self._origins([(name, identity(height, width))], node + 1)
+            needs += self.exports[name]
+        for reader in self.flow.region_readers(name):
+            for read in self.flow.reads[reader]:
                 if read.name == name:
                     needs += [
                         (mask, read.window.for_readers(window, height, width))
-                        for mask, window in sources
+                        for mask, window in self.sources[self.flow.graph.nodes[reader].output]
                     ]
         return self._origins(needs, node)
 
     def _origins(self, marks: Iterable[tuple[str, Window]], before: int) -> Sources:
         """The same marks, by masks that tell of change and are known before an instruction."""
-        flow = self._flow
-        origins: list[tuple[str, Window]] = []
+        flow = self.flow
+        found: list[tuple[str, Window]] = []
         pending: dict[str, Window] = {}
         queue: list[tuple[int, str]] = []
 
@@ -234,13 +217,11 @@ class _Drop:
         while queue:
             _, name = heappop(queue)
             window, writer = pending.pop(name), flow.writer(name)
-            if not self._is_required(name) and writer < before:
-                origins.append((name, window))
+            if name not in self.required and writer < before:
+                found.append((name, window))
                 continue
-            if (name in self._tracer.opaque and name not in self._dropped) or flow.is_island(
-                writer
-            ):
+            if name in self.opaque or flow.is_island(writer):
                 raise UnforeseenError(before, name, writer)
             for source, inner, _ in flow.reads[writer]:
                 follow(source, window.compose(inner))
-        return tuple(origins)
+        return tuple(found)

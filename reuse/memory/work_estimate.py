@@ -4,8 +4,9 @@ Cut-offs bring a change back to the rectangle's own outline; elsewhere it spread
 is computed where tensors are recomputed is asked of `required_regions`; nothing is predicted here.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
 import numpy as np
@@ -13,9 +14,7 @@ import numpy as np
 from stillframe.reuse.ir.windows import Flags, Window
 from stillframe.reuse.memory.dataflow import Dataflow
 from stillframe.reuse.memory.liveness import JOIN
-from stillframe.reuse.memory.required_regions import Extension, RegionTracer, Sources
-
-NO_EXTENSION = Extension(frozenset(), frozenset(), {}, {})
+from stillframe.reuse.memory.required_regions import RegionTracer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +28,8 @@ class Extent:
     def positions(self) -> int:
         return int(np.count_nonzero(self.rows)) * int(np.count_nonzero(self.cols))
 
-    def equals(self, other: "Extent | None") -> bool:
-        return (
-            other is not None
-            and np.array_equal(self.rows, other.rows)
-            and np.array_equal(self.cols, other.cols)
-        )
+    def equals(self, other: "Extent") -> bool:
+        return np.array_equal(self.rows, other.rows) and np.array_equal(self.cols, other.cols)
 
     def image(self, window: Window) -> "Extent":
         """The output positions that read one of these."""
@@ -51,92 +46,76 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkChange:
-    """What an extension of the required regions changes."""
-
-    computed: Mapping[str, Extent]
-    marks: Mapping[str, Extent]
-    extra_work: int
-
-
 class WorkEstimate:
     """Where each tensor is computed and marked, and the multiply-adds that this takes."""
 
-    def __init__(self, tracer: RegionTracer, active_share: float) -> None:
-        self._tracer, self._flow = tracer, tracer.flow
-        self._share = active_share
-        graph = self._flow.graph
-        self._per_position = [work_per_position(self._flow, at) for at in range(len(graph.nodes))]
-        self._computed: dict[str, Extent] = {}
-        self._marks = {
-            name: self.outline(name) for name in self._flow.names if not self._flow.reads_of(name)
+    tracer: RegionTracer
+    """Knows what is computed for which marks."""
+    active_share: float
+    """Of the picture, covered by the rectangle."""
+    per_position: Sequence[int]
+    """Multiply-adds of each node for one position."""
+    computed: Mapping[str, Extent]
+    marks: Mapping[str, Extent]
+    work: int = 0
+
+    @classmethod
+    def of(cls, tracer: RegionTracer, active_share: float) -> "WorkEstimate":
+        flow = tracer.flow
+        nodes = range(len(flow.graph.nodes))
+        per_position = [work_per_position(flow, index) for index in nodes]
+        marks = {
+            name: outline(flow, name, active_share)
+            for name in flow.names
+            if not flow.reads_of(name)
         }
-        self.work = 0
-        region = [
-            node.output for at, node in enumerate(graph.nodes) if not self._flow.is_island(at)
-        ]
-        self.accept(self._spread(region, NO_EXTENSION))
+        start = cls(tracer, active_share, per_position, {}, marks)
+        return start._spread([index for index in nodes if not flow.is_island(index)])
 
-    def after(self, extension: Extension) -> WorkChange:
-        """What an extension would change, looking only at where it does."""
-        return self._spread(extension.sources, extension)
+    def drop(self, names: AbstractSet[str]) -> "WorkEstimate":
+        """Once these are recomputed too; looks only at where that changes anything. Raises
+        UnforeseenError."""
+        after = replace(self, tracer=self.tracer.drop(names))
+        return after._spread([self.tracer.flow.writer(name) for name in after.tracer.changed])
 
-    def accept(self, change: WorkChange) -> None:
-        self._computed |= change.computed
-        self._marks |= change.marks
-        self.work += change.extra_work
-
-    def outline(self, name: str) -> Extent:
-        """The assumed rectangle as this tensor sees it."""
-        lines = []
-        for size in self._flow.graph.shapes[name][:2]:
-            flags = np.zeros(size, bool)
-            length = max(round(size * self._share**0.5), 1)
-            flags[(size - length) // 2 :][:length] = True
-            lines.append(flags)
-        return Extent(lines[0], lines[1])
-
-    def _spread(self, names: Iterable[str], extension: Extension) -> WorkChange:
-        """From these tensors on down, as far as anything changes."""
-        computed: dict[str, Extent] = {}
-        marks: dict[str, Extent] = {}
-        extra_work = 0
-        queue: list[int] = []
-        queued: set[int] = set()
-
-        def enqueue(name: str) -> None:
-            node = self._flow.writer(name)
-            if node not in queued:
-                queued.add(node)
-                heappush(queue, node)
-
-        for name in names:
-            enqueue(name)
+    def _spread(self, nodes: Sequence[int]) -> "WorkEstimate":
+        """From these nodes on down, as far as anything changes."""
+        tracer, flow = self.tracer, self.tracer.flow
+        computed, marks, work = dict(self.computed), dict(self.marks), self.work
+        queue = sorted(nodes)
+        queued = set(queue)
         while queue:
             node = heappop(queue)
-            name = self._flow.graph.nodes[node].output
-            height, width, _ = self._flow.graph.shapes[name]
+            name = flow.graph.nodes[node].output
+            height, width, _ = flow.graph.shapes[name]
             extent = Extent(np.zeros(height, bool), np.zeros(width, bool))
-            for mask, window in self._sources(name, extension):
-                marked = marks[mask] if mask in marks else self._marks[mask]
-                extent |= marked.image(window)
-            before = self._computed.get(name)
+            plain = [(read.name, read.window) for read in flow.reads[node]]
+            for mask, window in tracer.regions.sources.get(name, plain):
+                extent |= marks[mask].image(window)
+            before = computed[name].positions if name in computed else 0
+            work += (extent.positions - before) * self.per_position[node]
             computed[name] = extent
-            positions = extent.positions - (before.positions if before else 0)
-            extra_work += positions * self._per_position[node]
-            if name in self._tracer.opaque and name not in extension.dropped:
-                extent &= self.outline(name)
-            if not extent.equals(self._marks.get(name)):
-                marks[name] = extent
-                for user in self._tracer.users(name):
-                    enqueue(user)
-        return WorkChange(computed, marks, extra_work)
+            if name in tracer.opaque:
+                extent &= outline(flow, name, self.active_share)
+            if name in marks and extent.equals(marks[name]):
+                continue
+            marks[name] = extent
+            for user in map(flow.writer, tracer.users(name)):
+                if user not in queued:
+                    queued.add(user)
+                    heappush(queue, user)
+        return replace(self, computed=computed, marks=marks, work=work)
 
-    def _sources(self, name: str, extension: Extension) -> Sources:
-        sources = extension.sources.get(name, self._tracer.sources.get(name))
-        if sources is None:
-            return tuple((read.name, read.window) for read in self._flow.reads_of(name))
-        return sources
+
+def outline(flow: Dataflow, name: str, active_share: float) -> Extent:
+    """The assumed rectangle as a tensor sees it."""
+    lines = []
+    for size in flow.graph.shapes[name][:2]:
+        flags = np.zeros(size, bool)
+        length = max(round(size * active_share**0.5), 1)
+        flags[(size - length) // 2 :][:length] = True
+        lines.append(flags)
+    return Extent(lines[0], lines[1])
 
 
 def work_per_position(flow: Dataflow, index: int) -> int:

@@ -87,28 +87,27 @@ def test_dropping_one_by_one_gives_what_dropping_all_at_once_gives(seed: int) ->
     draw.shuffle(roots)
     able = [name for name in writable(graph) if flow.root(name) in persistent]
     opaque = {name for name in able if draw.random() < draw.choice([0.0, 0.2])}
-    tracer = RegionTracer(flow, set(persistent), set(opaque))
+    tracer = RegionTracer(flow, frozenset(persistent), frozenset(opaque))
     recomputed: set[str] = set()
     for root in roots:
         try:
-            extension = tracer.drop(frozenset(flow.sharing[root]))
+            after = tracer.drop(frozenset(flow.sharing[root]))
         except UnforeseenError:
             with pytest.raises(UnforeseenError):
                 at_once(flow, persistent, opaque, recomputed.union(flow.sharing[root]))
             continue
         if draw.random() < 0.7:
-            tracer.accept(extension)
+            tracer = after
             recomputed.update(flow.sharing[root])
         expected = at_once(flow, persistent, opaque, recomputed)
-        assert (tracer.required, tracer.sources, tracer.exports) == expected
+        assert tracer.regions == expected
 
 
 def at_once(
     flow: Dataflow, persistent: set[str], opaque: set[str], recomputed: set[str]
-) -> tuple[object, object, object]:
+) -> RequiredRegions:
     remaining = persistent - {flow.root(name) for name in recomputed}
-    regions = required_regions(flow, remaining, opaque - recomputed, recomputed)
-    return regions.required, regions.sources, regions.exports
+    return required_regions(flow, remaining, opaque - recomputed, recomputed)
 
 
 def deep() -> Graph:
