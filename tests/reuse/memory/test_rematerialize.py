@@ -20,7 +20,12 @@ from stillframe.reuse.memory.liveness import (
     persistent_roots,
     reasons_to_persist,
 )
-from stillframe.reuse.memory.rematerialize import ACTIVE_SHARE, Choice, choose_recomputed
+from stillframe.reuse.memory.rematerialize import (
+    ACTIVE_SHARE,
+    Choice,
+    candidates,
+    choose_recomputed,
+)
 from stillframe.reuse.memory.required_regions import RegionTracer, Sources, UnforeseenError
 from stillframe.reuse.memory.work_estimate import WorkEstimate, outline, work_per_position
 from tests.frames import Video
@@ -261,6 +266,25 @@ def test_the_estimate_is_at_least_the_work_of_its_rectangle(seed: int) -> None:
         assert estimate.work >= done
         if seed % 2 == 0:
             assert estimate.work <= 1.1 * done
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_estimates_after_each_drop_are_those_of_a_fresh_start(seed: int) -> None:
+    """A drop looks only at where it changes anything, cut-offs that it ends included."""
+    draw, graph = random.Random(seed), random_net(seed, 20)
+    cutoffs = frozenset(name for name in writable(graph) if draw.random() < 0.2)
+    flow = Dataflow.of(graph)
+    ranges = live_ranges(flow, reasons_to_persist(flow, cutoffs))
+    tracer = RegionTracer(flow, persistent_roots(ranges), cutoffs)
+    estimate = WorkEstimate.of(tracer, ACTIVE_SHARE)
+    roots = [request.name for request in candidates(flow, ranges)]
+    draw.shuffle(roots)
+    for root in roots:
+        try:
+            estimate = estimate.drop(frozenset(flow.sharing[root]))
+        except UnforeseenError:
+            continue
+        assert estimate.work == WorkEstimate.of(estimate.tracer, ACTIVE_SHARE).work
 
 
 def computed_positions(
