@@ -131,13 +131,13 @@ class RegionTracer:
     def _read_together(self, names: AbstractSet[str]) -> set[str]:
         """The dropped tensors, and what is read together with them or for them."""
         flow = self.flow
-        found: set[str] = set()
+        together: set[str] = set()
         front = list(names)
         while front:
             name = front.pop()
-            if name in found or name in self.regions.required or not self.is_transient(name):
+            if name in together or name in self.regions.required or not self.is_transient(name):
                 continue
-            found.add(name)
+            together.add(name)
             front += [read.name for read in flow.reads_of(name)]
             for reader in flow.region_readers(name):
                 front += [read.name for read in flow.reads[reader]]
@@ -145,7 +145,7 @@ class RegionTracer:
                 view = flow.storage.views.get(output)
                 if view is not None and not view.own_mask:  # its mask is that of what it cuts
                     front.append(output)
-        return found
+        return together
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class _Trace:
     def _origins(self, marks: Iterable[tuple[str, Window]], before: int) -> Sources:
         """The same marks, by masks that tell of change and are known before an instruction."""
         flow = self.flow
-        found: list[tuple[str, Window]] = []
+        origins: list[tuple[str, Window]] = []
         pending: dict[str, Window] = {}
         queue: list[tuple[int, str]] = []
 
@@ -218,10 +218,10 @@ class _Trace:
             _, name = heappop(queue)
             window, writer = pending.pop(name), flow.writer(name)
             if name not in self.required and writer < before:
-                found.append((name, window))
+                origins.append((name, window))
                 continue
             if name in self.opaque or flow.is_island(writer):
                 raise UnforeseenError(before, name, writer)
             for source, inner, _ in flow.reads[writer]:
                 follow(source, window.compose(inner))
-        return tuple(found)
+        return tuple(origins)
