@@ -1,7 +1,7 @@
 """What a model asks for, checked before any library builds it: sizes, constants, memory."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from math import prod
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from stillframe.errors import ModelError
-from stillframe.reuse.frontend.node_order import node_title, subgraphs
+from stillframe.reuse.frontend.graph_bodies import standalone_body
+from stillframe.reuse.frontend.node_order import captured_by, node_title, subgraphs
 from stillframe.reuse.frontend.shape_inference import dtype_name, inferred_values, tensor_shape
 
 LARGEST_SIZE = 1 << 24
@@ -49,8 +50,8 @@ def check_windows(graph: onnx.GraphProto, title: str) -> None:
 def check_memory(model: onnx.ModelProto, title: str) -> None:
     """Raise ModelError for a node that takes more memory than there is, or a bomb of constants.
 
-    model: with fixed input shapes, its nodes in execution order. Tensors whose shape is not known
-    before a run count as nothing.
+    model: with fixed input shapes, its nodes in execution order. The bodies of control-flow nodes
+    are checked too. Tensors whose shape is not known before a run count as nothing.
     """
     limit = memory_limit()
     for value in model.graph.input:
@@ -61,24 +62,52 @@ def check_memory(model: onnx.ModelProto, title: str) -> None:
                 f"{title}: input {value.name!r} of shape {list(shape)} takes"
                 f" {_gigabytes(needed)}; {_advice(limit)}"
             )
+    constants = {tensor.name for tensor in model.graph.initializer}
     # Propagating constants would build a bomb, so those that show without it are refused first.
     for data_prop in (False, True):
-        sizes = _bytes_by_tensor(model, data_prop)
-        _check_nodes(model.graph, sizes, limit, title)
-        if all(name in sizes for node in model.graph.node for name in node.output if name):
+        if _check_graph(model, constants, data_prop, limit, title):
             return
 
 
+def _check_graph(
+    model: onnx.ModelProto, constants: Set[str], data_prop: bool, limit: float, title: str
+) -> bool:
+    """Check the nodes of a graph, and those of bodies in it; True if every size was known.
+
+    constants: names of its constant initializers and inputs. data_prop: see `inferred_values`.
+    """
+    values = _values_by_name(model, data_prop)
+    sizes = _bytes_by_tensor(model, values)
+    static = _check_nodes(model.graph, sizes, constants, limit, title)
+    known = all(name in sizes for node in model.graph.node for name in node.output if name)
+    for node in model.graph.node:
+        for body in subgraphs(node):
+            alone = onnx.ModelProto(
+                graph=standalone_body(body, model.graph, values, static),
+                opset_import=model.opset_import,
+                ir_version=model.ir_version,
+            )
+            own = {tensor.name for tensor in body.initializer}
+            captured = static.intersection(captured_by(body))
+            known &= _check_graph(alone, own | captured, data_prop, limit, title)
+    return known
+
+
 def _check_nodes(
-    graph: onnx.GraphProto, sizes: Mapping[str, int], limit: float, title: str
-) -> None:
-    constants = {tensor.name for tensor in graph.initializer}
+    graph: onnx.GraphProto,
+    sizes: Mapping[str, int],
+    constants: Set[str],
+    limit: float,
+    title: str,
+) -> set[str]:
+    """Check each node of a graph; -> the names of all constants, those that it computes too."""
+    names = set(constants)
     for node in graph.node:
         read = sum(sizes.get(name, 0) for name in set(node.input))
         written = sum(sizes.get(name, 0) for name in node.output)
-        static = all(name in constants for name in node.input if name)
+        static = all(name in names for name in node.input if name)
         if node.op_type in ("Shape", "Size") or (static and not subgraphs(node)):
-            constants |= set(node.output)
+            names |= set(node.output)
             built = 0 if node.op_type == "Constant" else written
             if built > max(LARGEST_CONSTANT, CONSTANT_GROWTH * read):
                 raise ModelError(
@@ -89,6 +118,7 @@ def _check_nodes(
             raise ModelError(
                 f"{title}: {node_title(node)} takes {_gigabytes(read + written)}; {_advice(limit)}"
             )
+    return names
 
 
 def check_plan(needed: int) -> None:
@@ -120,15 +150,22 @@ def _free_bytes() -> Iterable[int]:
         yield max(limit - used + sum(cached), 0)
 
 
-def _bytes_by_tensor(model: onnx.ModelProto, data_prop: bool) -> dict[str, int]:
+def _values_by_name(model: onnx.ModelProto, data_prop: bool) -> dict[str, onnx.ValueInfoProto]:
+    """Shape and dtype of every tensor but initializers, as far as they are known."""
     values: list[onnx.ValueInfoProto] = list(model.graph.input)
     with contextlib.suppress(Exception):  # ONNX Runtime will say what is wrong with the model
         values += inferred_values(model, {}, data_prop)
+    return {value.name: value for value in values}
+
+
+def _bytes_by_tensor(
+    model: onnx.ModelProto, values: Mapping[str, onnx.ValueInfoProto]
+) -> dict[str, int]:
     sizes = {
         tensor.name: prod(tensor.dims) * _item_bytes(tensor.data_type)
         for tensor in model.graph.initializer
     }
-    for value in values:
+    for value in values.values():
         shape = tensor_shape(value)
         if shape is not None and all(size >= 0 for size in shape):
             sizes[value.name] = prod(shape) * _item_bytes(value.type.tensor_type.elem_type)

@@ -9,14 +9,16 @@ from stillframe.errors import ModelError
 
 def captured_names(node: onnx.NodeProto) -> list[str]:
     """Outer tensors that the subgraphs of a control-flow node (If, Loop, Scan) read."""
-    captured: dict[str, None] = {}
-    for graph in subgraphs(node):
-        own = {value.name for value in [*graph.input, *graph.initializer]}
-        own |= {name for inner in graph.node for name in inner.output}
-        reads = [name for inner in graph.node for name in [*inner.input, *captured_names(inner)]]
-        reads += [value.name for value in graph.output]
-        captured |= dict.fromkeys(name for name in reads if name and name not in own)
-    return list(captured)
+    return list(dict.fromkeys(name for graph in subgraphs(node) for name in captured_by(graph)))
+
+
+def captured_by(graph: onnx.GraphProto) -> list[str]:
+    """Outer tensors that a subgraph reads."""
+    own = {value.name for value in [*graph.input, *graph.initializer]}
+    own |= {name for inner in graph.node for name in inner.output}
+    reads = [name for inner in graph.node for name in [*inner.input, *captured_names(inner)]]
+    reads += [value.name for value in graph.output]
+    return list(dict.fromkeys(name for name in reads if name and name not in own))
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:

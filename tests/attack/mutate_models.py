@@ -249,11 +249,32 @@ def constant_bomb(model: onnx.ModelProto, rng: Rng) -> None:
         graph.node.insert(0, node)
         node = helper.make_node("Cast", ["bomb_index"], ["bomb"], to=TensorProto.FLOAT)
     graph.node.insert(min(1, len(graph.node)) if kind == 2 else 0, node)
-    graph.node.append(helper.make_node("ReduceMax", ["bomb"], ["bomb_most"], keepdims=0))
+    most = helper.make_node("ReduceMax", ["bomb"], ["bomb_most"], keepdims=0)
+    if rng.random() < 0.5:
+        graph.node.append(most)
+    else:
+        into_branches(graph, [*([graph.node[0]] if kind == 2 else []), node, most], "bomb_most")
     if graph.output:
         last = graph.output[0].name
         graph.node.append(helper.make_node("Add", [last, "bomb_most"], ["bombed"]))
         graph.output[0].name = "bombed"
+
+
+def into_branches(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], output: str) -> None:
+    """Move nodes into a branch of an If node, which a constant chooses."""
+    end = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
+    zero = helper.make_tensor("bomb_zero", TensorProto.FLOAT, [], [0.0])
+    calm = helper.make_graph(
+        [helper.make_node("Constant", [], [output], value=zero)], "calm", [], [end]
+    )
+    branch = helper.make_graph(nodes, "branch", [], [end])
+    for node in nodes:
+        if node in graph.node:
+            graph.node.remove(node)
+    graph.initializer.append(numpy_helper.from_array(np.array(False), "bomb_choice"))
+    graph.node.append(
+        helper.make_node("If", ["bomb_choice"], [output], then_branch=branch, else_branch=calm)
+    )
 
 
 BREAKS: tuple[Callable[[onnx.ModelProto, Rng], None], ...] = (

@@ -101,6 +101,115 @@ def test_a_bomb_of_constants_is_refused_before_it_is_built(kind: str) -> None:
         load_graph(model(steps, {"x": (1, 3, 8, 8)}, ["y"]))
 
 
+BOMBS_IN_BODIES = BOMBS | {
+    "Pad": [("Pad", [np.ones(1, np.float32), np.array([0, HUGE], INTS)], "bomb", {})],
+    "size of a captured tensor": [
+        ("Shape", ["x"], "shape", {}),
+        ("Mul", ["shape", np.array([1, 1000, 1000, 1000], INTS)], "size", {}),
+        ("ConstantOfShape", ["size"], "bomb", {}),
+    ],
+}
+CONTROL_FLOW = ("If", "Loop", "Scan")
+REDUCED: list[Step] = [
+    ("ReduceMax", ["bomb"], "most", {"keepdims": 0}),
+    ("Add", ["x", "most"], "y", {}),
+]
+
+
+def control_flow(operator: str, body: onnx.GraphProto, output: str) -> onnx.GraphProto:
+    """A graph without inputs that runs a body, which reads the captured `x` and writes `y`.
+
+    Whether it runs at all depends on x, so that no optimizer unpacks it.
+    """
+    floats, truth, steps = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, onnx.TensorProto.INT64
+    top, zero, sign, trips = (f"{name} of {output}" for name in ("top", "zero", "sign", "trips"))
+    constants = [numpy_helper.from_array(np.array(0, np.float32), zero)]
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], [top], keepdims=0),
+        helper.make_node("Greater", [top, zero], [sign]),
+    ]
+    if operator == "If":
+        other = helper.make_graph(
+            [helper.make_node("Identity", ["x"], ["other"])],
+            "other",
+            [],
+            [helper.make_tensor_value_info("other", floats, None)],
+        )
+        nodes.append(helper.make_node("If", [sign], [output], then_branch=body, else_branch=other))
+    elif operator == "Loop":
+        body.node.append(helper.make_node("Identity", ["go on"], ["went on"]))
+        body.input.append(helper.make_tensor_value_info("step", steps, []))
+        body.input.append(helper.make_tensor_value_info("go on", truth, []))
+        body.output.insert(0, helper.make_tensor_value_info("went on", truth, []))
+        constants.append(numpy_helper.from_array(np.array(2, INTS), trips))
+        nodes.append(helper.make_node("Loop", [trips, sign], [output], body=body))
+    else:
+        body.input.append(helper.make_tensor_value_info("row", floats, [3, 8, 8]))
+        nodes.append(helper.make_node("Scan", ["x"], [output], body=body, num_scan_inputs=1))
+    end = helper.make_tensor_value_info(output, floats, None)
+    return helper.make_graph(nodes, "around the body", [], [end], constants)
+
+
+def around(operator: str, body: onnx.GraphProto) -> bytes:
+    """The model that runs a body, see `control_flow`."""
+    graph = control_flow(operator, body, "z")
+    graph.input.append(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 3, 8, 8)))
+    imports = [helper.make_opsetid("", 17)]
+    content = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    return bytes(content.SerializeToString())
+
+
+def body_of(steps: list[Step]) -> onnx.GraphProto:
+    """Steps as a body without inputs: `x` is captured, and the constants are its own."""
+    return onnx.load_from_string(model(steps, {}, ["y"])).graph
+
+
+@pytest.mark.parametrize("operator", CONTROL_FLOW)
+@pytest.mark.parametrize("kind", BOMBS_IN_BODIES)
+def test_a_bomb_in_the_body_of_a_control_flow_node_is_refused(kind: str, operator: str) -> None:
+    body = body_of([*BOMBS_IN_BODIES[kind], *REDUCED])
+    with pytest.raises(ModelError, match=r"makes [\d.]+ GB of \d+ bytes of constants; expected"):
+        load_graph(around(operator, body))
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_two_bodies_deep_is_refused(kind: str) -> None:
+    inner = control_flow("If", body_of([*BOMBS[kind], *REDUCED]), "inner")
+    with pytest.raises(ModelError, match=r"makes [\d.]+ GB of \d+ bytes of constants; expected"):
+        load_graph(around("Loop", inner))
+
+
+@pytest.mark.parametrize("operator", CONTROL_FLOW)
+def test_a_bomb_of_captured_constants_is_refused(operator: str) -> None:
+    """Its size is computed around the body."""
+
+    def size(graph: onnx.GraphProto) -> None:
+        for name, value in (("half", HUGE // 2), ("two", 2)):
+            graph.initializer.append(numpy_helper.from_array(np.array([value], INTS), name))
+        graph.node.insert(0, helper.make_node("Mul", ["half", "two"], ["size"]))
+
+    body = body_of([("ConstantOfShape", ["size"], "bomb", {}), *REDUCED])
+    with pytest.raises(ModelError, match=r"makes [\d.]+ GB of \d+ bytes of constants; expected"):
+        load_graph(edited(around(operator, body), size))
+
+
+@pytest.mark.parametrize("operator", CONTROL_FLOW)
+def test_a_node_of_a_body_that_does_not_fit_is_refused(operator: str) -> None:
+    """It depends on x, so that it is no constant."""
+    body = body_of([("Expand", ["x", np.array([1 << 32, 3, 8, 8], INTS)], "bomb", {}), *REDUCED])
+    with pytest.raises(ModelError, match=r"\(Expand\) takes [\d.e+]+ GB; .* can be used"):
+        load_graph(around(operator, body))
+
+
+@pytest.mark.parametrize("operator", CONTROL_FLOW)
+def test_a_body_with_constants_of_a_usual_size_runs(operator: str) -> None:
+    body = body_of([("ConstantOfShape", [np.array([1, 3, 8, 8], INTS)], "bomb", {}), *REDUCED])
+    x = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    with ReuseSession(around(operator, body), threads=1) as session:
+        (z,) = session.run(None, {"x": x})
+    np.testing.assert_array_equal(z, x if operator == "If" else np.stack([x] * len(z)))
+
+
 def test_constants_of_a_usual_size_are_folded() -> None:
     steps: list[Step] = [
         ("Expand", [np.ones(1, np.float32), np.array([1, 3, 512, 512], INTS)], "e", {}),
