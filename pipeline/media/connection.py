@@ -17,6 +17,10 @@ class PermanentError(SourceError):
     """It cannot be opened here, however often it is tried."""
 
 
+class DeniedError(SourceError):
+    """The server refuses us. It may lock out who asks too often."""
+
+
 class Connection(Protocol):
     """What a threaded source reads from: a Decoder, or a stand-in for it in tests."""
 
@@ -41,7 +45,11 @@ class Backoff:
     """Exponential backoff with jitter, so that many cameras do not reconnect at one instant."""
 
     shortest_s: float = 0.5
-    longest_s: float = 5.0
+    longest_s: float = 1.0
+    """Short, since a camera that is back should be seen within two seconds; a refused connection
+    costs next to nothing."""
+    denied_s: float = 5.0
+    """The wait after a server has refused us (a wrong password)."""
     attempts: int | None = None
     """The most attempts in a row; None: any number."""
     for_s: float | None = None
@@ -51,8 +59,13 @@ class Backoff:
     first: bool = False
     """Whether a first connection that fails is tried again too."""
 
-    def delay_s(self, attempt: int, rng: random.Random) -> float:
-        """Seconds to wait before attempt 0, 1, 2, …: between half and all of 0.5 · 1.2^attempt."""
+    def delay_s(self, attempt: int, rng: random.Random, denied: bool = False) -> float:
+        """Seconds to wait before attempt 0, 1, 2, …: between half and all of 0.5 · 1.2^attempt.
+
+        denied: whether the attempt before it ended in a DeniedError.
+        """
+        if denied:
+            return self.denied_s
         # GROWTH**attempt would overflow after some thousand lost connections
         ceiling = min(self.longest_s, self.shortest_s * GROWTH ** min(attempt, 60))
         return rng.uniform(max(self.shortest_s, ceiling / 2), ceiling)
@@ -73,4 +86,5 @@ class LivePolicy:
     backoff: Backoff | None = None
     """When to reconnect; None ends the source at the stream's end or fault."""
     frozen_after_s: float | None = None
-    """Seconds of bit-identical pictures until the source counts as frozen; None: never."""
+    """Seconds of bit-identical pictures until the source counts as frozen, see FreezeDetector;
+    None: never."""

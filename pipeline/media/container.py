@@ -8,7 +8,7 @@ from av.container import InputContainer
 
 from stillframe.errors import SourceError
 from stillframe.pipeline.media.address import FILE_PROTOCOLS, Address
-from stillframe.pipeline.media.connection import PermanentError
+from stillframe.pipeline.media.connection import DeniedError, PermanentError
 from stillframe.pipeline.media.decoder import Decoder, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.pipe import PIPE_REMEDY, PipeReader
@@ -20,6 +20,10 @@ from stillframe.pipeline.media.to_rgb import RgbConverter
 CLOSE_S = 5.0
 # do not measure a stream's frame rate before its first picture
 LOW_LATENCY: Mapping[str, str] = {"fpsprobesize": "0"}
+# of a stream that was open before: its facts are known, and FFmpeg would hold back the first
+# seven pictures to find out how they are ordered
+QUICK_PROBE: Mapping[str, str] = {"analyzeduration": "100000"}  # microseconds
+DENIALS = (av.HTTPUnauthorizedError, av.HTTPForbiddenError)  # of RTSP servers too
 NOT_A_VIDEO = "not a video that can be read, or cut off before its index"
 
 
@@ -47,7 +51,8 @@ def open_container(
     except (av.FFmpegError, OSError, ValueError) as error:
         message = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = redact(message, address.target)
-        raise SourceError(f"{address.shown}: cannot be opened: {reason.lower()}") from None
+        kind = DeniedError if isinstance(error, DENIALS) else SourceError
+        raise kind(f"{address.shown}: cannot be opened: {reason.lower()}") from None
 
 
 def open_decoder(

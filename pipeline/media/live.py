@@ -12,7 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stillframe.errors import SourceError
-from stillframe.pipeline.media.connection import LivePolicy, OpenConnection, PermanentError
+from stillframe.pipeline.media.connection import (
+    DeniedError,
+    LivePolicy,
+    OpenConnection,
+    PermanentError,
+)
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.freeze_detector import FreezeDetector
@@ -35,6 +40,8 @@ STALL_INTERVALS = 4  # and after so many of the usual intervals between pictures
 INTERVAL_WEIGHT = 0.1  # of the newest interval in their mean
 POLL_S = 0.25  # how often a waiting consumer checks that the reader is alive
 EVERY_FRAME_QUEUE = 4
+FROZEN_REPEATS = 8  # so many repeats of a picture are evidence of a camera that hangs
+FROZEN_S = 10.0  # and so are fewer of a slow one in so long
 
 
 class StreamEndedError(SourceError):
@@ -97,6 +104,11 @@ class ThreadedSource(Source):
         self._converter = RgbConverter()
         self._rng = random.Random()
         self._times = TimestampStitcher()
+        self._freeze_detector = None  # outlives a connection: it learns how a source behaves
+        if policy.frozen_after_s is not None:
+            self._freeze_detector = FreezeDetector(
+                policy.frozen_after_s, FROZEN_REPEATS, max(FROZEN_S, policy.frozen_after_s)
+            )
         self._opened_info: SourceInfo | None = None
         self._machine = StateMachine(shown, self._report)
         self._error: BaseException | None = None
@@ -188,12 +200,13 @@ class ThreadedSource(Source):
         if silent_s > min(limit * STALL_SHARE, patience_s):
             self._machine.enter(SourceState.STALLED, f"connected, no picture for {silent_s:.1f} s")
 
-    def _picture_came(self, frozen: bool) -> None:
-        if frozen:
+    def _picture_came(self, detector: FreezeDetector | None, now_s: float) -> None:
+        if detector is not None and detector.frozen:
             self._machine.enter(
                 SourceState.FROZEN,
-                "pictures come, and not a bit of them has changed for "
-                f"{self._policy.frozen_after_s:g} s, as when a camera hangs",
+                f"{detector.repeats + 1} identical pictures in "
+                f"{now_s - detector.same_since_s:.1f} s: a camera that hangs, or a scene without "
+                "any noise",
             )
         else:
             reasons = {
@@ -280,7 +293,9 @@ class ThreadedSource(Source):
     def _relay(self, reader: _Reader, opened: OpenConnection) -> SourceError | None:
         started_s = last_s = time.monotonic()
         first = True
-        detector = self._freeze_detector(opened.info)
+        detector = self._freeze_detector if opened.info.live else None
+        if detector is not None:
+            detector.restart()
         limit = self._policy.timeout_s
         while self._is_current(reader):
             pictures = opened.connection.read_packet()
@@ -343,7 +358,7 @@ class ThreadedSource(Source):
             if followed:
                 self.captured_s = captured_s
             if not (followed and picture.late_s):  # what was held back is no sign of life
-                self._picture_came(self.frozen)
+                self._picture_came(detector, now_s)
                 if self._index and not first:
                     interval_s = now_s - self._last_picture_s
                     self._interval_s += INTERVAL_WEIGHT * (interval_s - self._interval_s)
@@ -360,10 +375,6 @@ class ThreadedSource(Source):
             self._index += 1
             self._changed.notify_all()
             return True
-
-    def _freeze_detector(self, info: SourceInfo) -> FreezeDetector | None:
-        after_s = self._policy.frozen_after_s
-        return FreezeDetector(after_s) if info.live and after_s is not None else None
 
     def _pause(self, reader: _Reader, wait_s: float) -> bool:
         """Wait out a backoff. False once this reader was replaced or the source closed."""
@@ -406,7 +417,7 @@ class ThreadedSource(Source):
         reason = self.trouble.removeprefix(f"{self._shown}: ").removeprefix("lost: ")
         self._machine.enter(SourceState.LOST, reason)
         self._changed.notify_all()
-        return backoff.delay_s(self._attempt - 1, self._rng)
+        return backoff.delay_s(self._attempt - 1, self._rng, isinstance(lost, DeniedError))
 
     def _fail(self, error: BaseException | None) -> None:
         self._error = error

@@ -15,6 +15,7 @@ from stillframe.pipeline.media.address import FILE_PROTOCOLS, NO_PROTOCOL, Addre
 from stillframe.pipeline.media.connection import Backoff, LivePolicy, OpenConnection
 from stillframe.pipeline.media.container import (
     LOW_LATENCY,
+    QUICK_PROBE,
     FileSource,
     open_container,
     open_decoder,
@@ -83,7 +84,7 @@ def open_source(
     retry_s: float | None = RETRY_S,
     wait_for_first: bool = False,
     max_reconnects: int | None = None,
-    frozen_after_s: float | None = 10.0,
+    frozen_after_s: float | None = 1.5,
     on_event: OnEvent | None = None,
 ) -> Source:
     """Open a source and decode its first frame. Raises SourceError if there is none.
@@ -100,7 +101,8 @@ def open_source(
     wait_for_first: try the first connection of a live source again too, instead of raising at once.
     An http:// address is known to be live only once it answers, or with live=True.
     max_reconnects: the most attempts in a row; None: any number within `retry_s`.
-    frozen_after_s: seconds of bit-identical frames after which a live source is `frozen`.
+    frozen_after_s: seconds of bit-identical frames, nine of them at least, after which a live
+    source is `frozen`; ten seconds of a slow one, or of one that went on after such a pause before.
     on_event: called with a SourceEvent at each change of state of a camera or stream, in a thread
     of its own. An error that it raises ends the source.
     """
@@ -181,14 +183,23 @@ def _network(request: SourceRequest) -> Source:
     address, scheme = request.address, request.address.scheme
     assert scheme is not None  # parse gives every network address one
     options = {**LOW_LATENCY, **scheme.options}
-    open_file = partial(
-        open_container, address.target, address, scheme.protocols, options, request.timeout_s
-    )
-
     live = scheme.live if request.live is None else request.live
+    was_open = False
+
+    def open_file() -> InputContainer:
+        return open_container(
+            address.target,
+            address,
+            scheme.protocols,
+            {**options, **(QUICK_PROBE if was_open else {})},
+            request.timeout_s,
+        )
 
     def connect() -> OpenConnection:
-        return _connect(request, open_file, live)
+        nonlocal was_open
+        opened = _connect(request, open_file, live)
+        was_open = True
+        return opened
 
     policy = request.live_policy(live)
     return ThreadedSource(connect, policy, address.shown, on_event=request.on_event)

@@ -16,14 +16,22 @@ SourceKind = Literal["file", "images", "camera", "network", "pipe", "sample"]
 class SourceState(Enum):
     """The state of a source. Only live sources are ever STALLED, LOST or FROZEN."""
 
-    CONNECTING = "connecting"  # opened, no picture yet
+    CONNECTING = "connecting"
+    """Opened, no picture yet."""
     RUNNING = "running"
-    STALLED = "stalled"  # connected, but no picture for a while
-    FROZEN = "frozen"  # pictures come, but each repeats the one before it bit for bit
-    LOST = "lost"  # connection lost; waiting for the next attempt, or making it
-    ENDED = "ended"  # every frame was delivered
-    FAILED = "failed"  # lost for good; the iterator raised, or will raise, SourceError
+    """Pictures come."""
+    STALLED = "stalled"
+    """Connected, but no picture for a while."""
+    FROZEN = "frozen"
+    """Pictures come, but each repeats the one before it bit for bit."""
+    LOST = "lost"
+    """Connection lost; waiting for the next attempt, or making it."""
+    ENDED = "ended"
+    """Every frame was delivered."""
+    FAILED = "failed"
+    """Lost for good; the iterator raised, or will raise, SourceError."""
     CLOSED = "closed"
+    """By `close`."""
 
     @property
     def label(self) -> str:

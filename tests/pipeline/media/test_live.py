@@ -150,7 +150,7 @@ def test_a_source_lost_for_good_raises() -> None:
 @given(st.integers(0, 5000), st.integers())
 def test_back_off_grows_between_its_bounds(attempt: int, seed: int) -> None:
     delay = Backoff().delay_s(attempt, random.Random(seed))
-    ceiling = min(5.0, 0.5 * 1.2 ** min(attempt, 20))
+    ceiling = min(1.0, 0.5 * 1.2 ** min(attempt, 20))
     assert max(0.5, ceiling / 2) <= delay <= ceiling
 
 

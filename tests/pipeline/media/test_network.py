@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
 from stillframe.errors import SourceError
+from stillframe.pipeline.media.connection import DeniedError
 from stillframe.pipeline.media.open_source import SourceState, open_source
 from tests.hostile import media, servers
 from tests.hostile.media import number_of
@@ -49,6 +51,26 @@ def test_an_rtsp_camera_that_wants_another_password_is_one_clear_error() -> None
     ):
         open_source(f"rtsp://admin:wrong-one@127.0.0.1:{server.port}/live", timeout_s=3)
     assert "wrong-one" not in str(caught.value)
+    assert caught.type is DeniedError
+
+
+def test_a_stream_that_was_open_before_is_probed_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probing holds back the first pictures, and a camera that is back should be seen soon."""
+    probed: list[str | None] = []
+    connect = av.open
+
+    def recorded(url: str, *arguments: Any, **options: Any) -> Any:
+        probed.append(options["options"].get("analyzeduration"))
+        return connect(url, *arguments, **options)
+
+    def hangs_up(server: Server, connection: socket.socket, number: int) -> None:
+        server.send_frames(connection, range(5))
+
+    monkeypatch.setattr(av, "open", recorded)
+    with Server(hangs_up) as server, open_source(f"tcp://127.0.0.1:{server.port}") as source:
+        taken(source, 12)
+        assert source.reconnects > 0
+    assert probed[:2] == [None, "100000"]
 
 
 def test_mpeg_ts_over_udp_is_read() -> None:

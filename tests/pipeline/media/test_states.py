@@ -11,6 +11,7 @@ import pytest
 from stillframe.errors import SourceError, UsageError
 from stillframe.pipeline.media.connection import (
     Backoff,
+    DeniedError,
     LivePolicy,
     OpenConnection,
     PermanentError,
@@ -164,10 +165,29 @@ def test_a_negative_time_to_retry_is_refused() -> None:
         open_source("rtsp://127.0.0.1:9/x", retry_s=-1.0)
 
 
-def test_waits_stay_within_a_few_seconds_however_long_the_outage() -> None:
+def test_waits_stay_within_a_second_however_long_the_outage() -> None:
     waits = [Backoff().delay_s(attempt, random.Random(1)) for attempt in range(2000)]
-    assert max(waits) <= 5.0
+    assert max(waits) <= 1.0
     assert not Backoff().exhausted(2000, lost_for_s=1e6)
+
+
+def test_who_is_refused_asks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera may lock out an account after some wrong passwords."""
+    asked: list[bool] = []
+
+    def delay_s(self: Backoff, attempt: int, rng: random.Random, denied: bool = False) -> float:
+        asked.append(denied)
+        return 0.01
+
+    def denied() -> Script:
+        raise DeniedError("stand: cannot be opened: 401")
+
+    assert Backoff().delay_s(0, random.Random(), denied=True) == 5.0
+    monkeypatch.setattr(Backoff, "delay_s", delay_s)
+    connect = connections(shows(1), refused, denied, shows(2))
+    with ThreadedSource(connect, LivePolicy(5.0, QUICK), "stand") as source:
+        ends(lambda: [next(source), next(source)])
+    assert asked[:3] == [False, False, True]
 
 
 def test_silence_is_a_stall_and_age_grows_meanwhile(clock: Clock) -> None:
