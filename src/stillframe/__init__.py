@@ -44,7 +44,9 @@ _HOMES = {
     "SinkError": "stillframe.errors",
     "Source": "stillframe.pipeline.media.source",
     "SourceError": "stillframe.errors",
+    "SourceEvent": "stillframe.pipeline.media.source",
     "SourceInfo": "stillframe.pipeline.media.source",
+    "SourceState": "stillframe.pipeline.media.source",
     "Stage": "stillframe.pipeline.executor.stage",
     "StageError": "stillframe.errors",
     "StillframeError": "stillframe.errors",
@@ -75,7 +77,7 @@ if TYPE_CHECKING:
     from stillframe.pipeline.filter.filter import Filter
     from stillframe.pipeline.media.frame import Frame
     from stillframe.pipeline.media.open_source import frames, open_source
-    from stillframe.pipeline.media.source import Source, SourceInfo
+    from stillframe.pipeline.media.source import Source, SourceEvent, SourceInfo, SourceState
     from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, MotSink
     from stillframe.pipeline.sinks.video import VideoSink
     from stillframe.pipeline.stream import stream
@@ -103,7 +105,9 @@ __all__ = [
     "SinkError",
     "Source",
     "SourceError",
+    "SourceEvent",
     "SourceInfo",
+    "SourceState",
     "Stage",
     "StageError",
     "StillframeError",
