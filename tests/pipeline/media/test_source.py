@@ -265,6 +265,19 @@ def test_a_step_back_in_time_is_a_discontinuity_and_time_goes_on(tmp_path: Path)
     assert np.diff(times) == pytest.approx([1 / 25] * 99, abs=0.002)
 
 
+@pytest.mark.parametrize(("suffix", "is_gap"), [(".mp4", False), (".mkv", True)])
+def test_a_slide_that_stands_for_minutes_is_no_jump_of_the_times(
+    suffix: str, is_gap: bool, tmp_path: Path
+) -> None:
+    """In MPEG-TS, whose times may restart, it is one. MP4 states how long a picture stands."""
+    path = media.clip(tmp_path / f"slides{suffix}", 4, times=[0, 1, 1 + 600 * 25, 2 + 600 * 25])
+    with open_source(path) as source:
+        got = list(source)
+        assert source.rebased == 0
+    assert [frame.time_s for frame in got] == pytest.approx([0, 0.04, 600.04, 600.08], abs=0.002)
+    assert [frame.discontinuity for frame in got] == [False, False, is_gap, False]
+
+
 # --- closing -------------------------------------------------------------------------------------
 
 
