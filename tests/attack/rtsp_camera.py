@@ -1,12 +1,14 @@
 """A real RTSP camera that fails on command: Debian's GStreamer RTSP server, a process of its own.
 
     /usr/bin/python3 tests/attack/rtsp_camera.py PORT [WIDTHxHEIGHT] [RATE]
+    /usr/bin/python3 tests/attack/rtsp_camera.py --check
 
 Serves rtsp://127.0.0.1:PORT/camera, H.264, a picture whose bar moves a step in each frame. Commands
 come on standard input, one a line, and each is answered with "ok": `stall` (connections stay open,
-nothing comes), `freeze` (the same picture again and again), `play` (as at first), `jump SECONDS`
-(time stamps leap), `size WIDTHxHEIGHT` (from the next picture on), `key` (a key frame at once).
-Ends when standard input closes. It is run by the system's Python, which has the bindings.
+nothing comes), `freeze` (the same picture again and again), `play` (as at first), `size
+WIDTHxHEIGHT` (from the next picture on). Leaps of the time stamps are made by rtsp_proxy.py. Ends
+when standard input closes. It is run by the system's Python, which has the bindings. --check
+fails where something is missing that it needs; .ci/run names Debian's packages.
 """
 
 import sys
@@ -26,6 +28,9 @@ PIPELINE = (
 )
 
 
+ELEMENTS = ("appsrc", "videoconvert", "x264enc", "rtph264pay")
+
+
 class Camera(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
     """One stream that all clients share; pictures are made by a timer."""
 
@@ -33,7 +38,6 @@ class Camera(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
         super().__init__()
         self.width, self.height, self.rate = width, height, rate
         self.state = "play"
-        self.offset_ns = 0
         self.number = 0
         self.source = None
         self.set_shared(True)
@@ -70,7 +74,7 @@ class Camera(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
         if self.state != "freeze":
             self.number += 1
         buffer = Gst.Buffer.new_wrapped(self._picture())
-        buffer.pts = (GLib.get_monotonic_time() - self.began) * 1000 + self.offset_ns
+        buffer.pts = (GLib.get_monotonic_time() - self.began) * 1000
         buffer.duration = Gst.SECOND // self.rate
         self.source.emit("push-buffer", buffer)
         return True
@@ -88,16 +92,17 @@ def listen(camera: Camera, loop: "GLib.MainLoop") -> None:
         word, _, value = line.strip().partition(" ")
         if word in ("stall", "freeze", "play"):
             camera.state = word
-        elif word == "jump":
-            camera.offset_ns += int(float(value) * 1e9)
         elif word == "size":
             GLib.idle_add(camera.resize, *map(int, value.split("x")))
-        print("ok" if word else "?", flush=True)
+        print("ok" if word in ("stall", "freeze", "play", "size") else "?", flush=True)
     loop.quit()
 
 
 def main() -> None:
     Gst.init(None)
+    if sys.argv[1] == "--check":
+        absent = [name for name in ELEMENTS if Gst.ElementFactory.find(name) is None]
+        raise SystemExit(f"no {', '.join(absent)}" if absent else 0)
     port = sys.argv[1]
     size = sys.argv[2] if len(sys.argv) > 2 else "320x192"
     rate = int(sys.argv[3]) if len(sys.argv) > 3 else 15
