@@ -8,9 +8,12 @@ the line, and when the child dies or is silent for too long, notes which seed di
 another from the next one. The seed is printed first, then the counts.
 """
 
+import contextlib
 import json
+import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,8 +24,10 @@ from pathlib import Path
 
 from tests.attack.cases import KINDS
 
-PATIENCE_S = 120.0
-"""Silence after which a case hangs. The first one compiles kernels, which may take a minute."""
+PATIENCE_S = {"caches": 900.0}
+OTHERWISE_S = 180.0
+"""Silence after which a case of a kind hangs. The first one compiles kernels, and each of a cache
+does, which takes minutes beside busy processes."""
 
 BATCH = 100
 """Cases of one child; what they leak together is seen in its peak memory."""
@@ -72,12 +77,14 @@ def _batch(report: Report, first: int, end: int, until: float) -> int:
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if sys.stderr is None else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         assert child.stdout is not None
         try:
             while seed < end:
-                ready, _, _ = select.select([child.stdout], [], [], PATIENCE_S)
+                patience_s = PATIENCE_S.get(report.kind, OTHERWISE_S)
+                ready, _, _ = select.select([child.stdout], [], [], patience_s)
                 line = child.stdout.readline() if ready else b""
                 if not line:
                     outcome = "abort" if ready else "hang"
@@ -91,7 +98,8 @@ def _batch(report: Report, first: int, end: int, until: float) -> int:
                 if time.monotonic() > until:
                     break
         finally:
-            child.kill()
+            with contextlib.suppress(ProcessLookupError):  # its own children hang as well
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             child.stdout.close()
     return seed
@@ -106,8 +114,6 @@ def _note(report: Report, seed: int, outcome: str, word: str) -> None:
 
 def child(kind: str, first: int, end: int, folder: Path) -> None:
     """Work through the seeds; one JSON line each on the real standard output."""
-    import os
-
     from stillframe import StillframeError
 
     out = os.fdopen(os.dup(1), "w")
@@ -119,7 +125,8 @@ def child(kind: str, first: int, end: int, folder: Path) -> None:
             outcome, word = "refused", f"{type(error).__name__}: {error}"
         except BaseException as error:
             outcome, word = "foreign", f"{type(error).__name__}: {error}"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        peak = max(resource.getrusage(each).ru_maxrss for each in whose) / 1024
         answer = {"seed": seed, "outcome": outcome, "word": word[:300], "peak_mb": peak}
         print(json.dumps(answer), file=out, flush=True)
 
