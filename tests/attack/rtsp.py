@@ -181,7 +181,7 @@ class Report:
                     f" {ordered[len(ordered) // 2]:.2f} s, longest {ordered[-1]:.2f} s"
                 )
         if self.samples:
-            warm = [s for s in self.samples if s.elapsed_s >= min(WARM_S, self._middle_s)]
+            warm = self.warm or self.samples
             first = warm[0]
             rows.append(
                 f"  memory {first.resident / 1e6:.1f} MB at {first.elapsed_s:.0f} s, afterwards"
@@ -195,25 +195,51 @@ class Report:
         return rows
 
     @property
-    def _middle_s(self) -> float:
-        return self.samples[len(self.samples) // 2].elapsed_s
+    def warm(self) -> list[Sample]:
+        """Of the time after WARM_S."""
+        return [sample for sample in self.samples if sample.elapsed_s >= WARM_S]
 
     @property
     def growth(self) -> float:
         """The most memory after WARM_S, by that at WARM_S."""
-        warm = [s.resident for s in self.samples if s.elapsed_s >= WARM_S]
-        return max(warm) / warm[0] if warm else 1.0
+        residents = [sample.resident for sample in self.warm]
+        return max(residents) / residents[0] if residents else 1.0
 
 
-class Observed:
+@dataclass
+class Sights:
+    """All that was seen of a run."""
+
+    folder: Path
+    """Where its files are."""
+    rows: list[Sight] = field(default_factory=list)
+    """Of the JSONL file."""
+    lines: list[Sight] = field(default_factory=list)
+    """Of standard error."""
+    states: list[Sight] = field(default_factory=list)
+    """The state in the metrics, at each change."""
+    ages: list[Sight] = field(default_factory=list)
+    """The median age in the metrics."""
+
+    def events(self) -> list[Sight]:
+        """The states of JSONL's events."""
+        return [Sight(row.when, row.value["event"]) for row in self.rows if "event" in row.value]
+
+    def frames(self) -> list[Sight]:
+        """The records of JSONL's results."""
+        return [row for row in self.rows if "event" not in row.value]
+
+    def line_states(self) -> list[Sight]:
+        """The states on standard error."""
+        matches = [(line.when, re.search(r"camera: (\w+): ", line.value)) for line in self.lines]
+        return [Sight(when, match[1]) for when, match in matches if match]
+
+
+class Observed(Sights):
     """A `stillframe run`, and three readers of what it reports."""
 
     def __init__(self, url: str, model: str, folder: Path, every_output: bool) -> None:
-        self.folder = folder
-        self.states: list[Sight] = []  # of the metrics
-        self.ages: list[Sight] = []
-        self.lines: list[Sight] = []  # of standard error
-        self.rows: list[Sight] = []  # of JSONL
+        super().__init__(folder)
         self.port = free_port()
         arguments = ["run", url, "--model", model, "--jsonl", str(folder / "out.jsonl")]
         arguments += ["--summary-json", str(folder / "summary.json")]
@@ -280,16 +306,6 @@ class Observed:
             if age:
                 self.ages.append(Sight(time.time(), float(age[1])))
 
-    def events(self) -> list[Sight]:
-        return [Sight(row.when, row.value["event"]) for row in self.rows if "event" in row.value]
-
-    def frames(self) -> list[Sight]:
-        return [row for row in self.rows if "event" not in row.value]
-
-    def line_states(self) -> list[Sight]:
-        matches = [(line.when, re.search(r"camera: (\w+): ", line.value)) for line in self.lines]
-        return [Sight(when, match[1]) for when, match in matches if match]
-
 
 def attack_camera(
     scenario: str,
@@ -326,7 +342,7 @@ def attack_camera(
             code = run.end()
         if code != 130:
             report.faults.append(f"exit code {code} after Ctrl-C; 130 was expected")
-        _judge(run, report, taken)
+        judge(run, report, taken)
     return report
 
 
@@ -371,7 +387,11 @@ def _pass_time(run: Observed, report: Report, began: float, seconds: float) -> N
             return
 
 
-def _judge(run: Observed, report: Report, taken: list[tuple[float, float, Step]]) -> None:
+def judge(run: Sights, report: Report, taken: list[tuple[float, float, Step]]) -> None:
+    """Note in the report what was seen too late, not at all, or with a wrong age.
+
+    taken: (when it began, when it ended, step), by the wall clock.
+    """
     frames, events = run.frames(), run.events()
     report.steps, report.records, report.events = len(taken), len(frames), len(events)
     channels = {"jsonl": events, "stderr": run.line_states(), "metrics": run.states}
@@ -399,6 +419,10 @@ def _judge(run: Observed, report: Report, taken: list[tuple[float, float, Step]]
         report.reconnects = json.loads(files["summary"].read_text()).get("reconnects", 0)
     if report.growth > MEMORY_GROWTH:
         report.faults.append(f"memory grew by {(report.growth - 1) * 100:.2f} %")
+    if not taken and report.warm:  # a camera that is lost takes its connection with it
+        first, most = report.warm[0], max(report.warm, key=lambda s: s.threads + s.descriptors)
+        if most.threads > first.threads + 1 or most.descriptors > first.descriptors + 1:
+            report.faults.append(f"threads or descriptors grew: {first}, {most}")
 
 
 def _judge_recovery(report: Report, when: float, end: float, frames: list[Sight]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
 from tests import networks
 from tests.attack.rtsp import Camera, Observed, Sight, missing
@@ -78,3 +79,18 @@ def test_a_leap_of_the_time_stamps_is_taken_out(camera: Camera, seconds: float) 
         after_s = ends(read_on)
         assert source.rebased == 1
     assert before.time_s < after_s < before.time_s + abs(seconds) / 2
+
+
+def test_a_camera_may_change_its_size(camera: Camera) -> None:
+    with open_source(camera.url) as source:
+        assert next(source).image.shape == (96, 160, 3)
+        camera.tell("size 240x128")
+
+        def read_on() -> Frame:
+            while (frame := next(source)).image.shape == (96, 160, 3):
+                pass
+            return frame
+
+        resized = ends(read_on)
+    assert resized.image.shape == (128, 240, 3)
+    assert resized.discontinuity
