@@ -263,10 +263,10 @@ def test_a_fall_raises_the_alarm_however_long_all_was_well() -> None:
 
 
 def certificate(audits: int, x: float = 1.0, **counts: int) -> Certificate:
-    made = Certificate(FLOOR, **counts)
+    some = Certificate(FLOOR, **counts)
     for _ in range(audits):
-        made.add(x)
-    return made
+        some.add(x)
+    return some
 
 
 def test_nothing_to_compare_proves_nothing() -> None:
