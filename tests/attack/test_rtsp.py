@@ -10,8 +10,9 @@ import pytest
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
 from tests import networks
-from tests.attack.rtsp import Camera, Observed, Sight, missing
+from tests.attack.rtsp import Camera, Observed, missing
 from tests.attack.rtsp_proxy import RtspProxy
+from tests.attack.rtsp_report import Sight
 from tests.hang_guard import HANGS_S, ends
 from tests.hostile.servers import free_port
 from tests.pipeline.media.test_live import wait_for

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attack.rtsp import Report, Sample, Sight, Sights, Step, judge
+from tests.attack.rtsp_report import Report, Sample, Sight, Sights, Step, judge
 
 KILL = (100.0, 110.0, Step("kill", 10.0, "lost"))
 START = (110.0, 120.0, Step("start", 10.0, "running"))
