@@ -155,20 +155,22 @@ class Observed(Sights):
             self.lines.append(Sight(time.time(), line.decode(errors="replace").rstrip()))
 
     def _read_rows(self) -> None:
-        path, rest, at = self.folder / "out.jsonl", b"", 0
+        path, rest, at, last = self.folder / "out.jsonl", b"", 0, time.time()
         while not self._over.wait(POLL_S):
             if not path.exists():
                 continue
             with open(path, "rb") as file:
                 file.seek(at)
-                data = file.read()
+                now, data = time.time(), file.read()
             at += len(data)
             *whole, rest = (rest + data).split(b"\n")
-            self.rows += [Sight(time.time(), json.loads(line)) for line in whole]
+            self.rows += [Sight(time.time(), json.loads(line), last) for line in whole]
+            last = now
 
     def _read_metrics(self) -> None:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while not self._over.wait(SCRAPE_S):
+            asked = time.time()
             try:
                 with opener.open(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
                     text = answer.read().decode()
@@ -179,7 +181,7 @@ class Observed(Sights):
                 self.states.append(Sight(time.time(), state[1]))
             age = re.search(r'age_seconds\{quantile="0\.50?"\} (\S+)', text)
             if age:
-                self.ages.append(Sight(time.time(), float(age[1])))
+                self.ages.append(Sight(time.time(), float(age[1]), asked))
 
 
 def attack_camera(

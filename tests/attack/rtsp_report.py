@@ -11,6 +11,8 @@ GOAL_S = 2.0
 AGE_LEEWAY_S = 1.6
 """How long after the last new picture a result may still count as fresh."""
 FRESH_S = 1.0
+SHORT_S = 1.0
+"""A state that lasted less may fall between two readings of the metrics."""
 WARM_S = 300.0
 """Memory may grow until then."""
 MEMORY_GROWTH = 1.02
@@ -33,6 +35,14 @@ class Sight:
 
     when: float
     value: Any
+    earliest: float = 0.0
+    """When the reader looked last and it was not there yet; 0: not known. On a busy machine that
+    may be long before."""
+
+    @property
+    def written(self) -> float:
+        """No later than it was written: what an age is held against."""
+        return self.earliest or self.when
 
 
 @dataclass
@@ -156,6 +166,7 @@ def judge(run: Sights, report: Report, taken: list[tuple[float, float, Step]]) -
             _judge_recovery(report, when, end, frames)
         else:
             _judge_ages(report, when, end, frames, run.ages)
+    _judge_channels(run, report)
     files = {name: run.folder / f"{name}.json" for name in ("summary", "metrics")}
     for name, path in files.items():
         if not path.exists():
@@ -168,6 +179,24 @@ def judge(run: Sights, report: Report, taken: list[tuple[float, float, Step]]) -
         first, most = report.warm[0], max(report.warm, key=lambda s: s.threads + s.descriptors)
         if most.threads > first.threads + 1 or most.descriptors > first.descriptors + 1:
             report.faults.append(f"threads or descriptors grew: {first}, {most}")
+
+
+def _judge_channels(run: Sights, report: Report) -> None:
+    """Every event of JSONL, also a loss by time-out, is seen in the other channels in time."""
+    rows = [row.value for row in run.rows if "event" in row.value]
+    began = run.states[0].when if run.states else 0.0
+    ends = [row["wall_time"] for row in rows[1:]] + [float("inf")]
+    for row, end in zip(rows, ends, strict=True):
+        when, state = row["wall_time"], row["event"]
+        channels = {"stderr": run.line_states(), "metrics": run.states}
+        if end - when < SHORT_S:
+            del channels["metrics"]
+        for channel, sights in channels.items():
+            delays = [sight.when - when for sight in sights if sight.value == state]
+            if when > began and not any(-0.1 < delay < GOAL_S for delay in delays):
+                report.faults.append(
+                    f"{state} at {when:.1f} ({row['reason']}): not in {channel} in time"
+                )
 
 
 def _judge_recovery(report: Report, when: float, end: float, frames: list[Sight]) -> None:
@@ -187,13 +216,15 @@ def _judge_recovery(report: Report, when: float, end: float, frames: list[Sight]
 def _judge_ages(
     report: Report, when: float, end: float, frames: list[Sight], ages: list[Sight]
 ) -> None:
-    during = [Sight(row.when, row.value["age_s"]) for row in frames if when < row.when < end]
+    during = [
+        Sight(row.when, row.value["age_s"], row.earliest) for row in frames if when < row.when < end
+    ]
     report.records_in_faults += len(during)
     for name, sights in (("result", during), ("metric", ages)):
         for sight in sights:
-            least_s = sight.when - when - AGE_LEEWAY_S
-            if when < sight.when < end and sight.value < least_s:
+            passed_s = sight.written - when
+            if 0 < passed_s < end - when and sight.value < passed_s - AGE_LEEWAY_S:
                 report.faults.append(
-                    f"{name} {sight.when - when:.2f} s after the last new picture has the age"
+                    f"{name} {passed_s:.2f} s after the last new picture has the age"
                     f" {sight.value:.2f} s"
                 )

@@ -18,8 +18,8 @@ def sound_run(folder: Path) -> Sights:
         folder,
         rows=[
             Sight(99.9, {"age_s": 0.0}),
-            Sight(100.1, {"event": "lost"}),
-            Sight(110.9, {"event": "running"}),
+            Sight(100.1, {"event": "lost", "wall_time": 100.0, "reason": "reset"}),
+            Sight(110.9, {"event": "running", "wall_time": 110.8, "reason": "connected"}),
             Sight(111.0, {"age_s": 0.0}),
         ],
         lines=[Sight(100.1, "rtsp://x/camera: lost: x"), Sight(110.9, "x/camera: running: x")],
@@ -43,9 +43,12 @@ def test_a_state_that_is_late_or_missing_is_a_fault(tmp_path: Path) -> None:
     run = sound_run(tmp_path)
     run.lines[0].when = 102.5
     del run.states[1]
-    late, missing = faults(run)
+    late, missing, *unseen = faults(run)
     assert "lost in stderr after 2.50 s" in late
     assert "no lost in metrics" in missing
+    assert unseen == [
+        f"lost at 100.0 (reset): not in {channel} in time" for channel in ("stderr", "metrics")
+    ]
 
 
 def test_an_old_result_that_claims_to_be_new_is_a_fault(tmp_path: Path) -> None:
@@ -55,6 +58,15 @@ def test_an_old_result_that_claims_to_be_new_is_a_fault(tmp_path: Path) -> None:
     result, metric = faults(run)
     assert result.startswith("result 9.00 s after the last new picture has the age 0.00 s")
     assert metric.startswith("metric 9.00 s")
+
+
+def test_a_reader_that_was_late_itself_accuses_nobody(tmp_path: Path) -> None:
+    run = sound_run(tmp_path)
+    run.rows.append(Sight(103.0, {"age_s": 0.0}, earliest=101.0))
+    assert faults(run) == []
+    run.rows.append(Sight(103.0, {"age_s": 0.0}, earliest=102.0))
+    (fault,) = faults(run)
+    assert fault.startswith("result 2.00 s after the last new picture has the age 0.00 s")
 
 
 def test_a_return_that_is_not_noticed_is_a_fault(tmp_path: Path) -> None:
