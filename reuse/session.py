@@ -37,6 +37,7 @@ from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
 
+CLOSE_GRACE_S = 2.0  # how long `close` waits for the step in progress before it ends its islands
 LONGEST_PAUSE = 255  # most dense steps between two measurements of the layers' magnitudes
 
 
@@ -65,7 +66,8 @@ class ReuseSession(Closing):
     sess_options, providers and provider_options exist for code that was written for
     InferenceSession. The thread count of sess_options is used; the rest is ignored.
 
-    Calls from several threads run one after the other; a call after `close` raises UsageError. A
+    Calls from several threads run one after the other; a call after `close` raises UsageError, and
+    so does one in progress whose island takes longer than `close` waits. A
     fork copies the session: parent and child go on with streams of their own. Results of `run`
     belong to the caller; those of `step` are views that the next call overwrites. Raises ModelError
     for a model that neither the engine nor ONNX Runtime can run, and UsageError for a feed that
@@ -140,11 +142,14 @@ class ReuseSession(Closing):
         input_feed: Mapping[str, Any],
         run_options: ort.RunOptions | None = None,
     ) -> list[Array]:
-        """The outputs by name (None: all), brought up to date for these feeds."""
+        """The outputs by name (None: all), brought up to date for these feeds.
+
+        run_options: of ONNX Runtime, for islands; `terminate` ends one that runs.
+        """
         with self._lock:
             self._check_open()
             names = self._output_names(output_names)
-            outputs, _ = self.step(input_feed)
+            outputs, _ = self._step(input_feed, run_options=run_options)
             every = [port.name for port in self._model.outputs]
             return [np.array(outputs[every.index(name)]) for name in names]
 
@@ -193,6 +198,16 @@ class ReuseSession(Closing):
         `change`, that are to be renewed at every layer, whatever the tolerance; see also
         `follow_refresh`.
         """
+        return self._step(feeds, change, dense, renewed, None)
+
+    def _step(
+        self,
+        feeds: Mapping[str, Any],
+        change: Mapping[str, Any] | Any = None,
+        dense: bool = False,
+        renewed: tuple[int, int] = (0, 0),
+        run_options: ort.RunOptions | None = None,
+    ) -> tuple[list[Array], StepStats]:
         with self._lock:
             self._check_open()
             arrays = self._checked(feeds)
@@ -203,9 +218,10 @@ class ReuseSession(Closing):
                         f"feeds changed from {self._shapes} to {shapes}: compiling again and "
                         "starting afresh",
                         RecompiledWarning,
-                        stacklevel=2,
+                        stacklevel=3,
                     )
                 self._compile(shapes)
+                self._check_open()  # `close` may have given up waiting meanwhile
             engine = self._engine
             assert engine is not None
             for port in engine.plan.graph.inputs:
@@ -214,7 +230,7 @@ class ReuseSession(Closing):
             maps = self._change_maps(change)
             rows = self._rows(maps, renewed)
             with model_errors(model_title(self._source)):
-                stats = engine.step(arrays, maps, dense, rows)
+                stats = engine.step(arrays, maps, dense, rows, run_options)
                 if stats.dense and not self._tolerance.exact:
                     self._calibrate(engine.plan)
                 outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
@@ -309,10 +325,19 @@ class ReuseSession(Closing):
         return notes
 
     def close(self) -> None:
-        """End the worker threads, after the step in progress. Idempotent."""
-        with self._lock:
-            self._closed = True
+        """End the worker threads, after the step in progress. Idempotent.
+
+        An island that is still running after CLOSE_GRACE_S is ended; its call raises UsageError.
+        """
+        self._closed = True  # first: a thread that calls again and again must not keep the lock
+        if not self._lock.acquire(timeout=CLOSE_GRACE_S):
+            if self._engine is not None:
+                self._engine.end_runs()
+            self._lock.acquire()
+        try:
             self._workers.close()
+        finally:
+            self._lock.release()
 
     def __del__(self) -> None:
         workers = getattr(self, "_workers", None)

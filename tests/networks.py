@@ -40,6 +40,57 @@ def brightness(path: Path, height: int = 64, width: int = 96) -> Path:
     return _save(helper.make_graph(nodes, "brightness", [picture], outputs, weights), path)
 
 
+def endless(path: Path, above: float = 0.9, height: int = 64, width: int = 96) -> Path:
+    """As `brightness`, but a picture brighter than `above` is counted in a loop without end."""
+    bool_, float_ = TensorProto.BOOL, TensorProto.FLOAT
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["goes_on"], ["goes_on_still"]),
+            helper.make_node("Mul", ["before", "one_float"], ["after"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("goes_on", bool_, []),
+            helper.make_tensor_value_info("before", float_, [1, 1, 1, 1]),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on_still", bool_, []),
+            helper.make_tensor_value_info("after", float_, [1, 1, 1, 1]),
+        ],
+    )
+    constants: dict[str, np.ndarray[Any, Any]] = {
+        "box": np.array([BOX], np.float32),
+        "class": np.array([1], np.int64),
+        "one": np.array([1], np.int64),
+        "one_float": np.array(1, np.float32),
+        "above": np.array(above, np.float32),
+        "nothing": np.array([], np.int64),
+        "turns": np.array(2**62, np.int64),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=1),
+        helper.make_node("Greater", ["mean", "above"], ["bright"]),
+        helper.make_node("Reshape", ["bright", "nothing"], ["is_bright"]),
+        helper.make_node("Loop", ["turns", "is_bright", "mean"], ["counted"], body=body),
+        helper.make_node("Reshape", ["counted", "one"], ["scores"]),
+        helper.make_node("Identity", ["box"], ["boxes"]),
+        helper.make_node("Identity", ["class"], ["labels"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "endless",
+        [helper.make_tensor_value_info("image", float_, [1, 3, height, width])],
+        [
+            helper.make_tensor_value_info("boxes", float_, [1, 4]),
+            helper.make_tensor_value_info("scores", float_, [1]),
+            helper.make_tensor_value_info("labels", TensorProto.INT64, [1]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return _save(graph, path)
+
+
 def negative(path: Path, height: int | str = "height", width: int | str = "width") -> Path:
     """A network that answers a picture with its negative, at any size."""
     shape = [1, 3, height, width]

@@ -15,7 +15,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "stillframe"
-COMMON = {"errors", "escaping", "closing", "cache_dir", "extras", "names"}
+COMMON = {
+    "errors",
+    "escaping",
+    "closing",
+    "cache_dir",
+    "extras",
+    "names",
+    "native_calls",
+    "endable_session",
+}
 """Modules beside the four folders that everybody may import."""
 
 FOLDERS: dict[str, tuple[str, ...]] = {

@@ -18,9 +18,11 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from stillframe.endable_session import EndableSession
 from stillframe.errors import ModelError
 from stillframe.models.formats.cleaning import clean
 from stillframe.models.formats.onnx_file import ImageInput, image_input
+from stillframe.native_calls import RunEndedError
 
 DEFAULT_SIZE = (640, 640)
 """(H, W) for a file that leaves its input size open and names none in its metadata."""
@@ -118,14 +120,18 @@ class InspectedModel:
         """Of the outputs."""
         return [o.shape for o in self.outputs]
 
-    @cached_property
+    @property
     def session(self) -> onnxruntime.InferenceSession:
+        return self._endable.session
+
+    @cached_property
+    def _endable(self) -> EndableSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised; nothing is printed
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            return onnxruntime.InferenceSession(
-                str(self.cleaned), options, providers=["CPUExecutionProvider"]
+            return EndableSession(
+                str(self.cleaned), options, ["CPUExecutionProvider"], self.path.name
             )
         except Exception as e:  # ONNX Runtime's errors share no base class of their own
             raise ModelError(f"{self.path.name}: ONNX Runtime refuses it: {_last_line(e)}") from e
@@ -141,7 +147,9 @@ class InspectedModel:
         if self.image_input.layout == "nchw":
             tensor = np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))
         try:
-            outputs: list[NDArray[Any]] = self.session.run(None, {self.image_input.name: tensor})
+            outputs: list[NDArray[Any]] = self._endable.run(None, {self.image_input.name: tensor})
+        except RunEndedError:
+            raise
         except Exception as e:  # as above
             raise ModelError(
                 f"{self.path.name}: ONNX Runtime cannot run it: {_last_line(e)}"

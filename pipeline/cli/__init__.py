@@ -4,6 +4,8 @@
     2 usage   3 source   4 model   5 output   6 quality floor not met   7 a stage
     130 Ctrl-C, 143 SIGTERM, each after everything was closed properly
 
+A stage or a run of a model that hangs ends with the same codes: it is ended, or left behind.
+
 Standard output carries data only; everything for people goes to standard error.
 """
 
@@ -23,6 +25,7 @@ import stillframe
 from stillframe.cache_dir import CacheWarning
 from stillframe.errors import SinkError, StillframeError
 from stillframe.names import RenamedWarning, suggestion
+from stillframe.native_calls import hanging
 from stillframe.pipeline.cli import cache, models, printing, renamed, samples, signals
 from stillframe.pipeline.cli.bench import bench
 from stillframe.pipeline.cli.bench_placement import bench_placement
@@ -93,7 +96,11 @@ def main() -> NoReturn:
         app()
     signals.raise_at_once()
     _fill_closed_streams()
-    sys.exit(status(sys.argv[1:]))
+    signals.Watchdog()
+    code = status(sys.argv[1:])
+    if hanging():
+        signals.leave(code)
+    sys.exit(code)
 
 
 def status(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from functools import partial
 
 from rich.console import Console
 
+from stillframe.errors import StageError
 from stillframe.pipeline.cli import printing, signals
 from stillframe.pipeline.cli.fetching import fetch_sample, load_model
 from stillframe.pipeline.cli.report import Report, stage_table, summary
@@ -36,6 +37,7 @@ def execute(request: RunRequest) -> None:
     tally = record.tally
     events = SourceReporter(console)
     with signals.Stopping() as stopping, record.written_at_the_end(stopping):
+        stopping.last_words = record.write
         with contextlib.ExitStack() as stack:
             fetch_sample(console, request.source, request.allow_sdist)
             retry_s = request.retry_s()
@@ -109,6 +111,10 @@ def execute(request: RunRequest) -> None:
             except BrokenPipeError:  # after a signal, a reader that takes nothing is let go
                 if stopping.caught is None:
                     raise
+            except StageError as error:  # after a signal, a stage that hangs is left behind
+                if stopping.caught is None or not pipeline.hung:
+                    raise
+                printing.complaint("warning", str(error))
             finally:
                 record.stages = telemetry.to_dict()
         record.write(stopping.caught)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from stillframe.closing import Closing
 from stillframe.errors import SourceError, StageError, UsageError
+from stillframe.native_calls import RunEndedError, abandon, end_native_calls
 from stillframe.pipeline.executor.channel import Channel, ClosedError, InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import PinResult, pin_thread
 from stillframe.pipeline.executor.hardware.processors import Machine
@@ -36,8 +37,8 @@ class StagePipeline(Closing):
 
     Items keep their order. If a stage raises, returns nothing or exceeds its deadline, everything
     ends at once and the error is raised here, with the stage's name. A SourceError is raised after
-    the items before it. Leaving the `with` block ends every thread; a thread that hangs in foreign
-    code cannot be ended and is named in a StageError.
+    the items before it. Leaving the `with` block ends every thread, and runs of a model that are in
+    progress; a thread that hangs in foreign code cannot be ended and is named in a StageError.
 
     source: any iterable, or a function that opens one, called once all arguments are checked. It is
     read in the thread of a stage named "decode". If it has a `close`, that must unblock a reader in
@@ -55,6 +56,8 @@ class StagePipeline(Closing):
     """Of recent items: from being read to being delivered."""
     skipped: int
     """Items that a stage or a full queue dropped."""
+    hung: tuple[str, ...]
+    """Stages that were working on an item when they were stopped, and did not end in time."""
 
     def __init__(
         self,
@@ -88,8 +91,15 @@ class StagePipeline(Closing):
         self.ages_ms = deque(maxlen=RECENT)
         self.source_ms = 0.0
         self.whole_ms = 0.0
+        self.hung = ()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
+        self._ending = False
+        """Whether runs in progress were ended: that they raise is no failure."""
+        self._ended: set[str] = set()
+        """Stages whose runs in progress were ended, so that their threads end soon."""
+        self._abandoned: set[str] = set()
+        """Stages whose threads are not waited for again."""
         self._stopped = threading.Event()
         self._stopped_s: float | None = None
         self._started = False
@@ -160,7 +170,9 @@ class StagePipeline(Closing):
     def stop(self) -> None:
         """Read no more items; those in flight are still delivered. Safe in a signal handler.
 
-        A reader of a pipe that takes nothing for CLOSE_TIMEOUT_S then counts as gone.
+        A reader of a pipe that takes nothing for CLOSE_TIMEOUT_S then counts as gone. A stage hangs
+        if it works on one item for GRACE_S in a model's run, which is ended, or for HANG_S in
+        anything else, and SLOWER times as long as usual: StageError is raised, see `hung`.
         """
         if self._stopped_s is None:
             self._stopped_s = time.monotonic()
@@ -175,13 +187,24 @@ class StagePipeline(Closing):
         _close(self._source)
         if not self._started:
             return
+        threads = dict(
+            zip(
+                [meter.name for meter in self.meters],
+                [self._thread, *(worker.thread for worker in self.workers)],
+                strict=True,
+            )
+        )
+        self._end_calls()
+        left = {worker.stage.name for worker in self.workers if worker.overdue_s > 0}
+        left = (left | set(self.hung)) - self._ended | self._abandoned
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        threads = [self._thread, *(worker.thread for worker in self.workers)]
-        hanging = {w.stage.name for w in self.workers if w.overdue_s > 0}
-        for thread, name in zip(threads, [m.name for m in self.meters], strict=True):
-            if thread is not threading.current_thread() and name not in hanging:
+        for name, thread in threads.items():
+            if thread is not threading.current_thread() and name not in left:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        alive = [m.name for m, t in zip(self.meters, threads, strict=True) if t.is_alive()]
+        alive = [name for name, thread in threads.items() if thread.is_alive()]
+        for name in set(alive) - self._abandoned:
+            self._abandoned.add(name)
+            abandon(threads[name])
         if alive and self._failure is None:
             raise StageError(
                 f"stage {', '.join(alive)}: did not end within {CLOSE_TIMEOUT_S:g} s "
@@ -245,6 +268,8 @@ class StagePipeline(Closing):
 
     def _fail(self, stage: str, error: BaseException) -> None:
         """End everything; the first failure is the one that is raised."""
+        if self._ending and isinstance(error, RunEndedError):
+            return
         failure = with_stage_name(stage, error)
         if failure is not error:
             failure.__cause__ = error
@@ -253,7 +278,13 @@ class StagePipeline(Closing):
         for channel in self.channels:
             channel.close()
         self.window.close()
+        self._end_calls()
         _close(self._source)
+
+    def _end_calls(self) -> None:
+        """End the runs of models in progress."""
+        self._ending = True
+        self._ended |= {each.stage.name for each in self.workers if end_native_calls(each.thread)}
 
     def _unblock_stopped_source(self) -> None:
         """Once stopped and with nothing else in flight, close a source that waits for an item."""
@@ -266,13 +297,19 @@ class StagePipeline(Closing):
         stopped_s = self._stopped_s
         waited_enough = stopped_s is not None and time.monotonic() - stopped_s > CLOSE_TIMEOUT_S
         for worker in self.workers:
+            name = worker.stage.name
             if waited_enough and worker.waits_for_reader:
-                self._fail(worker.stage.name, BrokenPipeError("its reader takes nothing"))
+                self._fail(name, BrokenPipeError("its reader takes nothing"))
+                return
+            if stopped_s is not None and (hung_s := worker.hung_s(stopped_s)) > 0:
+                self.hung += (name,)
+                error = StageError(f"no answer {hung_s:.0f} s after the stop; its frame is lost")
+                self._fail(name, error)
                 return
             if worker.overdue_s > 0:
                 limit = worker.stage.deadline_s
                 error = StageError(f"no answer for {limit:g} s, its deadline; it is left behind")
-                self._fail(worker.stage.name, error)
+                self._fail(name, error)
                 return
 
 

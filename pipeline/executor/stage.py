@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stillframe.errors import StageError, StillframeError, UsageError
+from stillframe.native_calls import GRACE_S, HANG_S, native_calls
 from stillframe.pipeline.executor.channel import Channel, ClosedError, Policy
 from stillframe.pipeline.executor.hardware.affinity import pin_thread
 from stillframe.pipeline.executor.stage_meter import StageMeter
 
 Work = Callable[[Any], Any]
 DEADLINE_S = 120.0
+SLOWER = 3.0
+"""A stopped stage hangs only once an item takes so many times the usual."""
 DEFAULT_QUEUE_SIZE = 2
 
 
@@ -172,6 +175,22 @@ class Worker:
         """Seconds by which the current item exceeds the deadline; 0 or less if it does not."""
         since = self.meter.deadline_since
         return 0.0 if since is None else time.perf_counter() - since - self.stage.deadline_s
+
+    def hung_s(self, stopped_s: float) -> float:
+        """Seconds that the current item has gone on since the stop if that is too long, else 0.
+
+        Too long is GRACE_S in a run of a model, which can be ended, and HANG_S in anything else;
+        for slow stages SLOWER times their usual item. stopped_s: monotonic time of the stop.
+        """
+        since = self.meter.deadline_since
+        if since is None:
+            return 0.0
+        item_s = min(time.perf_counter() - since, time.monotonic() - stopped_s)
+        if item_s < GRACE_S:
+            return 0.0
+        in_run = any(call.can_end for call in native_calls(self.thread.ident))
+        usual_s = self.meter.percentiles()["p50"] / 1e3
+        return item_s if item_s > max(GRACE_S if in_run else HANG_S, SLOWER * usual_s) else 0.0
 
     @property
     def waits_for_reader(self) -> bool:

@@ -16,8 +16,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from stillframe.closing import Closing
+from stillframe.endable_session import EndableSession
 from stillframe.errors import ModelError
 from stillframe.extras import install_command
+from stillframe.native_calls import RunEndedError, native_call
 from stillframe.reuse.gate.change_gate import ChangeMap
 
 if TYPE_CHECKING:
@@ -75,7 +77,8 @@ class OnnxRuntimeBackend(Closing):
 
     threads: 0: one a CPU. They sleep while they wait: a spinning pool would slow down decoding and
     drawing in the same process. provider: where to run instead of the CPU, by ONNX Runtime's name,
-    with its options. Raises ModelError if the file cannot be loaded, or a call fails.
+    with its options. Raises ModelError if the file cannot be loaded, or a call fails; RunEndedError
+    for a call that is in progress in another thread at `close`.
     """
 
     incremental = False
@@ -93,12 +96,12 @@ class OnnxRuntimeBackend(Closing):
         options.log_severity_level = 4
         self.path, self.session_options = path, options
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=[provider or "CPUExecutionProvider"]
+            self._session: EndableSession | None = EndableSession(
+                str(path), options, [provider or "CPUExecutionProvider"], str(path)
             )
         except Exception as error:
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
-        self._inputs = {each.name: each for each in self._session.get_inputs()}
+        self._inputs = {each.name: each for each in self._session.session.get_inputs()}
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{each.name} {each.shape}" for each in self._inputs.values())
@@ -106,10 +109,13 @@ class OnnxRuntimeBackend(Closing):
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Compute every layer, whatever changed. The arrays are new."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise ModelError(f"{self.path}: the backend was closed before this call")
         try:
-            outputs = self._session.run(None, dict(feed))
+            outputs = session.run(None, dict(feed))
+        except RunEndedError:
+            raise
         except Exception as error:
             feeds = ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in feed.items())
             inputs = ", ".join(f"{i.name} {i.type} {i.shape}" for i in self._inputs.values())
@@ -120,7 +126,9 @@ class OnnxRuntimeBackend(Closing):
         return [np.asarray(output) for output in outputs]
 
     def close(self) -> None:
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            session.end()
 
 
 class OpenvinoBackend:
@@ -156,7 +164,7 @@ class OpenvinoBackend:
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Compute every layer, whatever changed. The arrays are new."""
-        results = self._request.infer(dict(feed), share_inputs=True)
+        results = infer_openvino(self._request, feed, str(self.path))
         return [np.asarray(value) for value in results.to_tuple()]
 
     def close(self) -> None:
@@ -235,6 +243,20 @@ class BorrowedBackend:
 
     def close(self) -> None:
         """Nothing: the owner does."""
+
+
+def infer_openvino(request: Any, feed: Feed, title: str, **options: bool) -> Any:
+    """The results of an OpenVINO request, in a call that another thread can end.
+
+    options: further ones of `infer`. title: how errors name the model.
+    """
+    with native_call(title, request.cancel) as call:
+        try:
+            return request.infer(dict(feed), share_inputs=True, **options)
+        except RuntimeError as error:
+            if call.ended:
+                raise RunEndedError(f"{title}: a run was ended before it had a result") from error
+            raise
 
 
 def step_session(

@@ -29,6 +29,7 @@ from stillframe.closing import Closing
 from stillframe.errors import UsageError
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
+from stillframe.native_calls import HANG_S, abandon, end_native_calls
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import (
@@ -244,11 +245,19 @@ class Audit(Closing):
             return replace(self._report, factor=self._steering.factor if steerable else None)
 
     def close(self) -> None:
-        """Wait for the audit in progress and end the thread. Calling it again does nothing."""
-        if self._thread is not None:
+        """Wait for the audit in progress and end the thread. Calling it again does nothing.
+
+        An audit that takes longer than HANG_S is ended without a measurement.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._waiting.put(None)
-            self._thread.join()
-            self._thread = None
+            thread.join(HANG_S)
+            if thread.is_alive():
+                end_native_calls(thread)
+                thread.join(HANG_S)
+            if thread.is_alive():
+                abandon(thread)
         if self._backend is not None:
             self._backend.close()
             self._backend = None

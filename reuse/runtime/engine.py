@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession  # bound at import: callers may replace it by ReuseSession
 
+from stillframe.endable_session import EndableSession
 from stillframe.errors import UsageError
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
@@ -93,6 +93,11 @@ class PlanRunner:
             self.reset()
         self._islands_of_parent = True
 
+    def end_runs(self) -> None:
+        """End an island that runs, and every later one, with RunEndedError. From any thread."""
+        for session in list(self._islands.values()):
+            session.end()
+
     def _remake_islands(self) -> None:
         """New sessions of the islands. The parent's are never destroyed: that would wait for
         threads that this process does not have."""
@@ -101,7 +106,7 @@ class PlanRunner:
         self._islands = self._island_sessions()
         self._islands_of_parent = False
 
-    def _island_sessions(self) -> dict[int, InferenceSession]:
+    def _island_sessions(self) -> dict[int, EndableSession]:
         return {
             id(step): _island_session(step, self._workers.count, self._providers)
             for step in self.plan.steps
@@ -134,13 +139,14 @@ class PlanRunner:
         changed: Mapping[str, Array] | None = None,
         dense: bool = False,
         renewed: tuple[int, int] = (0, 0),
+        run_options: ort.RunOptions | None = None,
     ) -> StepStats:
         """Take feeds in and bring every output up to date.
 
         feeds: arrays of the ports' shapes and dtypes. changed: (H, W) uint8 maps of the positions
         that may differ, by input; an input without one is compared. renewed: rows of the swept
         picture with exclusive end, to be renewed at every layer; all rows of inputs that are
-        renewed with them are marked.
+        renewed with them are marked. run_options: of ONNX Runtime, for islands.
         After an exception, which islands may raise, the next step is dense.
         """
         if self._islands_of_parent:
@@ -169,7 +175,7 @@ class PlanRunner:
             if isinstance(step, Region):
                 self._run_region(step, dense)
             elif dense or self._island_is_due(step, raw_changed):
-                raw_changed |= self._run_island(step, dense)
+                raw_changed |= self._run_island(step, dense, run_options)
         self._fresh = False
         done = self._share_of_work(dense)
         self._switch.learn(share, done, dense)
@@ -255,7 +261,9 @@ class PlanRunner:
                 return True
         return False
 
-    def _run_island(self, step: IslandStep, dense: bool) -> dict[str, bool]:
+    def _run_island(
+        self, step: IslandStep, dense: bool, run_options: ort.RunOptions | None
+    ) -> dict[str, bool]:
         feeds = {}
         for port in step.node.attrs["reads"]:
             value = self.output(port.name)
@@ -263,7 +271,7 @@ class PlanRunner:
             feeds[port.name] = value.astype(port.dtype, copy=False)
         began = perf_counter_ns()
         try:
-            outputs = self._islands[id(step)].run(list(step.node.outputs), feeds)
+            outputs = self._islands[id(step)].run(list(step.node.outputs), feeds, run_options)
         except Exception as error:
             error.add_note(island_title(step))
             raise
@@ -279,13 +287,13 @@ class PlanRunner:
         return changed
 
 
-def _island_session(step: IslandStep, threads: int, providers: Sequence[Any]) -> InferenceSession:
+def _island_session(step: IslandStep, threads: int, providers: Sequence[Any]) -> EndableSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what it raises says it all
     try:
-        return InferenceSession(step.node.attrs["model"], options, providers=list(providers))
+        return EndableSession(step.node.attrs["model"], options, providers, island_title(step))
     except Exception as error:
         error.add_note(island_title(step))
         raise

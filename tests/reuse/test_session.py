@@ -15,11 +15,14 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from stillframe import endable_session
 from stillframe.errors import ModelError, UsageError
-from stillframe.reuse.runtime import engine as engine_module
+from stillframe.native_calls import RunEndedError, native_calls
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.session import RecompiledWarning, ReuseSession
+from tests import networks
 from tests.graph_cases import model
+from tests.hang_guard import ends
 
 RNG = np.random.default_rng(0)
 Picture = NDArray[np.float32]
@@ -118,13 +121,13 @@ def test_an_unchanged_frame_touches_no_layer_and_no_island() -> None:
 
 def test_islands_run_on_the_provider_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    real = engine_module.InferenceSession
+    real = endable_session.InferenceSession
 
     def noted(*arguments: Any, providers: list[Any], **more: Any) -> Any:
         asked.extend(providers)
         return real(*arguments, providers=["CPUExecutionProvider"], **more)
 
-    monkeypatch.setattr(engine_module, "InferenceSession", noted)
+    monkeypatch.setattr(endable_session, "InferenceSession", noted)
     provider = ("CPUExecutionProvider", {"use_arena": "0"})
     with ReuseSession(net(heads=True), threads=1, island_providers=[provider]) as session:
         session.run(None, {"x": frame()})
@@ -429,6 +432,47 @@ def test_close_waits_for_the_step_of_another_thread_and_ends_its_stream() -> Non
     thread.join(60)
     assert not thread.is_alive()
     assert len(errors) == 1
+
+
+def endless_run(
+    folder: Path, options: onnxruntime.RunOptions | None = None
+) -> tuple[ReuseSession, threading.Thread, list[BaseException]]:
+    """A session in whose island a thread hangs, and what its call will raise."""
+    session = ReuseSession(networks.endless(folder / "endless.onnx"), threads=1)
+    errors = list[BaseException]()
+
+    def work() -> None:
+        try:
+            session.run(None, {"image": np.ones((1, 3, 64, 96), np.float32)}, options)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while not native_calls(thread.ident):
+        time.sleep(0.001)
+    return session, thread, errors
+
+
+def test_close_ends_an_island_that_has_no_end(tmp_path: Path) -> None:
+    session, thread, errors = endless_run(tmp_path)
+    ends(session.close)
+    ends(thread.join)
+    assert [type(error) for error in errors] == [RunEndedError]
+    with pytest.raises(UsageError, match="was closed"):
+        session.run(None, {"image": np.zeros((1, 3, 64, 96), np.float32)})
+
+
+def test_run_options_end_an_island_that_has_no_end(tmp_path: Path) -> None:
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    session, thread, errors = endless_run(tmp_path, options)
+    options.terminate = True
+    ends(thread.join)
+    assert [type(error) for error in errors] == [RunEndedError]
+    dark = {"image": np.zeros((1, 3, 64, 96), np.float32)}
+    with session:  # which goes on
+        assert float(session.run(["scores"], dark)[0][0]) == 0.0
 
 
 def test_a_session_is_not_pickled() -> None:

@@ -17,6 +17,7 @@ from stillframe.pipeline.inference.backends import (
     Feed,
     OnnxRuntimeBackend,
     ReuseBackend,
+    infer_openvino,
 )
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
@@ -104,9 +105,10 @@ class Openvino:
             reason = " ".join(str(error).split())
             raise UnavailableError(f"OpenVINO cannot compile the model: {reason[:200]}") from error
         self._request: Any = self._model.create_infer_request()
+        self._title = str(setting.path)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> Outputs:
-        results = self._request.infer(dict(feed), share_inputs=True, share_outputs=True)
+        results = infer_openvino(self._request, feed, self._title, share_outputs=True)
         return list(results.to_tuple())
 
     def reset(self) -> None:

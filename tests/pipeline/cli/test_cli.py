@@ -187,7 +187,7 @@ HEAVY = ("av", "cv2", "numba", "numpy", "onnx", "onnxruntime", "yaml")
 LIGHT = tuple(
     f"stillframe.{name}"
     for name in (
-        "cache_dir", "errors", "escaping", "extras", "names", "pipeline.cli",
+        "cache_dir", "errors", "escaping", "extras", "names", "native_calls", "pipeline.cli",
         "pipeline.media.redaction",
     )
 )  # fmt: skip

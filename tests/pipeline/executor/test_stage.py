@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from stillframe.errors import SinkError, SourceError, StageError, UsageError
+from stillframe.native_calls import RunEndedError, hanging, native_call, native_calls
+from stillframe.pipeline.executor import stage as stage_module
 from stillframe.pipeline.executor.channel import InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import cores_of
 from stillframe.pipeline.executor.hardware.topology import allowed_cores
 from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage import SKIP, Stage, deadline_suspended
+from tests.hang_guard import HANGS_S, ends
 
 NAMES = ("preprocess", "infer", "postprocess", "draw", "encode")
 WAIT_S = 5.0
@@ -406,3 +409,92 @@ def test_once_stopped_a_reader_that_takes_nothing_is_let_go(
 def test_outside_of_a_stage_nothing_is_suspended() -> None:
     with deadline_suspended():
         pass
+
+
+# --- work that has no end ------------------------------------------------------------------------
+
+
+def runs_for_ever(item: int) -> int:
+    """A run of a model that only ends when it is asked to."""
+    asked = threading.Event()
+    with native_call("a model", asked.set):
+        if item >= 2 and asked.wait(HANGS_S):
+            raise RunEndedError("a model: a run was ended")
+    return item
+
+
+def stopped_in(pipeline: StagePipeline, stage: str) -> list[int]:
+    """The items of a pipeline that is stopped once this stage is busy with the third."""
+    items = []
+    worker = next(each for each in pipeline.workers if each.stage.name == stage)
+    for item in pipeline:
+        items.append(item)
+        if len(items) == 2:
+            while worker.meter.busy_since is None or worker.meter.items < 2:
+                time.sleep(0.001)
+            pipeline.stop()
+    return items
+
+
+def test_a_run_without_end_is_ended_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "GRACE_S", 0.1)
+    with StagePipeline(range(9), [Stage("infer", runs_for_ever), Stage("draw", plus)]) as pipeline:
+        with pytest.raises(StageError, match=r"stage infer: no answer \d+ s after the stop"):
+            ends(lambda: stopped_in(pipeline, "infer"))
+        assert pipeline.hung == ("infer",)
+        assert pipeline.delivered == 2
+    assert not hanging()
+
+
+def test_anything_else_that_hangs_after_a_stop_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage_module, "GRACE_S", 0.05)
+    monkeypatch.setattr(stage_module, "HANG_S", 0.1)
+    freed = threading.Event()
+
+    def hangs(item: int) -> int:
+        if item >= 2:
+            freed.wait(HANGS_S)
+        return item
+
+    with StagePipeline(range(9), [Stage("own", hangs)]) as pipeline:
+        with pytest.raises(StageError, match=r"stage own: no answer"):
+            stopped_in(pipeline, "own")
+        assert pipeline.hung == ("own",)
+        assert hanging()
+    freed.set()
+
+
+def test_what_is_only_slow_is_delivered_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "GRACE_S", 0.05)
+    monkeypatch.setattr(stage_module, "HANG_S", HANGS_S)
+
+    def slow(item: int) -> int:
+        time.sleep(0.2 if item >= 2 else 0.0)
+        return item
+
+    with StagePipeline(range(9), [Stage("own", slow)]) as pipeline:
+        items = stopped_in(pipeline, "own")
+    assert items == list(range(len(items)))
+    assert len(items) > 2
+    assert pipeline.hung == ()
+
+
+def test_a_run_that_exceeds_the_deadline_is_ended() -> None:
+    stages = [Stage("infer", runs_for_ever, deadline_s=0.1)]
+    with pytest.raises(StageError, match=r"stage infer: no answer for 0\.1 s, its"):
+        ends(lambda: StagePipeline(range(9), stages).run())
+    while hanging():  # its thread ends by itself
+        time.sleep(0.001)
+
+
+def test_leaving_the_block_ends_a_run() -> None:
+    with StagePipeline(range(9), [Stage("infer", runs_for_ever)]) as pipeline:
+        items = iter(pipeline)
+        assert [next(items), next(items)] == [0, 1]
+        while pipeline.workers[0].meter.items < 2 or not native_calls(
+            pipeline.workers[0].thread.ident
+        ):
+            time.sleep(0.001)
+    assert not pipeline.workers[0].thread.is_alive()

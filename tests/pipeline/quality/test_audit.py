@@ -1,11 +1,13 @@
 """The audit: what it measures, how it steers, and that a run goes on without it."""
 
 import json
+import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Picture, Tensors
+from stillframe.native_calls import RunEndedError, native_call
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.inference.backends import ReuseBackend
 from stillframe.pipeline.inference.runner import Runner
@@ -22,9 +25,11 @@ from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.quality import audit as audit_module
 from stillframe.pipeline.quality.agreement import BoxAgreement, TensorAgreement, agreement_with
 from stillframe.pipeline.quality.audit import IN_FLIGHT, LEAST, MOST, Audit, Steering
 from stillframe.reuse.plan.tolerance import Tolerance
+from tests.hang_guard import HANGS_S, ends
 from tests.reuse.test_session import net
 
 
@@ -200,6 +205,27 @@ def test_a_run_goes_on_where_the_audit_fails(model: Model) -> None:
             assert audit.offer(step, runner.model)
         assert (audit.report.missed, audit.report.why) == (1, "no memory")
         assert audit.report.agreement is None
+
+
+def test_an_audit_without_end_is_ended_with_the_run(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "HANG_S", 0.1)
+    asked = threading.Event()
+
+    def endless(feed: Any, change: Any) -> Any:
+        with native_call("the model", asked.set):
+            asked.wait(HANGS_S)
+            raise RunEndedError("the model: a run was ended")
+
+    backend = SimpleNamespace(run=endless, close=lambda: None)
+    with Runner(model, Settings(reuse="layer", threads=1)) as runner:
+        step = [runner.step(frame(index)) for index in range(2)][-1]
+        audit = Audit(0.9, lambda factor, lowered: None, make_backend=lambda path: backend)
+        assert audit.offer(step, runner.model)
+        ends(audit.close)
+    assert (audit.report.missed, audit.report.audits) == (1, 0)
+    assert audit.report.why == "the model: a run was ended"
 
 
 def test_frames_that_tell_nothing_and_near_ones_are_passed_over(model: Model) -> None:
