@@ -14,7 +14,7 @@ record adds the frame's index and time.
 import copy
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -28,6 +28,8 @@ PROVENANCES: tuple[Provenance, ...] = ("computed", "partial", "reused")
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
+FAINT = 0.6
+"""Boxes from this share of the confidence limit on are decoded too, see `Detections.faint`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,12 @@ class Detections(_Evident):
     evidence: Evidence = field(default_factory=Evidence)
     masks: NDArray[np.bool_] | None = None
     """(n, H, W) of the source's size, or None."""
+    faint: "Detections | None" = field(default=None, repr=False)
+    """Boxes below the confidence limit, from FAINT times it on; None: not decoded.
+
+    They are compared where quality is measured, and are no part of the result: neither counted nor
+    drawn nor written. Without masks.
+    """
 
     def __post_init__(self) -> None:
         xyxy = _array("detections.xyxy", self.xyxy, np.float32, ("n", 4))
@@ -136,6 +144,17 @@ class Detections(_Evident):
 
     def __len__(self) -> int:
         return len(self.xyxy)
+
+    def rows(self, chosen: NDArray[Any] | slice) -> "Detections":
+        """The boxes at these indices, or where a mask is true; `faint` stays as it is."""
+        return replace(
+            self,
+            xyxy=self.xyxy[chosen],
+            confidence=self.confidence[chosen],
+            class_id=self.class_id[chosen],
+            landmarks=None if self.landmarks is None else self.landmarks[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+        )
 
     @property
     def names(self) -> list[str]:

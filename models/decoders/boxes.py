@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.decoders.detection import expect
+from stillframe.models.decoders.faint import faint_limit, separated, without_surplus
 from stillframe.models.decoders.yolo import suppressed, with_masks, with_points
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Detections
@@ -102,7 +103,7 @@ class Ssd:
         depth = len(form.labels) + self.background
         expect((boxes, scores), ((1, "n", 4), (1, "n", depth)), "ssd")
         by_class = scores[0, :, 1:] if self.background else scores[0]
-        likely = np.flatnonzero(by_class.max(1) > form.confidence)
+        likely = np.flatnonzero(by_class.max(1) > faint_limit(form))
         class_id = by_class[likely].argmax(1)
         confidence = by_class[likely, class_id]
         pixels = _ordered(_pixels(boxes[0, likely], view))
@@ -119,18 +120,23 @@ def _chosen(
 ) -> tuple[Detections, NDArray[Any]]:
     """Boxes that the graph has already suppressed: those above the threshold, best first.
 
-    Also returns their rows of `extra`.
+    Also returns their rows of `extra`; those of faint boxes come last.
     """
-    likely = np.flatnonzero(confidence > form.confidence)
+    strong = confidence > form.confidence
+    known = (class_id > -1) & (class_id < len(form.labels))  # NaN is not
+    likely = np.flatnonzero(strong | (known & (confidence > faint_limit(form))))
+    likely = likely[without_surplus(confidence[likely], strong[likely])]
     order = likely[np.argsort(-confidence[likely], kind="stable")]
-    detections = Detections(
-        xyxy=view.boxes(_ordered(boxes[order].astype(np.float32))),
-        confidence=np.clip(confidence[order].astype(np.float32), 0, 1),
-        class_id=np.rint(class_id[order]).astype(np.int64),
-        labels=form.labels,
+    detections, rows = separated(
+        view.boxes(_ordered(boxes[order].astype(np.float32))),
+        confidence[order].astype(np.float32),
+        np.rint(class_id[order]).astype(np.int64),
+        form,
+        np.count_nonzero(strong),
     )
-    extra = np.empty((len(order), 0), np.float32) if extra is None else extra[order]
-    return detections, extra
+    if extra is None:
+        return detections, np.empty((len(rows), 0), np.float32)
+    return detections, extra[order[rows]]
 
 
 def _pixels(relative: NDArray[Any], view: View) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
+from stillframe.models.decoders.faint import faint_limit, separated, without_surplus
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Detections
 
@@ -79,9 +80,11 @@ def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
         "centerface",
     )
     heatmap, size, offset, landmark = (o[0] for o in outputs)
-    ys, xs = np.nonzero(heatmap[0] > form.confidence)
+    ys, xs = np.nonzero(heatmap[0] > faint_limit(form))
     if not len(ys):
         return Detections.none(form.labels, points=5)
+    considered = without_surplus(heatmap[0, ys, xs], heatmap[0, ys, xs] > form.confidence)
+    ys, xs = ys[considered], xs[considered]
     high, wide = view.size
     extent = np.exp(size[::-1, ys, xs].T) * CENTERFACE_STRIDE  # (n, 2) width, height
     cells = np.stack((xs, ys), 1) + offset[::-1, ys, xs].T + 0.5
@@ -91,13 +94,14 @@ def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
     points = landmark[:, ys, xs].T.reshape(-1, 5, 2)[..., ::-1] * extent[:, None] + corner[:, None]
     score = heatmap[0, ys, xs]
     keep = suppress(boxes, score, form.overlap)
-    return Detections(
-        xyxy=view.boxes(boxes[keep]),
-        confidence=np.clip(score[keep], 0, 1),
-        class_id=np.zeros(len(keep), np.int64),
-        labels=form.labels,
-        landmarks=view.points(points[keep]),
-    )
+    return separated(
+        view.boxes(boxes[keep]),
+        score[keep],
+        np.zeros(len(keep), np.int64),
+        form,
+        np.count_nonzero(score[keep] > form.confidence),
+        view.points(points[keep]),
+    )[0]
 
 
 def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
@@ -114,19 +118,22 @@ def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
         rows, columns = view.size[0] // max(stride, 1), view.size[1] // max(stride, 1)
         expect((head,), ((1, max(1, len(anchors)) * depth, rows, columns),), "yolo")
         cells = head[0].reshape(len(anchors), depth, rows, columns)
-        anchor, ys, xs = np.nonzero(_sigmoid(cells[:, 4]) > form.confidence)
+        anchor, ys, xs = np.nonzero(_sigmoid(cells[:, 4]) > faint_limit(form))
         rows_found = cells[anchor, :, ys, xs]  # (n, depth)
         score = _sigmoid(rows_found[:, 4:5]) * _sigmoid(rows_found[:, 5:])  # (n, classes)
         centre = (_sigmoid(rows_found[:, :2]) + np.stack((xs, ys), 1)) * stride
         half = np.exp(np.minimum(rows_found[:, 2:4], 20)) * anchors[anchor] / 2
-        box, class_id = np.nonzero(score > form.confidence)
+        box, class_id = np.nonzero(score > faint_limit(form))
         boxes.append(np.concatenate((centre - half, centre + half), 1)[box])
         scores.append(score[box, class_id])
         classes.append(class_id)
     xyxy = view.boxes(np.concatenate(boxes))
     confidence, class_id = np.concatenate(scores), np.concatenate(classes)
+    considered = without_surplus(confidence, confidence > form.confidence)
+    xyxy, confidence, class_id = (each[considered] for each in (xyxy, confidence, class_id))
     keep = suppress(xyxy, confidence, form.overlap, class_id)
-    return Detections(xyxy[keep], confidence[keep], class_id[keep], form.labels)
+    strong = np.count_nonzero(confidence[keep] > form.confidence)
+    return separated(xyxy[keep], confidence[keep], class_id[keep], form, strong)[0]
 
 
 def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
+from stillframe.models.decoders.faint import faint_limit, without_surplus
 from stillframe.models.decoders.yolo import suppressed
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Detections
@@ -58,10 +59,13 @@ class GeneralizedFocal:
             if len(likely) > MAX_PER_LEVEL:
                 order = np.argsort(-top[likely], kind="stable")
                 likely = likely[order[:MAX_PER_LEVEL]]
+            else:
+                likely = np.flatnonzero(top > faint_limit(form))
+                likely = likely[without_surplus(top[likely], top[likely] > form.confidence)]
             distance = mean_distance(numbers[likely], self.bins) * level.stride
             centre = (np.stack((likely % columns, likely // columns), 1) + 0.5) * level.stride
             each = np.concatenate((centre - distance[:, :2], centre + distance[:, 2:]), 1)
-            which, class_id = np.nonzero(score[likely] > form.confidence)
+            which, class_id = np.nonzero(score[likely] > faint_limit(form))
             boxes.append(each[which].astype(np.float32))
             scores.append(score[likely[which], class_id])
             classes.append(class_id)

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from stillframe.errors import ModelError
 from stillframe.models.decoders.detection import suppress
+from stillframe.models.decoders.faint import faint_limit, separated, without_surplus
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Detections
 
@@ -35,20 +36,18 @@ def pnet(outputs: Outputs, view: View, form: Form) -> Detections:
         raise ModelError(
             f"pnet: outputs of one size expected, got {offsets.shape} {probabilities.shape}"
         )
-    ys, xs = np.nonzero(probabilities[:, :, 1] >= form.confidence)
+    ys, xs = np.nonzero(probabilities[:, :, 1] >= faint_limit(form))
+    score = probabilities[ys, xs, 1]
+    considered = without_surplus(score, score >= form.confidence)
+    ys, xs, score = ys[considered], xs[considered], score[considered]
     corner = np.stack((xs, ys), 1) * STRIDE_PX + 1
     windows = np.concatenate((corner, corner + WINDOW_PX - 1), 1).astype(np.float32)
-    score = probabilities[ys, xs, 1]
     # As published: windows are suppressed before the offsets are applied.
     keep = suppress(windows, score, form.overlap)
     boxes = windows[keep] + offsets[ys, xs][keep] * (WINDOW_PX - 1)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
-    return Detections(
-        xyxy=view.boxes(boxes),
-        confidence=np.clip(score[keep], 0, 1),
-        class_id=np.zeros(len(keep), np.int64),
-        labels=form.labels,
-    )
+    strong = np.count_nonzero(score[keep] >= form.confidence)
+    return separated(view.boxes(boxes), score[keep], np.zeros(len(keep), np.int64), form, strong)[0]
 
 
 def transpose_kernels(file: bytes) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.decoders.detection import expect
+from stillframe.models.decoders.faint import faint_limit, separated
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Detections
 
@@ -39,7 +40,7 @@ def text_lines(outputs: Outputs, view: View, form: Form) -> Detections:
         if min(width, height) < MIN_SIDE_PX:
             continue
         score = _mean_inside(probability, _corners((middle, (width, height), angle)))
-        if score < form.confidence:
+        if score < faint_limit(form):
             continue
         growth = 2 * GROWTH * width * height / (2 * (width + height))
         if min(width, height) + growth < MIN_GROWN_SIDE_PX:
@@ -55,13 +56,14 @@ def text_lines(outputs: Outputs, view: View, form: Form) -> Detections:
     order = np.argsort(np.negative(scores), kind="stable")
     limits = np.array(view.source[::-1], np.float32)
     corners = np.clip(np.stack(quads)[order], np.float32(0), limits)
-    return Detections(
-        xyxy=np.concatenate((corners.min(1), corners.max(1)), 1),
-        confidence=np.clip(np.array(scores, np.float32)[order], 0, 1),
-        class_id=np.zeros(len(order), np.int64),
-        labels=form.labels,
-        landmarks=corners,
-    )
+    return separated(
+        np.concatenate((corners.min(1), corners.max(1)), 1),
+        np.array(scores, np.float32)[order],
+        np.zeros(len(order), np.int64),
+        form,
+        sum(score >= form.confidence for score in scores),
+        corners,
+    )[0]
 
 
 RotatedRect = tuple[Sequence[float], Sequence[float], float]

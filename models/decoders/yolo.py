@@ -4,6 +4,7 @@ Coordinates are in pixels of the model's input until the View maps them to the s
 classes is that of `form.labels`; columns after the classes are mask coefficients or key points.
 """
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.models.decoders.detection import expect, suppress
+from stillframe.models.decoders.faint import faint_limit, separated, without_surplus
 from stillframe.models.model import Form, Outputs, View
 from stillframe.models.results import Detections
 
@@ -57,17 +59,22 @@ def suppressed(
 ) -> tuple[Detections, NDArray[Any]]:
     """The detections after suppression within each class, and their rows of `extra`.
 
-    boxes: (n, 4) in model pixels; they are clipped to the source only afterwards.
+    boxes: (n, 4) in model pixels; they are clipped to the source only afterwards. Those above the
+    limit come first in `extra`, then the faint ones.
     """
+    considered = without_surplus(confidence, confidence > form.confidence)
+    boxes, confidence, class_id = (each[considered] for each in (boxes, confidence, class_id))
     keep = suppress(boxes, confidence, form.overlap, class_id)
-    detections = Detections(
-        xyxy=view.boxes(boxes[keep]),
-        confidence=np.clip(confidence[keep], 0, 1),
-        class_id=class_id[keep].astype(np.int64),
-        labels=form.labels,
+    detections, rows = separated(
+        view.boxes(boxes[keep]),
+        confidence[keep],
+        class_id[keep].astype(np.int64),
+        form,
+        np.count_nonzero(confidence[keep] > form.confidence),
     )
-    extra = np.empty((len(keep), 0), np.float32) if extra is None else extra[keep]
-    return detections, extra
+    if extra is None:
+        return detections, np.empty((len(rows), 0), np.float32)
+    return detections, extra[considered[keep[rows]]]
 
 
 def yolox(outputs: Outputs, view: View, form: Form) -> Detections:
@@ -83,7 +90,7 @@ def yolox(outputs: Outputs, view: View, form: Form) -> Detections:
             f"yolox: expected {len(cells(view.size))} rows for an input of "
             f"{view.size[1]}x{view.size[0]}, got {len(rows)}"
         )
-    likely = np.flatnonzero(rows[:, 4] > form.confidence)
+    likely = np.flatnonzero(rows[:, 4] > faint_limit(form))
     rows, grid = rows[likely], cells(view.size, strides)[likely]
     scale = grid[:, 2:]
     centre = (rows[:, :2] + grid[:, :2]) * scale
@@ -99,14 +106,14 @@ def yolo_v5(outputs: Outputs, view: View, form: Form) -> Detections:
     """
     expect(outputs, ((1, "n", 5 + len(form.labels)),), "yolov5")
     rows = outputs[0][0]
-    rows = rows[rows[:, 4] > form.confidence]
+    rows = rows[rows[:, 4] > faint_limit(form)]
     return _best_class(corners(rows), rows, view, form)[0]
 
 
 def yolo_v5_masks(outputs: Outputs, view: View, form: Form) -> Detections:
     """As `yolo_v5` with k mask coefficients in each row, and (1, k, h, w) prototypes."""
     rows, protos = _with_prototypes(outputs)
-    rows = rows[rows[:, 4] > form.confidence]
+    rows = rows[rows[:, 4] > faint_limit(form)]
     detections, coefficients = _best_class(corners(rows), rows, view, form)
     return with_masks(detections, coefficients, protos, view)
 
@@ -142,10 +149,11 @@ def with_masks(
 ) -> Detections:
     """The detections with masks: (n, k) coefficients times (k, h, w) prototypes.
 
-    A mask is where that product is positive, inside the box.
+    A mask is where that product is positive, inside the box. Faint boxes, whose coefficients follow
+    those of the others, have none.
     """
     count, rows, columns = protos.shape
-    mixed = (coefficients @ protos.reshape(count, -1)).reshape(-1, rows, columns)
+    mixed = (coefficients[: len(detections)] @ protos.reshape(count, -1)).reshape(-1, rows, columns)
     masks = np.zeros((len(detections), *view.source), bool)
     edges = np.concatenate((np.floor(detections.xyxy[:, :2]), np.ceil(detections.xyxy[:, 2:])), 1)
     for mask, mix, (left, top, right, bottom) in zip(
@@ -153,23 +161,23 @@ def with_masks(
     ):
         inside = slice(top, bottom), slice(left, right)
         mask[inside] = view.to_source(mix)[inside] > 0
-    return Detections(
-        detections.xyxy, detections.confidence, detections.class_id, detections.labels, masks=masks
-    )
+    return replace(detections, masks=masks)
 
 
 def with_points(
     detections: Detections, numbers: NDArray[Any], view: View, per_point: int
 ) -> Detections:
-    """The detections with (n, k * per_point) key points in model pixels as landmarks."""
-    points = numbers.reshape(len(detections), -1, per_point)[..., :2]
-    return Detections(
-        detections.xyxy,
-        detections.confidence,
-        detections.class_id,
-        detections.labels,
-        view.points(points),
-    )
+    """The detections with (n, k * per_point) key points in model pixels as landmarks.
+
+    n: of the boxes, then of their faint ones.
+    """
+    points = view.points(numbers.reshape(len(numbers), -1, per_point)[..., :2])
+    faint = detections.faint
+    if faint is not None:
+        rest = points[len(detections) :]
+        valid = np.isfinite(rest).all((1, 2))
+        faint = replace(faint.rows(valid), landmarks=rest[valid])
+    return replace(detections, landmarks=points[: len(detections)], faint=faint)
 
 
 def _best_class(
@@ -180,7 +188,7 @@ def _best_class(
     scores = rows[:, 4:5] * rows[:, 5:end]
     class_id = scores.argmax(1)
     confidence = scores[np.arange(len(rows)), class_id]
-    likely = confidence > form.confidence
+    likely = confidence > faint_limit(form)
     return suppressed(
         boxes[likely], confidence[likely], class_id[likely], view, form, rows[likely, end:]
     )
@@ -189,7 +197,7 @@ def _best_class(
 def _columns(columns: NDArray[Any], view: View, form: Form) -> tuple[Detections, NDArray[Any]]:
     """(4 + classes + extra, n) -> boxes with their best class, and their extra columns."""
     end = 4 + len(form.labels)
-    likely = np.flatnonzero(columns[4:end].max(0) > form.confidence)
+    likely = np.flatnonzero(columns[4:end].max(0) > faint_limit(form))
     rows = columns[:, likely].T
     class_id = rows[:, 4:end].argmax(1)
     confidence = rows[np.arange(len(rows)), 4 + class_id]

@@ -76,12 +76,13 @@ class BoxFollower:
         self._result: Result | None = None
         """As of that picture, with boxes also where they are outside it."""
         self._has_moved: NDArray[np.bool_] = np.empty(0, bool)
-        """(n,) which boxes have moved since `begin`."""
+        """(n + m,) which boxes, and then which faint ones, have moved since `begin`."""
 
     def begin(self, result: Result, grey: Grey) -> None:
         """Start from the network's result for a picture."""
         self._before, self._result = grey, result
-        self._has_moved = np.zeros(len(result) if isinstance(result, Detections) else 0, bool)
+        count = _count(result) if isinstance(result, Detections) else 0
+        self._has_moved = np.zeros(count, bool)
 
     def carry(self, grey: Grey, shape: tuple[int, ...]) -> Result:
         """The result for the next picture of the stream. shape: of the frame, (H, W, …).
@@ -91,7 +92,7 @@ class BoxFollower:
         """
         assert self._before is not None
         assert self._result is not None
-        if isinstance(self._result, Detections) and len(self._result):
+        if isinstance(self._result, Detections) and _count(self._result):
             self._result, has_moved = moved(self._result, self._before, grey, shape)
             self._has_moved |= has_moved
         self._before = grey
@@ -107,18 +108,45 @@ class BoxFollower:
 def moved(
     detections: Detections, before: Grey, now: Grey, shape: tuple[int, ...]
 ) -> tuple[Detections, NDArray[np.bool_]]:
-    """Where the boxes of one picture are in the next one; -> also (n,) which have moved.
+    """Where the boxes of one picture are in the next one; -> also (n + m,) which have moved.
 
-    shape: of the frame that the boxes are in.
+    The m faint boxes come last. shape: of the frame that the boxes are in.
     """
     height, width = shape[:2]
     scale = np.array((width / now.shape[1], height / now.shape[0]), np.float32)
-    sides = (detections.xyxy[:, 2:] - detections.xyxy[:, :2]) / scale
-    centres = (detections.xyxy[:, 2:] + detections.xyxy[:, :2]) / scale / 2
-    shifts, zooms = follow(centres, sides, before, now)
+    count, faint = len(detections), detections.faint
+    xyxy = detections.xyxy if faint is None else np.concatenate((detections.xyxy, faint.xyxy))
+    sides = (xyxy[:, 2:] - xyxy[:, :2]) / scale
+    centres = (xyxy[:, 2:] + xyxy[:, :2]) / scale / 2
+    shifts, zooms = follow(centres, sides, before, now, count)
     has_moved = shifts.any(axis=1) | (zooms != 1)
     if not has_moved.any():
         return detections, has_moved
+    parts = []
+    for part, rows in ((detections, slice(count)), (faint, slice(count, None))):
+        if part is not None and has_moved[rows].any():
+            moves = (centres[rows], sides[rows], shifts[rows], zooms[rows], has_moved[rows])
+            part = _shifted(part, scale, *moves)
+        parts.append(part)
+    assert parts[0] is not None
+    return replace(parts[0], faint=parts[1]), has_moved
+
+
+def _count(detections: Detections) -> int:
+    """The boxes, and the faint ones."""
+    return len(detections) + (0 if detections.faint is None else len(detections.faint))
+
+
+def _shifted(
+    detections: Detections,
+    scale: NDArray[np.float32],
+    centres: Numbers,
+    sides: Numbers,
+    shifts: NDArray[np.float32],
+    zooms: NDArray[np.float32],
+    has_moved: NDArray[np.bool_],
+) -> Detections:
+    """The boxes moved. scale: (x, y) frame pixels per pixel of the other arguments."""
     half = sides * zooms[:, None] / 2
     there = centres + shifts
     boxes = np.hstack([there - half, there + half]) * np.tile(scale, 2)
@@ -132,36 +160,38 @@ def moved(
         masks = masks.copy()
         for row in np.flatnonzero(has_moved):
             masks[row] = _moved_mask(masks[row], about[row], by[row], zooms[row])
-    return replace(
-        detections, xyxy=boxes.astype(np.float32), landmarks=points, masks=masks
-    ), has_moved
+    return replace(detections, xyxy=boxes.astype(np.float32), landmarks=points, masks=masks)
 
 
 def within(
     detections: Detections, has_moved: NDArray[np.bool_], shape: tuple[int, ...]
 ) -> Detections:
-    """The boxes, those that have moved clipped to the picture; those outside it are dropped."""
+    """The boxes, those that have moved clipped to the picture; those outside it are dropped.
+
+    has_moved: (n + m,), of the faint boxes last.
+    """
     height, width = shape[:2]
     limits = np.array((width, height, width, height), np.float32)
+    count, faint = len(detections), detections.faint
+    if faint is not None:
+        faint = within(faint, has_moved[count:], shape)
+        has_moved = has_moved[:count]
     boxes = np.where(has_moved[:, None], np.clip(detections.xyxy, 0, limits), detections.xyxy)
     inside = ~has_moved | ((boxes[:, 2:] - boxes[:, :2]) >= LEAST_SIDE).all(1)
-    return replace(
-        detections,
-        xyxy=boxes[inside].astype(np.float32),
-        confidence=detections.confidence[inside],
-        class_id=detections.class_id[inside],
-        landmarks=None if detections.landmarks is None else detections.landmarks[inside],
-        masks=None if detections.masks is None else detections.masks[inside],
-    )
+    clipped = replace(detections, xyxy=boxes.astype(np.float32), faint=faint)
+    return clipped.rows(inside)
 
 
 def follow(
-    centres: Numbers, sides: Numbers, before: Grey, now: Grey
+    centres: Numbers, sides: Numbers, before: Grey, now: Grey, leading: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """How far boxes move from one grey picture to the next.
 
     centres, sides: (n, 2), in pixels of these pictures; -> shifts (n, 2) and zooms (n,). A box that
     cannot be tracked stays. Only its part within the picture is tracked.
+
+    leading: so many boxes decide which part of the picture the flow sees, and the others follow
+    where they lie in it; if none of them is to be tracked, the others decide. None: all do.
     """
     shifts = np.zeros(centres.shape, np.float32)
     zooms = np.ones(len(centres), np.float32)
@@ -171,9 +201,14 @@ def follow(
     lively = np.flatnonzero(_lively(low, high, before, now))
     if not len(lively):
         return shifts, zooms
+    leaders = np.count_nonzero(lively < leading) if leading is not None else 0
+    leaders = leaders or len(lively)
     low, high = low[lively], high[lively]
-    first = np.maximum(np.floor(low.min(axis=0)) - REACH, 0).astype(np.intp)
-    end = (np.ceil(high.max(axis=0)) + REACH).astype(np.intp)
+    first = np.maximum(np.floor(low[:leaders].min(axis=0)) - REACH, 0).astype(np.intp)
+    end = (np.ceil(high[:leaders].max(axis=0)) + REACH).astype(np.intp)
+    if leaders < len(lively):
+        inside = ((low >= first) & (high <= end)).all(axis=1)
+        low, high, lively = low[inside], high[inside], lively[inside]
     before, now = (each[first[1] : end[1], first[0] : end[0]] for each in (before, now))
     steps = (np.arange(GRID, dtype=np.float32) + 0.5) / GRID
     grid = np.stack(np.meshgrid(steps, steps), -1).reshape(1, -1, 2)

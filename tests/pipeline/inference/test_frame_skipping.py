@@ -238,6 +238,32 @@ def test_landmarks_and_masks_go_along() -> None:
     assert there.masks.dtype == bool
 
 
+def test_faint_boxes_follow_and_leave_the_others_as_they_are() -> None:
+    before = texture(200, 300)
+    now = np.asarray(np.roll(before, 5, axis=1), np.uint8)
+    far = (200.0, 140.0, 240.0, 180.0)
+    alone = detections((60, 60, 100, 100))
+    with_faint = replace(alone, faint=detections((70, 70, 110, 110), far))
+    there, bare = (moved(each, before, now, (200, 300))[0] for each in (with_faint, alone))
+    assert there.xyxy.tobytes() == bare.xyxy.tobytes()
+    assert there.faint is not None
+    assert there.faint.xyxy[0] == pytest.approx((75, 70, 115, 110), abs=0.3)
+    assert there.faint.xyxy[1].tolist() == list(far)  # out of sight of the flow
+    only = replace(detections(), faint=detections(far))
+    follower = BoxFollower()
+    follower.begin(only, before)
+    result = follower.carry(now, (200, 300))
+    assert isinstance(result, Detections)
+    assert result.faint is not None
+    assert (len(result), result.faint.xyxy[0, 0]) == (0, pytest.approx(205, abs=0.3))
+    for _ in range(15):
+        before, now = now, np.asarray(np.roll(now, 8, axis=1), np.uint8)
+        result = follower.carry(now, (200, 300))
+    assert isinstance(result, Detections)
+    assert result.faint is not None
+    assert result.faint.xyxy[0, 2] == 300  # clipped to the picture
+
+
 def test_a_box_that_leaves_the_picture_is_gone() -> None:
     follower, before = BoxFollower(), texture(120, 200)
     follower.begin(detections((2, 40, 30, 80), (100, 40, 140, 80)), before)
