@@ -132,7 +132,7 @@ def _chosen(
         confidence[order].astype(np.float32),
         np.rint(class_id[order]).astype(np.int64),
         form,
-        np.count_nonzero(strong),
+        int(np.count_nonzero(strong)),
     )
     if extra is None:
         return detections, np.empty((len(rows), 0), np.float32)

@@ -99,7 +99,7 @@ def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
         score[keep],
         np.zeros(len(keep), np.int64),
         form,
-        np.count_nonzero(score[keep] > form.confidence),
+        int(np.count_nonzero(score[keep] > form.confidence)),
         view.points(points[keep]),
     )[0]
 
@@ -130,9 +130,10 @@ def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
     xyxy = view.boxes(np.concatenate(boxes))
     confidence, class_id = np.concatenate(scores), np.concatenate(classes)
     considered = without_surplus(confidence, confidence > form.confidence)
-    xyxy, confidence, class_id = (each[considered] for each in (xyxy, confidence, class_id))
+    xyxy, confidence = xyxy[considered], confidence[considered]
+    class_id = class_id[considered]
     keep = suppress(xyxy, confidence, form.overlap, class_id)
-    strong = np.count_nonzero(confidence[keep] > form.confidence)
+    strong = int(np.count_nonzero(confidence[keep] > form.confidence))
     return separated(xyxy[keep], confidence[keep], class_id[keep], form, strong)[0]
 
 

@@ -46,7 +46,7 @@ def pnet(outputs: Outputs, view: View, form: Form) -> Detections:
     keep = suppress(windows, score, form.overlap)
     boxes = windows[keep] + offsets[ys, xs][keep] * (WINDOW_PX - 1)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
-    strong = np.count_nonzero(score[keep] >= form.confidence)
+    strong = int(np.count_nonzero(score[keep] >= form.confidence))
     return separated(view.boxes(boxes), score[keep], np.zeros(len(keep), np.int64), form, strong)[0]
 
 

@@ -70,7 +70,7 @@ def suppressed(
         confidence[keep],
         class_id[keep].astype(np.int64),
         form,
-        np.count_nonzero(confidence[keep] > form.confidence),
+        int(np.count_nonzero(confidence[keep] > form.confidence)),
     )
     if extra is None:
         return detections, np.empty((len(rows), 0), np.float32)
@@ -175,7 +175,7 @@ def with_points(
     faint = detections.faint
     if faint is not None:
         rest = points[len(detections) :]
-        valid = np.isfinite(rest).all((1, 2))
+        valid = np.flatnonzero(np.isfinite(rest).all((1, 2)))
         faint = replace(faint.rows(valid), landmarks=rest[valid])
     return replace(detections, landmarks=points[: len(detections)], faint=faint)
 

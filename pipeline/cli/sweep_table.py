@@ -80,7 +80,7 @@ def _cells(row: Row) -> list[str]:
         f"{row['gain']:.2f}",
         f"{row['cpu_s'] * 1e3:.1f}",
         f"{row['work']:.3f}",
-        f"{row['quality']:.4f}" if row["kind"] != "psnr" else f"{row['quality']:.1f} dB",
+        f"{row['quality']:.4f}",
         f"{row['stale_p95_s']:.2f}",
         str(row["frames"]) + ("" if row["complete"] else " so far"),
     ]

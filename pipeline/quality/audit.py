@@ -136,11 +136,10 @@ class Steering:
         if boxes:
             whole = BoxAgreement()
             for each in boxes:
-                whole.matched += each.matched
-                whole.extra += each.extra
-                whole.missed += each.missed
+                whole.merge(each)
             return whole.value
-        return float(np.mean([each.value for each in self._window]))
+        decibels = self.goal > 1
+        return float(np.mean([each.strict if decibels else each.value for each in self._window]))
 
     def forget(self) -> None:
         """Drop the measurements: another backend runs now."""
@@ -151,14 +150,14 @@ class Steering:
 
         steerable: False where the running backend has no tolerance.
         """
-        if not telling(measured):
+        if not measured.telling:
             return None
         self._window.append(measured)
         if not steerable:
             return None
         agreement, count = self.agreement, len(self._window)
         assert agreement is not None
-        best = MEASURES[measured.kind].best
+        best = MEASURES[measured.kind].best if self.goal > 1 else 1.0
         before = self.factor
         hopeless = agreement < HOPELESS * self.goal
         enough = ENOUGH_IF_HOPELESS if hopeless else ENOUGH_TO_LOWER
@@ -177,19 +176,12 @@ class Steering:
 def _lowering(kind: Kind, agreement: float, goal: float) -> float:
     """What to multiply the factor by. Errors in dB are proportional to it; of other measures the
     cube root of allowed over measured loss, since counts jump where scores move a little."""
-    best = MEASURES[kind].best
-    if kind == "psnr":
+    best = MEASURES[kind].best if goal > 1 else 1.0
+    if kind == "psnr" and goal > 1:
         part = 10 ** ((agreement - goal) / 20)
     else:
         part = (max(best - goal, 0.0) / (best - agreement)) ** (1 / 3)
     return float(min(MOST_STEP, max(LEAST_STEP, part)))
-
-
-def telling(measured: Agreement) -> bool:
-    """Whether there was anything to compare: in an empty scene there is not."""
-    if isinstance(measured, BoxAgreement):
-        return bool(measured.matched or measured.extra or measured.missed)
-    return True
 
 
 class Audit(Closing):
@@ -332,7 +324,7 @@ class Audit(Closing):
             self._report = AuditReport(
                 goal=old.goal,
                 audits=old.audits + 1,
-                telling=old.telling + telling(measured),
+                telling=old.telling + measured.telling,
                 agreement=old.agreement if agreement is None else agreement,
                 kind=measured.kind,
                 missed=old.missed,

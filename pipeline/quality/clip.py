@@ -2,7 +2,7 @@
 
     judge = ClipJudge(least=0.5)
     judge.add(result, reference, time_s)  # once per frame -> the quality of that frame
-    judge.figures()                       # "quality" and "kind", then the figures of the task
+    judge.figures()                       # "quality", which is kept, then all other figures
 
 The reference is the result of computing everything, or the ground truth of a drawn clip. A scene
 that is empty in both agrees: quality is 1. Undefined figures are None.
@@ -17,14 +17,12 @@ import numpy as np
 
 from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
 from stillframe.pipeline.quality.agreement import (
-    MOST_PSNR,
     Agreement,
     BoxAgreement,
     TensorAgreement,
     agreement_with,
 )
 from stillframe.pipeline.quality.detection import PrecisionMeter, box_similarity, soft_loss
-from stillframe.pipeline.quality.image import BorderMeter, SimilarityMeter
 
 LOOK_BACK = 12
 """Earlier frames that a stale result may show."""
@@ -45,8 +43,6 @@ class ClipJudge:
     _whole: Agreement | None = None
     """Over the clip; None before the first frame."""
     _precision: PrecisionMeter = field(default_factory=PrecisionMeter)
-    _similarity: SimilarityMeter = field(default_factory=SimilarityMeter)
-    _borders: BorderMeter = field(default_factory=BorderMeter)
     _same_top: list[bool] = field(default_factory=list)
     """For each frame and output with a score per class: whether the best class is the same."""
     _past: deque[tuple[float, Result]] = field(default_factory=lambda: deque(maxlen=LOOK_BACK))
@@ -57,21 +53,20 @@ class ClipJudge:
     _at_stake: float = 0.0
     """Sums of `soft_loss`."""
     _times: list[float] = field(default_factory=list)
+    _telling: int = 0
+    """Frames in which there was anything to compare."""
 
     def add(self, result: Any, reference: Any, time_s: float) -> float:
-        """Count one frame; -> its own quality, of the same kind as the clip's."""
+        """Count one frame; -> what is kept in it, 0..1."""
         alone = agreement_with(reference)
-        self._whole = self._whole or agreement_with(reference)
-        for judge in (alone, self._whole):
-            judge.add(result, reference)
+        alone.add(result, reference)
+        self._whole = self._whole or agreement_with(reference, place=True)
+        self._whole.add(result, reference)
+        self._telling += alone.telling
         if isinstance(reference, Detections):
             self._precision.add(result, reference)
             lost, at_stake = soft_loss(result, reference, self.least)
             self._lost, self._at_stake = self._lost + lost, self._at_stake + at_stake
-        elif isinstance(reference, Mask):
-            self._borders.add(result, reference)
-        elif isinstance(reference, Picture):
-            self._similarity.add(result, reference)
         elif isinstance(reference, Tensors):
             self._same_top += _same_top(result, reference)
         self._times.append(time_s)
@@ -96,38 +91,45 @@ class ClipJudge:
         if isinstance(self._whole, BoxAgreement):
             return self._lost / self._at_stake if self._at_stake else self._lost
         if self._whole.kind == "psnr":
-            return float(10 ** (-self._whole.value / 20))
-        return 1 - self._whole.value
+            return float(10 ** (-self._whole.strict / 20))
+        return 1 - self._whole.strict
 
     def figures(self) -> Figures:
         """The figures of the clip, by name.
 
-        Always: quality, kind, loss, and stale_s, stale_p95_s: by how much results trail, mean and
-        95th percentile. Boxes: f1, ap50, ap (means over the classes), ap50_by_box (each class
-        weighs its boxes), score_shift, boxes, missed_per_minute, ghosts_per_minute. Masks: miou,
-        border_f. Pictures: psnr, ssim. Tensors: closeness, relative_error, top1 (share of outputs
-        with the same best class).
+        Always: quality and kept (the same), strict, place, kind, telling (frames in which there was
+        anything to compare), loss, and stale_s, stale_p95_s: by how much results trail, mean and
+        95th percentile. Boxes: f1, mean_iou, ap50, ap (means over the classes), ap50_by_box (each
+        class weighs its boxes), score_shift, boxes, missed, invented, missed_per_minute,
+        invented_per_minute, also called ghosts_per_minute. Masks: miou, border_f. Pictures: psnr,
+        ssim. Tensors: closeness, relative_error, top1 (share of outputs with the same best class).
         """
         whole = self._whole
         if whole is None:
             return {"quality": 1.0, "kind": None, "loss": 0.0}
         figures: Figures = {"quality": whole.value, "kind": whole.kind, "loss": self.loss}
-        figures[whole.kind] = whole.value
+        figures |= {"kept": whole.value, "strict": whole.strict, "place": whole.place}
+        figures |= {"telling": self._telling, whole.kind: whole.strict}
         if isinstance(whole, BoxAgreement):
             minutes = self._seconds() / 60
+            missed, invented = whole.missed_objects, whole.invented_objects
             figures |= {
+                "mean_iou": whole.mean_iou,
                 "ap50": self._precision.at(0.5),
                 "ap50_by_box": self._precision.at(0.5, by_box=True),
                 "ap": self._precision.mean(),
                 "score_shift": whole.mean_score_shift,
-                "boxes": whole.matched + whole.missed,
-                "missed_per_minute": whole.missed / minutes if minutes else None,
-                "ghosts_per_minute": whole.extra / minutes if minutes else None,
+                "boxes": whole.objects,
+                "missed": missed,
+                "invented": invented,
+                "missed_per_minute": missed / minutes if minutes else None,
+                "invented_per_minute": invented / minutes if minutes else None,
             }
+            figures["ghosts_per_minute"] = figures["invented_per_minute"]
         elif whole.kind == "miou":
-            figures["border_f"] = self._borders.value
+            figures["border_f"] = whole.place
         elif whole.kind == "psnr":
-            figures["ssim"] = self._similarity.value
+            figures["ssim"] = whole.value
         elif isinstance(whole, TensorAgreement):
             figures["relative_error"] = whole.worst_error
             figures["top1"] = sum(self._same_top) / len(self._same_top) if self._same_top else None
@@ -181,8 +183,3 @@ SIMILARITY: dict[type, Callable[[Any, Any], float]] = {
     Tensors: _similarity_of_tensors,
 }
 """How similar two results are, 0..1, for each type of result."""
-
-
-def as_share(quality: float, kind: str) -> float:
-    """Quality on one scale for charts, 0..1: decibels count from 20 to 60."""
-    return min(1.0, max(0.0, (min(quality, MOST_PSNR) - 20) / 40)) if kind == "psnr" else quality

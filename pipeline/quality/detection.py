@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.results import Detections
-from stillframe.pipeline.quality.agreement import overlap, pair_boxes
+from stillframe.pipeline.quality.boxes import overlap, pair_boxes
 
 THRESHOLDS = tuple(float(each) for each in np.linspace(0.5, 0.95, 10))
 """IoU from which a box is right."""

@@ -1,6 +1,7 @@
 """The ground truth of drawn clips as results, so that it can be the reference of a ClipJudge."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -36,9 +37,8 @@ def true_boxes(spec: str, labels: tuple[str, ...], frames: int) -> list[Detectio
 def of_known(result: Detections) -> Detections:
     """Only the boxes with labels that drawn things can have: for others there is no truth."""
     keep = np.isin(result.class_id, [i for i, each in enumerate(result.labels) if each in MEANS])
-    return Detections(
-        result.xyxy[keep], result.confidence[keep], result.class_id[keep], result.labels
-    )
+    faint = None if result.faint is None else of_known(result.faint)
+    return replace(result.rows(keep), faint=faint)
 
 
 def _drawn(name: str, labels: tuple[str, ...], known: dict[str, int]) -> Iterator[Detections]:

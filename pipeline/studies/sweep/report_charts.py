@@ -10,7 +10,6 @@ import numpy as np
 from stillframe.errors import SinkError, UsageError
 from stillframe.escaping import escaped
 from stillframe.extras import install_command
-from stillframe.pipeline.quality.clip import as_share
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front, runnable
 
 INK = "#010203"  # becomes currentColor in the page
@@ -118,8 +117,7 @@ def timeline(sweep: Sweep, names: list[str]) -> Any:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for row in (row for name in names if (row := sweep.row(name))):
         colour = COLOURS[row["family"]]
-        shares = [as_share(each, row["kind"]) for each in row["frame_quality"]]
-        above.plot(shares, color=colour, linewidth=1.1, alpha=0.9, label=row["title"])
+        above.plot(row["frame_quality"], color=colour, linewidth=1.1, alpha=0.9, label=row["title"])
         below.plot(row["frame_work"], color=colour, linewidth=0.9, alpha=0.9)
     above.set_ylabel("agreement")
     below.set_ylabel("work")

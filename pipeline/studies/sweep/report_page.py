@@ -90,8 +90,7 @@ less, that one counts; – if its cheapest costs more.</p>
 {{- text(row, at) }}</td>{% endfor %}{% endfor %}</tr>
 {% endfor %}</table></div>
 {% endif %}{% if charts.timeline %}<h2>Where and when quality was lost</h2>
-<p class="dim">Agreement in each frame, and the multiply-adds it took as a share of all.
-{%- if decibels %} Decibels are drawn from 20, at 0, to 60, at 1.{% endif %}</p>
+<p class="dim">Agreement in each frame, and the multiply-adds it took as a share of all.</p>
 {{ charts.timeline|safe }}
 {% endif %}{% for each in shown %}
 <p><b>Frame {{ each.index }}</b>, {{ each.why }}: agreement {{ "%.3f"|format(each.quality) }}, work
@@ -122,7 +121,7 @@ def _number(name: str, form: str, times: float = 1.0) -> Any:
 
 
 def quality_text(row: Row) -> str:
-    return f"{row['quality']:.1f} dB" if row["kind"] == "psnr" else f"{row['quality']:.4f}"
+    return f"{row['quality']:.4f}"
 
 
 COLUMNS: tuple[tuple[str, Any], ...] = (
@@ -182,10 +181,9 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
     )
     page = environment.from_string(PAGE)
     equal = equal_compute(sweep.rows)
-    decibels = any(row["kind"] == "psnr" for row in sweep.rows)
 
     def text(row: Row, name: str) -> str:
-        form = "{:.1f} dB" if decibels else "{:.4f}" if "quality" in name else "{:.3f}"
+        form = "{:.4f}" if "quality" in name else "{:.3f}"
         return _number(name, form)(row)  # type: ignore[no-any-return]
 
     return page.render(
@@ -207,7 +205,6 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
         front={row["name"] for row in sweeping.front(sweep.rows)},
         quality=quality_text,
         nothing=any(row.get("boxes") == 0 for row in sweep.rows),
-        decibels=decibels,
         shown=shown,
     )
 

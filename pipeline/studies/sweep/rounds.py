@@ -39,7 +39,7 @@ from stillframe.pipeline.studies.sweep.variants import (
 )
 from stillframe.reuse.frontend.fingerprint import fingerprint
 
-FORMAT = 1
+FORMAT = 2
 ROUND = 5  # variants beside the dense one; each holds a network in memory
 WARM_UP = 2  # frames that are judged but not timed
 LEAST_FRAMES = 4

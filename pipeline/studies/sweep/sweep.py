@@ -104,8 +104,12 @@ def runnable(sweep: Sweep) -> list[Row]:
 
 
 def fastest(sweep: Sweep, least: float) -> Row | None:
-    """The fastest runnable row whose quality is at least so good; None: there is none."""
-    good = [row for row in runnable(sweep) if row["quality"] >= least]
+    """The fastest runnable row that keeps at least so much; None: there is none.
+
+    least: 0..1; of pictures above 1 in dB.
+    """
+    figure = "strict" if least > 1 else "quality"
+    good = [row for row in runnable(sweep) if row[figure] >= least]
     return max(good, key=lambda row: row["gain"] or 0.0, default=None)
 
 

@@ -111,6 +111,8 @@ class TuneBench(Closing):
     """The least quality that counts as the same."""
     confidence: float
     """Of detections that count; 0 for other results."""
+    decibels: bool = False
+    """Whether quality, of pictures, is in dB."""
 
     def __init__(self, model: Model, all_passages: Sequence[Passage], threads: int) -> None:
         self.confidence = model.form.confidence if model.task == "detection" else 0.0
@@ -188,7 +190,7 @@ class TuneBench(Closing):
         costs: list[tuple[float, float]] = []
         losses, qualities, steady = [], [], []
         for passage in over:
-            judge = TrialJudge(self.confidence)
+            judge = TrialJudge(self.confidence, self.decibels)
             first = 0
             for begin, window_end in passage.windows:
                 end = first + window_end - begin

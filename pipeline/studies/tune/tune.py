@@ -13,7 +13,7 @@ from stillframe.errors import QualityError, UsageError
 from stillframe.models.model import Model
 from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.inference.profile import Part, TuningProfile
-from stillframe.pipeline.quality.agreement import MEASURES
+from stillframe.pipeline.quality.agreement import MOST_PSNR
 from stillframe.pipeline.studies.tune.passage import SHARES, Passage, Role, passages
 from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Trial, ladder
 from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
@@ -65,8 +65,8 @@ def tune(
 ) -> Tuned:
     """Search for the least cost at an agreement of at least `quality`.
 
-    quality: None: what counts as the same for the task. held_out: clips to judge on; without any,
-    the last part of each clip is. on_trial: takes each trial. stop: asked before each trial; the
+    quality: what is kept, 0..1; of pictures above 1 in dB; None: 0.98. held_out: clips to judge
+    on; without any, the last part of each clip is. on_trial: takes each trial. stop: asked before each trial; the
     best until then is used. The outcome is scaled down until it holds on frames that the search did
     not see.
 
@@ -87,7 +87,8 @@ def tune(
     bench = TuneBench(model, parts, threads)
     try:
         least = bench.floor if quality is None else quality
-        top = MEASURES[bench.kind].best
+        bench.decibels = bench.kind == "psnr" and least > 1
+        top = MOST_PSNR if bench.decibels else 1.0
         if least > top:
             raise UsageError(f"quality: expected at most {top:g} ({bench.kind}), got {least:g}")
 

@@ -70,12 +70,12 @@ def test_f1_is_of_the_counts_summed_over_the_clip() -> None:
     names = ("one too many", "one too few", "the same", "an empty scene")
     agreement = agreed(*(FRAMES[name][:2] for name in names))
     assert agreement.kind == "f1"
-    assert agreement.value == pytest.approx(8 / 10)  # 2·4 / (2·4 + 1 + 1)
+    assert agreement.strict == pytest.approx(8 / 10)  # 2·4 / (2·4 + 1 + 1)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("an empty scene", 1.0), ("nothing found", 0.0)])
 def test_f1_of_scenes_without_any_pair(name: str, expected: float) -> None:
-    assert agreed(FRAMES[name][:2]).value == expected
+    assert agreed(FRAMES[name][:2]).strict == expected
 
 
 def test_scores_of_pairs_are_compared() -> None:
@@ -126,24 +126,24 @@ def test_miou_sums_over_the_clip_before_it_divides() -> None:
     agreement = agreed((first, first), (second, first))
     # ground 2+1 of 2+2, person 2+2 of 2+3; the third label is not there.
     assert agreement.kind == "miou"
-    assert agreement.value == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert agreement.strict == pytest.approx((3 / 4 + 4 / 5) / 2)
 
 
 def test_miou_of_a_probability_is_of_where_it_is_a_half_or_more() -> None:
     def mask(*values: float) -> Mask:
         return Mask(np.array([values], np.float32), ("person",))
 
-    assert agreed((mask(0.5, 0.9, 0.1, 0.6), mask(1, 1, 0, 0))).value == pytest.approx(2 / 3)
-    assert agreed((mask(0.1, 0.2), mask(0.4, 0.3))).value == 1.0
-    assert agreed((mask(0.1, 0.2), mask(0.4, 0.7))).value == 0.0
+    assert agreed((mask(0.5, 0.9, 0.1, 0.6), mask(1, 1, 0, 0))).strict == pytest.approx(2 / 3)
+    assert agreed((mask(0.1, 0.2), mask(0.4, 0.3))).strict == 1.0
+    assert agreed((mask(0.1, 0.2), mask(0.4, 0.7))).strict == 0.0
 
 
 def test_psnr_is_of_the_mean_squared_error_over_the_clip() -> None:
     black, grey = (Picture(np.full((2, 2, 3), value, np.uint8)) for value in (0, 10))
     agreement = agreed((grey, black), (black, black))
     assert agreement.kind == "psnr"
-    assert agreement.value == pytest.approx(10 * np.log10(255**2 / 50))  # 31.14 dB
-    assert agreed((black, black)).value == MOST_PSNR
+    assert agreement.strict == pytest.approx(10 * np.log10(255**2 / 50))  # 31.14 dB
+    assert agreed((black, black)).strict == MOST_PSNR
 
 
 def test_closeness_is_of_the_worst_output() -> None:
@@ -163,7 +163,8 @@ def test_every_kind_of_result_has_a_measure_of_its_own() -> None:
     assert [row.result for row in MEASURES.values()] == list(Result.__args__)
     for kind, row in MEASURES.items():
         assert row.agreement().kind == kind
-        assert row.agreement().value == row.best > row.floor
+        assert row.agreement().strict == row.best
+        assert row.agreement().value == 1 > row.floor
 
 
 def test_sizes_that_differ_are_reported() -> None:

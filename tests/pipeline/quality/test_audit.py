@@ -34,7 +34,7 @@ from tests.reuse.test_session import net
 
 
 def boxes(true: int, missed: int = 0) -> BoxAgreement:
-    return BoxAgreement(matched=true, missed=missed)
+    return BoxAgreement(matched=true, missed=missed, missed_objects=missed)
 
 
 def test_a_shortfall_lowers_the_tolerance_and_plenty_raises_it() -> None:
@@ -62,8 +62,8 @@ def test_decibels_tell_how_far_off_it_is() -> None:
         judge = agreement_with(Picture(np.zeros((4, 4, 3), np.uint8)))
         judge.add(Picture(np.full((4, 4, 3), 3, np.uint8)), Picture(np.zeros((4, 4, 3), np.uint8)))
         factor = steering.add(judge)
-    assert judge.value == pytest.approx(38.59, abs=0.01)
-    assert factor == pytest.approx(10 ** ((judge.value - 45) / 20))
+    assert judge.strict == pytest.approx(38.59, abs=0.01)
+    assert factor == pytest.approx(10 ** ((judge.strict - 45) / 20))
 
 
 def test_far_below_where_it_fell_short_it_rises_faster() -> None:

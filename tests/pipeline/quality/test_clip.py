@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from stillframe.errors import QualityError
 from stillframe.models.results import Detections, Mask, Picture, Tensors
-from stillframe.pipeline.quality.clip import ClipJudge, as_share
+from stillframe.pipeline.quality.clip import ClipJudge
 from stillframe.pipeline.quality.detection import PrecisionMeter, box_similarity, soft_loss
-from stillframe.pipeline.quality.image import BorderMeter, border, structural_similarity
+from stillframe.pipeline.quality.masks import BorderMeter, border
+from stillframe.pipeline.quality.pictures import structural_similarity
 
 LABELS = ("cat", "dog", "eel")
 
@@ -237,6 +238,21 @@ def test_figures_of_the_other_tasks() -> None:
     )
 
 
-def test_decibels_on_the_scale_of_the_others() -> None:
-    assert [as_share(q, "psnr") for q in (10, 20, 40, 99)] == [0, 0, 0.5, 1]
-    assert as_share(0.9, "f1") == 0.9
+def test_pictures_are_on_the_scale_of_the_others() -> None:
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    judge = ClipJudge()
+    qualities = [
+        judge.add(Picture(each), Picture(image), float(index))
+        for index, each in enumerate((image, image // 2, 255 - image))
+    ]
+    assert qualities[0] == 1.0
+    assert all(0 <= each < 1 for each in qualities[1:])
+    figures = judge.figures()
+    assert (
+        figures["quality"]
+        == figures["kept"]
+        == figures["ssim"]
+        == pytest.approx(np.mean(qualities))
+    )
+    assert figures["strict"] == figures["psnr"]
