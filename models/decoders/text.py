@@ -34,7 +34,7 @@ def text_lines(outputs: Outputs, view: View, form: Form) -> Detections:
     probability = np.ascontiguousarray(outputs[0][0, 0], np.float32)
     bits = cv2.dilate((probability > PIXEL_THRESHOLD).astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(bits, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    quads, scores = [], []
+    regions, means = [], []
     for contour in contours[:MAX_REGIONS]:
         middle, (width, height), angle = cv2.minAreaRect(contour)
         if min(width, height) < MIN_SIDE_PX:
@@ -45,23 +45,23 @@ def text_lines(outputs: Outputs, view: View, form: Form) -> Detections:
         growth = 2 * GROWTH * width * height / (2 * (width + height))
         if min(width, height) + growth < MIN_GROWN_SIDE_PX:
             continue
-        grown = (middle, (width + growth, height + growth), angle)
-        quad = _clockwise(view.points(_corners(grown)))
-        across, down = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
-        if min(across, down) > MIN_SIDE_PX:
-            quads.append(quad)
-            scores.append(score)
-    if not quads:
+        regions.append(_corners((middle, (width + growth, height + growth), angle)))
+        means.append(score)
+    if not regions:
         return Detections.none(form.labels, points=4)
-    order = np.argsort(np.negative(scores), kind="stable")
+    quads, scores = _clockwise(view.points(np.stack(regions))), np.array(means)
+    sides = np.linalg.norm(quads[:, [1, 3]] - quads[:, :1], axis=2)
+    large = sides.min(axis=1) > MIN_SIDE_PX
+    quads, scores = quads[large], scores[large]
+    order = np.argsort(-scores, kind="stable")
     limits = np.array(view.source[::-1], np.float32)
-    corners = np.clip(np.stack(quads)[order], np.float32(0), limits)
+    corners = np.clip(quads[order], np.float32(0), limits)
     return separated(
         np.concatenate((corners.min(1), corners.max(1)), 1),
-        np.array(scores, np.float32)[order],
+        scores[order].astype(np.float32),
         np.zeros(len(order), np.int64),
         form,
-        sum(score >= form.confidence for score in scores),
+        int(np.count_nonzero(scores >= form.confidence)),
         corners,
     )[0]
 
@@ -85,8 +85,14 @@ def _mean_inside(probability: NDArray[np.float32], quad: NDArray[np.float32]) ->
     return float(cv2.mean(part, inside)[0])
 
 
-def _clockwise(quad: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(4, 2) corners in the order top left, top right, bottom right, bottom left."""
-    by_x = quad[np.argsort(quad[:, 0], kind="stable")]
-    left, right = (side[np.argsort(side[:, 1], kind="stable")] for side in (by_x[:2], by_x[2:]))
-    return np.stack((left[0], right[0], right[1], left[1]))
+def _clockwise(quads: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, 4, 2) corners in the order top left, top right, bottom right, bottom left."""
+    by_x = _sorted(quads, axis=0)
+    left, right = _sorted(by_x[:, :2], axis=1), _sorted(by_x[:, 2:], axis=1)
+    return np.stack((left[:, 0], right[:, 0], right[:, 1], left[:, 1]), axis=1)
+
+
+def _sorted(points: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """(n, k, 2) points, the k of each by their x (axis 0) or y (axis 1)."""
+    order = np.argsort(points[:, :, axis], axis=1, kind="stable")
+    return np.take_along_axis(points, order[:, :, None], axis=1)

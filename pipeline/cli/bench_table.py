@@ -103,9 +103,5 @@ def _over(row: dict[str, Any]) -> str:
 
 
 def _agreement(row: dict[str, Any]) -> str:
-    from stillframe.pipeline.quality.agreement import MEASURES  # takes a while to import
-
-    kind = row["agreement_kind"]
-    unit = "" if kind is None else MEASURES[kind].label
-    text = f"{_cell(row['agreement'])} {unit}".strip()
+    text = _cell(row["agreement"])
     return text + ", nothing found" if row["boxes"] == 0 else text

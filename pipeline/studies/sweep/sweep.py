@@ -109,7 +109,7 @@ def fastest(sweep: Sweep, least: float) -> Row | None:
     least: 0..1; of pictures above 1 in dB.
     """
     figure = "strict" if least > 1 else "quality"
-    good = [row for row in runnable(sweep) if row[figure] >= least]
+    good = [row for row in runnable(sweep) if row.get(figure, 0.0) >= least]
     return max(good, key=lambda row: row["gain"] or 0.0, default=None)
 
 

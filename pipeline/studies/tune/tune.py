@@ -66,9 +66,9 @@ def tune(
     """Search for the least cost at an agreement of at least `quality`.
 
     quality: what is kept, 0..1; of pictures above 1 in dB; None: 0.98. held_out: clips to judge
-    on; without any, the last part of each clip is. on_trial: takes each trial. stop: asked before each trial; the
-    best until then is used. The outcome is scaled down until it holds on frames that the search did
-    not see.
+    on; without any, the last part of each clip is. on_trial: takes each trial. stop: asked before
+    each trial; the best until then is used. The outcome is scaled down until it holds on frames
+    that the search did not see.
 
     Raises QualityError where no setting agrees well enough, SourceError for clips that are too
     short, UsageError for a model without layers to tune.

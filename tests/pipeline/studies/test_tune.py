@@ -275,10 +275,10 @@ def boxes(*scores: float) -> Detections:
 
 def test_steady_agreement_looks_at_several_confidences() -> None:
     judge = TrialJudge(0.5)
-    judge.add(boxes(0.56, 0.9), boxes(0.65, 0.9))
-    assert judge.quality == 1.0
-    assert judge.steady == pytest.approx(2 * 8 / (2 * 8 + 1))  # 0.6 lies between 0.56 and 0.65
-    assert judge.loss == pytest.approx(0.09 / (0.4 + 0.65))
+    judge.add(boxes(0.32, 0.9), boxes(0.65, 0.9))
+    assert judge.quality == 1.0  # 0.32 is faint at 0.5
+    assert judge.steady == pytest.approx(14 / 15)  # and less than faint at 0.6, of 15 boxes in all
+    assert judge.loss == pytest.approx(0.33 / (0.4 + 0.65))
 
 
 # --- on a small network --------------------------------------------------------------------------
