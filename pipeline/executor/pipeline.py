@@ -202,12 +202,14 @@ class StagePipeline(Closing):
             if thread is not threading.current_thread() and name not in left:
                 thread.join(max(0.0, deadline - time.monotonic()))
         alive = [name for name, thread in threads.items() if thread.is_alive()]
-        for name in set(alive) - self._abandoned:
+        newly = [name for name in alive if name not in self._abandoned]
+        for name in newly:
             self._abandoned.add(name)
             abandon(threads[name])
-        if alive and self._failure is None:
+        if newly and self._failure is None:
+            self.hung += tuple(newly)
             raise StageError(
-                f"stage {', '.join(alive)}: did not end within {CLOSE_TIMEOUT_S:g} s "
+                f"stage {', '.join(newly)}: did not end within {CLOSE_TIMEOUT_S:g} s "
                 "of being closed"
             )
 

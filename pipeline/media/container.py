@@ -85,6 +85,8 @@ class FileSource(Source):
         self._lock = threading.RLock()  # reentrant: a signal handler may close during a read
         self._status = SourceState.CONNECTING
         self._converter = RgbConverter()
+        self._is_stuck = False
+        """Whether `close` gave up waiting for a reader: it does not wait again."""
         self._index = 0
         self._decoder = open_decoder(
             lambda: open_container(f"file:{path}", address, FILE_PROTOCOLS, {}, None),
@@ -123,11 +125,15 @@ class FileSource(Source):
         ended = self._status is SourceState.ENDED
         self._status = SourceState.CLOSED
         # a reader in another thread holds the lock for one packet, or for as long as a disk hangs
-        if not ended and self._lock.acquire(timeout=CLOSE_S):
+        if ended or self._is_stuck:
+            return
+        if self._lock.acquire(timeout=CLOSE_S):
             try:
                 self._free()
             finally:
                 self._lock.release()
+        else:
+            self._is_stuck = True
 
     def _read_packet(self) -> None:
         try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stillframe.errors import SourceError
+from stillframe.native_calls import abandon
 from stillframe.pipeline.media.connection import (
     DeniedError,
     LivePolicy,
@@ -33,7 +34,9 @@ from stillframe.pipeline.media.timestamps import LATE_S, TimestampStitcher
 from stillframe.pipeline.media.to_rgb import RgbConverter
 
 GRACE_S = 1.0  # how long a reader may overrun its deadline before it is abandoned
-CLOSE_S = 2.0  # how long `close` waits for the reader to end
+CLOSE_S = 2.0  # how long `close` waits at most, for a listener and a reader that is slow
+READER_CLOSE_S = 0.5  # how long `close` waits for a reader that FFmpeg may block
+CLOSE_INTERVALS = 2  # and for a slow stream so many of the usual intervals between pictures
 STALL_SHARE = 0.3  # STALLED at the latest after this share of the deadline without a picture
 STALL_S = 1.5  # STALLED at the earliest after so long, unless the deadline is short
 STALL_INTERVALS = 4  # and after so many of the usual intervals between pictures
@@ -169,10 +172,15 @@ class ThreadedSource(Source):
             self._queue.clear()
             self._changed.notify_all()
             thread = self._reader.thread
-        if not was_closed and self._interrupt is not None:
+        if was_closed:
+            return
+        if self._interrupt is not None:
             self._interrupt()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(CLOSE_S)  # a daemon: one that FFmpeg blocks ends at its own deadline
+            wait_s = max(READER_CLOSE_S, CLOSE_INTERVALS * self._interval_s)
+            thread.join(min(wait_s, CLOSE_S))
+            if thread.is_alive():  # one that FFmpeg blocks ends at its own deadline
+                abandon(thread)
         if self._events is not None:
             self._events.close(CLOSE_S)
 

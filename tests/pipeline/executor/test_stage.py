@@ -10,6 +10,7 @@ import pytest
 
 from stillframe.errors import SinkError, SourceError, StageError, UsageError
 from stillframe.native_calls import RunEndedError, hanging, native_call, native_calls
+from stillframe.pipeline.executor import pipeline as pipeline_module
 from stillframe.pipeline.executor import stage as stage_module
 from stillframe.pipeline.executor.channel import InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import cores_of
@@ -498,3 +499,23 @@ def test_leaving_the_block_ends_a_run() -> None:
         ):
             time.sleep(0.001)
     assert not pipeline.workers[0].thread.is_alive()
+
+
+def test_a_source_that_does_not_end_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "CLOSE_TIMEOUT_S", 0.1)
+    freed = threading.Event()
+
+    def source() -> Iterator[int]:  # a generator that runs cannot be closed by another thread
+        yield 0
+        freed.wait(HANGS_S)
+
+    pipeline = StagePipeline(source(), [plus])
+    with pipeline:
+        items = iter(pipeline)
+        assert next(items) == 1
+        pipeline.stop()
+        with pytest.raises(StageError, match="stage decode: did not end within"):
+            next(items)
+    assert pipeline.hung == ("decode",)
+    assert hanging()
+    freed.set()

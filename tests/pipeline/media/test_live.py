@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillframe.errors import SourceError
+from stillframe.native_calls import hanging
 from stillframe.pipeline.media import live
 from stillframe.pipeline.media.connection import Backoff, LivePolicy, OpenConnection
 from stillframe.pipeline.media.decoder import DecodedPicture, ReadError
@@ -398,6 +399,34 @@ def test_close_unblocks_a_waiting_consumer_at_once() -> None:
         assert ended.wait(HANGS_S)
         ends(consumer.join)
         assert source.state is SourceState.CLOSED
+
+
+def test_close_waits_once_and_not_long_for_a_blocked_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = threading.Event()
+    waits: list[float] = []
+
+    def stuck() -> Iterator[list[DecodedPicture] | None]:
+        yield shot(1)
+        release.wait()  # as FFmpeg does: nothing can wake it
+        yield None
+
+    def noted(thread: threading.Thread, timeout: float | None = None) -> None:
+        waits.append(HANGS_S if timeout is None else timeout)
+        join(thread, 0)
+
+    source = ThreadedSource(lambda: OpenConnection(Stand(stuck()), INFO), LivePolicy(), "stand")
+    next(source)
+    join = threading.Thread.join
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "join", noted)
+        source.close()
+        source.close()
+    assert waits == [live.READER_CLOSE_S]
+    assert live.READER_CLOSE_S < 1
+    assert hanging()  # so that a process does not shut the interpreter down beside it
+    release.set()
 
 
 LEAVE = """
