@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession  # bound at import: callers may replace it by ReuseSession
 
 from stillframe.closing import Closing
+from stillframe.cores import bounded_threads, core_count
 from stillframe.errors import UsageError
 from stillframe.reuse.compile import compile_graph, compile_model
 from stillframe.reuse.disk_cache import DiskCache
@@ -54,7 +55,8 @@ class ReuseSession(Closing):
         the layer's root mean square, as the root mean square over channels; 0.1 to 0.3 is usual.
         `Tolerance.read` reads a share for each layer from a profile that `stillframe tune` wrote.
     profile: deprecated spelling of `tolerance=Tolerance.read(profile)`.
-    threads: worker threads; None: one for every core that the process may use.
+    threads: worker threads; None: one for every core that the process may use, which is also the
+        most: ThreadsWarning tells of more.
     cpus: cores to pin them to, in turn; empty: the system decides.
     break_even: share of the multiply-adds above which a step computes everything; None: measured
         on this host. From which share of changed input on it is exceeded is learnt.
@@ -99,9 +101,9 @@ class ReuseSession(Closing):
         self._options = sess_options
         if threads is None and sess_options is not None:
             threads = sess_options.intra_op_num_threads or None
-        count = threads or available_cores()
-        if count < 1:
+        if threads is not None and threads < 0:
             raise UsageError(f"threads: expected a number >= 1, got {threads}")
+        count = bounded_threads(threads) if threads else core_count()
         self._model: ModelSignature = read_signature(self._source)
         if not isinstance(tolerance, Tolerance):
             tolerance = Tolerance(tolerance)
@@ -495,13 +497,6 @@ def fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:
     return len(shape) == len(declared) and all(
         not isinstance(size, int) or size == got for got, size in zip(shape, declared, strict=True)
     )
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _from_profile(profile: Any, tolerance: float | Tolerance) -> Tolerance:

@@ -23,6 +23,7 @@ COMMON = {
     "extras",
     "names",
     "native_calls",
+    "cores",
     "endable_session",
 }
 """Modules beside the four folders that everybody may import."""

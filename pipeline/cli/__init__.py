@@ -23,6 +23,7 @@ import typer
 
 import stillframe
 from stillframe.cache_dir import CacheWarning
+from stillframe.cores import ThreadsWarning
 from stillframe.errors import SinkError, StillframeError
 from stillframe.names import RenamedWarning, suggestion
 from stillframe.native_calls import hanging
@@ -145,16 +146,22 @@ def _run(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _warnings_shown() -> Iterator[None]:
-    """Inside, an old name or a cache that cannot be written is one line on standard error."""
+    """Inside, old names, caches that cannot be written and too many threads are a line each."""
+    shown: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, (RenamedWarning, CacheWarning)):
+        if issubclass(category, ThreadsWarning):
+            if str(message) not in shown:  # each backend warns
+                printing.complaint("warning", str(message))
+            shown.add(str(message))
+        elif issubclass(category, (RenamedWarning, CacheWarning)):
             printing.complaint("warning", str(message))
         else:
             show_others(message, category, *place, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", RenamedWarning)
+        warnings.simplefilter("always", ThreadsWarning)
         show_others, warnings.showwarning = warnings.showwarning, show
         yield
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from stillframe.closing import Closing
+from stillframe.cores import cpu_quota
 from stillframe.errors import SourceError, StageError, UsageError
 from stillframe.native_calls import RunEndedError, abandon, end_native_calls
 from stillframe.pipeline.executor.channel import Channel, ClosedError, InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import PinResult, pin_thread
 from stillframe.pipeline.executor.hardware.processors import Machine
-from stillframe.pipeline.executor.hardware.topology import cpu_quota, read_cores
+from stillframe.pipeline.executor.hardware.topology import read_cores
 from stillframe.pipeline.executor.stage import (
     Stage,
     StageItem,

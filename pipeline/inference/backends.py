@@ -5,7 +5,6 @@ keeps the values of its layers between calls and recomputes what `change` reache
 the gate's reference, the picture that those values stand for, and not the frame itself.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from stillframe.closing import Closing
+from stillframe.cores import bounded_threads, core_count
 from stillframe.endable_session import EndableSession
 from stillframe.errors import ModelError
 from stillframe.extras import install_command
@@ -68,17 +68,22 @@ class BackendHandle:
 
 
 def available_threads() -> int:
-    """The number of CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """The number of CPUs that this process may use."""
+    return core_count()
+
+
+def _thread_count(threads: int) -> int:
+    """Of a backend; 0: one a CPU."""
+    return bounded_threads(threads) if threads else available_threads()
 
 
 class OnnxRuntimeBackend(Closing):
     """ONNX Runtime.
 
-    threads: 0: one a CPU. They sleep while they wait: a spinning pool would slow down decoding and
-    drawing in the same process. provider: where to run instead of the CPU, by ONNX Runtime's name,
-    with its options. Raises ModelError if the file cannot be loaded, or a call fails; RunEndedError
-    for a call that is in progress in another thread at `close`.
+    threads: 0: one a CPU, which is also the most. They sleep while they wait: a spinning pool would
+    slow down decoding and drawing in the same process. provider: where to run instead of the CPU,
+    by ONNX Runtime's name, with its options. Raises ModelError if the file cannot be loaded, or a
+    call fails; RunEndedError for a call that is in progress in another thread at `close`.
     """
 
     incremental = False
@@ -88,7 +93,7 @@ class OnnxRuntimeBackend(Closing):
         self, path: Path, threads: int = 0, provider: tuple[str, dict[str, str]] | None = None
     ) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or available_threads()
+        options.intra_op_num_threads = _thread_count(threads)
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -147,7 +152,7 @@ class OpenvinoBackend:
             raise ModelError(f"OpenVINO is not installed: {install_command('bench')}") from error
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
-            config["INFERENCE_NUM_THREADS"] = threads or available_threads()
+            config["INFERENCE_NUM_THREADS"] = _thread_count(threads)
             config["INFERENCE_PRECISION_HINT"] = "f32"
         self.path = path
         try:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from stillframe.cores import bounded_threads
 from stillframe.pipeline.executor.hardware.affinity import pinned_thread
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, OpenvinoBackend
 from stillframe.pipeline.inference.settings import MODES, Settings
@@ -57,7 +58,8 @@ def choices(settings: Settings, cores: int) -> list[BackendChoice]:
     Mode "exact" promises the bits of the reuse engine, whole or in segments. A profile is for the
     whole reuse engine. The other modes may take whichever backend is fastest.
     """
-    counts = sorted({1, max(1, cores // 2), cores} if not settings.threads else {settings.threads})
+    fixed = bounded_threads(settings.threads)
+    counts = [fixed] if fixed else sorted({1, max(1, cores // 2), cores})
     kinds: list[Kind] = []
     if MODES[settings.reuse].incremental:
         kinds.append("reuse")

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stillframe.cores import cpu_quota
 from stillframe.pipeline.executor.hardware.affinity import allowed_everywhere
 from stillframe.pipeline.executor.hardware.contention import ContentionMeter
-from stillframe.pipeline.executor.hardware.topology import cpu_list, cpu_quota, read_cores
+from stillframe.pipeline.executor.hardware.topology import cpu_list, read_cores
 from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage_meter import StageMeter
 from stillframe.pipeline.inference.backend_slot import BackendSlot

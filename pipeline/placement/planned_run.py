@@ -1,18 +1,18 @@
 """A whole staged run put together: the analysis, its placement, its pace and the pipeline."""
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from stillframe.cores import cpu_quota
 from stillframe.errors import UsageError
 from stillframe.models.model import Model
 from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Processor
-from stillframe.pipeline.executor.hardware.topology import cpu_list, cpu_quota, read_cores
+from stillframe.pipeline.executor.hardware.topology import cpu_list, read_cores
 from stillframe.pipeline.executor.pipeline import SOURCE, StagePipeline
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.inference.backend_slot import BackendSlot
@@ -254,7 +254,7 @@ def _device_backend(processor: Processor, settings: Settings, path: Path) -> Bac
     if processor.kind == "openvino":
         return OpenvinoBackend(path, settings.threads, processor.device)
     provider = PROVIDERS[processor.kind], {"device_id": processor.device}
-    return OnnxRuntimeBackend(path, settings.threads or os.cpu_count() or 1, provider)
+    return OnnxRuntimeBackend(path, settings.threads, provider)
 
 
 def _granted_cores() -> float:

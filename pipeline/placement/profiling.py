@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.cores import core_count, cpu_quota
 from stillframe.errors import StillframeError, UsageError
 from stillframe.models.model import Model
 from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.executor.hardware.microbenchmark import measure_processor
 from stillframe.pipeline.executor.hardware.processors import Processor
-from stillframe.pipeline.executor.hardware.topology import Core, cpu_quota, read_cores
+from stillframe.pipeline.executor.hardware.topology import Core, read_cores
 from stillframe.pipeline.executor.pipeline import SOURCE
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import Backend, Feed
@@ -123,7 +124,11 @@ def measure_costs(
     """
     others = contention.sample_mean()
     cores = tuple(core for core in read_cores() if core.allowed)
-    options = [c for c in choices(settings, len(cores)) if segments or c.kind != "segments"]
+    options = [
+        c
+        for c in choices(settings, min(len(cores), core_count()))
+        if segments or c.kind != "segments"
+    ]
     probed = probe(model, settings, first, options, draw)
     if not probed.infer:
         raise UsageError(f"placement: nothing can run the network: {'; '.join(probed.notes)}")

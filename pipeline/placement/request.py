@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from stillframe.cores import cpu_quota
 from stillframe.errors import UsageError
 from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Machine, Processor
-from stillframe.pipeline.executor.hardware.topology import cpu_quota, read_cores
+from stillframe.pipeline.executor.hardware.topology import read_cores
 from stillframe.pipeline.executor.pipeline import SOURCE
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.inference.settings import Settings

@@ -15,7 +15,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from stillframe import endable_session
+from stillframe import cores, endable_session
+from stillframe.cores import ThreadsWarning
 from stillframe.errors import ModelError, UsageError
 from stillframe.native_calls import RunEndedError, native_calls
 from stillframe.reuse.runtime.engine import PlanRunner
@@ -475,13 +476,25 @@ def test_run_options_end_an_island_that_has_no_end(tmp_path: Path) -> None:
         assert float(session.run(["scores"], dark)[0][0]) == 0.0
 
 
+@pytest.mark.parametrize("asked", ["threads", "options"])
+def test_more_threads_than_cores_are_bounded(asked: str) -> None:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 5000
+    arguments = {"threads": 5000} if asked == "threads" else {"sess_options": options}
+    with pytest.warns(ThreadsWarning, match=r"5000 threads were requested .* core.*: \d+ run"):
+        session = ReuseSession(net(), **arguments)
+    with session:
+        assert session._workers.count == cores.most_threads()
+
+
 def test_a_session_is_not_pickled() -> None:
     with ReuseSession(net(), threads=1) as session, pytest.raises(TypeError, match="each process"):
         pickle.dumps(session)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system pins no threads")
-def test_workers_are_pinned_where_they_were_asked_to_be() -> None:
+def test_workers_are_pinned_where_they_were_asked_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "most_threads", lambda: 4)
     cpu = min(os.sched_getaffinity(0))
     with ReuseSession(net(), threads=3, cpus=[cpu]) as session:
         session.run(None, {"x": frame()})

@@ -7,11 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillframe.pipeline.executor.hardware.topology import (
-    allowed_cores,
-    cpu_list,
-    parse_cpu_list,
-)
+from stillframe.cores import allowed_cores
+from stillframe.pipeline.executor.hardware.topology import cpu_list, parse_cpu_list
 
 TASKS = Path("/proc/self/task")
 

@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from stillframe.cores import cpu_quota
 from stillframe.errors import UsageError
 from stillframe.pipeline.executor.hardware.topology import (
     Core,
     cpu_list,
-    cpu_quota,
     parse_cpu_list,
     read_cores,
 )

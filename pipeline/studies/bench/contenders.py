@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from stillframe.cores import bounded_threads
 from stillframe.extras import install_command
 from stillframe.pipeline.inference.backends import (
     Backend,
@@ -96,7 +97,7 @@ class Openvino:
             ) from error
         config = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": setting.threads,
+            "INFERENCE_NUM_THREADS": bounded_threads(setting.threads),
             "INFERENCE_PRECISION_HINT": "f32",
         }
         try:

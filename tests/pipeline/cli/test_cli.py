@@ -187,8 +187,8 @@ HEAVY = ("av", "cv2", "numba", "numpy", "onnx", "onnxruntime", "yaml")
 LIGHT = tuple(
     f"stillframe.{name}"
     for name in (
-        "cache_dir", "errors", "escaping", "extras", "names", "native_calls", "pipeline.cli",
-        "pipeline.media.redaction",
+        "cache_dir", "cores", "errors", "escaping", "extras", "names", "native_calls",
+        "pipeline.cli", "pipeline.media.redaction",
     )
 )  # fmt: skip
 """Those of our own modules, and what is below them, that asking for help may load."""

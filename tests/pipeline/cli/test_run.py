@@ -307,6 +307,16 @@ def test_a_full_disk_is_one_line(refused: Refused, network: Path, clip: Path) ->
     refused(5, "/dev/full: .*no space", clip, "--model", network, "--jsonl", "/dev/full")
 
 
+def test_too_many_threads_are_bounded_with_one_line(
+    network: Path, clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(clip), "--model", str(network), "--reuse", "off", "--jsonl", "-"]
+    assert cli.status([*arguments, "--threads", "5000", "--max-frames", "2"]) == 0
+    lines = [line for line in capfd.readouterr().err.splitlines() if "5000 threads" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("stillframe: warning: 5000 threads were requested")
+
+
 # --- ends that are not the end -------------------------------------------------------------------
 
 

@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from stillframe.cores import allowed_cores, cpu_quota
 from stillframe.errors import UsageError
 from stillframe.pipeline import cli
 from stillframe.pipeline.executor.hardware.affinity import cores_of, pin_thread, pinned_thread
 from stillframe.pipeline.executor.hardware.microbenchmark import measure_processor
 from stillframe.pipeline.executor.hardware.processors import AUTO, Machine, Processor
-from stillframe.pipeline.executor.hardware.topology import (
-    allowed_cores,
-    cpu_list,
-    cpu_quota,
-    parse_cpu_list,
-    read_cores,
-)
+from stillframe.pipeline.executor.hardware.topology import cpu_list, parse_cpu_list, read_cores
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

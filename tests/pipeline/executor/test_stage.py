@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from stillframe.cores import allowed_cores
 from stillframe.errors import SinkError, SourceError, StageError, UsageError
 from stillframe.native_calls import RunEndedError, hanging, native_call, native_calls
 from stillframe.pipeline.executor import pipeline as pipeline_module
 from stillframe.pipeline.executor import stage as stage_module
 from stillframe.pipeline.executor.channel import InFlightLimit
 from stillframe.pipeline.executor.hardware.affinity import cores_of
-from stillframe.pipeline.executor.hardware.topology import allowed_cores
 from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage import SKIP, Stage, deadline_suspended
 from tests.hang_guard import HANGS_S, ends

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stillframe import cores
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
@@ -307,7 +308,10 @@ def test_kinds_add_up(model: Model) -> None:
 # --- the backend ---------------------------------------------------------------------------------
 
 
-def test_the_engine_sleeps_while_it_waits_and_has_the_threads_it_was_given(model: Model) -> None:
+def test_the_engine_sleeps_while_it_waits_and_has_the_threads_it_was_given(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "most_threads", lambda: 4)
     backend = OnnxRuntimeBackend(model.path, threads=3)
     options = backend.session_options
     assert options.intra_op_num_threads == 3

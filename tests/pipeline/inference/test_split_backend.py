@@ -10,6 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from stillframe import cores
 from stillframe.errors import UsageError
 from stillframe.models import zoo
 from stillframe.pipeline.inference import split_backend
@@ -33,7 +34,10 @@ from tests.graph_cases import model as onnx_bytes
 from tests.reuse.test_session import weights
 
 
-def test_exact_keeps_our_engine_and_layer_may_take_another() -> None:
+def test_exact_keeps_our_engine_and_layer_may_take_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cores, "most_threads", lambda: 4)
     exact = {g.kind for g in choices(Settings(reuse="exact"), 4)}
     assert exact == {"reuse", "segments"}
     assert {"reuse", "segments", "onnxruntime"} <= {
