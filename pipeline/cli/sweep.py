@@ -166,21 +166,32 @@ def answer(
     console: "Console", results: "Sweep", min_quality: float | None, share: float | None
 ) -> None:
     """Print the settings asked for to standard output. Raises QualityError where there is none."""
+    from stillframe.pipeline.studies.sweep import doubts
     from stillframe.pipeline.studies.sweep import sweep as sweeping
 
+    for doubt in doubts.doubts(results):
+        printing.plain(console, f"this clip cannot tell settings apart: {doubt.text}", wrap=True)
     answers: list[tuple[str, Row | None]] = []
     if min_quality is not None:
-        answers.append((f"quality {min_quality:g}", sweeping.fastest(results, min_quality)))
+        least = sweeping.attainable(results, min_quality)
+        if text := doubts.ceiling_text(results, min_quality, least):
+            printing.plain(console, text, wrap=True)
+        answers.append((f"quality {min_quality:g}", sweeping.fastest(results, least)))
     if share is not None:
         if not results.head["rate"]:
             raise UsageError("--max-cpu: the clip has no frame rate, so there is no share of time")
         answers.append((f"{share:.0%} of the CPUs", sweeping.best_within(results, share)))
+    why = doubts.hopeless(results)
+    if why and (min_quality or share is not None):
+        raise QualityError(
+            f"no setting can be recommended from this clip: {why}; take one in which more happens"
+        )
     missing = [what for what, row in answers if row is None]
     for what, row in answers:
         if row is not None:
             console.print(
-                f"for {what}: {row['title']}, quality {row['quality']:.4g}, "
-                f"{row['fps']:.1f} fps, {row['gain']:.2f} times everything dense",
+                f"for {what}: {row['title']}, quality {row['quality']:.4g}, {row['fps']:.1f} fps, "
+                + doubts.gains_text(row, sweeping.fastest_dense(results)),
             )
             printing.data(sweeping.command(results, row))
     if missing:

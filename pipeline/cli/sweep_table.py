@@ -9,9 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from stillframe.pipeline.cli import printing
+from stillframe.pipeline.studies.sweep.doubts import repeatability_text, truth_text
 from stillframe.pipeline.studies.sweep.equal_compute import sentence
-from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front
+from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, fastest_dense, front
 
+HEADS = (
+    "fps", "x dense", "x ORT", "CPU ms", "work", "kept", "strict", "mean IoU", "missed/min",
+    "invented/min", "p95 stale s", "frames",
+)  # fmt: skip
 LINE_EVERY_S = 10.0
 """Between two lines of progress where there is no terminal."""
 
@@ -64,23 +69,36 @@ def print_table(console: Console, sweep: Sweep) -> None:
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("")
     table.add_column("variant", no_wrap=True)
-    for name in ("fps", "x dense", "CPU ms", "work", "quality", "p95 stale s", "frames"):
+    for name in HEADS:
         table.add_column(name, justify="right")
     best = {row["name"] for row in front(sweep.rows)}
+    fastest = fastest_dense(sweep)
     for row in sorted(sweep.rows, key=lambda row: -(row["gain"] or 0)):
         table.add_row("*" if row["name"] in best else "", row["title"], *_cells(row))
     console.print(table)
-    if comparison := sentence(sweep.rows):
-        printing.plain(console, comparison, wrap=True)
+    notes = [sentence(sweep.rows), repeatability_text(sweep), truth_text(sweep, None)]
+    if fastest is not None:
+        notes.insert(0, f"x dense: against the fastest here that computes {fastest['title']}.")
+    for note in filter(None, notes):
+        printing.plain(console, note, wrap=True)
 
 
 def _cells(row: Row) -> list[str]:
     return [
         f"{row['fps']:.1f}",
-        f"{row['gain']:.2f}",
+        _number(row.get("gain_fastest"), ".2f"),
+        _number(row.get("gain_ort"), ".2f"),
         f"{row['cpu_s'] * 1e3:.1f}",
         f"{row['work']:.3f}",
         f"{row['quality']:.4f}",
+        _number(row.get("strict"), ".1f" if row["kind"] == "psnr" else ".4f"),
+        _number(row.get("mean_iou"), ".3f"),
+        _number(row.get("missed_per_minute"), ".1f"),
+        _number(row.get("invented_per_minute"), ".1f"),
         f"{row['stale_p95_s']:.2f}",
         str(row["frames"]) + ("" if row["complete"] else " so far"),
     ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

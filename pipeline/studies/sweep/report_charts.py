@@ -10,6 +10,7 @@ import numpy as np
 from stillframe.errors import SinkError, UsageError
 from stillframe.escaping import escaped
 from stillframe.extras import install_command
+from stillframe.pipeline.quality.agreement import MEASURES
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front, runnable
 
 INK = "#010203"  # becomes currentColor in the page
@@ -79,9 +80,13 @@ def _svg(figure: Any) -> str:
 
 
 def quality_label(sweep: Sweep) -> str:
-    kinds = {"f1": "F1", "miou": "mean IoU", "psnr": "PSNR, dB", "closeness": "closeness"}
     present = [row["kind"] for row in sweep.rows if row["kind"]]
-    return f"agreement with dense ({kinds[present[0]]})" if present else "agreement with dense"
+    return f"kept ({MEASURES[present[0]].kept})" if present else "kept"
+
+
+def strict_label(sweep: Sweep) -> str:
+    present = [row["kind"] for row in sweep.rows if row["kind"]]
+    return MEASURES[present[0]].label or "the same" if present else "agreement"
 
 
 def pareto(sweep: Sweep) -> Any:
@@ -92,7 +97,7 @@ def pareto(sweep: Sweep) -> Any:
         if rows:
             axes.scatter(
                 [row["fps"] for row in rows], [row["quality"] for row in rows], s=64, c=colour,
-                marker=MARKS[family], label=NAMES[family], zorder=3, linewidths=0,
+                marker=MARKS[family], label=NAMES[family], zorder=3, linewidths=0, clip_on=False,
             )  # fmt: skip
     best = front(sweep.rows)
     axes.plot([row["fps"] for row in best], [row["quality"] for row in best],
@@ -105,6 +110,13 @@ def pareto(sweep: Sweep) -> Any:
     axes.set_xlim(left=0)
     axes.margins(x=0.16, y=0.08)
     axes.set_xlim(left=0)
+    low = min(row["quality"] for row in sweep.rows)
+    axes.set_ylim(max(0.0, low - 0.08 * (1 - low)) if low < 1 else 0.9, 1.0)  # kept ends at 1
+    ceiling = sweep.repeatability.get("kept")
+    if ceiling is not None and ceiling >= axes.get_ylim()[0]:
+        axes.axhline(ceiling, color=INK, linewidth=0.8, linestyle=":", alpha=0.6, zorder=1)
+        axes.annotate("repeatability", (0, ceiling), fontsize=8, alpha=0.7, xytext=(4, -9),
+                      textcoords="offset points")  # fmt: skip
     axes.grid(alpha=0.18, color=INK)
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
     return figure
@@ -117,13 +129,15 @@ def timeline(sweep: Sweep, names: list[str]) -> Any:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for row in (row for name in names if (row := sweep.row(name))):
         colour = COLOURS[row["family"]]
-        above.plot(row["frame_quality"], color=colour, linewidth=1.1, alpha=0.9, label=row["title"])
-        below.plot(row["frame_work"], color=colour, linewidth=0.9, alpha=0.9)
-    above.set_ylabel("agreement")
+        style: dict[str, Any] = {"color": colour, "alpha": 0.9, "clip_on": False}
+        above.plot(row["frame_quality"], linewidth=1.1, label=row["title"], **style)
+        below.plot(row["frame_work"], linewidth=0.9, **style)
+    above.set_ylabel("kept")
     below.set_ylabel("work")
     below.set_xlabel("frame")
-    above.set_ylim(-0.03, 1.03)
-    below.set_ylim(-0.03, 1.03)
+    above.set_ylim(0, 1)
+    below.set_ylim(0, 1)
+    below.set_xlim(0, max(len(row["frame_quality"]) for row in sweep.rows) - 1)
     above.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
     for each in (above, below):
         each.grid(alpha=0.18, color=INK)
@@ -141,7 +155,8 @@ def layers(rows: list[Row]) -> Any:
                   color=COLOURS[row["family"]], label=row["title"])  # fmt: skip
     axes.set_xlabel(escaped(f"layer, from {names[0]} to {names[-1]}"))
     axes.set_ylabel("active share")
-    axes.set_ylim(0, 1.02)
+    axes.set_ylim(0, 1)
+    axes.set_xlim(-0.5, len(names) - 0.5)
     axes.grid(alpha=0.18, color=INK)
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
     return figure

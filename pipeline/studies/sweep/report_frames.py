@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask, Picture, Result
 from stillframe.pipeline.media.open_source import open_source
-from stillframe.pipeline.quality.agreement import label_map, pair_boxes
+from stillframe.pipeline.quality.agreement import label_map
+from stillframe.pipeline.quality.boxes import kept_rows, pair_boxes
 from stillframe.pipeline.sinks.overlay import draw_result, tint_changes
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep
 from stillframe.pipeline.studies.sweep.variants import DenseVariant, RunnerVariant, VariantRow
@@ -20,7 +21,7 @@ Image = NDArray[np.uint8]
 
 WIDEST = 560  # pixels of a picture in the report
 QUALITY = 82  # of its JPEG
-MISSED, GHOST = (230, 40, 40), (255, 200, 0)
+MISSED, INVENTED, HOVERING = (230, 40, 40), (255, 200, 0), (170, 170, 170)
 LOUDER = 8  # by which differences of pictures are shown
 
 
@@ -92,20 +93,24 @@ def drawn(image: Image, result: Result) -> Image:
 
 
 def difference(image: Image, result: Result, reference: Result) -> Image:
-    """Boxes: missed ones red, ghosts yellow. Masks: where labels differ. Pictures: how much."""
+    """Boxes: missed ones red, invented ones yellow, those that hover at the limit grey.
+
+    Masks: where labels differ. Pictures: how much.
+    """
     if isinstance(result, Picture) and isinstance(reference, Picture):
         apart = cv2.absdiff(result.image, reference.image)
         return np.asarray(cv2.convertScaleAbs(apart, alpha=LOUDER), np.uint8)
     canvas = (image // 3).astype(np.uint8)
     if isinstance(result, Detections) and isinstance(reference, Detections):
-        pairs = pair_boxes(result, reference)
+        pairs, kept_boxes = pair_boxes(result, reference), kept_rows(result, reference)
         line = max(2, round(min(image.shape[:2]) / 200))
-        for side, colour, met in (
-            (reference, MISSED, {theirs for _, theirs in pairs}),
-            (result, GHOST, {ours for ours, _ in pairs}),
+        for side, lost, met, are_kept in (
+            (reference, MISSED, {theirs for _, theirs in pairs}, kept_boxes[1]),
+            (result, INVENTED, {ours for ours, _ in pairs}, kept_boxes[0]),
         ):
             for number, box in enumerate(side.xyxy):
-                if number not in met:
+                if number not in met or not are_kept[number]:
+                    colour = HOVERING if are_kept[number] else lost
                     left, top, right, bottom = (round(float(each)) for each in box)
                     cv2.rectangle(canvas, (left, top), (right, bottom), colour, line)
     elif isinstance(result, Mask) and isinstance(reference, Mask):

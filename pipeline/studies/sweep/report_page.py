@@ -11,8 +11,21 @@ from stillframe.errors import SinkError
 from stillframe.escaping import escaped
 from stillframe.models.model import Model
 from stillframe.pipeline.studies.sweep import sweep as sweeping
+from stillframe.pipeline.studies.sweep.doubts import (
+    doubts,
+    gains_text,
+    hopeless,
+    repeatability_text,
+    truth_text,
+)
 from stillframe.pipeline.studies.sweep.equal_compute import equal_compute, sentence
-from stillframe.pipeline.studies.sweep.report_charts import charts, needed, quality_label, write_png
+from stillframe.pipeline.studies.sweep.report_charts import (
+    charts,
+    needed,
+    quality_label,
+    strict_label,
+    write_png,
+)
 from stillframe.pipeline.studies.sweep.report_frames import Shown, frames
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep
 from stillframe.pipeline.studies.sweep.variants import VariantRow
@@ -55,14 +68,21 @@ figcaption { font-size: 13px }
 {{ head.size[1] }}×{{ head.size[0] }}, {{ head.threads }} thread(s) each, {{ head.machine }},
 {{ head.date }}.{% if not complete %} <b>The sweep was ended early.</b>{% endif %}</p>
 <div class="answer">
-{% if best %}<p><b>{{ "%.1f"|format(best.gain) }}× everything dense</b>
-({{ "%.1f"|format(best.fps) }} fps) at agreement {{ quality(best) }}: {{ best.title }}.</p>
+{% if hopeless %}<p><b>No setting can be recommended from this clip</b>: {{ hopeless }}. Take one in
+which more happens.</p>
+{% elif best %}<p><b>{{ gains }}</b> ({{ "%.1f"|format(best.fps) }} fps), kept {{ quality(best) }}:
+{{ best.title }}.</p>
 <p><code>{{ command }}</code></p>
-{% else %}<p>No setting of <code>stillframe run</code> agrees well enough ({{ floor }} or more).</p>
+{% else %}<p>No setting of <code>stillframe run</code> keeps enough ({{ floor }} or more).</p>
+{% endif %}
+{% for each in cautions %}<p>Take it with caution: {{ each }}.</p>
+{% endfor %}{% if truth %}<p>{{ truth }}</p>
 {% endif %}</div>
 <h2>Frame rate against quality</h2>
 <p class="dim">Right and up is better. The line joins the variants that no other one beats in both.
-Quality is {{ label }}: what the same model says when everything is computed.</p>
+Quality is {{ label }}, the share of what the same model says when everything is computed that a
+user would not miss. Strict is {{ strict_label }} at a hard limit.
+{%- if ceiling %} {{ ceiling }}{% endif %}</p>
 {{ charts.pareto|safe }}
 <div class="wide"><table>
 <tr><th>variant</th>{% for name, _ in columns %}<th>{{ name }}</th>{% endfor %}</tr>
@@ -70,8 +90,8 @@ Quality is {{ label }}: what the same model says when everything is computed.</p
 <td title="{{ row.options or 'not an option of stillframe run' }}">{{ row.title }}</td>
 {%- for _, cell in columns %}<td>{{ cell(row) }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>
-{% if nothing %}<p>Nothing was ever detected by the dense network, so boxes can only be ghosts:
-agreement is 1 where there are none, and average precision is not defined.</p>{% endif %}
+{% if nothing %}<p>Nothing was ever detected by the dense network, so boxes can only be invented:
+quality is 1 where there are none, and average precision is not defined.</p>{% endif %}
 {% if equal %}<h2>Reuse against skipping, at equal compute</h2>
 <p>{{ verdict }}</p>
 <p class="dim">How well each skipping variant agrees, and how well reuse does at the same cost: its
@@ -90,17 +110,17 @@ less, that one counts; – if its cheapest costs more.</p>
 {{- text(row, at) }}</td>{% endfor %}{% endfor %}</tr>
 {% endfor %}</table></div>
 {% endif %}{% if charts.timeline %}<h2>Where and when quality was lost</h2>
-<p class="dim">Agreement in each frame, and the multiply-adds it took as a share of all.</p>
+<p class="dim">What is kept in each frame, and the multiply-adds it took as a share of all.</p>
 {{ charts.timeline|safe }}
 {% endif %}{% for each in shown %}
-<p><b>Frame {{ each.index }}</b>, {{ each.why }}: agreement {{ "%.3f"|format(each.quality) }}, work
+<p><b>Frame {{ each.index }}</b>, {{ each.why }}: kept {{ "%.3f"|format(each.quality) }}, work
 {{ "%.3f"|format(each.work) }}, {{ best_title }}</p>
 <div class="frames">{% for name, address in each.pictures %}<figure><img src="{{ address }}"
 alt="frame {{ each.index }}, {{ name }}"><figcaption>{{ name }}</figcaption></figure>{% endfor %}
 </div>{% endfor %}
-{% if shown %}<p class="dim">Recomputed: tinted where pixels were treated as new. Difference: boxes
-that were missed in red, ghosts in yellow; masks where labels differ; pictures eight times
-louder.</p>
+{% if shown %}<p class="dim">Recomputed: tinted where pixels were treated as new. Difference:
+objects that were missed in red, invented ones in yellow, boxes that hover at the limit in grey;
+masks where labels differ; pictures eight times louder.</p>
 {% endif %}{% if charts.layers %}<h2>What each layer computes</h2>
 <p class="dim">Share of a layer's positions that is computed in a frame, mean over the clip.</p>
 {{ charts.layers|safe }}{% endif %}
@@ -124,19 +144,28 @@ def quality_text(row: Row) -> str:
     return f"{row['quality']:.4f}"
 
 
+def strict_text(row: Row) -> str:
+    if row.get("strict") is None:
+        return "–"
+    return f"{row['strict']:.1f} dB" if row["kind"] == "psnr" else f"{row['strict']:.4f}"
+
+
 COLUMNS: tuple[tuple[str, Any], ...] = (
     ("fps", _number("fps", "{:.1f}")),
-    ("× dense", _number("gain", "{:.2f}")),
+    ("× fastest dense", _number("gain_fastest", "{:.2f}")),
+    ("× ONNX Runtime", _number("gain_ort", "{:.2f}")),
+    ("× own dense", _number("gain", "{:.2f}")),
     ("CPU ms", _number("cpu_s", "{:.1f}", 1e3)),
     ("work", _number("work", "{:.3f}")),
-    ("quality", quality_text),
+    ("kept", quality_text),
+    ("strict", strict_text),
+    ("mean IoU", _number("mean_iou", "{:.3f}")),
+    ("missed/min", _number("missed_per_minute", "{:.1f}")),
+    ("invented/min", _number("invented_per_minute", "{:.1f}")),
     ("AP50", _number("ap50", "{:.3f}")),
     ("by box", _number("ap50_by_box", "{:.3f}")),
     ("AP", _number("ap", "{:.3f}")),
     ("score shift", _number("score_shift", "{:.4f}")),
-    ("missed/min", _number("missed_per_minute", "{:.1f}")),
-    ("ghosts/min", _number("ghosts_per_minute", "{:.1f}")),
-    ("SSIM", _number("ssim", "{:.4f}")),
     ("border F", _number("border_f", "{:.4f}")),
     ("top 1", _number("top1", "{:.3f}")),
     ("rel. error", _number("relative_error", "{:.4f}")),
@@ -147,12 +176,12 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
 
 
 # Of the table of equal compute, with titles.
-FIGURES = (("quality", "quality"), ("ap50_by_box", "AP50, classes weighed by their boxes"))
+FIGURES = (("quality", "kept"), ("ap50_by_box", "AP50, classes weighed by their boxes"))
 
 
 def pick(sweep: Sweep) -> Row | None:
-    """The fastest runnable variant that agrees well enough."""
-    return sweeping.fastest(sweep, sweeping.floor(sweep))
+    """The fastest runnable variant that keeps enough; None also where the clip cannot tell."""
+    return None if hopeless(sweep) else sweeping.fastest(sweep, sweeping.floor(sweep))
 
 
 def illustrated(sweep: Sweep) -> Row | None:
@@ -197,8 +226,14 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
         best=best,
         best_title=pictured["title"] if pictured else "",
         command=sweeping.command(sweep, best) if best else "",
-        floor=sweeping.floor(sweep),
+        floor=f"{sweeping.floor(sweep):.4g}",
+        gains="" if best is None else gains_text(best, sweeping.fastest_dense(sweep)),
+        hopeless=hopeless(sweep),
+        cautions=[each.text for each in doubts(sweep) if not each.hopeless],
+        truth=truth_text(sweep, best),
+        ceiling=repeatability_text(sweep),
         label=quality_label(sweep),
+        strict_label=strict_label(sweep),
         charts={"timeline": "", "layers": ""} | charts(sweep),
         columns=columns,
         rows=sorted(sweep.rows, key=lambda row: -(row["gain"] or 0)),

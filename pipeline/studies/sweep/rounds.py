@@ -29,6 +29,7 @@ from stillframe.pipeline.media.redaction import MaskedAddress
 from stillframe.pipeline.quality.clip import ClipJudge
 from stillframe.pipeline.quality.ground_truth import of_known, true_boxes
 from stillframe.pipeline.studies.environment import machine, versions
+from stillframe.pipeline.studies.sweep.again import Again
 from stillframe.pipeline.studies.sweep.sweep import DIGITS, Row, Sweep
 from stillframe.pipeline.studies.sweep.variants import (
     BASELINE,
@@ -82,6 +83,7 @@ class VariantRecord:
         row: Row = {
             "name": self.row.name, "title": self.row.title, "family": self.row.family,
             "options": self.row.options, "complete": complete, "frames": len(self.work),
+            "every": self.row.every,
             "fps": None, "ms": wall,
             "ms_p95": float(np.percentile(self.wall_ms[WARM_UP:] or self.wall_ms, 95)),
             "gain": dense_ms / wall if wall else None,
@@ -92,7 +94,8 @@ class VariantRecord:
         }  # fmt: skip
         if self.against_truth is not None:
             truth = self.against_truth.figures()
-            row |= {f"truth_{name}": truth[name] for name in ("f1", "ap50", "ap") if name in truth}
+            names = ("f1", "ap50", "ap", "missed_per_minute", "invented_per_minute")
+            row |= {f"truth_{name}": truth[name] for name in names if name in truth}
         row["frame_quality"] = self.quality
         row["frame_work"] = self.work
         row["frame_ms"] = self.wall_ms
@@ -172,19 +175,24 @@ def measure(
     for number, others in enumerate(rounds):
         what = f"round {number + 1} of {len(rounds)}"
         records = [_record(row, model, truth is not None) for row in (baseline(threads), *others)]
+        again = None if sweep.repeatability else Again(model, threads, expected)
         complete = False
         try:
             with open_source(spec, live=False) as source:
                 complete = _play(
-                    islice(source, limit), records, truth, stop,
+                    islice(source, limit), records, truth, again, stop,
                     partial(report, what), expected,
                 )  # fmt: skip
             for row in _figures(records, complete):
                 sweep.put(row)
             sweep.level()
+            if again is not None and complete:
+                sweep.repeatability = again.figures()
         finally:
             for record in records:
                 record.variant.close()
+            if again is not None:
+                again.close()
         on_round(sweep)
         if not complete:
             return False
@@ -212,6 +220,7 @@ def _play(
     frames: Iterable[Frame],
     records: Sequence[VariantRecord],
     truth: Sequence[Detections] | None,
+    again: Again | None,
     stop: Callable[[], bool],
     report: Callable[[int, int], None],
     expected: int,
@@ -226,6 +235,8 @@ def _play(
         for record in order[::-1] if (index // len(records)) % 2 else order:
             played[record.row.name] = record.play(frame)
         reference = played[BASELINE].result
+        if again is not None:
+            again.add(index, frame.image, reference)
         for record in records:
             result = played[record.row.name].result
             record.quality.append(record.judge.add(result, reference, frame.time_s))

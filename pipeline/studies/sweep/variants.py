@@ -5,6 +5,7 @@ Most rows are a `Settings`, so they are exactly what `stillframe run` does with 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from stillframe.models.model import Model
 from stillframe.models.results import Result
 from stillframe.pipeline.inference.backend_slot import BackendSlot
-from stillframe.pipeline.inference.backends import ReuseBackend
+from stillframe.pipeline.inference.backends import OpenvinoBackend, ReuseBackend
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
@@ -119,6 +120,15 @@ class DenseVariant:
         self._runner.close()
 
 
+class OpenvinoVariant(RunnerVariant):
+    """OpenVINO, computing everything."""
+
+    def __init__(self, model: Model, threads: int) -> None:
+        slot = BackendSlot(lambda path: OpenvinoBackend(path, threads), incremental=False)
+        self._runner = Runner(model, Settings("off", threads=threads), slot=slot)
+        self._layers = None
+
+
 class _Layers:
     """The layers of a backend that multiply."""
 
@@ -149,6 +159,8 @@ class VariantRow:
     """What to give `stillframe run` for the same; None: it has no such option."""
     tasks: tuple[str, ...] = ()
     """Those that it is for; empty: all."""
+    every: int = 1
+    """The network runs on one in so many of the frames that change."""
 
 
 BASELINE = "dense"
@@ -167,13 +179,20 @@ def variants(
     """All rows but the baseline."""
 
     def runs(name: str, title: str, family: Family, settings: Settings) -> VariantRow:
-        options = options_of(settings, profile_path)
-        return VariantRow(name, title, family, lambda m: RunnerVariant(m, settings), options)
+        options, every = options_of(settings, profile_path), settings.every or 1
+        if settings.profile is not None:
+            every = settings.profile.frame_skipping.every
+        return VariantRow(
+            name, title, family, lambda m: RunnerVariant(m, settings), options, every=every
+        )
 
     off, frame, layer, exact = (
         Settings(reuse=reuse, threads=threads) for reuse in ("off", "frame", "layer", "exact")
     )
     rows = [runs("off", "everything, ONNX Runtime", "dense", off)]
+    if find_spec("openvino") is not None:
+        title = "everything, OpenVINO"
+        rows.append(VariantRow("openvino", title, "dense", lambda m: OpenvinoVariant(m, threads)))
     if profile is not None:
         tuned = replace(layer, profile=profile)
         rows.append(runs("profile", f"profile {profile_path}", "profile", tuned))

@@ -41,11 +41,11 @@ COMMANDS: dict[str, Callable[[str, str], list[str]]] = {
     ],
     "tune": lambda model, spec: [
         "tune", spec, "--model", _layered(model), "-o", "profile.json", "--log", "tune.jsonl",
-        "--max-frames", "12", "--quality", "1",
+        "--max-frames", "12", "--quality", "0.1",
     ],
     "tune --held-out": lambda model, spec: [
         "tune", "clip.mp4", "--held-out", spec, "--model", _layered(model), "-o", "held.json",
-        "--max-frames", "12", "--quality", "1",
+        "--max-frames", "12", "--quality", "0.1",
     ],
     "bench": lambda model, spec: [
         "bench", model, "--clip", spec, "--max-frames", "4", "--no-memory", "--json", "bench.json",

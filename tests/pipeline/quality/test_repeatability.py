@@ -1,11 +1,16 @@
 """The noise of a camera, measured and added again."""
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.pipeline.quality.repeatability import LEAST_LEVEL, CameraNoise, noisy
+from stillframe.models import zoo
+from stillframe.pipeline.quality.repeatability import LEAST_LEVEL, CameraNoise, RepeatMeter, noisy
+from tests import networks
 
 Image = NDArray[np.uint8]
 
@@ -64,3 +69,27 @@ def test_another_size_begins_afresh() -> None:
     assert noise.level > 5
     noise.add(scene(64, 64))
     assert noise.level == LEAST_LEVEL
+
+
+def test_a_network_is_compared_with_itself(tmp_path: Path) -> None:
+    """Its only box has the picture's brightness for a score."""
+    model = zoo.load(str(networks.brightness(tmp_path / "b.onnx")), confidence=0.5)
+    shape = (*model.size, 3)
+    meter, calls = RepeatMeter(model, lambda feed: outputs(feed)), []
+
+    def box(score: float) -> list[NDArray[Any]]:
+        return [np.array([[2, 2, 20, 20]], np.float32), np.array([score]), np.array([0])]
+
+    def outputs(feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        calls.append(feed[model.input_name].copy())
+        return box(0.9 if len(calls) < 3 else 0.0)
+
+    assert meter.kept is None
+    for dense in (True, None, True, True):
+        fitted, view = model.fit(np.full(shape, 120, np.uint8))
+        meter.add(fitted, view, model.decode(box(0.9), view) if dense else None)
+    figures = meter.figures()
+    assert len(calls) == 3
+    assert (calls[0] != calls[1]).any()
+    assert figures["kept"] == meter.kept == pytest.approx(0.8, abs=1e-4)  # two of three, one lost
+    assert (figures["frames"], figures["noise_level"]) == (3, LEAST_LEVEL)

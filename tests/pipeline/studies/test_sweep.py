@@ -69,6 +69,27 @@ def test_what_computes_everything_agrees_and_what_skips_does_not(results: Sweep)
     assert "layers" not in rows["off"]
 
 
+def test_repeatability_is_measured_and_no_floor_exceeds_it(results: Sweep) -> None:
+    figures = results.repeatability
+    assert 0.5 < figures["kept"] == figures["strict"] < 1  # of raw outputs
+    assert (figures["frames"], figures["noise_level"] >= 0.5) == (FRAMES, True)
+    assert sweeping.attainable(results, 0.999999) == figures["kept"]
+    assert sweeping.attainable(results, 0.5) == 0.5
+    assert sweeping.attainable(results, 1.0) == 1.0  # exactness can be held
+
+
+def test_gains_are_over_the_fastest_that_computes_everything(results: Sweep) -> None:
+    fastest = sweeping.fastest_dense(results)
+    assert fastest is not None
+    dense = [row for row in results.rows if row["family"] == "dense"]
+    assert fastest["gain"] == max(row["gain"] for row in dense)
+    for row in results.rows:
+        assert row["gain_fastest"] == pytest.approx(row["gain"] / fastest["gain"], rel=1e-3)
+    off = results.row("off")
+    assert off is not None
+    assert off["gain_ort"] == 1.0
+
+
 def test_a_sweep_that_was_ended_is_resumed(model: Model, results: Sweep, tmp_path: Path) -> None:
     file = tmp_path / "sweep.json"
     sweep = rounds.begin(CLIP, model, 1, FRAMES)
