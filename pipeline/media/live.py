@@ -35,7 +35,7 @@ from stillframe.pipeline.media.to_rgb import RgbConverter
 
 GRACE_S = 1.0  # how long a reader may overrun its deadline before it is abandoned
 CLOSE_S = 2.0  # how long `close` waits at most, for a listener and a reader that is slow
-READER_CLOSE_S = 0.5  # how long `close` waits for a reader that FFmpeg may block
+READER_CLOSE_S = 0.3  # how long `close` waits for a reader that FFmpeg may block
 CLOSE_INTERVALS = 2  # and for a slow stream so many of the usual intervals between pictures
 STALL_SHARE = 0.3  # STALLED at the latest after this share of the deadline without a picture
 STALL_S = 1.5  # STALLED at the earliest after so long, unless the deadline is short
@@ -447,5 +447,7 @@ class ThreadedSource(Source):
         wait_s = self._reconnect_delay(
             SourceError(f"{self._shown}: no answer for {silent_s:.0f} s")
         )
+        if reader.thread is not None:
+            abandon(reader.thread)
         if wait_s is not None:
             self._start_reader(wait_s)

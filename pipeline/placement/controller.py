@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.cores import cpu_quota
+from stillframe.native_calls import HANG_S, abandon
 from stillframe.pipeline.executor.hardware.affinity import allowed_everywhere
 from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.executor.hardware.topology import cpu_list, read_cores
@@ -127,10 +128,15 @@ class PlacementController:
         }
 
     def close(self) -> None:
-        """Wait for a backend that is being made and close it, and all backends of the slot."""
-        if self._builder is not None:
-            self._builder.join()
-            self._builder = None
+        """Wait for a backend that is being made and close it, and all backends of the slot.
+
+        One that takes longer than HANG_S is left behind.
+        """
+        builder, self._builder = self._builder, None
+        if builder is not None:
+            builder.join(HANG_S)
+            if builder.is_alive():
+                abandon(builder)
         for built in self._built:
             if not isinstance(built, Exception):
                 built[0].close()

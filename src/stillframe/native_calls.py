@@ -89,7 +89,7 @@ def end_native_calls(thread: threading.Thread) -> bool:
 
 def abandon(thread: threading.Thread) -> None:
     """Note that nobody waits for this thread any more, though it has not ended."""
-    _abandoned.append(thread)
+    _abandoned[:] = [each for each in _abandoned if each.is_alive()] + [thread]
 
 
 def hanging() -> bool:

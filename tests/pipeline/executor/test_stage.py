@@ -415,13 +415,17 @@ def test_outside_of_a_stage_nothing_is_suspended() -> None:
 # --- work that has no end ------------------------------------------------------------------------
 
 
-def runs_for_ever(item: int) -> int:
-    """A run of a model that only ends when it is asked to."""
-    asked = threading.Event()
-    with native_call("a model", asked.set):
-        if item >= 2 and asked.wait(HANGS_S):
-            raise RunEndedError("a model: a run was ended")
-    return item
+class EndlessRun:
+    """A stage's work: from the third item on a run of a model that ends only when asked to."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def __call__(self, item: int) -> int:
+        with native_call("a model", self.asked.set):
+            if item >= 2 and self.asked.wait(HANGS_S):
+                raise RunEndedError("a model: a run was ended")
+        return item
 
 
 def stopped_in(pipeline: StagePipeline, stage: str) -> list[int]:
@@ -439,11 +443,13 @@ def stopped_in(pipeline: StagePipeline, stage: str) -> list[int]:
 
 def test_a_run_without_end_is_ended_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_module, "GRACE_S", 0.1)
-    with StagePipeline(range(9), [Stage("infer", runs_for_ever), Stage("draw", plus)]) as pipeline:
+    run = EndlessRun()
+    with StagePipeline(range(9), [Stage("infer", run), Stage("draw", plus)]) as pipeline:
         with pytest.raises(StageError, match=r"stage infer: no answer \d+ s after the stop"):
             ends(lambda: stopped_in(pipeline, "infer"))
         assert pipeline.hung == ("infer",)
         assert pipeline.delivered == 2
+    assert run.asked.is_set()
     assert not hanging()
 
 
@@ -483,21 +489,25 @@ def test_what_is_only_slow_is_delivered_after_a_stop(monkeypatch: pytest.MonkeyP
 
 
 def test_a_run_that_exceeds_the_deadline_is_ended() -> None:
-    stages = [Stage("infer", runs_for_ever, deadline_s=0.1)]
+    run = EndlessRun()
+    stages = [Stage("infer", run, deadline_s=0.1)]
     with pytest.raises(StageError, match=r"stage infer: no answer for 0\.1 s, its"):
         ends(lambda: StagePipeline(range(9), stages).run())
+    assert run.asked.is_set()
     while hanging():  # its thread ends by itself
         time.sleep(0.001)
 
 
 def test_leaving_the_block_ends_a_run() -> None:
-    with StagePipeline(range(9), [Stage("infer", runs_for_ever)]) as pipeline:
+    run = EndlessRun()
+    with StagePipeline(range(9), [Stage("infer", run)]) as pipeline:
         items = iter(pipeline)
         assert [next(items), next(items)] == [0, 1]
         while pipeline.workers[0].meter.items < 2 or not native_calls(
             pipeline.workers[0].thread.ident
         ):
             time.sleep(0.001)
+    assert run.asked.is_set()
     assert not pipeline.workers[0].thread.is_alive()
 
 

@@ -1,5 +1,6 @@
 """The controller that watches a plan: what makes it change, and what it learns."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from stillframe.errors import UsageError
+from stillframe.native_calls import hanging
 from stillframe.pipeline.executor.hardware.contention import ContentionMeter
 from stillframe.pipeline.inference.backend_slot import BackendSlot
+from stillframe.pipeline.placement import controller as controller_module
 from stillframe.pipeline.placement.backend_choice import BackendChoice
 from stillframe.pipeline.placement.controller import PlacementController
 from stillframe.pipeline.placement.cost_model import (
@@ -18,6 +21,7 @@ from stillframe.pipeline.placement.cost_model import (
     plan,
     predict,
 )
+from tests.hang_guard import HANGS_S, ends
 from tests.pipeline.placement.test_cost_model import ONE, TWO, WINDOWS, profile
 
 
@@ -133,3 +137,14 @@ def test_a_core_that_disappears_is_acted_on_at_once(monkeypatch: pytest.MonkeyPa
 def test_nothing_that_can_run_it_is_an_error() -> None:
     with pytest.raises(UsageError, match="nothing here can run the network"):
         plan(profile(infer={}), Goal(), WINDOWS)
+
+
+def test_a_backend_that_is_made_for_ever_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_module, "HANG_S", 0.1)
+    placement = controller(monkeypatch, profile())
+    freed = threading.Event()
+    placement._builder = threading.Thread(target=freed.wait, args=(HANGS_S,), daemon=True)
+    placement._builder.start()
+    ends(placement.close)
+    assert hanging()  # so that the process does not shut the interpreter down beside it
+    freed.set()
