@@ -1,4 +1,4 @@
-"""How a benchmark is shown: one line per row while it runs, two tables at the end."""
+"""How a benchmark is shown: one line per row while it runs, three tables at the end."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,8 +15,10 @@ def in_short(row: dict[str, Any]) -> str:
     """A row in one line."""
     names = ("ort", "dense", "exact", "reuse")
     times = [f"{name} {_cell(row[f'{name}_{_middle(row, name)}'])} ms" for name in names]
-    return ", ".join([*times, f"agreement {_agreement(row)}"])
+    return ", ".join([*times, f"kept {_agreement(row)}"])
 
+
+LOST, SIDES = ("missed", "invented"), ("dense", "reuse")
 
 Column = tuple[str, Callable[[dict[str, Any]], str]]
 """Title, and the text of a row's cell."""
@@ -36,22 +38,35 @@ TIMES: tuple[Column, ...] = (
 )
 GAINS: tuple[Column, ...] = (
     *TIMES[:2],
-    ("x dense", lambda row: _cell(row["dense_gain"])),
+    ("x fastest dense", lambda row: _cell(row["reuse_times_fastest"])),
+    ("x ORT", lambda row: _cell(row["reuse_times_ort"])),
+    ("x own dense", lambda row: _cell(row["dense_gain"])),
     ("x exact / clip", lambda row: _both(row, "exact")),
     ("x reuse / clip", lambda row: _both(row, "reuse")),
     ("exact, reuse - dense", lambda row: _over(row)),
     ("work exact, reuse", lambda row: _shares(row["exact_macs_share"], row["macs_share"])),
-    ("agreement", lambda row: _agreement(row)),
-    ("2nd, 4th only", lambda row: _shares(*(row[f"skip{n}_agreement"] for n in (2, 4)))),
     ("MB rss", lambda row: _cell(row["rss_mb"])),
     ("persistent MB", lambda row: _cell(row["persistent_mb"])),
     ("arena / bound", lambda row: _shares(row["arena_mb"], row["lower_bound_mb"])),
     ("all tensors MB", lambda row: _cell(row["naive_cache_mb"])),
 )
 
+QUALITY: tuple[Column, ...] = (
+    *TIMES[:2],
+    ("kept", lambda row: _agreement(row)),
+    ("strict", lambda row: _cell(row["agreement_strict"])),
+    ("repeats", lambda row: _shares(row["repeatability"], row["repeatability_strict"])),
+    ("place", lambda row: _cell(row["agreement_place"])),
+    ("mean IoU", lambda row: _cell(row["mean_iou"])),
+    ("missed, invented/min", lambda row: _shares(*(row[f"{n}_per_minute"] for n in LOST))),
+    ("2nd, 4th only: kept", lambda row: _shares(*(row[f"skip{n}_agreement"] for n in (2, 4)))),
+    ("strict", lambda row: _shares(*(row[f"skip{n}_strict"] for n in (2, 4)))),
+    ("truth: dense, reuse", lambda row: _shares(*(row[f"truth_{n}_f1"] for n in SIDES))),
+)
+
 
 def print_tables(rows: Sequence[dict[str, Any]]) -> None:
-    for columns in (TIMES, GAINS):
+    for columns in (TIMES, GAINS, QUALITY):
         table = Table(box=None, pad_edge=False)
         for place, (title, _) in enumerate(columns):
             table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place == 0)
@@ -61,9 +76,15 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
     first = rows[0]
     printing.data(
         f"ms a frame: median (quartiles), {first['threads']} threads, tolerance"
-        f" {first['tolerance']}{_skipping(first)}; x: against the faster of ONNX Runtime and"
-        f" OpenVINO; {first['machine']}"
+        f" {first['tolerance']}{_skipping(first)}; x fastest dense: over the clip, against the"
+        " fastest of our dense engine, ONNX Runtime and OpenVINO; x ORT: against ONNX Runtime;"
+        " other x: against the faster of ONNX Runtime and OpenVINO; repeats: kept and strict of the"
+        " dense network on frames with the camera's noise again; truth: F1;"
+        f" {first['machine']}"
     )
+    for row in rows:
+        for doubt in row["doubts"]:
+            printing.data(f"{row['model']} on {row['clip']} tells little: {doubt}")
 
 
 def _skipping(row: dict[str, Any]) -> str:

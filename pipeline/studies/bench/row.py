@@ -2,25 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
-from stillframe.models.results import Result, Tensors
-from stillframe.pipeline.quality.agreement import (
-    MEASURES,
-    Agreement,
-    BoxAgreement,
-    TensorAgreement,
-    agreement_with,
-)
 from stillframe.pipeline.studies.bench import peak_memory
+from stillframe.pipeline.studies.bench.agreements import (
+    SKIPS,
+    Agreements,
+    Row,
+    repeatability,
+    rounded,
+)
 from stillframe.pipeline.studies.bench.case import Case, Conditions
 from stillframe.pipeline.studies.bench.contenders import (
     BASELINES,
     CONTENDERS,
     ContenderRow,
-    Outputs,
     Reuse,
 )
 from stillframe.pipeline.studies.bench.race import (
@@ -32,11 +29,6 @@ from stillframe.pipeline.studies.bench.race import (
     unchanged_ms,
 )
 from stillframe.pipeline.studies.environment import machine, versions
-
-SKIPS = (2, 4)  # computing every 2nd and every 4th frame is what reuse is compared with
-DIGITS = 4
-
-Row = dict[str, Any]
 
 
 def measure(
@@ -57,8 +49,10 @@ def measure(
     with prepare(case, conditions, rows, on_progress) as ready:
         report("checking answers", 0, 0)
         ready.check()
-        agreements = _Agreements(ready)
+        agreements = Agreements(ready)
         race(ready, on_progress, agreements.add)
+        report("measuring repeatability", 0, 0)
+        repeated = repeatability(ready)
         still_ms = unchanged_ms(ready)
         times = _times(ready.contenders, rows)
         peaks = _peaks(ready, report) if memory else {}
@@ -79,10 +73,11 @@ def measure(
             "between": conditions.frame_skipping.between,
             **_work(ready),
             **agreements.figures(),
+            **repeated,
             "rss_mb": peaks.get("reuse"),
             "ort_rss_mb": peaks.get("ort"),
             **_memory(ready.contenders.get("reuse")),
-            "unchanged_ms": _rounded(still_ms),
+            "unchanged_ms": rounded(still_ms),
             **times,
             **_gains(times, conditions.frame_skipping.every > 1),
             "skipped": ready.skipped,
@@ -90,60 +85,6 @@ def measure(
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
         }
-
-
-class _Agreements:
-    """How far reuse, exact reuse and skipping frames agree with the dense result, over a race."""
-
-    def __init__(self, ready: Race) -> None:
-        self._ready = ready
-        self._judges: dict[str, Agreement] = {}
-        self._skipping: dict[int, Result] = {}  # what stands where each SKIPS would skip
-        self._raw = None if ready.conditions.frame_skipping.every > 1 else TensorAgreement()
-
-    def add(self, index: int) -> None:
-        """After a timed frame. Results are read anew from copies: outputs may be views."""
-        contenders, model = self._ready.contenders, self._ready.model
-        if "dense" not in contenders:
-            return
-        _, view = model.fit(self._ready.timed[index].image)
-        dense = model.decode([np.array(o) for o in contenders["dense"].outputs], view)
-        compared: dict[str, Result] = {}
-        for name in ("ort", "openvino", "reuse"):
-            result = contenders[name].result if name in contenders else None
-            if result is not None:
-                compared[name] = result
-        for skip in SKIPS:
-            if index % skip == 0:
-                self._skipping[skip] = dense
-            compared[f"skip{skip}"] = self._skipping[skip]
-        for name, result in compared.items():
-            self._judges.setdefault(name, agreement_with(dense)).add(result, dense)
-        if "reuse" in contenders and self._raw is not None:
-            self._raw.add(*(_named(contenders[name].outputs) for name in ("reuse", "dense")))
-
-    def figures(self) -> Row:
-        def value(name: str) -> float | None:
-            judge = self._judges.get(name)
-            return None if judge is None else _rounded(judge.value)
-
-        ours = self._judges.get("reuse")
-        boxes = ours if isinstance(ours, BoxAgreement) else None
-        return {
-            "agreement": value("reuse"),
-            "agreement_kind": ours.kind if ours else None,
-            "closeness": _rounded(self._raw.value) if ours and self._raw else None,
-            "agreement_floor": MEASURES[ours.kind].floor if ours else None,
-            "score_shift": _rounded(boxes.mean_score_shift) if boxes else None,
-            "boxes": boxes.matched + boxes.missed if boxes else None,
-            **{f"skip{skip}_agreement": value(f"skip{skip}") for skip in SKIPS},
-            "ort_agreement": value("ort"),
-            "openvino_agreement": value("openvino"),
-        }
-
-
-def _named(outputs: Outputs) -> Tensors:
-    return Tensors({str(number): values for number, values in enumerate(outputs)})
 
 
 def _times(contenders: Mapping[str, ContenderAtWork], rows: Sequence[ContenderRow]) -> Row:
@@ -154,16 +95,17 @@ def _times(contenders: Mapping[str, ContenderAtWork], rows: Sequence[ContenderRo
             name = f"{prefix}{row.name}"
             values = getattr(contenders[row.name], series) if row.name in contenders else None
             low, half, high = np.percentile(values, (25, 50, 75)) if values else (None,) * 3
-            figures[f"{name}_ms"] = _rounded(half)
-            figures[f"{name}_iqr"] = [_rounded(low), _rounded(high)] if values else None
-            figures[f"{name}_mean_ms"] = _rounded(np.mean(values)) if values else None
+            figures[f"{name}_ms"] = rounded(half)
+            figures[f"{name}_iqr"] = [rounded(low), rounded(high)] if values else None
+            figures[f"{name}_mean_ms"] = rounded(np.mean(values)) if values else None
     return figures
 
 
 def _gains(times: Row, skips_frames: bool) -> Row:
     """Ratios to the faster baseline, in the median frame and over the whole clip; the cost of
-    skipping, which is the faster baseline's shared among the frames; and what reuse adds to
-    computing everything (0.05: five per cent more).
+    skipping, which is the faster baseline's shared among the frames; how many times as fast reuse
+    is over the clip as the fastest dense engine, ours among them, and as ONNX Runtime; and what
+    reuse adds to computing everything (0.05: five per cent more).
 
     skips_frames: whether reuse does: its median frame may then be a skipped one, which says
     nothing.
@@ -177,13 +119,25 @@ def _gains(times: Row, skips_frames: bool) -> Row:
                 ours = times.get(f"{prefix}{name}{end}")
                 means = kind != "" or not (skips_frames and name == "reuse")
                 gain = best / ours if best and ours and means else None
-                figures[f"{prefix}{name}_gain{kind}"] = _rounded(gain)
+                figures[f"{prefix}{name}_gain{kind}"] = rounded(gain)
             if kind == "":
                 for skip in SKIPS:
-                    figures[f"{prefix}skip{skip}_ms"] = _rounded(best / skip if best else None)
+                    figures[f"{prefix}skip{skip}_ms"] = rounded(best / skip if best else None)
+    for prefix in ("", "whole_"):
+        dense_ms = {
+            name: times[f"{prefix}{name}_mean_ms"]
+            for name in (*BASELINES, "dense")
+            if times.get(f"{prefix}{name}_mean_ms")
+        }
+        fastest = min(dense_ms, key=lambda name: dense_ms[name], default="")
+        figures[f"{prefix}fastest_dense"] = fastest or None
+        ours = times.get(f"{prefix}reuse_mean_ms")
+        for key, other in (("fastest", fastest), ("ort", "ort")):
+            ratio = dense_ms[other] / ours if other in dense_ms and ours else None
+            figures[f"{prefix}reuse_times_{key}"] = rounded(ratio)
     for name in ("exact", "reuse"):
         ours, dense = times.get(f"{name}_mean_ms"), times.get("dense_mean_ms")
-        figures[f"{name}_over_dense"] = _rounded(ours / dense - 1 if ours and dense else None)
+        figures[f"{name}_over_dense"] = rounded(ours / dense - 1 if ours and dense else None)
     return figures
 
 
@@ -195,7 +149,7 @@ def _work(ready: Race) -> Row:
         ("active_share", "reuse", "active"),
     ):
         contender = ready.contenders.get(name)
-        figures[key] = _rounded(np.mean(getattr(contender, series))) if contender else None
+        figures[key] = rounded(np.mean(getattr(contender, series))) if contender else None
     return figures
 
 
@@ -204,7 +158,7 @@ def _memory(at_work: ContenderAtWork | None) -> Row:
     contender = at_work.contender if at_work else None
     memory = contender.memory if isinstance(contender, Reuse) else None
     return {
-        key: None if memory is None else _rounded(getattr(memory, name) / 1e6)
+        key: None if memory is None else rounded(getattr(memory, name) / 1e6)
         for key, name in (
             ("arena_mb", "transient"),
             ("lower_bound_mb", "lower_bound"),
@@ -223,7 +177,3 @@ def _peaks(ready: Race, report: OnProgress) -> dict[str, float]:
             report(f"memory of {ready.contenders[name].row.title}", 0, 0)
             peaks[name] = round(peak_memory.peak_mb(name, ready.setting, feed), 1)
     return peaks
-
-
-def _rounded(value: Any) -> Any:
-    return None if value is None else round(float(value), DIGITS)

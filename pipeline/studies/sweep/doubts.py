@@ -1,14 +1,9 @@
 """Whether a clip can tell settings apart: what has to be known before one is recommended."""
 
-from dataclasses import dataclass
-
+from stillframe.pipeline.quality.doubts import Doubt, too_little
 from stillframe.pipeline.studies.sweep.sweep import LEAST_TURNS, Row, Sweep, too_short_for
 from stillframe.pipeline.studies.sweep.variants import BASELINE
 
-LEAST_FRAMES = 30
-"""With fewer in which there is anything, one frame decides."""
-LEAST_OBJECTS = 30
-"""With fewer, one object more or less decides whether 0.98 is reached."""
 ALL_AGREE = 0.9995
 """If every variant that gives quality away keeps this, the clip asks nothing of them."""
 LEAST_VARIANTS = 3
@@ -17,31 +12,13 @@ EXACT = ("dense", "exact")
 """Families that give no quality away."""
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """A reason why a clip cannot tell settings apart."""
-
-    text: str
-    hopeless: bool
-    """Nothing can be recommended; else only with caution."""
-
-
 def doubts(sweep: Sweep) -> list[Doubt]:
     """All reasons; empty where the clip can."""
     dense = sweep.row(BASELINE)
     if dense is None:
         return []
-    reasons = []
     frames, telling, objects = dense["frames"], dense.get("telling"), dense.get("boxes")
-    if telling == 0:
-        what = "objects" if sweep.head.get("task") == "detection" else "anything"
-        reasons.append(Doubt(f"the network does not find {what} in its {frames} frames", True))
-    elif telling is not None and telling < LEAST_FRAMES:
-        text = f"{telling} of its frames have anything to compare, {LEAST_FRAMES} are needed"
-        reasons.append(Doubt(text, False))
-    if telling and objects is not None and objects < LEAST_OBJECTS:
-        text = f"the network finds {objects} objects in all frames, {LEAST_OBJECTS} are needed"
-        reasons.append(Doubt(text, False))
+    reasons = too_little(frames, telling, objects)
     lossy = [row for row in sweep.rows if row["family"] not in EXACT]
     worst = min((row["quality"] for row in lossy), default=0.0)
     if telling and len(lossy) >= LEAST_VARIANTS and worst >= ALL_AGREE:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
 from stillframe.errors import ModelError, QualityError, SourceError, UsageError
 from stillframe.pipeline.cli import status
@@ -39,6 +41,7 @@ from stillframe.pipeline.studies.bench.contenders import (
 from stillframe.pipeline.studies.bench.row import measure
 from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
+from tests import networks
 from tests.answers import painting
 from tests.hostile import media
 
@@ -46,7 +49,10 @@ PROMISED = {
     "model", "clip", "threads", "frames", "ort_ms", "openvino_ms", "dense_ms", "exact_ms",
     "reuse_ms", "tolerance", "macs_share", "agreement", "skip2_agreement", "skip4_agreement",
     "rss_mb", "arena_mb", "lower_bound_mb", "naive_cache_mb", "unchanged_ms", "machine", "date",
-    "versions", "skipped",
+    "versions", "skipped", "agreement_strict", "agreement_place", "repeatability",
+    "repeatability_strict", "noise_level", "mean_iou", "missed_per_minute", "invented_per_minute",
+    "skip2_strict", "skip4_strict", "truth_dense_f1", "truth_reuse_f1", "doubts",
+    "fastest_dense", "reuse_times_fastest", "reuse_times_ort", "whole_reuse_times_fastest",
     *(f"{way}{name}_{end}" for way in ("", "whole_") for end in ("ms", "iqr", "mean_ms")
       for name in ("ort", "openvino", "dense", "exact", "reuse")),
 }  # fmt: skip
@@ -196,6 +202,38 @@ def test_reuse_does_less_and_agrees_more_than_skipping(row: dict[str, Any]) -> N
     assert row["agreement"] > MEASURES["psnr"].floor
     assert 0.98 < row["closeness"] < 1
     assert row["agreement"] > row["skip2_agreement"] > row["skip4_agreement"]
+    assert row["agreement_strict"] > 45 > row["skip2_strict"] > row["skip4_strict"]  # dB
+
+
+def test_the_network_is_compared_with_itself(row: dict[str, Any]) -> None:
+    assert row["noise_level"] == 0.5  # the picture stands still apart from a square
+    assert 0.5 < row["repeatability"] < 1
+    assert 20 < row["repeatability_strict"] < 60  # dB
+    assert row["doubts"] == ["8 of its frames have anything to compare, 30 are needed"]
+
+
+def test_speed_is_against_the_fastest_that_computes_everything(row: dict[str, Any]) -> None:
+    known = {n: row[f"{n}_mean_ms"] for n in ("ort", "openvino", "dense") if row[f"{n}_mean_ms"]}
+    assert row["fastest_dense"] == min(known, key=lambda name: known[name])
+    assert row["reuse_times_fastest"] == pytest.approx(
+        min(known.values()) / row["reuse_mean_ms"], rel=0.02
+    )
+    assert row["reuse_times_ort"] >= row["reuse_times_fastest"]
+
+
+def test_accuracy_against_the_truth_is_side_by_side(tmp_path: Path) -> None:
+    """The only box of the network has nothing to do with the scene, for either side."""
+    path = networks.brightness(tmp_path / "brightness.onnx")
+    graph = onnx.load(path)
+    helper.set_model_props(graph, {"names": "{0: 'cat', 1: 'person'}"})
+    onnx.save(graph, path)
+    clip = "sample:plaza?size=144x96&seconds=1&fps=12"
+    conditions = replace(CONDITIONS, confidence=0.01)
+    figures = measure(Case(str(path), clip, frames=6), conditions, memory=False)
+    assert figures["boxes"] == 6
+    assert (figures["agreement"], figures["mean_iou"], figures["missed_per_minute"]) == (1, 1, 0)
+    assert figures["truth_dense_f1"] == figures["truth_reuse_f1"] is not None
+    assert "the network finds 6 objects in all frames, 30 are needed" in figures["doubts"]
 
 
 def test_memory_is_that_of_the_session_at_tolerance(row: dict[str, Any], case: Case) -> None:
