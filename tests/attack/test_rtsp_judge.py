@@ -36,7 +36,8 @@ def faults(run: Sights, *samples: Sample) -> list[str]:
 
 def test_a_sound_run_has_no_faults(tmp_path: Path) -> None:
     assert faults(sound_run(tmp_path)) == []
-    assert faults(sound_run(tmp_path), Sample(301, 1000, 10, 8), Sample(900, 1010, 11, 8)) == []
+    moment = (Sample(301, 1000, 10, 8), Sample(600, 1010, 11, 10), Sample(900, 1010, 10, 8))
+    assert faults(sound_run(tmp_path), *moment) == []
 
 
 def test_a_state_that_is_late_or_missing_is_a_fault(tmp_path: Path) -> None:
@@ -81,8 +82,8 @@ def test_a_return_that_is_not_noticed_is_a_fault(tmp_path: Path) -> None:
     ("later", "named"),
     [
         (Sample(900, 1021, 10, 8), "memory grew by 2.10 %"),
-        (Sample(900, 1000, 12, 8), "threads or descriptors grew"),
-        (Sample(900, 1000, 10, 10), "threads or descriptors grew"),
+        (Sample(900, 1000, 12, 8), "threads grew from 10 to 12"),
+        (Sample(900, 1000, 10, 10), "descriptors grew from 8 to 10"),
     ],
 )
 def test_a_leak_is_a_fault(later: Sample, named: str, tmp_path: Path) -> None:
