@@ -166,6 +166,7 @@ def answer(
     console: "Console", results: "Sweep", min_quality: float | None, share: float | None
 ) -> None:
     """Print the settings asked for to standard output. Raises QualityError where there is none."""
+    from stillframe.pipeline.quality.repeatability import lowered
     from stillframe.pipeline.studies.sweep import doubts
     from stillframe.pipeline.studies.sweep import sweep as sweeping
 
@@ -174,7 +175,7 @@ def answer(
     answers: list[tuple[str, Row | None]] = []
     if min_quality is not None:
         least = sweeping.attainable(results, min_quality)
-        if text := doubts.ceiling_text(results, min_quality, least):
+        if text := lowered(min_quality, least):
             printing.plain(console, text, wrap=True)
         answers.append((f"quality {min_quality:g}", sweeping.fastest(results, least)))
     if share is not None:

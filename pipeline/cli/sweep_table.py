@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stillframe.pipeline.cli import printing
-from stillframe.pipeline.studies.sweep.doubts import repeatability_text, truth_text
+from stillframe.pipeline.quality.repeatability import in_words
+from stillframe.pipeline.studies.sweep.doubts import truth_text
 from stillframe.pipeline.studies.sweep.equal_compute import sentence
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, fastest_dense, front
 
@@ -76,7 +77,7 @@ def print_table(console: Console, sweep: Sweep) -> None:
     for row in sorted(sweep.rows, key=lambda row: -(row["gain"] or 0)):
         table.add_row("*" if row["name"] in best else "", row["title"], *_cells(row))
     console.print(table)
-    notes = [sentence(sweep.rows), repeatability_text(sweep), truth_text(sweep, None)]
+    notes = [sentence(sweep.rows), in_words(sweep.repeatability), truth_text(sweep, None)]
     if fastest is not None:
         notes.insert(0, f"x dense: against the fastest here that computes {fastest['title']}.")
     for note in filter(None, notes):

@@ -88,7 +88,7 @@ def tune(
     short = [part for part in tuned.held_out if part.quality < tuned.profile.target]
     if short:
         raise QualityError(
-            f"{out} was written, but on frames that were held out it agrees to "
+            f"{out} was written, but on frames that were held out it keeps "
             f"{min(part.quality for part in short):.4g}, less than {tuned.profile.target:g}: tune "
             "on more frames or clips, or for a higher --quality"
         )

@@ -12,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from stillframe.errors import SinkError
+from stillframe.pipeline.cli import printing
+from stillframe.pipeline.quality.repeatability import in_words, lowered
 from stillframe.pipeline.studies.tune.search import Trial
 from stillframe.pipeline.studies.tune.tune import Tuned
 
 LINE_EVERY_S = 10.0
 """Between two lines of progress where there is no terminal."""
-FIGURES = ("time", "work", "agreement")
+FIGURES = ("time", "work", "kept")
 """Columns of a setting: time and multiply-adds as shares of computing everything."""
 
 
@@ -63,7 +65,7 @@ class TuneProgress:
             self._file.flush()
         line = (
             f"{self._count} tried; now {tried.what}: cost {outcome.cost:.3f}, "
-            f"agreement {outcome.quality:.4g}"
+            f"kept {outcome.quality:.4g}"
         )
         if self._console.is_terminal:
             self._status.update(Text(line))
@@ -81,7 +83,7 @@ def _figures(cost: float | None, work: float | None, quality: float | None) -> t
 def print_parts(console: Console, tuned: Tuned) -> None:
     """The profile on each part, beside the best single tolerance."""
     table = Table(box=None, title_justify="left", title=f"{tuned.tries} settings were tried")
-    for name in ("clip", "frames", "", *FIGURES, "one tolerance: time", *FIGURES[1:]):
+    for name in ("clip", "frames", "", *FIGURES, "strict", "one tolerance: time", *FIGURES[1:]):
         table.add_column(name, justify="left" if name == "clip" else "right")
     for part in tuned.profile.parts:
         spans = f" in {part.windows} windows" if part.windows > 1 else ""
@@ -90,9 +92,16 @@ def print_parts(console: Console, tuned: Tuned) -> None:
             f"{part.frames}{spans}, from {part.first}",
             part.role,
             *_figures(part.cost, part.work, part.quality),
+            "" if part.strict is None else f"{part.strict:.4f}",
             *_figures(part.uniform_cost, part.uniform_work, part.uniform_quality),
         )
     console.print(table)
+    if text := in_words(tuned.repeatability):
+        printing.plain(console, text, wrap=True)
+    if text := lowered(tuned.asked, tuned.profile.target):
+        printing.plain(console, text, wrap=True)
+    for doubt in tuned.doubts:
+        printing.plain(console, f"these clips tell little: {doubt}", wrap=True)
     skipping = tuned.profile.frame_skipping
     if skipping.every > 1:
         how = "boxes follow the picture" if skipping.follows else "the last result stands"

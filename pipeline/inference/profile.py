@@ -36,7 +36,9 @@ class Part(BaseModel):
     kind: str
     """Of the quality."""
     quality: float
-    """Agreement with computing everything."""
+    """What is kept of computing everything, 0..1; of pictures in dB if that was asked for."""
+    strict: float | None = None
+    """Agreement at a hard limit, such as F1; None in profiles of before."""
     cost: float
     """Expected time as a share of computing everything, on the machine that tuned."""
     work: float

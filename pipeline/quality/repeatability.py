@@ -12,7 +12,7 @@ no floor above it can be held.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,3 +132,24 @@ class RepeatMeter:
         figures["noise_level"] = round(self._level / self._frames, DIGITS) if self._frames else None
         figures["frames"] = self._frames
         return figures
+
+
+def in_words(figures: Mapping[str, float | int | None]) -> str:
+    """The figures of `RepeatMeter` in a sentence; empty where there was nothing to compare."""
+    if figures.get("kept") is None:
+        return ""
+    return (
+        f"With the camera's own noise ({figures['noise_level']:.2g} grey levels) the dense network "
+        f"keeps {figures['kept']:.4f} of its own results, strictly {figures['strict']:.4g}: its "
+        "repeatability, which nothing can be asked to exceed."
+    )
+
+
+def lowered(asked: float, floor: float) -> str:
+    """That a floor was above repeatability, with both figures; empty where it was not."""
+    if floor >= asked:
+        return ""
+    return (
+        f"with the camera's own noise this network keeps {floor:.4g} of its own results on this "
+        f"clip, so {asked:g} cannot be held; {floor:.4g} is used instead"
+    )

@@ -43,16 +43,6 @@ def hopeless(sweep: Sweep) -> str:
     return "; ".join(each.text for each in doubts(sweep) if each.hopeless)
 
 
-def ceiling_text(sweep: Sweep, least: float, attainable: float) -> str:
-    """That a floor is above repeatability, with both figures; empty where it is not."""
-    if attainable >= least:
-        return ""
-    return (
-        f"with the camera's own noise this network keeps {attainable:.4g} of its own results on "
-        f"this clip, so {least:g} cannot be held; {attainable:.4g} is used instead"
-    )
-
-
 def gains_text(row: Row, fastest: Row | None) -> str:
     """How many times as fast as the fastest dense engine, and as ONNX Runtime if it is another."""
     gain = row.get("gain_fastest")
@@ -63,18 +53,6 @@ def gains_text(row: Row, fastest: Row | None) -> str:
     if row.get("gain_ort") is not None and fastest["name"] != "off":
         text += f", {row['gain_ort']:.2f} times ONNX Runtime"
     return text
-
-
-def repeatability_text(sweep: Sweep) -> str:
-    """What the network keeps of its own results; empty where that was not measured."""
-    figures = sweep.repeatability
-    if figures.get("kept") is None:
-        return ""
-    return (
-        f"With the camera's own noise ({figures['noise_level']:.2g} grey levels) the dense network "
-        f"keeps {figures['kept']:.4f} of its own results, strictly {figures['strict']:.4f}: its "
-        "repeatability, which nothing can be asked to exceed."
-    )
 
 
 def truth_text(sweep: Sweep, row: Row | None) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 from stillframe.errors import SinkError
 from stillframe.escaping import escaped
 from stillframe.models.model import Model
+from stillframe.pipeline.quality.repeatability import in_words
 from stillframe.pipeline.studies.sweep import sweep as sweeping
 from stillframe.pipeline.studies.sweep.doubts import (
     doubts,
     gains_text,
     hopeless,
-    repeatability_text,
     truth_text,
 )
 from stillframe.pipeline.studies.sweep.equal_compute import equal_compute, sentence
@@ -231,7 +231,7 @@ def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
         hopeless=hopeless(sweep),
         cautions=[each.text for each in doubts(sweep) if not each.hopeless],
         truth=truth_text(sweep, best),
-        ceiling=repeatability_text(sweep),
+        ceiling=in_words(sweep.repeatability),
         label=quality_label(sweep),
         strict_label=strict_label(sweep),
         charts={"timeline": "", "layers": ""} | charts(sweep),

@@ -84,6 +84,8 @@ class Search:
     """See CLOSER."""
     between: Sequence[Between] = ("keep",)
     """What may stand for skipped frames."""
+    most_every: int = EVERY[-1]
+    """The network runs on one in so many frames at least: the windows are no longer."""
     on_trial: Callable[[Trial], None] = lambda _: None
     """Takes each new trial."""
     none: Outcome | None = None
@@ -248,6 +250,8 @@ class Search:
         ones on, since a skipped frame may lose less than a tolerance does."""
         shares, gate = base.setting.shares, base.setting.gate
         for every in EVERY:
+            if every > self.most_every:
+                return
             what, skipping = f"one in {every}, {between}", FrameSkipping(every, between)
             if not self._scan(what, shares, gate, TIGHT, than=self.best, skipping=skipping):
                 return

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stillframe.closing import Closing
 from stillframe.errors import UsageError
 from stillframe.models.model import Model
+from stillframe.models.results import Detections, Result
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import BorrowedBackend, ReuseBackend
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
@@ -25,6 +26,8 @@ from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings, StudySettings
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import MEASURES, Kind, agreement_with
+from stillframe.pipeline.quality.doubts import Doubt, too_little
+from stillframe.pipeline.quality.repeatability import RepeatMeter
 from stillframe.pipeline.studies.tune.cost import (
     LayerCosts,
     LayerRecords,
@@ -32,13 +35,14 @@ from stillframe.pipeline.studies.tune.cost import (
     with_surroundings,
 )
 from stillframe.pipeline.studies.tune.passage import Passage
-from stillframe.pipeline.studies.tune.trial_judge import SOFTER, TrialJudge
+from stillframe.pipeline.studies.tune.trial_judge import SOFTER, TrialJudge, confident
 from stillframe.reuse.gate.change_gate import GateSettings
 from stillframe.reuse.introspection import activation, compared_layers
 from stillframe.reuse.plan.tolerance import Tolerance
 
 SEED_SHARE = 0.1
 PAIRS, APART = 6, 2  # pictures between which layers are seen to change
+REPEATED = 24  # pictures of a passage on which repeatability is measured
 
 Size = tuple[int, int]
 
@@ -72,6 +76,8 @@ class Outcome:
     hold on other frames."""
     work: float = float("nan")
     """Multiply-adds, as a share of all, mean over the frames."""
+    strict: float = float("nan")
+    """Strict agreement of the worst clip, which decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,35 @@ class TuneBench(Closing):
         for rig in self._rigs.values():
             rig.backend.close()
 
+    def repeatability(self, over: Sequence[Passage]) -> dict[str, float | int | None]:
+        """Of the worst of the passages, see `RepeatMeter.figures`."""
+        each = [self._repeated(passage).figures() for passage in over]
+        known = [figures for figures in each if figures["kept"] is not None]
+        return min(known, key=lambda figures: figures["kept"] or 0.0, default=each[0])
+
+    def _repeated(self, passage: Passage) -> RepeatMeter:
+        backend = self._rigs[passage.model.size].backend
+        meter = RepeatMeter(passage.model, lambda feed: backend.run(feed, None))
+        step = max(1, len(passage.pictures) // REPEATED)
+        for at, (picture, view) in enumerate(zip(passage.pictures, passage.views, strict=True)):
+            meter.add(picture, view, None if at % step else self._counted(passage.dense[at]))
+        return meter
+
+    def _counted(self, dense: Result) -> Result:
+        """The dense result with the boxes that count."""
+        return confident(dense, self.confidence) if isinstance(dense, Detections) else dense
+
+    def doubts(self, over: Sequence[Passage]) -> list[Doubt]:
+        """What the passages lack."""
+        counted = [self._counted(dense) for passage in over for dense in passage.dense]
+        telling = 0
+        for dense in counted:
+            alone = agreement_with(dense)
+            alone.add(dense, dense)
+            telling += alone.telling
+        boxes = [len(dense) for dense in counted if isinstance(dense, Detections)]
+        return too_little(len(counted), telling, sum(boxes) if boxes else None)
+
     def spreads(self, passage: Passage) -> dict[str, dict[str, float]]:
         """Ways to spread one number over the layers, each with a median of 1.
 
@@ -188,7 +223,7 @@ class TuneBench(Closing):
     def outcome(self, setting: TrialSetting, over: Sequence[Passage]) -> Outcome:
         """Play all frames of each window from its beginning."""
         costs: list[tuple[float, float]] = []
-        losses, qualities, steady = [], [], []
+        losses, qualities, steady, strict = [], [], [], []
         for passage in over:
             judge = TrialJudge(self.confidence, self.decibels)
             first = 0
@@ -199,10 +234,12 @@ class TuneBench(Closing):
             losses.append(judge.loss)
             qualities.append(judge.quality)
             steady.append(judge.steady)
+            strict.append(judge.strict)
         cost, work = np.mean(costs, axis=0)
         return Outcome(
-            float(cost), float(np.mean(losses)), min(qualities), min(steady), float(work)
-        )
+            float(cost), float(np.mean(losses)), min(qualities), min(steady), float(work),
+            min(strict),
+        )  # fmt: skip
 
     def _play(
         self, setting: TrialSetting, passage: Passage, frames: range, judge: TrialJudge

@@ -51,6 +51,11 @@ class TrialJudge:
         return 1.0 if self._agreement is None else self._agreement.value
 
     @property
+    def strict(self) -> float:
+        """Agreement at a hard limit; 1 before the first frame."""
+        return 1.0 if self._agreement is None else self._agreement.strict
+
+    @property
     def steady(self) -> float:
         """The same; of boxes at several confidences at once."""
         if self._agreement is None or self._agreement.kind != "f1":

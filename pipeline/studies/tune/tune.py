@@ -15,7 +15,7 @@ from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.inference.profile import Part, TuningProfile
 from stillframe.pipeline.quality.agreement import MOST_PSNR
 from stillframe.pipeline.studies.tune.passage import SHARES, Passage, Role, passages
-from stillframe.pipeline.studies.tune.search import CLOSER, Search, Stopped, Trial, ladder
+from stillframe.pipeline.studies.tune.search import CLOSER, MOST, Search, Stopped, Trial, ladder
 from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
 from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_gate import GateSettings
@@ -24,6 +24,7 @@ FRAMES = 160
 STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames of role check
 STEP = 0.9
 JITTER = 0.1  # of a frame's time
+LEAST_RUNS = 2  # of the network in a window, the first frame among them; else skipping is not tried
 TUNING: dict[Role, float] = {"search": 0.65, "check": 0.35}
 JUDGING: dict[Role, float] = {"held out": 1.0}
 DIGITS = 5
@@ -40,6 +41,12 @@ class Tuned:
     """How many settings were tried."""
     uniform: bool
     """Whether a single tolerance for all layers agrees well enough too."""
+    asked: float
+    """The quality that was asked for; the profile's target is lower where it cannot be held."""
+    repeatability: dict[str, float | int | None]
+    """Of the dense network, see `RepeatMeter.figures`."""
+    doubts: tuple[str, ...] = ()
+    """Why the clips tell little, in words."""
 
     @property
     def held_out(self) -> tuple[Part, ...]:
@@ -70,8 +77,10 @@ def tune(
     each trial; the best until then is used. The outcome is scaled down until it holds on frames
     that the search did not see.
 
-    Raises QualityError where no setting agrees well enough, SourceError for clips that are too
-    short, UsageError for a model without layers to tune.
+    No more is asked for than the network's repeatability, unless that is 1, which is exactness.
+
+    Raises QualityError where no setting agrees well enough or the clips tell nothing, SourceError
+    for clips that are too short, UsageError for a model without layers to tune.
     """
     if not clips:
         raise UsageError("expected a clip to tune on, got none")
@@ -91,6 +100,14 @@ def tune(
         top = MOST_PSNR if bench.decibels else 1.0
         if least > top:
             raise UsageError(f"quality: expected at most {top:g} ({bench.kind}), got {least:g}")
+        lacks = bench.doubts(searching)
+        if any(each.hopeless for each in lacks):
+            reasons = "; ".join(each.text for each in lacks)
+            raise QualityError(f"{model.name}: nothing can be tuned on these clips: {reasons}")
+        repeated, asked = bench.repeatability(searching), least
+        ceiling = repeated["strict" if bench.decibels else "kept"]
+        if ceiling is not None and least != 1:
+            least = min(least, ceiling)
 
         def evaluate(setting: TrialSetting) -> Outcome:
             if stop():
@@ -99,7 +116,10 @@ def tune(
 
         closer = CLOSER if bench.kind == "f1" else 0.0  # the others do not jump
         between: tuple[Between, ...] = ("follow", "keep") if bench.kind == "f1" else ("keep",)
-        search = Search(evaluate, least, top, closer, between, on_trial)
+        shortest = min(end - first for part in searching for first, end in part.windows)
+        search = Search(
+            evaluate, least, top, closer, between, max(1, shortest // LEAST_RUNS), on_trial
+        )
         search.run(bench.spreads(searching[0]), bench.layers)
         nothing = TrialSetting(dict.fromkeys(bench.layers, 0.0))
         none = bench.outcome(nothing, checking)
@@ -147,7 +167,12 @@ def tune(
             target=least,
             parts=tuple(_part(bench, each, best, uniform) for each in parts),
         )
-        return Tuned(profile, stop(), len(search.trials), uniform is not None)
+        texts = [each.text for each in lacks]
+        if uniform is not None and min(uniform.shares.values()) >= MOST:
+            texts.append(f"even a tolerance of {MOST:g} in every layer agrees: too little happens")
+        return Tuned(
+            profile, stop(), len(search.trials), uniform is not None, asked, repeated, tuple(texts)
+        )
     finally:
         bench.close()
 
@@ -175,6 +200,7 @@ def _part(
         role=passage.role,
         kind=bench.kind,
         quality=round(outcome.quality, DIGITS),
+        strict=round(outcome.strict, DIGITS) if math.isfinite(outcome.strict) else None,
         cost=round(outcome.cost, DIGITS),
         work=round(outcome.work, DIGITS),
         loss=round(outcome.loss, DIGITS),

@@ -207,6 +207,14 @@ def test_boxes_are_followed_where_that_pays(works: float, between: str) -> None:
     assert search.best.setting.frame_skipping.between == between
 
 
+def test_no_more_frames_are_skipped_than_windows_can_judge() -> None:
+    search = Search(paced(0.01), 0.98, most_every=3)
+    search.run(SPREADS, LAYERS)
+    assert search.best is not None
+    assert search.best.setting.frame_skipping.every == 3
+    assert max(each.setting.frame_skipping.every for each in search.trials) == 3
+
+
 def test_a_ladder_begins_with_the_cheapest_and_has_steps() -> None:
     costs = (0.5, 0.101, 0.1, 0.2, 0.109, 0.205)
     tries = [Trial("", TrialSetting({}), Outcome(cost, 0.0, 1.0, 1.0)) for cost in costs]
@@ -452,6 +460,42 @@ def test_what_cannot_be_tuned(model: Model) -> None:
         tune(model, [CLIP], quality=2.0, frames=20)
     with pytest.raises(QualityError, match="no tolerance agrees to 1"):
         tune(model, [CLIP], quality=1.0, frames=20)
+
+
+def test_no_more_is_asked_for_than_the_network_repeats(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured here, and lowered where the floor is above it; 1 asks for exactness and stays."""
+    figures = {"kept": 0.7, "strict": 0.6, "place": None, "noise_level": 0.5, "frames": 8}
+    measured: list[Any] = []
+
+    def repeated(bench: TuneBench, over: Any) -> Any:
+        measured.append(repeatability(bench, over))
+        return figures
+
+    repeatability = TuneBench.repeatability
+    monkeypatch.setattr(TuneBench, "repeatability", repeated)
+    tuned = tune(model, [CLIP], quality=0.9, frames=20)
+    assert (tuned.asked, tuned.profile.target, tuned.repeatability) == (0.9, 0.7, figures)
+    (real,) = measured
+    assert 0.5 < real["kept"] == real["strict"] < 1
+    assert real["noise_level"] >= 0.5
+    assert real["frames"] == 8
+    assert "8 of its frames have anything to compare, 30 are needed" in tuned.doubts
+    with pytest.raises(QualityError, match="no tolerance agrees to 1"):
+        tune(model, [CLIP], quality=1.0, frames=20)
+
+
+def test_clips_in_which_nothing_is_found_tune_nothing(tmp_path: Path) -> None:
+    path = networks.painter(tmp_path / "painter.onnx")
+    painter = zoo.load(str(path))
+
+    def blind(outputs: Any, view: Any, form: Any) -> Detections:
+        return Detections.none(("x",))
+
+    form = replace(painter.form, task="detection", decoder=blind, labels=("x",))
+    with pytest.raises(QualityError, match="nothing can be tuned on these clips: the network does"):
+        tune(replace(painter, form=form), [CLIP], frames=20)
 
 
 def test_ctrl_c_writes_the_best_so_far(
