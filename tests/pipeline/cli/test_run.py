@@ -406,17 +406,31 @@ def test_a_killed_run_leaves_a_file_that_plays(
     assert len(video_times(out)) >= 100
 
 
+@pytest.fixture
+def standard_input() -> Iterator[Callable[[bytes], None]]:
+    """Makes a pipe with these bytes, which then ends, the standard input of this process."""
+    before = os.dup(0)
+
+    def becomes(content: bytes) -> None:
+        reader, writer = os.pipe()
+        os.dup2(reader, 0)
+        os.close(reader)
+        os.set_blocking(writer, False)
+        assert os.write(writer, content) == len(content), "a pipe holds so much at once"
+        os.close(writer)
+
+    yield becomes
+    os.dup2(before, 0)
+    os.close(before)
+
+
 def test_a_source_that_breaks_off_is_reported_and_what_came_before_is_kept(
-    network: Path, tmp_path: Path
+    run: Run, standard_input: Callable[[bytes], None], network: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.mp4"
     stream = b"".join(media.y4m_bytes(6))
-    done = subprocess.run(
-        [*COMMAND, "-", "--model", str(network), "--out", str(out), "--jsonl", "-"],
-        input=stream[: len(stream) * 3 // 4],
-        capture_output=True,
-        timeout=60,
-    )
+    standard_input(stream[: len(stream) * 3 // 4])
+    done = run("-", "--model", network, "--out", out, "--jsonl", "-")
     assert len(video_times(out)) == len(done.stdout.splitlines()) >= 4
 
 
