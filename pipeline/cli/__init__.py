@@ -2,6 +2,7 @@
 
     0 done, also when the reader of a pipe went away    1 a fault of stillframe itself
     2 usage   3 source   4 model   5 output   6 quality floor not met   7 a stage
+    8 the run did not prove --fail-under
     130 Ctrl-C, 143 SIGTERM, each after everything was closed properly
 
 A stage or a run of a model that hangs ends with the same codes: it is ended, or left behind.
@@ -51,7 +52,8 @@ app = typer.Typer(
     name="stillframe",
     help="Run any ONNX model on a video and compute only what changed since the last frame.",
     epilog="Exit codes: 0 done, 1 a fault of stillframe, 2 usage, 3 source, 4 model, 5 output, "
-    "6 quality floor not met, 7 a stage of the pipeline, 130 Ctrl-C, 143 SIGTERM.",
+    "6 quality floor not met, 7 a stage of the pipeline, 8 --fail-under not proven, 130 Ctrl-C, "
+    "143 SIGTERM.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -10,13 +10,13 @@ from stillframe.errors import StageError
 from stillframe.pipeline.cli import printing, signals
 from stillframe.pipeline.cli.fetching import fetch_sample, load_model
 from stillframe.pipeline.cli.report import Report, stage_table, summary
+from stillframe.pipeline.cli.run_audit import RunAudit
 from stillframe.pipeline.cli.run_record import RunRecord
 from stillframe.pipeline.cli.run_request import RunRequest
 from stillframe.pipeline.cli.source_reporter import SourceReporter
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.media.source import Source
 from stillframe.pipeline.placement.planned_run import PlannedRun
-from stillframe.pipeline.quality.audit import Audit
 from stillframe.pipeline.telemetry.exporter import Served, Telemetry
 
 LIVE: dict[str, bool | None] = {"auto": None, "block": False, "newest": True}
@@ -32,7 +32,8 @@ def execute(request: RunRequest) -> None:
     placement = request.placement()
     console = printing.people(request.quiet)
     own_stages = () if request.config is None else request.config.own_stages()
-    audited = request.quality is not None
+    goal = request.audit_goal
+    audited = goal is not None
     record = RunRecord(request)
     tally = record.tally
     events = SourceReporter(console)
@@ -92,12 +93,11 @@ def execute(request: RunRequest) -> None:
                 Report(console, frame_count, partial(stage_table, telemetry))
             )
             audit = None
-            if request.quality is not None:
-                slot = analysis.slot
-                audit = stack.enter_context(
-                    Audit(request.quality, slot.steer, steerable=lambda: slot.steerable)
-                )
+            if goal is not None:
+                steered = analysis.slot if request.quality is not None else None
+                audit = stack.enter_context(RunAudit(goal, steered, events.write))
                 record.audit = audit
+                telemetry.audit = audit
             stack.enter_context(planned)
             stopping.by(pipeline.stop)
             tally.start()
@@ -116,12 +116,16 @@ def execute(request: RunRequest) -> None:
                     raise
                 printing.complaint("warning", str(error))
             finally:
+                if audit is not None:
+                    audit.close()  # what is under way still counts
                 record.stages = telemetry.to_dict()
         record.write(stopping.caught)
         title = f"{analysis.model.name} on {source.info.spec}"
         summary(console, tally, title, outputs.written, _incidents(source, pipeline.dropped))
         if audit is not None:
             printing.plain(console, str(audit.report), wrap=True)
+            if request.fail_under is not None and stopping.caught is None:
+                audit.check(request.fail_under)
 
 
 def _incidents(source: Source, dropped: int) -> dict[str, tuple[int, str]]:

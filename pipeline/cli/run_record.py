@@ -13,10 +13,10 @@ import onnxruntime
 import stillframe
 from stillframe.errors import SinkError, StillframeError
 from stillframe.pipeline.cli import signals
+from stillframe.pipeline.cli.run_audit import RunAudit
 from stillframe.pipeline.cli.run_request import RunRequest
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.media.source import Source
-from stillframe.pipeline.quality.audit import Audit
 from stillframe.pipeline.sinks.sink import create_file, reason
 from stillframe.pipeline.telemetry.run_stats import Tally
 
@@ -29,7 +29,7 @@ class RunRecord:
     tally: Tally = field(default_factory=Tally)
     source: Source | None = None
     analysis: InferenceStages | None = None
-    audit: Audit | None = None
+    audit: RunAudit | None = None
     stages: dict[str, Any] | None = None
     """Of the stages, when the last frame was done."""
     is_written: bool = False

@@ -116,6 +116,15 @@ class RunRequest(options.ReuseOptions):
             rich_help_panel=options.HOW,
         ),
     ] = None
+    fail_under: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Exit with 8 unless audits of the run prove, at 95 %, that at least this share "
+            "of what computing everything finds was kept, for example 0.98.",
+            rich_help_panel=options.HOW,
+        ),
+    ] = None
 
     policy: Annotated[
         Literal["auto", "block", "newest"],
@@ -176,9 +185,22 @@ class RunRequest(options.ReuseOptions):
 
     def settings(self) -> "Settings":
         settings = super().settings()
+        self._check_shares()
         if self.quality is not None and settings.reuse != "layer":
             raise UsageError(f"--quality steers --reuse layer, got --reuse {settings.reuse}")
         return settings
+
+    def _check_shares(self) -> None:
+        from stillframe.pipeline.quality.audited import check_quality
+
+        for option, share in (("--quality", self.quality), ("--fail-under", self.fail_under)):
+            if share is not None:
+                check_quality(share, option)
+
+    @property
+    def audit_goal(self) -> float | None:
+        """The least agreement that audits are to find; None: there are no audits."""
+        return self.fail_under if self.quality is None else self.quality
 
     def retry_s(self) -> float | None:
         """Seconds; None: without limit. Raises UsageError."""

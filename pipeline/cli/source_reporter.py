@@ -1,7 +1,8 @@
-"""Changes of a live source's state: a line for people, and a line in each JSONL output."""
+"""What happens between frames: a line in each JSONL output; of a live source one for people too."""
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -32,6 +33,13 @@ class SourceReporter:
             sinks = self._sinks
         for sink in sinks:
             sink.write_event(event)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Write a line to the JSONL outputs alone. Any thread may call it."""
+        with self._lock:
+            sinks = self._sinks or ()
+        for sink in sinks:
+            sink.write_row(row)
 
     def attach(self, sinks: Sequence[JsonlSink]) -> None:
         """Write to these from now on; events before the first picture come first."""

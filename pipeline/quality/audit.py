@@ -1,24 +1,26 @@
-"""The audit: how well results agree with computing everything, measured during a run.
+"""The audit: how well results agree with computing everything, measured and proven during a run.
 
-    audit = Audit(goal=0.99, steer=steer)      # steer(factor, lowered) sets the tolerance
-    audit.offer(step, model)                     # every step; audits some of them
-    audit.report                                 # what was measured, and the factor now
+    audit = Audit(goal=0.98, on_audit=[steering.on_audit])
+    audit.offer(step, model)                     # each frame that goes out; audits some of them
+    audit.report                                 # what was measured, and what is proven
 
-ONNX Runtime computes some frames whole, in a thread of its own that takes at most SHARE of one
-processor, so that the reuse engine's values are not touched. (A thread of idle priority would be
-worse: the others would wait for it whenever it holds the interpreter's lock.) If agreement over the
-last audits is too low, the tolerance is lowered at once, in proportion; if agreement is well above
-the goal, the tolerance rises slowly. Until agreement is known to hold, audits are more frequent.
-Not audited are frames that the run itself computed whole, which agree in any case, and frames that
-were in flight while the tolerance changed.
+A frame that is drawn at random is computed whole by ONNX Runtime, in a thread of its own, so that
+the reuse engine's values are not touched. (A thread of idle priority would be worse: the others
+would wait for it whenever it holds the interpreter's lock.) Its result is compared with what went
+out: partial, followed, unchanged and carried results alike. Frames that the run computed whole
+agree in any case: they are counted, not audited. How often frames are drawn is a matter of
+`AuditBudget`, what follows from the measurements of `Certificate`.
+
+Some audits compute the frame again with other noise of the camera: how well the network agrees with
+itself is the most that any run can hold, so the floor is no higher.
 """
 
+import contextlib
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,320 +28,315 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.closing import Closing
-from stillframe.errors import UsageError
-from stillframe.models.model import Model, View
-from stillframe.models.results import Result
-from stillframe.native_calls import HANG_S, abandon, end_native_calls
+from stillframe.models.model import Model
+from stillframe.models.results import Detections, Mask, Result
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
+from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
-from stillframe.pipeline.quality.agreement import (
-    MEASURES,
-    MOST_PSNR,
-    Agreement,
-    BoxAgreement,
-    Kind,
-    agreement_with,
-)
+from stillframe.pipeline.quality.agreement import Agreement, agreement_with
+from stillframe.pipeline.quality.audit_clock import START_AUDITS, AuditBudget, AuditClock
+from stillframe.pipeline.quality.audited import Audited, AuditReport, check_quality
+from stillframe.pipeline.quality.certificate import Certificate
+from stillframe.pipeline.quality.repeatability import CameraNoise, noisy
 
-EVERY_S = 1.0
-"""Seconds of the stream between two audits, at least."""
-SHARE = 0.1
-"""Of one processor's time, what audits take at most."""
-UNSURE_EVERY, UNSURE_SHARE = 0.2, 5.0
-"""Factors of EVERY_S and SHARE while agreement is not known to hold."""
-IN_FLIGHT = 8
-"""Frames after a change of the tolerance that may have been started before it."""
-WINDOW = 12
-"""The last audits that count."""
-ENOUGH_TO_LOWER, ENOUGH_TO_RAISE = 3, 8
-"""Audits in the window before the tolerance changes."""
-HOPELESS, ENOUGH_IF_HOPELESS = 0.5, 2
-"""Below this share of the goal so many audits are enough."""
-LEAST_STEP, MOST_STEP = 0.25, 0.7
-"""One lowering multiplies the factor by a number between these."""
-RAISE, RAISE_FAR, FAR = 1.1, 1.3, 0.5
-"""One raising multiplies by the first; below FAR of where agreement last fell short, the second."""
-LEAST, MOST = 1 / 32, 2.0
-"""Limits of the factor."""
-NOT_STEERED = "steering has no effect: the running backend has no tolerance"
-MARGIN = 0.5
-"""The tolerance rises where agreement is this share of the way from the goal to the best."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    """What the audit measured so far."""
-
-    goal: float
-    """The least agreement."""
-    audits: int = 0
-    """Frames that were compared."""
-    telling: int = 0
-    """Those of them in which there was anything to compare."""
-    agreement: float | None = None
-    """Over the last audits; None: none yet."""
-    kind: str | None = None
-    """Of the agreement, a row of `agreement.MEASURES`."""
-    factor: float | None = 1.0
-    """Multiplies the tolerance now; None: the running backend has no tolerance to steer."""
-    missed: int = 0
-    """Audits that failed."""
-    why: str = ""
-    """The error of the last one that failed."""
-
-    def to_dict(self) -> dict[str, Any]:
-        figures = asdict(self)
-        return {"wanted": figures.pop("goal"), **figures}  # the key that summaries always had
-
-    def __str__(self) -> str:
-        failed = f"; {self.missed} failed: {self.why}" if self.missed else ""
-        if self.factor is None:
-            steered = f"; {NOT_STEERED}"
-        elif self.agreement is None:
-            steered = ""
-        else:
-            steered = f"; the tolerance is {self.factor:.2g} times what it was"
-        if self.agreement is None:
-            return f"audit: nothing to compare in {self.audits} frames{steered}{failed}"
-        return (
-            f"audit: agreement {self.agreement:.4g} ({self.kind}) over the last of {self.audits} "
-            f"frames, {self.goal:g} is wanted{steered}{failed}"
-        )
-
-
-@dataclass(slots=True)
-class Steering:
-    """The controller of the tolerance: from measured agreement to a factor."""
-
-    goal: float
-    """The least agreement."""
-    factor: float = 1.0
-    """Multiplies the tolerance."""
-    _window: deque[Agreement] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _fell_short: float = float("inf")
-    """The factor at which agreement last fell short."""
-
-    @property
-    def unsure(self) -> bool:
-        """Whether agreement at this factor is not known to hold yet."""
-        agreement = self.agreement
-        if agreement is None:
-            return self._fell_short < float("inf")
-        return agreement < self.goal or len(self._window) < ENOUGH_TO_LOWER
-
-    @property
-    def agreement(self) -> float | None:
-        """Over the window: of boxes from the summed counts, else the mean."""
-        if not self._window:
-            return None
-        boxes = [each for each in self._window if isinstance(each, BoxAgreement)]
-        if boxes:
-            whole = BoxAgreement()
-            for each in boxes:
-                whole.merge(each)
-            return whole.value
-        decibels = self.goal > 1
-        return float(np.mean([each.strict if decibels else each.value for each in self._window]))
-
-    def forget(self) -> None:
-        """Drop the measurements: another backend runs now."""
-        self._window.clear()
-
-    def add(self, measured: Agreement, *, steerable: bool = True) -> float | None:
-        """Count one audit; -> the new factor, None: it stays.
-
-        steerable: False where the running backend has no tolerance.
-        """
-        if not measured.telling:
-            return None
-        self._window.append(measured)
-        if not steerable:
-            return None
-        agreement, count = self.agreement, len(self._window)
-        assert agreement is not None
-        best = MEASURES[measured.kind].best if self.goal > 1 else 1.0
-        before = self.factor
-        hopeless = agreement < HOPELESS * self.goal
-        enough = ENOUGH_IF_HOPELESS if hopeless else ENOUGH_TO_LOWER
-        if agreement < self.goal and count >= enough:
-            self.factor = max(LEAST, before * _lowering(measured.kind, agreement, self.goal))
-            self._fell_short = before
-        elif count >= ENOUGH_TO_RAISE and agreement >= self.goal + MARGIN * (best - self.goal):
-            far = before < FAR * self._fell_short < float("inf")
-            self.factor = min(MOST, before * (RAISE_FAR if far else RAISE))
-        if self.factor == before:
-            return None
-        self._window.clear()  # measurements at the old factor say nothing about the new one
-        return self.factor
-
-
-def _lowering(kind: Kind, agreement: float, goal: float) -> float:
-    """What to multiply the factor by. Errors in dB are proportional to it; of other measures the
-    cube root of allowed over measured loss, since counts jump where scores move a little."""
-    best = MEASURES[kind].best if goal > 1 else 1.0
-    if kind == "psnr" and goal > 1:
-        part = 10 ** ((agreement - goal) / 20)
-    else:
-        part = (max(best - goal, 0.0) / (best - agreement)) ** (1 / 3)
-    return float(min(MOST_STEP, max(LEAST_STEP, part)))
+OnAudit = Callable[[Audited], None]
+REPEATED_FIRST, REPEATED_EVERY = 5, 16
+"""The first audits measure repeatability too, and then each n-th."""
+ENOUGH_REPEATED = 3
+"""Measurements of repeatability before it may lower the floor."""
+FIRST_GAP = 4.0
+"""Mean frames to the first audit, which shows what an audit costs."""
 
 
 class Audit(Closing):
-    """Compares steps with the whole model's result.
+    """Compares some steps with the whole model's result.
 
-    goal: the least agreement. steer: called with the new factor, and whether it is lower
-    than before. steerable: whether that has an effect now; while it has not, results are compared
-    and the factor stays. every_s: seconds between audits. in_line: compare within `offer`, for
-    tests and benchmarks. make_backend: runs the whole model. Only steps whose frame still has its
-    picture can be offered.
+    goal: the least agreement, above 0 and at most 1. on_audit: called with each audited frame, in
+    the audit's thread. mean_gap: frames between two audits; None: by their costs. in_line: compare
+    within `offer`, for tests and benchmarks. make_backend: runs the whole model. Only steps whose
+    frame still has its picture can be offered.
     """
 
     def __init__(
         self,
         goal: float,
-        steer: Callable[[float, bool], None],
+        on_audit: Sequence[OnAudit] = (),
         *,
-        steerable: Callable[[], bool] = lambda: True,
-        every_s: float = EVERY_S,
+        mean_gap: float | None = None,
+        seed: int = 0,
         in_line: bool = False,
         make_backend: Callable[[Path], Backend] = lambda path: OnnxRuntimeBackend(path, 1),
     ) -> None:
-        if not 0 < goal <= MOST_PSNR:
-            raise UsageError(f"quality: expected more than 0, for example 0.99, got {goal:g}")
-        self._steering = Steering(goal)
-        self._steer, self._every_s, self._make_backend = steer, every_s, make_backend
-        self._steerable = steerable
-        self._was_steerable = True
-        """At the last audit."""
+        check_quality(goal)
+        self._on_audit, self._mean_gap, self._make_backend = tuple(on_audit), mean_gap, make_backend
+        self._seed = seed
+        self._lock = threading.Lock()
+        """Of what `report` reads."""
+        self._certificate = Certificate(goal)
+        self._report = AuditReport(goal, goal)
+        self._total: Agreement | None = None
+        """Of all audited frames."""
+        self._repeated: Agreement | None = None
+        """Of dense results with those of noisy frames."""
+        self._repetitions = 0
+        """Of them, those that told anything."""
+        self._clock, self._budget = AuditClock(seed), AuditBudget()
+        self._process_s = time.process_time()
+        """Of this process when the audit began."""
+        self._spent_s = 0.0
+        """Of that, what audits took."""
+        self._frames = 0
+        """That went out."""
+        self._newest = -1
+        """Index of the last of them."""
+        self._since = (0.0, 0, 0.0)
+        """After the last audit: processor time without audits, frames, time in the stream."""
+        self._time_s = 0.0
+        """In the stream, of the last frame."""
+        self._previous: NDArray[np.uint8] | None = None
+        """Picture of the frame before."""
         self._backend: Backend | None = None
         self._path: Path | None = None
         """Of the model that the backend runs."""
         self._model: Model | None = None
-        self._last_s = -float("inf")
-        """Time in the stream of the last audit."""
-        self._not_before = 0.0
-        """By the clock: the earliest start of the next audit."""
-        self._in_flight = 0
-        """Frames to come that may have been computed with the tolerance before."""
-        self._lock = threading.Lock()
-        self._report = AuditReport(goal)
         self._waiting: queue.Queue[_AuditSample | None] = queue.Queue(1)
-        self._busy = threading.Event()
         self._thread: threading.Thread | None = None
+        self._closed = False
+        self._clock.start(mean_gap or FIRST_GAP)
         if not in_line:
             self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
             self._thread.start()
 
     @property
     def report(self) -> AuditReport:
-        steerable = self._steerable()
+        """As of now. Any thread may ask."""
         with self._lock:
-            return replace(self._report, factor=self._steering.factor if steerable else None)
+            certificate, report = self._certificate, self._report
+            proves = not report.undefined
+            total, repeated = self._total, self._repeated
+            whole_s = time.process_time() - self._process_s
+            return replace(
+                report,
+                floor=certificate.floor,
+                kept=certificate.kept if proves else None,
+                empty=certificate.empty,
+                lower=certificate.lower if proves else None,
+                lower_now=certificate.lower_now if proves else None,
+                confidence=certificate.confidence,
+                certified=proves and certificate.certified,
+                strict=total.strict if total is not None and total.telling else None,
+                place=total.place if total is not None and total.telling else None,
+                kind=None if total is None else total.kind,
+                repeatability=repeated.value if repeated is not None and repeated.telling else None,
+                alarms=certificate.alarms,
+                share=min(1.0, self._spent_s / whole_s) if whole_s > 0 else 0.0,
+            )
 
     def close(self) -> None:
-        """Wait for the audit in progress and end the thread. Calling it again does nothing.
-
-        An audit that takes longer than HANG_S is ended without a measurement.
-        """
-        thread, self._thread = self._thread, None
-        if thread is not None:
+        """Wait for the audit in progress and end the thread. Calling it again does nothing."""
+        self._closed = True
+        if self._thread is not None:
             self._waiting.put(None)
-            thread.join(HANG_S)
-            if thread.is_alive():
-                end_native_calls(thread)
-                thread.join(HANG_S)
-            if thread.is_alive():
-                abandon(thread)
+            self._thread.join()
+            self._thread = None
         if self._backend is not None:
             self._backend.close()
             self._backend = None
+        self._previous = None
 
     def offer(self, step: StepResult, model: Model) -> bool:
-        """Audit this step, unless the last audit is too recent or still running; -> whether."""
+        """Count a frame that goes out, in order, and audit it if it is drawn; -> whether."""
         frame = step.frame
         if frame.image.strides[0] == 0:
             raise ValueError("audit: expected a frame with its picture, which was dropped already")
-        if self._busy.is_set():  # the audit writes what is read below
+        previous, self._previous = self._previous, frame.image
+        self._newest, self._time_s = frame.index, frame.time_s
+        whole = step.result.evidence.provenance == "computed"
+        with self._lock:
+            self._frames += 1
+            if frame.corrupt:
+                self._report = replace(self._report, corrupt=self._report.corrupt + 1)
+            elif whole:
+                self._report = replace(self._report, whole=self._report.whole + 1)
+                self._certificate.whole += _is_telling(step.result)
+            else:
+                self._report = replace(self._report, others=self._report.others + 1)
+                self._certificate.others += 1
+            drawn = not (frame.corrupt or whole or self._closed) and self._clock.tick()
+            weight = self._clock.weight
+        if not drawn:
             return False
-        if self._in_flight:
-            self._in_flight -= 1
-            return False
-        if frame.corrupt or step.result.evidence.provenance == "computed":
-            return False
-        if step.kind == "skipped":  # no tolerance can win back what frame skipping loses
-            return False
-        if time.monotonic() < self._not_before:
-            return False
-        every_s = self._every_s * (UNSURE_EVERY if self._steering.unsure else 1.0)
-        if 0 <= frame.time_s - self._last_s < every_s:
-            return False
-        self._last_s = frame.time_s
-        fitted, view = model.fit(frame.image)
-        sample = _AuditSample(np.array(fitted), view, step.result, model)
+        sample = _AuditSample(step, model, previous, weight)
         if self._thread is None:
-            self._compare(sample)
-            return True
-        self._busy.set()
-        self._waiting.put(sample)
+            self._audit(sample)
+        else:
+            self._waiting.put(sample)
         return True
 
     def _work(self) -> None:
         while (sample := self._waiting.get()) is not None:
-            begun = time.monotonic()
-            try:
-                self._compare(sample)
-            except Exception as error:  # the run goes on without this audit, and reports it
-                with self._lock:
-                    missed = self._report.missed + 1
-                    self._report = replace(self._report, missed=missed, why=str(error))
-            finally:
-                ended = time.monotonic()
-                share = SHARE * (UNSURE_SHARE if self._steering.unsure else 1.0)
-                self._not_before = ended + (ended - begun) * (1 / share - 1)
-                self._busy.clear()
+            self._audit(sample)
 
-    def _compare(self, sample: "_AuditSample") -> None:
-        if self._backend is None or self._path != sample.model.path:
+    def _audit(self, sample: "_AuditSample") -> None:
+        """Audit a frame, and draw the gap to the next one."""
+        began_s = time.thread_time()
+        agreement: Agreement | None = None
+        failure: Exception | None = None
+        try:
+            agreement = self._compare(sample)
+        except Exception as error:  # the run goes on without this audit, and reports it
+            failure = error
+        with self._lock:
+            gap = self._gap_after(time.thread_time() - began_s)
+            gap = self._mean_gap or gap
+            self._count(sample, agreement, failure, gap)
+            lower = None if self._report.undefined else self._certificate.lower
+            newest = self._newest
+        if failure is None:
+            step = sample.step
+            bare = replace(step, frame=without_pixels(step.frame), changed=None)
+            audited = Audited(bare, agreement, newest, lower)
+            for report in self._on_audit:
+                with contextlib.suppress(Exception):  # a sink's fault meets the frames' lines too
+                    report(audited)
+        with self._lock:
+            self._clock.start(gap)
+
+    def _compare(self, sample: "_AuditSample") -> Agreement | None:
+        """The agreement of the result with the dense one; None: that one is not a number."""
+        model, backend = self._whole_model(sample.model)
+        result: Any = sample.step.result
+        fitted, view = model.fit(sample.step.frame.image)
+        outputs = backend.run(model.feed(fitted), None)
+        if not all(map(_is_number, outputs)):
+            return None
+        dense: Any = model.decode(outputs, view)
+        agreement = agreement_with(dense)
+        agreement.add(result, dense)
+        audits = self._report.audits
+        repeats = self._repetitions < REPEATED_FIRST or audits % REPEATED_EVERY == 0
+        if agreement.telling and repeats:
+            self._repeat(sample, model, backend, fitted, view, dense)
+        return agreement
+
+    def _count(
+        self,
+        sample: "_AuditSample",
+        agreement: Agreement | None,
+        failure: Exception | None,
+        gap: float,
+    ) -> None:
+        """Count an audit. One that could not be made counts against the bounds."""
+        certificate, report = self._certificate, self._report
+        if not report.audits + report.failed:
+            certificate.expect(gap)
+        if failure is not None:
+            self._report = replace(report, failed=report.failed + 1, why=str(failure))
+            certificate.add(None, sample.weight)
+            return
+        telling = agreement is not None and agreement.telling
+        self._report = replace(
+            report,
+            audits=report.audits + 1,
+            telling=report.telling + telling,
+            undefined=report.undefined + (agreement is None),
+        )
+        if agreement is None:
+            certificate.add(None, sample.weight)
+        elif not telling:
+            certificate.empty += 1
+        else:
+            certificate.add(agreement.value, sample.weight)
+            self._total = _merged(self._total, agreement)
+
+    def _gap_after(self, spent_s: float) -> float:
+        """Mean frames to the next audit, after one that took so much processor time."""
+        self._spent_s += spent_s
+        run_s = time.process_time() - self._process_s - self._spent_s
+        now = (run_s, self._frames, self._time_s)
+        before, self._since = self._since, now
+        frame_s = stream_s = None
+        frames = now[1] - before[1]
+        if frames > 0:
+            stream_s = (now[2] - before[2]) / frames
+            if before[1]:  # else kernels were compiled, too
+                frame_s = (now[0] - before[0]) / frames
+        self._budget.add(spent_s, frame_s, stream_s if stream_s and stream_s > 0 else None)
+        certificate = self._certificate
+        seen = certificate.audits
+        short = seen < START_AUDITS or float(certificate.recent.mean) < certificate.floor
+        idle = not seen and self._report.audits >= START_AUDITS  # an empty scene
+        return self._budget.gap(
+            starting=short and not idle, certified=idle or certificate.certified
+        )
+
+    def _repeat(
+        self,
+        sample: "_AuditSample",
+        model: Model,
+        backend: Backend,
+        fitted: NDArray[np.uint8],
+        view: Any,
+        dense: Any,
+    ) -> None:
+        """Measure how well the network agrees with itself on this frame with other noise."""
+        noise = CameraNoise()
+        if sample.previous is not None and sample.previous.shape == sample.step.frame.image.shape:
+            noise.add(np.array(model.fit(sample.previous)[0]))
+        noise.add(fitted)
+        image = noisy(fitted, noise.level, (self._seed, self._report.audits))
+        again: Any = model.decode(backend.run(model.feed(image), None), view)
+        agreement = agreement_with(dense)
+        agreement.add(again, dense)
+        if not agreement.telling:
+            return
+        with self._lock:
+            self._repetitions += 1
+            self._repeated = _merged(self._repeated, agreement)
+            if self._repetitions >= ENOUGH_REPEATED:
+                self._certificate.floor = min(self._report.goal, self._repeated.value)
+
+    def _whole_model(self, model: Model) -> tuple[Model, Backend]:
+        """The model and its backend, of this thread alone."""
+        if self._backend is None or self._path != model.path:
             if self._backend is not None:
                 self._backend.close()
-            self._backend, self._path = self._make_backend(sample.model.path), sample.model.path
+            self._backend, self._path = self._make_backend(model.path), model.path
             # a copy: the buffer of the run's own model belongs to another thread
-            self._model = type(sample.model).at(
-                sample.model.name, sample.model.origin, sample.model.form, sample.model.size
-            )
+            self._model = type(model).at(model.name, model.origin, model.form, model.size)
         assert self._model is not None
-        outputs = self._backend.run(self._model.feed(sample.fitted), None)
-        dense = self._model.decode(outputs, sample.view)
-        measured = agreement_with(dense)
-        measured.add(sample.result, dense)
-        before = self._steering.factor
-        steerable = self._steerable()
-        if steerable != self._was_steerable:
-            self._was_steerable = steerable
-            self._steering.forget()
-        factor = self._steering.add(measured, steerable=steerable)
-        with self._lock:
-            old = self._report
-            agreement = self._steering.agreement
-            self._report = AuditReport(
-                goal=old.goal,
-                audits=old.audits + 1,
-                telling=old.telling + measured.telling,
-                agreement=old.agreement if agreement is None else agreement,
-                kind=measured.kind,
-                missed=old.missed,
-                why=old.why,
-            )
-        if factor is not None:
-            self._steer(factor, factor < before)
-            self._in_flight = IN_FLIGHT
+        return self._model, self._backend
 
 
 @dataclass(frozen=True, slots=True)
 class _AuditSample:
     """A step to be audited."""
 
-    fitted: NDArray[np.uint8]
-    view: View
-    result: Result
+    step: StepResult
     model: Model
+    previous: NDArray[np.uint8] | None
+    """Picture of the frame before."""
+    weight: float
+    """Frames that it stands for."""
+
+
+def _merged(total: Agreement | None, agreement: Agreement) -> Agreement:
+    """The agreement of all frames. The one of the frame stays as it is."""
+    if total is None or total.kind != agreement.kind:
+        total = type(agreement)()
+    total.merge(agreement)
+    return total
+
+
+def _is_telling(result: Result) -> bool:
+    """Whether a result that agrees in any case has something that could have been lost."""
+    if isinstance(result, Detections):
+        return len(result) > 0
+    if isinstance(result, Mask):
+        return bool(np.any(result.values != result.values.flat[0]))
+    return True
+
+
+def _is_number(output: NDArray[Any]) -> bool:
+    """Whether no value is NaN."""
+    return not (np.issubdtype(output.dtype, np.floating) and np.isnan(output).any())

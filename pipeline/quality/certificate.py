@@ -24,10 +24,11 @@ CONFIDENCE = 0.95
 """Of each bound by itself."""
 RATES = np.geomspace(0.2, 100.0, 12)
 """The constant bets; the largest takes the most from perfect audits, the smallest from noisy x."""
-SCALES = 0.5 ** np.minimum(np.arange(1, 7), 5)
-"""Shares of the wealth that bet whole, half, a quarter … of each audit's weight; sum to 1."""
+SCALES = np.array([4, 4, 4, 2, 1, 1]) / 16
+"""Shares of the wealth that bet whole, half, a quarter … of each audit's weight; sum to 1. Audits
+of a run become two to three times as rare once it is certified."""
 MOST_WEIGHT = 2.0 ** (len(SCALES) - 1)
-"""Times the first weight: audits that stand for more are counted with this."""
+"""Times the unit: audits that stand for more are counted with this."""
 RECENT = 400
 """Audits that "now" looks back on: each counts 1 - 1 / RECENT as much as the one after it."""
 FALSE_ALARM_EVERY = 2000
@@ -64,10 +65,11 @@ class BettingBounds:
 
     def __init__(self, memory: float = 1.0, streams: tuple[int, ...] = ()) -> None:
         self.memory = memory
+        self.unit = 0.0
+        """The largest weight that is expected for now, which costs least; 0: the first one is. A
+        value known before the first one comes."""
         self.audits = 0
         """Values so far."""
-        self._unit = 0.0
-        """The first weight."""
         self._most = 0.0
         """The largest weight so far, in units."""
         self._count = 0.0
@@ -84,8 +86,8 @@ class BettingBounds:
             raise ValueError(f"expected values of 0 .. 1, got {x}")
         if not 0 < weight < math.inf:
             raise ValueError(f"expected a weight above 0, got {weight}")
-        self._unit = self._unit or weight
-        weight = min(weight / self._unit, MOST_WEIGHT)
+        self.unit = self.unit or weight
+        weight = min(weight / self.unit, MOST_WEIGHT)
         self._most = max(self._most, weight)
         self.audits += 1
         x = np.asarray(x, np.float64)
@@ -183,23 +185,33 @@ class Certificate:
     """The same, fading with age."""
     alarms: int = 0
     """How often agreement was noticed to be below the floor."""
+    audits: int = 0
+    """Audited frames that were compared and had something to compare."""
+    _sum: float = 0.0
+    _weights: float = 0.0
+    """Sums over them, for the mean."""
     _alarm: DropAlarm = field(default_factory=DropAlarm)
 
-    def add(self, x: float, weight: float = 1.0) -> bool:
+    def add(self, x: float | None, weight: float = 1.0) -> bool:
         """Count an audited frame that had something to compare; -> whether it raises an alarm.
 
-        weight: the number of frames that it stands for, which the audit knew before the frame.
+        x: None where the audit failed: then bounds take the worst, 0. weight: the number of frames
+        that it stands for, which the audit knew before the frame.
         """
-        self.all_time.add(x, weight)
-        self.recent.add(x, weight)
+        self.all_time.add(x or 0.0, weight)
+        self.recent.add(x or 0.0, weight)
+        if x is None:
+            return False
+        self.audits += 1
+        self._sum += weight * x
+        self._weights += weight
         alarm = bool(self._alarm.add(x, self.floor))
         self.alarms += alarm
         return alarm
 
-    @property
-    def audits(self) -> int:
-        """Audited frames that had something to compare."""
-        return self.all_time.audits
+    def expect(self, weight: float) -> None:
+        """Say before the first audit counts which weight is usual for now."""
+        self.all_time.unit = self.recent.unit = weight
 
     @property
     def whole_share(self) -> float:
@@ -214,7 +226,7 @@ class Certificate:
             return 1.0 if self.whole and not self.others else None
         compared = self.others * self.audits / (self.audits + self.empty)
         share = self.whole / (self.whole + compared) if self.whole else 0.0
-        return share + (1 - share) * float(self.all_time.mean)
+        return share + (1 - share) * self._sum / self._weights
 
     @property
     def lower(self) -> float | None:
@@ -222,7 +234,7 @@ class Certificate:
 
         None: no frame had anything to compare.
         """
-        if not (self.audits or self.whole):
+        if not (self.all_time.audits or self.whole):
             return None
         share = self.whole_share
         return share + (1 - share) * float(self.all_time.lower(self.confidence))
@@ -230,7 +242,7 @@ class Certificate:
     @property
     def lower_now(self) -> float | None:
         """As `lower`, of recently audited frames: valid at each moment by itself."""
-        return float(self.recent.lower(self.confidence)) if self.audits else None
+        return float(self.recent.lower(self.confidence)) if self.recent.audits else None
 
     @property
     def certified(self) -> bool:

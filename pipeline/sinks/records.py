@@ -103,14 +103,18 @@ class LineSink(Sink):
 class JsonlSink(LineSink):
     """One JSON object per frame: index, time_s, provenance, age_s and the result.
 
-    The JSON is strict: a number that is not finite becomes null. Changes of a live source's state
-    are lines of their own, with the key "event".
+    The JSON is strict: a number that is not finite becomes null. Changes of a live source's state,
+    and audits, are lines of their own, with the key "event".
     """
 
     def write_event(self, event: SourceEvent) -> None:
         """Write one line; nothing once the sink is closed. Any thread may call it."""
+        self.write_row(event.to_dict())
+
+    def write_row(self, row: dict[str, Any]) -> None:
+        """Write any line, as `write_event` does."""
         if not self._closed:
-            self._put(f"{_json(event.to_dict())}\n".encode())
+            self._put(f"{_json(row)}\n".encode())
 
     def _lines(self, frame: Frame, result: Result | None) -> list[str]:
         row: dict[str, Any] = {"index": frame.index, "time_s": round(frame.time_s, TIME_DECIMALS)}

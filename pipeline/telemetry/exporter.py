@@ -112,6 +112,15 @@ class LiveFigures(Protocol):
     def state(self) -> LiveState: ...
 
 
+class AuditFigures(Protocol):
+    """What audits found and proved."""
+
+    @property
+    def report(self) -> Any:
+        """An `AuditReport`, see AUDIT_COUNTERS and AUDIT_GAUGES."""
+        ...
+
+
 STATES = ("connecting", "running", "stalled", "frozen", "lost", "ended")
 """Of a live source."""
 
@@ -138,6 +147,8 @@ class Telemetry:
         self.share = ProcessorShare()
         self._cache_bytes, self._dropped = cache_bytes, dropped
         self._live = live
+        self.audit: AuditFigures | None = None
+        """Of a run that is audited."""
 
     @property
     def live(self) -> dict[str, Any] | None:
@@ -190,6 +201,7 @@ class Telemetry:
             "cpu_share_recent": round(self.share.recent, 4),
             "replans": 0 if placement is None else placement.replans,
             "placement": None if placement is None else placement.to_dict(),
+            "audit": None if self.audit is None else self.audit.report.to_dict(),
         }
 
     def collect(self) -> Iterator[Metric]:
@@ -212,6 +224,8 @@ class Telemetry:
         yield age
         if seen["live"] is not None:
             yield from _live_families(seen["live"])
+        if seen["audit"] is not None:
+            yield from _audit_families(seen["audit"])
         times = SummaryMetricFamily(
             "stillframe_stage_seconds", "Time of items in a stage.", labels=["stage"]
         )
@@ -236,6 +250,15 @@ class Telemetry:
         yield from (times, quantiles, queues, stolen)
 
 
+def _audit_families(audit: dict[str, Any]) -> Iterator[Metric]:
+    """What is not known yet is left out."""
+    for name, (key, words) in AUDIT_COUNTERS.items():
+        yield CounterMetricFamily(f"stillframe_{name}", words, value=audit[key])
+    for name, (key, words) in AUDIT_GAUGES.items():
+        if audit[key] is not None:
+            yield GaugeMetricFamily(f"stillframe_{name}", words, value=float(audit[key]))
+
+
 def _live_families(live: dict[str, Any]) -> Iterator[Metric]:
     states = GaugeMetricFamily(
         "stillframe_source_state", "1 for the state of the live source.", labels=["state"]
@@ -258,6 +281,39 @@ def _live_families(live: dict[str, Any]) -> Iterator[Metric]:
     )
 
 
+AUDIT_COUNTERS = {
+    "audits": ("telling", "Audited frames with anything to compare."),
+    "audits_empty": ("empty", "Audited frames with nothing to compare."),
+    "audits_failed": ("failed", "Audits that failed."),
+    "quality_alarms": ("alarms", "How often quality was noticed to fall below its floor."),
+}
+AUDIT_GAUGES = {
+    "quality_kept": ("kept", "Mean share of what computing everything finds that results kept."),
+    "quality_lower": ("lower", "It is at least this, with 95 % confidence at every moment."),
+    "quality_lower_now": ("lower_now", "The same of recent audits alone."),
+    "quality_floor": ("floor", "The least that is to be kept."),
+    "audit_share": ("share", "Share of the processor time that audits took."),
+}
+"""Metric -> its key in the report of audits, and what it is."""
+GAUGES = {
+    "quality_kept": "Mean share of what computing everything finds that results kept.",
+    "quality_lower": "It is at least this, with 95 % confidence at every moment.",
+    "quality_lower_now": "The same of recent audits alone.",
+    "quality_floor": "The least that is to be kept.",
+    "audit_share": "Share of the processor time that audits took.",
+}
+AUDIT_KEYS = {
+    "audits": "telling",
+    "audits_empty": "empty",
+    "audits_failed": "failed",
+    "quality_alarms": "alarms",
+    "quality_kept": "kept",
+    "quality_lower": "lower",
+    "quality_lower_now": "lower_now",
+    "quality_floor": "floor",
+    "audit_share": "share",
+}
+"""Metric of an audit -> its key in the report."""
 GAUGES = {
     "frames_per_s": "Frames a second.",
     "active_share": "Share of pixels that were treated as new.",

@@ -25,6 +25,7 @@ for _link in ("models", "pipeline", "reuse", "sample_videos"):
 
 # Public name -> the module that has it.
 _HOMES = {
+    "CertificateError": "stillframe.errors",
     "CsvSink": "stillframe.pipeline.sinks.records",
     "Detections": "stillframe.models.results",
     "Evidence": "stillframe.models.results",
@@ -62,6 +63,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from stillframe.errors import (
+        CertificateError,
         ModelError,
         QualityError,
         SinkError,
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SKIP",
+    "CertificateError",
     "CsvSink",
     "Detections",
     "Evidence",

@@ -6,7 +6,8 @@
     ├── ModelError            4   an ONNX file, its weights, or what its graph asks for
     ├── SinkError             5   a file, pipe or window that results go to
     ├── QualityError          6   a required quality floor was not met
-    └── StageError            7   a stage of a pipeline failed, hung or returned nothing
+    ├── StageError            7   a stage of a pipeline failed, hung or returned nothing
+    └── CertificateError      8   a run did not prove that enough was kept
 
 A message states what was expected, what was got, where, and what to do. The command line prints it
 on one line without a traceback and exits with `exit_code`.
@@ -55,3 +56,9 @@ class StageError(StillframeError):
     """A stage of a pipeline failed, hung or returned nothing."""
 
     exit_code = 7
+
+
+class CertificateError(StillframeError):
+    """A run did not prove the agreement that it was to prove."""
+
+    exit_code = 8

@@ -1,0 +1,94 @@
+"""When frames are audited: at random, as often as a share of the processor time allows.
+
+    clock = AuditClock(seed)
+    clock.start(mean_gap)      # after each audit
+    clock.tick()               # each frame that goes out; -> whether it is audited
+
+A gap is drawn from the exponential distribution when the audit before it is through. So whether a
+frame is audited depends on nothing that happens in it: not on its content, nor on the load while it
+is on its way. A frame that goes out during an audit cannot be drawn; the next audit stands for it
+too, by its weight.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+START_SHARE, SHARE, CERTIFIED_SHARE = 0.12, 0.1, 0.055
+"""Of the processor time: while agreement is not known to hold, until it is certified, and then."""
+START_AUDITS = 12
+"""Audits that tell before agreement may be known to hold."""
+START_EVERY_S, START_COST_S = 1.0, 0.1
+"""While it is not known: an audit in each second of the stream, if it takes so much time."""
+FADING = 0.3
+"""Of the costs: weight of the newest measurement."""
+STEADY = 1.5
+"""A mean gap is changed only by more than this factor, so that most audits weigh the same."""
+
+
+class AuditClock:
+    """Draws the frames to audit. `tick` and `start` may come from two threads, in turn."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._left: float | None = None
+        """Frames until the next audit; None: one is in progress, or none was started."""
+        self._passed = 0
+        """Frames since the last gap ended."""
+        self.weight = 1.0
+        """Frames that the next audit stands for: those of the audit before it, and the mean gap."""
+
+    def start(self, mean_gap: float) -> None:
+        """Draw the gap to the next audit. mean_gap: in frames, 1 or more."""
+        self.weight = self._passed + mean_gap
+        self._passed = 0
+        self._left = self._rng.exponential(mean_gap)
+
+    def tick(self) -> bool:
+        """Count a frame that could be audited; -> whether it is."""
+        if self._left is None:
+            self._passed += 1
+            return False
+        self._left -= 1.0
+        if self._left > 0:
+            return False
+        self._left = None
+        return True
+
+
+@dataclass(slots=True)
+class AuditBudget:
+    """From what frames and audits cost to the mean gap between audits."""
+
+    audit_s: float | None = None
+    """Processor seconds of an audit."""
+    frame_s: float | None = None
+    """Processor seconds of the run for a frame, without audits."""
+    stream_s: float | None = None
+    """Time of the stream from frame to frame."""
+    _gap: float = field(default=1.0)
+
+    def add(self, audit_s: float, frame_s: float | None, stream_s: float | None) -> None:
+        """Count an audit, and the run since the one before; None: not known."""
+        self.audit_s = _faded(self.audit_s, audit_s)
+        self.frame_s = _faded(self.frame_s, frame_s)
+        self.stream_s = _faded(self.stream_s, stream_s)
+
+    def gap(self, *, starting: bool, certified: bool) -> float:
+        """Mean frames from audit to audit, 1 or more."""
+        share = START_SHARE if starting else CERTIFIED_SHARE if certified else SHARE
+        audit_s, frame_s = self.audit_s or 0.0, self.frame_s or 0.0
+        gap = audit_s * (1 - share) / (share * frame_s) if frame_s > 0 else self._gap
+        if starting and self.stream_s is not None and self.stream_s > 0:
+            every_s = START_EVERY_S * max(1.0, audit_s / START_COST_S)
+            gap = min(gap, every_s / self.stream_s)
+        gap = max(1.0, gap)
+        if not 1 / STEADY < gap / self._gap < STEADY:
+            self._gap = gap
+        return self._gap
+
+
+def _faded(before: float | None, now: float | None) -> float | None:
+    if before is None or now is None:
+        return before if now is None else now
+    return before + FADING * (now - before)
