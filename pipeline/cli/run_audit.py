@@ -18,6 +18,7 @@ class RunAudit(Closing):
     """Audits a run towards a goal.
 
     slot: its tolerance is steered; None: nothing is. write: takes the line of each audit.
+    more: of `Audit`.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class RunAudit(Closing):
         goal: float,
         slot: BackendSlot | None,
         write: Callable[[dict[str, Any]], None],
+        **more: Any,
     ) -> None:
         self._steering: ToleranceSteering | None = None
         on_audit: list[OnAudit] = [lambda audited: write(audited.to_dict())]
@@ -32,7 +34,7 @@ class RunAudit(Closing):
             steering = ToleranceSteering(goal, slot.steer, lambda: slot.steerable)
             self._steering = steering
             on_audit.append(steering.on_audit)
-        self._audit = Audit(goal, on_audit)
+        self._audit = Audit(goal, on_audit, **more)
 
     @property
     def report(self) -> AuditReport:

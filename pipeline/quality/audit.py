@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from stillframe.closing import Closing
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Mask, Result
+from stillframe.native_calls import HANG_S, abandon, end_native_calls
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
@@ -133,12 +134,20 @@ class Audit(Closing):
             )
 
     def close(self) -> None:
-        """Wait for the audit in progress and end the thread. Calling it again does nothing."""
+        """Wait for the audit in progress and end the thread. Calling it again does nothing.
+
+        An audit that takes longer than HANG_S is ended without a measurement.
+        """
         self._closed = True
-        if self._thread is not None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._waiting.put(None)
-            self._thread.join()
-            self._thread = None
+            thread.join(HANG_S)
+            if thread.is_alive():
+                end_native_calls(thread)
+                thread.join(HANG_S)
+            if thread.is_alive():
+                abandon(thread)
         if self._backend is not None:
             self._backend.close()
             self._backend = None

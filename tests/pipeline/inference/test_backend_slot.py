@@ -16,7 +16,8 @@ import pytest
 
 from stillframe.models import zoo
 from stillframe.models.model import Model
-from stillframe.models.results import Tensors
+from stillframe.models.results import Evidence, Tensors
+from stillframe.pipeline.cli.run_audit import RunAudit
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import OnnxRuntimeBackend, ReuseBackend
 from stillframe.pipeline.inference.settings import Settings
@@ -24,7 +25,6 @@ from stillframe.pipeline.inference.split_backend import SplitBackend
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.inference.types import StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.quality.audit import Audit
 from stillframe.reuse.plan.tolerance import Tolerance
 from tests import networks
 from tests.reuse.test_session import net
@@ -150,17 +150,16 @@ def test_an_audit_claims_no_factor_that_has_no_effect(model: Model) -> None:
     settings = Settings(reuse="frame", threads=1)
     stages = InferenceStages(model, settings)
     slot = stages.slot
-    with Audit(0.9, slot.steer, steerable=lambda: slot.steerable, in_line=True) as audit:
+    with RunAudit(0.9, slot, lambda row: None, mean_gap=1e-9, in_line=True) as audit:
         for index in range(8):
             step = run(stages, frame(3 * index))
             wrong = Tensors({"y": np.zeros_like(step.result.arrays["y"])})
-            audit.offer(
-                replace(step, result=wrong.with_evidence(step.result.evidence)), stages.model
-            )
+            partial = wrong.with_evidence(Evidence("partial"))
+            audit.offer(replace(step, result=partial), stages.model)
         report = audit.report
         assert report.audits > 3
-        assert report.agreement is not None
-        assert report.agreement < 0.9
+        assert report.kept is not None
+        assert report.kept < 0.9
         assert report.factor is None
         assert report.to_dict()["factor"] is None
         assert slot.factor == 1.0

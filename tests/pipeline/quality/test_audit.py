@@ -1,11 +1,13 @@
 """The audit: which frames it draws, what it counts, and that a run goes on without it."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Evidence, Tensors
+from stillframe.native_calls import RunEndedError, native_call
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.inference.backends import OnnxRuntimeBackend, ReuseBackend
 from stillframe.pipeline.inference.runner import Runner
@@ -22,11 +25,13 @@ from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.quality import audit as audit_module
 from stillframe.pipeline.quality.agreement import TensorAgreement
 from stillframe.pipeline.quality.audit import REPEATED_FIRST, Audit
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.tolerance_steering import ToleranceSteering
 from stillframe.reuse.plan.tolerance import Tolerance
+from tests.hang_guard import HANGS_S, ends
 from tests.reuse.test_session import net
 
 OFTEN = 1e-9
@@ -310,6 +315,25 @@ def test_a_run_goes_on_where_the_audit_fails(model: Model, step: StepResult, in_
     assert (report.failed, report.why, report.audits) == (1, "no memory", 0)
     assert (report.kept, report.lower) == (None, 0.0)
     assert "1 audits failed: no memory" in str(report)
+
+
+def test_an_audit_without_end_is_ended_with_the_run(
+    model: Model, step: StepResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "HANG_S", 0.1)
+    asked = threading.Event()
+
+    def endless(feed: Any, change: Any) -> Any:
+        with native_call("the model", asked.set):
+            asked.wait(HANGS_S)
+            raise RunEndedError("the model: a run was ended")
+
+    backend: Any = SimpleNamespace(run=endless, close=lambda: None)
+    audit = Audit(0.9, mean_gap=OFTEN, make_backend=lambda path: backend)
+    assert audit.offer(step, model)
+    ends(audit.close)
+    assert (audit.report.failed, audit.report.audits) == (1, 0)
+    assert audit.report.why == "the model: a run was ended"
 
 
 def test_a_failed_audit_weakens_the_bound(model: Model, step: StepResult) -> None:
