@@ -59,8 +59,7 @@ class RunAudit(Closing):
         report = self.report
         if report.lower is not None and report.lower >= least:
             return
-        proven = "nothing is proven" if report.lower is None else f"{report.lower:.4f} is proven"
         raise CertificateError(
-            f"--fail-under {least:g}: {proven} at {report.confidence:.0%} after {report.audits} "
-            f"audits ({report}); where nothing was lost, a longer run proves more"
+            f"--fail-under {least:g} is not proven: {report}; where nothing was lost, a longer run "
+            "proves more"
         )

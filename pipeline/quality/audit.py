@@ -35,7 +35,7 @@ from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import Agreement, agreement_with
-from stillframe.pipeline.quality.audit_clock import START_AUDITS, AuditBudget, AuditClock
+from stillframe.pipeline.quality.audit_clock import FIRST_GAP, START_AUDITS, AuditBudget, AuditClock
 from stillframe.pipeline.quality.audited import Audited, AuditReport, check_quality
 from stillframe.pipeline.quality.certificate import Certificate
 from stillframe.pipeline.quality.repeatability import CameraNoise, noisy
@@ -45,8 +45,6 @@ REPEATED_FIRST, REPEATED_EVERY = 5, 16
 """The first audits measure repeatability too, and then each n-th."""
 ENOUGH_REPEATED = 3
 """Measurements of repeatability before it may lower the floor."""
-FIRST_GAP = 4.0
-"""Mean frames to the first audit, which shows what an audit costs."""
 
 
 class Audit(Closing):
@@ -86,6 +84,8 @@ class Audit(Closing):
         """Of this process when the audit began."""
         self._spent_s = 0.0
         """Of that, what audits took."""
+        self._loaded_s = 0.0
+        """Of the last audit, what loading the model took."""
         self._frames = 0
         """That went out."""
         self._newest = -1
@@ -270,7 +270,10 @@ class Audit(Closing):
             stream_s = (now[2] - before[2]) / frames
             if before[1]:  # else kernels were compiled, too
                 frame_s = (now[0] - before[0]) / frames
-        self._budget.add(spent_s, frame_s, stream_s if stream_s and stream_s > 0 else None)
+        loaded_s, self._loaded_s = self._loaded_s, 0.0
+        self._budget.add(
+            spent_s - loaded_s, frame_s, stream_s if stream_s and stream_s > 0 else None
+        )
         certificate = self._certificate
         seen = certificate.audits
         short = seen < START_AUDITS or float(certificate.recent.mean) < certificate.floor
@@ -308,11 +311,13 @@ class Audit(Closing):
     def _whole_model(self, model: Model) -> tuple[Model, Backend]:
         """The model and its backend, of this thread alone."""
         if self._backend is None or self._path != model.path:
+            began_s = time.thread_time()
             if self._backend is not None:
                 self._backend.close()
             self._backend, self._path = self._make_backend(model.path), model.path
             # a copy: the buffer of the run's own model belongs to another thread
             self._model = type(model).at(model.name, model.origin, model.form, model.size)
+            self._loaded_s = time.thread_time() - began_s
         assert self._model is not None
         return self._model, self._backend
 

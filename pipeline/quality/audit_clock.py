@@ -10,12 +10,15 @@ is on its way. A frame that goes out during an audit cannot be drawn; the next a
 too, by its weight.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 import numpy as np
 
 START_SHARE, SHARE, CERTIFIED_SHARE = 0.12, 0.1, 0.055
 """Of the processor time: while agreement is not known to hold, until it is certified, and then."""
+FIRST_GAP = 4.0
+"""Mean frames to the first audit, which shows what an audit costs."""
 START_AUDITS = 12
 """Audits that tell before agreement may be known to hold."""
 START_EVERY_S, START_COST_S = 1.0, 0.1
@@ -66,7 +69,7 @@ class AuditBudget:
     """Processor seconds of the run for a frame, without audits."""
     stream_s: float | None = None
     """Time of the stream from frame to frame."""
-    _gap: float = field(default=1.0)
+    _gap: float = FIRST_GAP
 
     def add(self, audit_s: float, frame_s: float | None, stream_s: float | None) -> None:
         """Count an audit, and the run since the one before; None: not known."""
@@ -78,11 +81,11 @@ class AuditBudget:
         """Mean frames from audit to audit, 1 or more."""
         share = START_SHARE if starting else CERTIFIED_SHARE if certified else SHARE
         audit_s, frame_s = self.audit_s or 0.0, self.frame_s or 0.0
-        gap = audit_s * (1 - share) / (share * frame_s) if frame_s > 0 else self._gap
+        gap = audit_s * (1 - share) / (share * frame_s) if frame_s > 0 else math.inf
         if starting and self.stream_s is not None and self.stream_s > 0:
             every_s = START_EVERY_S * max(1.0, audit_s / START_COST_S)
             gap = min(gap, every_s / self.stream_s)
-        gap = max(1.0, gap)
+        gap = max(1.0, gap) if gap < math.inf else self._gap
         if not 1 / STEADY < gap / self._gap < STEADY:
             self._gap = gap
         return self._gap

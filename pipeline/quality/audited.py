@@ -147,13 +147,13 @@ class AuditReport:
             if self.audits:
                 return f"nothing to compare in {self.audits} audits: no certificate"
             return "no frame was audited: no certificate"
-        proven = f"(>= {_shown(self.lower)} at {self.confidence:.0%})"
+        proven = f"(>= {_shown(self.lower)} at {_percent(self.confidence)})"
         if self.kept is None:
             return f"kept {proven}: {self.whole} frames were computed whole, no other was audited"
         what = " of the raw outputs" if self.kind == "closeness" else ""
         return (
             f"kept {_shown(self.kept)}{what} {proven}, {self.telling} audits, "
-            f"{self.share:.0%} of the work"
+            f"{_percent(self.share)} of the work"
         )
 
 
@@ -181,3 +181,7 @@ def _rounded(value: float | None) -> float | None:
 def _shown(value: float) -> str:
     """With three decimals, never rounded up."""
     return f"{math.floor(value * 1000 + 1e-9) / 1000:.3f}"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"

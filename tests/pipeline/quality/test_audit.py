@@ -450,8 +450,8 @@ def test_a_run_fails_under_what_it_cannot_prove(
 ) -> None:
     assert audited_run(*LAYER, "--fail-under", "0.999", "-q")["code"] == 8
     error = capsys.readouterr().err
-    assert error.startswith("stillframe: error: --fail-under 0.999: 0.")
-    assert "is proven at 95%" in error
+    assert error.startswith("stillframe: error: --fail-under 0.999 is not proven: kept ")
+    assert " at 95 %), " in error
     assert audited_run(*LAYER, "--fail-under", "0.01", "-q")["code"] == 0
     assert audited_run("--reuse", "off", "--fail-under", "1", "-q")["code"] == 0
 

@@ -1,0 +1,91 @@
+"""When frames are audited: each frame has the same chance, and audits take the share they may."""
+
+import numpy as np
+import pytest
+
+from stillframe.pipeline.quality.audit_clock import (
+    CERTIFIED_SHARE,
+    FIRST_GAP,
+    SHARE,
+    START_SHARE,
+    AuditBudget,
+    AuditClock,
+)
+
+
+def test_gaps_are_exponential_and_each_frame_has_the_same_chance() -> None:
+    clock = AuditClock(seed=1)
+    gaps, last = [], 0
+    clock.start(10.0)
+    for index in range(40_000):
+        if clock.tick():
+            gaps.append(index - last)
+            last = index
+            clock.start(10.0)
+    assert len(gaps) == pytest.approx(4000, rel=0.05)
+    assert np.std(gaps) == pytest.approx(10, rel=0.1)
+    assert np.mean(np.array(gaps) > 20) == pytest.approx(np.exp(-2), abs=0.02)
+    assert abs(np.corrcoef(gaps[1:], gaps[:-1])[0, 1]) < 0.05
+
+
+def test_frames_during_an_audit_are_stood_for_by_the_next_one() -> None:
+    clock = AuditClock()
+    clock.start(5.0)
+    frames, weights = 0, 0.0
+    for _ in range(3000):
+        while not clock.tick():
+            frames += 1
+        frames += 1
+        weights += clock.weight
+        for _ in range(7):  # while it is in progress
+            assert not clock.tick()
+            frames += 1
+        clock.start(5.0)
+    assert clock.weight == 12.0
+    assert weights == pytest.approx(frames, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("starting", "certified", "share"),
+    [(False, False, SHARE), (False, True, CERTIFIED_SHARE), (True, False, START_SHARE)],
+)
+def test_audits_take_their_share(starting: bool, certified: bool, share: float) -> None:
+    budget = AuditBudget()
+    budget.add(0.1, 0.004, None)
+    gap = budget.gap(starting=starting, certified=certified)
+    assert 0.1 / (0.1 + gap * 0.004) == pytest.approx(share)
+    assert CERTIFIED_SHARE <= 0.06
+
+
+def test_at_first_there_is_about_one_in_a_second_of_the_stream() -> None:
+    """Whatever a frame costs, if an audit costs no more than a tenth of a second."""
+    budget = AuditBudget()
+    budget.add(0.1, None, 1 / 25)
+    assert budget.gap(starting=True, certified=False) == pytest.approx(25)
+    budget.add(0.1, 0.001, 1 / 25)
+    assert budget.gap(starting=True, certified=False) == pytest.approx(25)
+    assert budget.gap(starting=False, certified=False) == pytest.approx(900)
+    slow = AuditBudget()
+    slow.add(1.0, 0.001, 1 / 25)
+    assert slow.gap(starting=True, certified=False) == pytest.approx(250)
+
+
+def test_a_gap_stays_until_it_is_far_off() -> None:
+    """So that most audits weigh the same."""
+    budget = AuditBudget()
+    budget.add(0.1, 0.01, None)
+    first = budget.gap(starting=False, certified=False)
+    budget.add(0.2, 0.01, None)
+    assert budget.gap(starting=False, certified=False) == first
+    for _ in range(9):
+        budget.add(0.2, 0.01, None)
+    assert budget.gap(starting=False, certified=False) == pytest.approx(2 * first, rel=0.1)
+
+
+def test_before_anything_is_known_a_guess_must_do() -> None:
+    budget = AuditBudget()
+    assert budget.gap(starting=True, certified=False) == FIRST_GAP
+    budget.add(0.1, None, None)
+    assert budget.gap(starting=False, certified=False) == FIRST_GAP
+    budget.add(0.0, 1.0, None)
+    assert budget.gap(starting=False, certified=False) == 1.0
