@@ -84,8 +84,8 @@ class Audit(Closing):
         """Of this process when the audit began."""
         self._spent_s = 0.0
         """Of that, what audits took."""
-        self._loaded_s = 0.0
-        """Of the last audit, what loading the model took."""
+        self._rare_s = 0.0
+        """Of the last audit, what loading the model and measuring repeatability took."""
         self._frames = 0
         """That went out."""
         self._newest = -1
@@ -225,7 +225,9 @@ class Audit(Closing):
         audits = self._report.audits
         repeats = self._repetitions < REPEATED_FIRST or audits % REPEATED_EVERY == 0
         if agreement.telling and repeats:
+            began_s = time.thread_time()
             self._repeat(sample, model, backend, fitted, view, dense)
+            self._rare_s += time.thread_time() - began_s
         return agreement
 
     def _count(
@@ -270,10 +272,8 @@ class Audit(Closing):
             stream_s = (now[2] - before[2]) / frames
             if before[1]:  # else kernels were compiled, too
                 frame_s = (now[0] - before[0]) / frames
-        loaded_s, self._loaded_s = self._loaded_s, 0.0
-        self._budget.add(
-            spent_s - loaded_s, frame_s, stream_s if stream_s and stream_s > 0 else None
-        )
+        rare_s, self._rare_s = self._rare_s, 0.0
+        self._budget.add(spent_s - rare_s, frame_s, stream_s if stream_s and stream_s > 0 else None)
         certificate = self._certificate
         seen = certificate.audits
         short = seen < START_AUDITS or float(certificate.recent.mean) < certificate.floor
@@ -317,7 +317,7 @@ class Audit(Closing):
             self._backend, self._path = self._make_backend(model.path), model.path
             # a copy: the buffer of the run's own model belongs to another thread
             self._model = type(model).at(model.name, model.origin, model.form, model.size)
-            self._loaded_s = time.thread_time() - began_s
+            self._rare_s += time.thread_time() - began_s
         assert self._model is not None
         return self._model, self._backend
 

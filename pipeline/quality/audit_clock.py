@@ -22,7 +22,8 @@ FIRST_GAP = 4.0
 START_AUDITS = 12
 """Audits that tell before agreement may be known to hold."""
 START_EVERY_S, START_COST_S = 1.0, 0.1
-"""While it is not known: an audit in each second of the stream, if it takes so much time."""
+"""While it is not known: an audit in each second of the stream, if it takes no more time than that;
+for slower networks, by the square root of the time, since steering must learn soon."""
 FADING = 0.3
 """Of the costs: weight of the newest measurement."""
 STEADY = 1.5
@@ -83,7 +84,7 @@ class AuditBudget:
         audit_s, frame_s = self.audit_s or 0.0, self.frame_s or 0.0
         gap = audit_s * (1 - share) / (share * frame_s) if frame_s > 0 else math.inf
         if starting and self.stream_s is not None and self.stream_s > 0:
-            every_s = START_EVERY_S * max(1.0, audit_s / START_COST_S)
+            every_s = START_EVERY_S * math.sqrt(max(1.0, audit_s / START_COST_S))
             gap = min(gap, every_s / self.stream_s)
         gap = max(1.0, gap) if gap < math.inf else self._gap
         if not 1 / STEADY < gap / self._gap < STEADY:
