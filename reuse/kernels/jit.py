@@ -42,7 +42,7 @@ class KernelLocator(caching._CacheLocator):
     """Compiled kernels live in `kernel_folder`, stamped by `fingerprint`."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
-        self._file = py_file
+        self._py_file = py_file  # numba's own name of it, which it reads as well
         self._line = py_func.__code__.co_firstlineno
         folder = kernel_folder()
         assert folder is not None  # `_cache_of` asks first
@@ -56,10 +56,10 @@ class KernelLocator(caching._CacheLocator):
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        return fingerprint(self._file)
+        return fingerprint(self._py_file)
 
     def get_disambiguator(self) -> str:
-        where = f"{Path(self._file).resolve()}:{self._line}"
+        where = f"{Path(self._py_file).resolve()}:{self._line}"
         return hashlib.sha256(where.encode()).hexdigest()[:10]
 
 

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from numba.core.errors import NumbaWarning
 
-from stillframe.reuse.kernels import checked_cache
+from stillframe.reuse.kernels import checked_cache, jit
 from stillframe.reuse.kernels.checked_cache import CheckedCacheFile
 
 
@@ -86,3 +88,18 @@ def test_a_damaged_file_of_kernels_is_no_result(
     }
     text = texts.get(kind, "holds damaged kernels, which are compiled again")
     assert [str(each.message) for each in caught] == [f"{tmp_path}: {text}"] * bool(text)
+
+
+def test_code_that_cannot_be_stored_is_reported_with_its_file() -> None:
+    """As numba finds it where NUMBA_OPT=0 leaves addresses in the code."""
+
+    def plain() -> None:
+        pass
+
+    library = SimpleNamespace(has_dynamic_globals=True)
+    implementation = jit.KernelCacheImpl(plain)
+    with pytest.warns(NumbaWarning, match="dynamic globals") as caught:
+        assert not implementation.check_cachable(
+            SimpleNamespace(lifted=(), library=library, fndesc=SimpleNamespace(qualname="plain"))
+        )
+    assert caught[0].filename == __file__
