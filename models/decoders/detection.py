@@ -43,28 +43,48 @@ def suppress(
     confidence: NDArray[Any],
     overlap: float,
     class_id: NDArray[Any] | None = None,
+    strong: int | None = None,
 ) -> NDArray[np.intp]:
     """Non-maximum suppression: the indices of the boxes to keep, best first.
 
     A box is dropped if a better one (of its class, if classes are given) overlaps it with an
     intersection over union of `overlap` or more. Of two equal scores the later box comes first.
+    strong: how many reach the limit; the faint ones after them, which are few, are compared all at
+    once. None: all do.
     """
     order = np.argsort(confidence, kind="stable")[::-1][:MAX_CANDIDATES]
     boxes = np.asarray(xyxy)[order]
     classes = None if class_id is None else np.asarray(class_id)[order]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    columns = np.ascontiguousarray(boxes.T)
     alive = np.ones(len(order), bool)
-    for i in range(len(order)):
+
+    def overlapped(box: Any, others: Any) -> NDArray[np.bool_]:
+        """Whether a box overlaps others: indices that broadcast."""
+        left = np.maximum(columns[0][others], columns[0][box])
+        top = np.maximum(columns[1][others], columns[1][box])
+        right = np.minimum(columns[2][others], columns[2][box])
+        bottom = np.minimum(columns[3][others], columns[3][box])
+        intersection = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+        union = area[box] + area[others] - intersection
+        return np.asarray(intersection >= overlap * np.maximum(union, 1e-9))
+
+    first_faint = len(order) if strong is None else min(strong, len(order))
+    for i in range(first_faint):
         if not alive[i]:
             continue
         others = np.flatnonzero(alive[i + 1 :]) + i + 1
         if classes is not None:
             others = others[classes[others] == classes[i]]
-        top_left = np.maximum(boxes[others, :2], boxes[i, :2])
-        bottom_right = np.minimum(boxes[others, 2:], boxes[i, 2:])
-        intersection = np.maximum(bottom_right - top_left, 0).prod(1)
-        union = area[i] + area[others] - intersection
-        alive[others[intersection >= overlap * np.maximum(union, 1e-9)]] = False
+        alive[others[overlapped(i, others)]] = False
+    rest = np.flatnonzero(alive[first_faint:]) + first_faint
+    if len(rest) > 1:
+        drops = np.triu(overlapped(rest[:, None], rest[None, :]), 1)
+        if classes is not None:
+            drops &= classes[rest][:, None] == classes[rest][None, :]
+        for row, box in enumerate(rest):
+            if alive[box]:
+                alive[rest[drops[row]]] = False
     return order[alive]
 
 
@@ -93,7 +113,8 @@ def centerface(outputs: Outputs, view: View, form: Form) -> Detections:
     boxes = boxes.astype(np.float32)
     points = landmark[:, ys, xs].T.reshape(-1, 5, 2)[..., ::-1] * extent[:, None] + corner[:, None]
     score = heatmap[0, ys, xs]
-    keep = suppress(boxes, score, form.overlap)
+    strong = int(np.count_nonzero(score > form.confidence))
+    keep = suppress(boxes, score, form.overlap, strong=strong)
     return separated(
         view.boxes(boxes[keep]),
         score[keep],
@@ -132,7 +153,8 @@ def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
     considered = without_surplus(confidence, confidence > form.confidence)
     xyxy, confidence = xyxy[considered], confidence[considered]
     class_id = class_id[considered]
-    keep = suppress(xyxy, confidence, form.overlap, class_id)
+    strong = int(np.count_nonzero(confidence > form.confidence))
+    keep = suppress(xyxy, confidence, form.overlap, class_id, strong)
     strong = int(np.count_nonzero(confidence[keep] > form.confidence))
     return separated(xyxy[keep], confidence[keep], class_id[keep], form, strong)[0]
 

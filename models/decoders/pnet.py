@@ -43,7 +43,8 @@ def pnet(outputs: Outputs, view: View, form: Form) -> Detections:
     corner = np.stack((xs, ys), 1) * STRIDE_PX + 1
     windows = np.concatenate((corner, corner + WINDOW_PX - 1), 1).astype(np.float32)
     # As published: windows are suppressed before the offsets are applied.
-    keep = suppress(windows, score, form.overlap)
+    strong = int(np.count_nonzero(score >= form.confidence))
+    keep = suppress(windows, score, form.overlap, strong=strong)
     boxes = windows[keep] + offsets[ys, xs][keep] * (WINDOW_PX - 1)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
     strong = int(np.count_nonzero(score[keep] >= form.confidence))

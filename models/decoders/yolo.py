@@ -64,7 +64,8 @@ def suppressed(
     """
     considered = without_surplus(confidence, confidence > form.confidence)
     boxes, confidence, class_id = (each[considered] for each in (boxes, confidence, class_id))
-    keep = suppress(boxes, confidence, form.overlap, class_id)
+    strong = int(np.count_nonzero(confidence > form.confidence))
+    keep = suppress(boxes, confidence, form.overlap, class_id, strong)
     detections, rows = separated(
         view.boxes(boxes[keep]),
         confidence[keep],

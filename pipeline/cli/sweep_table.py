@@ -12,7 +12,7 @@ from stillframe.pipeline.cli import printing
 from stillframe.pipeline.quality.repeatability import in_words
 from stillframe.pipeline.studies.sweep.doubts import truth_text
 from stillframe.pipeline.studies.sweep.equal_compute import sentence
-from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, fastest_dense, front
+from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, fastest, fastest_dense, floor, front
 
 HEADS = (
     "fps", "x dense", "x ORT", "CPU ms", "work", "kept", "strict", "mean IoU", "missed/min",
@@ -73,13 +73,17 @@ def print_table(console: Console, sweep: Sweep) -> None:
     for name in HEADS:
         table.add_column(name, justify="right")
     best = {row["name"] for row in front(sweep.rows)}
-    fastest = fastest_dense(sweep)
+    engine = fastest_dense(sweep)
     for row in sorted(sweep.rows, key=lambda row: -(row["gain"] or 0)):
         table.add_row("*" if row["name"] in best else "", row["title"], *_cells(row))
     console.print(table)
-    notes = [sentence(sweep.rows), in_words(sweep.repeatability), truth_text(sweep, None)]
-    if fastest is not None:
-        notes.insert(0, f"x dense: against the fastest here that computes {fastest['title']}.")
+    notes = [
+        sentence(sweep.rows),
+        in_words(sweep.repeatability),
+        truth_text(sweep, fastest(sweep, floor(sweep))),
+    ]
+    if engine is not None:
+        notes.insert(0, f"x dense: against the fastest here that computes {engine['title']}.")
     for note in filter(None, notes):
         printing.plain(console, note, wrap=True)
 

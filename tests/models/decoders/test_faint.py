@@ -208,6 +208,17 @@ def test_faint_boxes_are_those_that_a_lower_limit_would_give(
             assert same_bits(np.concatenate((ours, below)), getattr(lower, part)), part
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_faint_candidates_are_suppressed_as_if_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 120))
+    xyxy, likely = corners(rng, count), scores(rng, count)
+    classes = rng.integers(0, 2, count) if seed % 2 else None
+    strong = int(np.count_nonzero(likely > LIMIT))
+    one_by_one = detection.suppress(xyxy, likely, 0.5, classes)
+    assert detection.suppress(xyxy, likely, 0.5, classes, strong).tolist() == one_by_one.tolist()
+
+
 def test_most_candidates_of_a_level_are_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     for most in (3, 30, 60, 90):  # fewer than reach the limit, and more
         monkeypatch.setattr(picodet, "MAX_PER_LEVEL", most)
