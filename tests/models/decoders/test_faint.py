@@ -220,11 +220,12 @@ def test_faint_candidates_are_suppressed_as_if_one_by_one(seed: int) -> None:
 
 
 def test_most_candidates_of_a_level_are_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    for most in (3, 30, 60, 90):  # fewer than reach the limit, and more
+    for most in (3, 30, 60, 90, 150, 170):  # fewer than reach the limit, and more
         monkeypatch.setattr(picodet, "MAX_PER_LEVEL", most)
-        result = decode("picodet", 7)
-        alone = without_faint(monkeypatch, partial(decode, "picodet", 7))
-        assert result.to_dict() == alone.to_dict()
+        for seed in range(10):
+            result = decode("picodet", seed)
+            alone = without_faint(monkeypatch, partial(decode, "picodet", seed))
+            assert result.to_dict() == alone.to_dict()
 
 
 def test_a_crowd_of_faint_boxes_is_bounded() -> None:

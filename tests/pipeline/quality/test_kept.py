@@ -108,11 +108,11 @@ def probability(*values: float) -> Mask:
 
 
 def test_pixels_that_hover_about_a_half_are_kept() -> None:
-    dense = probability(0.9, 0.55, 0.45, 0.1, 0.6)
-    ours = probability(0.9, 0.41, 0.59, 0.1, 0.39)  # the last one is lost
+    dense = probability(0.9, 0.55, 0.45, 0.1, 0.7, 0.6)
+    ours = probability(0.9, 0.39, 0.95, 0.1, 0.4, 0.39)  # the last one is lost
     agreement = agreed((ours, dense))
-    assert agreement.strict == pytest.approx(1 / 4)
-    assert agreement.value == pytest.approx(3 / 4)
+    assert agreement.strict == pytest.approx(1 / 5)
+    assert agreement.value == pytest.approx(4 / 5)
     assert agreed((dense, ours)).value == agreement.value
     assert not agreed((probability(0.4, 0.1), probability(0.1, 0.3))).telling
     assert agreed((probability(0.4, 0.1), probability(0.1, 0.5))).telling
