@@ -43,6 +43,10 @@ from stillframe.pipeline.quality.repeatability import CameraNoise, noisy
 OnAudit = Callable[[Audited], None]
 REPEATED_FIRST, REPEATED_EVERY = 5, 16
 """The first audits measure repeatability too, and then each n-th."""
+WAITING = 3
+"""Drawn frames that may wait for their audit, with their pictures."""
+FINISH_S = 1.0
+"""At the end of a run, how long waiting audits are begun."""
 ENOUGH_REPEATED = 3
 """Measurements of repeatability before it may lower the floor."""
 
@@ -100,9 +104,13 @@ class Audit(Closing):
         self._path: Path | None = None
         """Of the model that the backend runs."""
         self._model: Model | None = None
-        self._waiting: queue.Queue[_AuditSample | None] = queue.Queue(1)
+        self._waiting: queue.Queue[_AuditSample | None] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._finish_s = 0.0
+        """Monotonic time after which waiting samples are dropped, once closed."""
+        self._gap = mean_gap or self._budget.gap(starting=True, certified=False)
+        """Mean frames from draw to draw, as of now."""
         self._clock.start(mean_gap or FIRST_GAP)
         if not in_line:
             self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
@@ -134,11 +142,12 @@ class Audit(Closing):
             )
 
     def close(self) -> None:
-        """Wait for the audit in progress and end the thread. Calling it again does nothing.
+        """Finish what was drawn, for FINISH_S, and end the thread. Calling it again does nothing.
 
         An audit that takes longer than HANG_S is ended without a measurement.
         """
-        self._closed = True
+        if not self._closed:
+            self._closed, self._finish_s = True, time.monotonic() + FINISH_S
         thread, self._thread = self._thread, None
         if thread is not None:
             self._waiting.put(None)
@@ -171,11 +180,12 @@ class Audit(Closing):
             else:
                 self._report = replace(self._report, others=self._report.others + 1)
                 self._certificate.others += 1
-            drawn = not (frame.corrupt or whole or self._closed) and self._clock.tick()
-            weight = self._clock.weight
-        if not drawn:
-            return False
-        sample = _AuditSample(step, model, previous, weight)
+            blocked = self._waiting.qsize() >= WAITING
+            eligible = not (frame.corrupt or whole or self._closed)
+            if not (eligible and self._clock.tick(blocked=blocked)):
+                return False
+            sample = _AuditSample(step, model, previous, self._clock.weight)
+            self._clock.start(self._gap)
         if self._thread is None:
             self._audit(sample)
         else:
@@ -184,10 +194,11 @@ class Audit(Closing):
 
     def _work(self) -> None:
         while (sample := self._waiting.get()) is not None:
-            self._audit(sample)
+            if not self._closed or time.monotonic() < self._finish_s:
+                self._audit(sample)
 
     def _audit(self, sample: "_AuditSample") -> None:
-        """Audit a frame, and draw the gap to the next one."""
+        """Audit a frame, and set the pace of those to come."""
         began_s = time.thread_time()
         agreement: Agreement | None = None
         failure: Exception | None = None
@@ -197,8 +208,8 @@ class Audit(Closing):
             failure = error
         with self._lock:
             gap = self._gap_after(time.thread_time() - began_s)
-            gap = self._mean_gap or gap
-            self._count(sample, agreement, failure, gap)
+            self._gap = self._mean_gap or gap
+            self._count(sample, agreement, failure)
             lower = None if self._report.undefined else self._certificate.lower
             newest = self._newest
         if failure is None:
@@ -208,8 +219,6 @@ class Audit(Closing):
             for report in self._on_audit:
                 with contextlib.suppress(Exception):  # a sink's fault meets the frames' lines too
                     report(audited)
-        with self._lock:
-            self._clock.start(gap)
 
     def _compare(self, sample: "_AuditSample") -> Agreement | None:
         """The agreement of the result with the dense one; None: that one is not a number."""
@@ -235,12 +244,11 @@ class Audit(Closing):
         sample: "_AuditSample",
         agreement: Agreement | None,
         failure: Exception | None,
-        gap: float,
     ) -> None:
         """Count an audit. One that could not be made counts against the bounds."""
         certificate, report = self._certificate, self._report
         if not report.audits + report.failed:
-            certificate.expect(gap)
+            certificate.expect(self._gap)
         if failure is not None:
             self._report = replace(report, failed=report.failed + 1, why=str(failure))
             certificate.add(None, sample.weight)

@@ -1,13 +1,13 @@
 """When frames are audited: at random, as often as a share of the processor time allows.
 
     clock = AuditClock(seed)
-    clock.start(mean_gap)      # after each audit
-    clock.tick()               # each frame that goes out; -> whether it is audited
+    clock.start(mean_gap)      # after each draw
+    clock.tick()               # each frame that goes out; -> whether it is drawn
 
-A gap is drawn from the exponential distribution when the audit before it is through. So whether a
-frame is audited depends on nothing that happens in it: not on its content, nor on the load while it
-is on its way. A frame that goes out during an audit cannot be drawn; the next audit stands for it
-too, by its weight.
+The gaps are drawn from the exponential distribution. So whether a frame is audited depends on
+nothing that happens in it: not on its content, nor on the load while it is on its way. While too
+many drawn frames wait for their audit the clock stands still; the next draw stands for the frames
+of that time too, by its weight.
 """
 
 import math
@@ -19,6 +19,8 @@ START_SHARE, SHARE, CERTIFIED_SHARE = 0.12, 0.1, 0.055
 """Of the processor time: while agreement is not known to hold, until it is certified, and then."""
 FIRST_GAP = 4.0
 """Mean frames to the first audit, which shows what an audit costs."""
+FRAMES_A_SECOND = 25.0
+"""Of a stream whose times are not known yet."""
 START_AUDITS = 12
 """Audits that tell before agreement may be known to hold."""
 START_EVERY_S, START_COST_S = 1.0, 0.1
@@ -31,33 +33,34 @@ STEADY = 1.5
 
 
 class AuditClock:
-    """Draws the frames to audit. `tick` and `start` may come from two threads, in turn."""
+    """Draws the frames to audit."""
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
-        self._left: float | None = None
-        """Frames until the next audit; None: one is in progress, or none was started."""
+        self._frames = 1.0
+        """Mean frames to the next draw: the inverse of the chance of each."""
+        self._left = 0.0
+        """Frames until the next draw."""
         self._passed = 0
-        """Frames since the last gap ended."""
-        self.weight = 1.0
-        """Frames that the next audit stands for: those of the audit before it, and the mean gap."""
+        """Frames that could not be drawn since the last draw."""
+
+    @property
+    def weight(self) -> float:
+        """Frames that the next draw stands for: the mean gap, and those that could not be drawn."""
+        return self._frames + self._passed
 
     def start(self, mean_gap: float) -> None:
-        """Draw the gap to the next audit. mean_gap: in frames, 1 or more."""
-        self.weight = self._passed + mean_gap
-        self._passed = 0
+        """Draw the gap to the next draw. mean_gap: in frames."""
+        self._frames, self._passed = -1 / math.expm1(-1 / mean_gap), 0
         self._left = self._rng.exponential(mean_gap)
 
-    def tick(self) -> bool:
-        """Count a frame that could be audited; -> whether it is."""
-        if self._left is None:
+    def tick(self, *, blocked: bool = False) -> bool:
+        """Count a frame; -> whether it is drawn. blocked: it cannot be, whatever is in it."""
+        if blocked:
             self._passed += 1
             return False
         self._left -= 1.0
-        if self._left > 0:
-            return False
-        self._left = None
-        return True
+        return self._left <= 0
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ class AuditBudget:
     """Processor seconds of the run for a frame, without audits."""
     stream_s: float | None = None
     """Time of the stream from frame to frame."""
-    _gap: float = FIRST_GAP
+    _gap: float = START_EVERY_S * FRAMES_A_SECOND
 
     def add(self, audit_s: float, frame_s: float | None, stream_s: float | None) -> None:
         """Count an audit, and the run since the one before; None: not known."""

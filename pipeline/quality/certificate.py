@@ -24,10 +24,11 @@ CONFIDENCE = 0.95
 """Of each bound by itself."""
 RATES = np.geomspace(0.2, 100.0, 12)
 """The constant bets; the largest takes the most from perfect audits, the smallest from noisy x."""
-SCALES = np.array([4, 4, 4, 2, 1, 1]) / 16
-"""Shares of the wealth that bet whole, half, a quarter … of each audit's weight; sum to 1. Audits
-of a run become two to three times as rare once it is certified."""
-MOST_WEIGHT = 2.0 ** (len(SCALES) - 1)
+OCTAVES = np.arange(-3, 5)
+SCALES = np.array([1, 1, 3, 4, 3, 2, 1, 1]) / 16
+"""Shares of the wealth that bet 2 ** -octave of each audit's weight; they sum to 1. Audits of a run
+are two to three times as rare at its end, and how often they come at first is a guess."""
+MOST_WEIGHT = 2.0 ** OCTAVES[-1]
 """Times the unit: audits that stand for more are counted with this."""
 RECENT = 400
 """Audits that "now" looks back on: each counts 1 - 1 / RECENT as much as the one after it."""
@@ -66,8 +67,8 @@ class BettingBounds:
     def __init__(self, memory: float = 1.0, streams: tuple[int, ...] = ()) -> None:
         self.memory = memory
         self.unit = 0.0
-        """The largest weight that is expected for now, which costs least; 0: the first one is. A
-        value known before the first one comes."""
+        """The weight that is expected to be the largest, which costs least; 0: the first one is.
+        Known before the first value."""
         self.audits = 0
         """Values so far."""
         self._most = 0.0
@@ -117,8 +118,9 @@ class BettingBounds:
 
     def _log_wealth(self, numerators: Values, mean: Values) -> Values:
         gains = numerators - self._count * np.log1p(RATES * mean[..., None])
-        fit = np.flatnonzero(self._most * 0.5 ** np.arange(len(SCALES)) <= 1)
-        gains = gains[..., None, :] * (0.5**fit)[:, None]
+        powers = 0.5**OCTAVES
+        fit = np.flatnonzero(self._most * powers <= 1)
+        gains = gains[..., None, :] * powers[fit][:, None]
         most = np.maximum(gains.max(axis=(-2, -1)), 0)
         worth = np.exp(gains - most[..., None, None]).sum(axis=-1) / len(RATES)
         total: Values = np.log(worth @ SCALES[fit] + TINY)

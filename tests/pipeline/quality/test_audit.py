@@ -27,7 +27,7 @@ from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.quality import audit as audit_module
 from stillframe.pipeline.quality.agreement import TensorAgreement
-from stillframe.pipeline.quality.audit import REPEATED_FIRST, Audit
+from stillframe.pipeline.quality.audit import REPEATED_FIRST, WAITING, Audit
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.tolerance_steering import ToleranceSteering
 from stillframe.reuse.plan.tolerance import Tolerance
@@ -290,16 +290,27 @@ def test_a_thread_audits_beside_the_run_and_ends(model: Model) -> None:
         audit.close()
 
 
-def test_an_audit_that_is_under_way_at_the_end_still_counts(model: Model, step: StepResult) -> None:
+@pytest.mark.parametrize("finish_s", [60.0, 0.0])
+def test_what_was_drawn_is_finished_at_the_end_but_not_for_long(
+    model: Model, step: StepResult, finish_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "FINISH_S", finish_s)
+    running, go_on = threading.Event(), threading.Event()
+
     class Slow(OnnxRuntimeBackend):
         def run(self, feed: Any, change: Any) -> Any:
-            time.sleep(0.1)
+            running.set()
+            assert go_on.wait(HANGS_S)
             return super().run(feed, change)
 
     with Audit(0.5, mean_gap=OFTEN, make_backend=lambda path: Slow(path, 1)) as audit:
         assert audit.offer(step, model)
-        assert not audit.offer(step, model)  # it is busy: the next audit stands for this frame
-    assert (audit.report.audits, audit.report.others) == (1, 2)
+        assert running.wait(HANGS_S)
+        drawn = [audit.offer(step, model) for _ in range(WAITING + 5)]
+        assert drawn == [True] * WAITING + [False] * 5  # the next draw would stand for these
+        threading.Timer(0.1, go_on.set).start()
+    assert audit.report.others == WAITING + 6
+    assert audit.report.audits == (WAITING + 1 if finish_s else 1)
 
 
 @pytest.mark.parametrize("in_line", [True, False])

@@ -5,7 +5,7 @@ import pytest
 
 from stillframe.pipeline.quality.audit_clock import (
     CERTIFIED_SHARE,
-    FIRST_GAP,
+    FRAMES_A_SECOND,
     SHARE,
     START_SHARE,
     AuditBudget,
@@ -28,21 +28,20 @@ def test_gaps_are_exponential_and_each_frame_has_the_same_chance() -> None:
     assert abs(np.corrcoef(gaps[1:], gaps[:-1])[0, 1]) < 0.05
 
 
-def test_frames_during_an_audit_are_stood_for_by_the_next_one() -> None:
+def test_frames_that_cannot_be_drawn_are_stood_for_by_the_next_draw() -> None:
     clock = AuditClock()
     clock.start(5.0)
     frames, weights = 0, 0.0
     for _ in range(3000):
-        while not clock.tick():
+        for at in range(1000):
             frames += 1
-        frames += 1
+            if clock.tick(blocked=2 <= at < 9):
+                break
         weights += clock.weight
-        for _ in range(7):  # while it is in progress
-            assert not clock.tick()
-            frames += 1
         clock.start(5.0)
-    assert clock.weight == 12.0
-    assert weights == pytest.approx(frames, rel=0.05)
+    assert weights == pytest.approx(frames, rel=0.03)
+    assert not clock.tick(blocked=True)
+    assert clock.weight == pytest.approx(1 + 1 / (1 - np.exp(-1 / 5)))
 
 
 @pytest.mark.parametrize(
@@ -84,8 +83,8 @@ def test_a_gap_stays_until_it_is_far_off() -> None:
 
 def test_before_anything_is_known_a_guess_must_do() -> None:
     budget = AuditBudget()
-    assert budget.gap(starting=True, certified=False) == FIRST_GAP
+    assert budget.gap(starting=True, certified=False) == FRAMES_A_SECOND
     budget.add(0.1, None, None)
-    assert budget.gap(starting=False, certified=False) == FIRST_GAP
+    assert budget.gap(starting=False, certified=False) == FRAMES_A_SECOND
     budget.add(0.0, 1.0, None)
     assert budget.gap(starting=False, certified=False) == 1.0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stillframe.pipeline.quality.certificate import (
     FALSE_ALARM_EVERY,
     MOST_WEIGHT,
+    OCTAVES,
     RATES,
     SCALES,
     BettingBounds,
@@ -113,13 +114,25 @@ def test_bounds_hold_where_settings_follow_what_audits_saw(draw: Draw) -> None:
 
 def test_bounds_hold_for_the_weighted_average_where_audits_become_rarer() -> None:
     """The first audits come four times as often, and the quality changes with the rate."""
-    for weights in (np.r_[np.ones(100), np.full(250, 4.0)], np.r_[np.ones(50), np.full(200, 25.0)]):
+    for weights in (np.r_[np.ones(100), np.full(250, 4.0)], np.r_[np.ones(50), np.full(200, 12.0)]):
         rng, streams = np.random.default_rng(4), Streams(300)
         for weight in weights:
             means = np.full(300, 0.999 if weight == 1 else 0.97)
             streams.add(mostly_perfect(rng, means), means, weight)
         streams.check()
         assert float(np.median(streams.bounds.lower())) < 0.97
+
+
+def test_a_wrong_guess_of_the_weights_costs_little() -> None:
+    lowers = []
+    for unit in (1.0, 0.5, 2.0, 8.0):
+        bounds = BettingBounds()
+        bounds.unit = unit
+        for _ in range(100):
+            bounds.add(1.0)
+        lowers.append(bounds.lower())
+    assert lowers[0] == max(lowers) > 0.95
+    assert min(lowers) > 0.93
 
 
 def test_an_audit_that_stands_for_too_much_proves_less_not_more() -> None:
@@ -142,11 +155,12 @@ def test_the_mean_wealth_is_what_the_theory_says() -> None:
             bounds.add(x, 3.0)
         chance = math.prod(mean if x else 1 - mean for x in outcome)
         wealth += chance * math.exp(bounds.log_wealth(mean))
-    powers = 0.5 ** np.arange(len(SCALES))[:, None]
+    powers = 0.5 ** OCTAVES[OCTAVES >= 0][:, None]  # a weight above 1 is no fair bet
+    shares = SCALES[OCTAVES >= 0][:, None]
     fair = 1 + RATES * mean
     one = mean * ((1 + RATES) / fair) ** powers + (1 - mean) * (1 / fair) ** powers
     assert one[0] == pytest.approx(np.ones(len(RATES)))
-    assert wealth == pytest.approx((SCALES[:, None] * one**5 / len(RATES)).sum())
+    assert wealth == pytest.approx((shares * one**5 / len(RATES)).sum())
     assert SCALES.sum() == 1
 
 
