@@ -35,7 +35,13 @@ from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import Agreement, agreement_with
-from stillframe.pipeline.quality.audit_clock import FIRST_GAP, START_AUDITS, AuditBudget, AuditClock
+from stillframe.pipeline.quality.audit_clock import (
+    FIRST_GAP,
+    START_AUDITS,
+    STEADY,
+    AuditBudget,
+    AuditClock,
+)
 from stillframe.pipeline.quality.audited import Audited, AuditReport, check_quality
 from stillframe.pipeline.quality.certificate import Certificate
 from stillframe.pipeline.quality.repeatability import CameraNoise, noisy
@@ -95,7 +101,7 @@ class Audit(Closing):
         self._newest = -1
         """Index of the last of them."""
         self._since = (0.0, 0, 0.0)
-        """After the last audit: processor time without audits, frames, time in the stream."""
+        """`_costs` at the first frame, then after the last audit."""
         self._time_s = 0.0
         """In the stream, of the last frame."""
         self._previous: NDArray[np.uint8] | None = None
@@ -109,8 +115,10 @@ class Audit(Closing):
         self._closed = False
         self._finish_s = 0.0
         """Monotonic time after which waiting samples are dropped, once closed."""
-        self._gap = mean_gap or self._budget.gap(starting=True, certified=False)
-        """Mean frames from draw to draw, as of now."""
+        self._gap = mean_gap
+        """Mean frames from draw to draw, as of now; None: no audit has shown what it costs."""
+        self._measuring = False
+        """Whether the first audit is in progress, which shows it."""
         self._clock.start(mean_gap or FIRST_GAP)
         if not in_line:
             self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
@@ -138,6 +146,7 @@ class Audit(Closing):
                 kind=None if total is None else total.kind,
                 repeatability=repeated.value if repeated is not None and repeated.telling else None,
                 alarms=certificate.alarms,
+                uncovered=self._clock.uncovered,
                 share=min(1.0, self._spent_s / whole_s) if whole_s > 0 else 0.0,
             )
 
@@ -172,6 +181,8 @@ class Audit(Closing):
         whole = step.result.evidence.provenance == "computed"
         with self._lock:
             self._frames += 1
+            if self._frames == 1:  # from here on, since kernels may have been compiled before
+                self._since = self._costs()
             if frame.corrupt:
                 self._report = replace(self._report, corrupt=self._report.corrupt + 1)
             elif whole:
@@ -180,12 +191,13 @@ class Audit(Closing):
             else:
                 self._report = replace(self._report, others=self._report.others + 1)
                 self._certificate.others += 1
-            blocked = self._waiting.qsize() >= WAITING
+            blocked = self._waiting.qsize() >= WAITING or self._measuring
             eligible = not (frame.corrupt or whole or self._closed)
             if not (eligible and self._clock.tick(blocked=blocked)):
                 return False
             sample = _AuditSample(step, model, previous, self._clock.weight)
-            self._clock.start(self._gap)
+            self._measuring = self._gap is None
+            self._clock.start(self._gap or FIRST_GAP)
         if self._thread is None:
             self._audit(sample)
         else:
@@ -208,7 +220,11 @@ class Audit(Closing):
             failure = error
         with self._lock:
             gap = self._gap_after(time.thread_time() - began_s)
-            self._gap = self._mean_gap or gap
+            gap = self._gap = self._mean_gap or gap
+            if self._measuring:
+                self._measuring = False
+                self._clock.restart(gap)
+                self._certificate.expect(STEADY * gap)
             self._count(sample, agreement, failure)
             lower = None if self._report.undefined else self._certificate.lower
             newest = self._newest
@@ -247,8 +263,6 @@ class Audit(Closing):
     ) -> None:
         """Count an audit. One that could not be made counts against the bounds."""
         certificate, report = self._certificate, self._report
-        if not report.audits + report.failed:
-            certificate.expect(self._gap)
         if failure is not None:
             self._report = replace(report, failed=report.failed + 1, why=str(failure))
             certificate.add(None, sample.weight)
@@ -271,15 +285,13 @@ class Audit(Closing):
     def _gap_after(self, spent_s: float) -> float:
         """Mean frames to the next audit, after one that took so much processor time."""
         self._spent_s += spent_s
-        run_s = time.process_time() - self._process_s - self._spent_s
-        now = (run_s, self._frames, self._time_s)
+        now = self._costs()
         before, self._since = self._since, now
         frame_s = stream_s = None
         frames = now[1] - before[1]
         if frames > 0:
+            frame_s = (now[0] - before[0]) / frames
             stream_s = (now[2] - before[2]) / frames
-            if before[1]:  # else kernels were compiled, too
-                frame_s = (now[0] - before[0]) / frames
         rare_s, self._rare_s = self._rare_s, 0.0
         self._budget.add(spent_s - rare_s, frame_s, stream_s if stream_s and stream_s > 0 else None)
         certificate = self._certificate
@@ -289,6 +301,11 @@ class Audit(Closing):
         return self._budget.gap(
             starting=short and not idle, certified=idle or certificate.certified
         )
+
+    def _costs(self) -> tuple[float, int, float]:
+        """As of now: processor time without audits, frames, time in the stream."""
+        run_s = time.process_time() - self._process_s - self._spent_s
+        return run_s, self._frames, self._time_s
 
     def _repeat(
         self,

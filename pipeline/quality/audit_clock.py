@@ -7,7 +7,7 @@
 The gaps are drawn from the exponential distribution. So whether a frame is audited depends on
 nothing that happens in it: not on its content, nor on the load while it is on its way. While too
 many drawn frames wait for their audit the clock stands still; the next draw stands for the frames
-of that time too, by its weight.
+of that time too, by its weight, up to twice the usual one. More are counted as not covered.
 """
 
 import math
@@ -42,22 +42,33 @@ class AuditClock:
         self._left = 0.0
         """Frames until the next draw."""
         self._passed = 0
-        """Frames that could not be drawn since the last draw."""
+        """Frames since the last draw that could not be drawn, and that the next one stands for."""
+        self.uncovered = 0
+        """Frames that no draw stands for."""
 
     @property
     def weight(self) -> float:
-        """Frames that the next draw stands for: the mean gap, and those that could not be drawn."""
+        """Frames that the next draw stands for: those of the gap on average, and those that could
+        not be drawn."""
         return self._frames + self._passed
 
     def start(self, mean_gap: float) -> None:
-        """Draw the gap to the next draw. mean_gap: in frames."""
-        self._frames, self._passed = -1 / math.expm1(-1 / mean_gap), 0
+        """Begin the gap after a draw. mean_gap: in frames."""
+        self._passed = 0
+        self.restart(mean_gap)
+
+    def restart(self, mean_gap: float) -> None:
+        """Begin the gap anew, with another mean, before the next draw."""
+        self._frames = -1 / math.expm1(-1 / mean_gap)
         self._left = self._rng.exponential(mean_gap)
 
     def tick(self, *, blocked: bool = False) -> bool:
         """Count a frame; -> whether it is drawn. blocked: it cannot be, whatever is in it."""
         if blocked:
-            self._passed += 1
+            if self._passed < self._frames:
+                self._passed += 1
+            else:
+                self.uncovered += 1
             return False
         self._left -= 1.0
         return self._left <= 0

@@ -9,6 +9,8 @@ from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import Agreement
 
 DECIMALS = 4
+MOST_UNCOVERED = 0.05
+"""Share of the frames; if more are not covered, that is said."""
 NOT_STEERED = "steering has no effect: the running backend has no tolerance"
 
 
@@ -86,6 +88,8 @@ class AuditReport:
     """Frames that were computed whole: they agree by definition and are not audited."""
     others: int = 0
     """Frames that audits were drawn from."""
+    uncovered: int = 0
+    """Frames that went out while audits lagged behind: no draw stands for them."""
     corrupt: int = 0
     """Corrupt frames, of which nothing is claimed."""
     undefined: int = 0
@@ -125,6 +129,11 @@ class AuditReport:
             )
         elif self.lower is not None and not self.certified:
             parts.append(f"{self.goal:g} is not proven")
+        if self.alarms:
+            times = "once" if self.alarms == 1 else f"{self.alarms} times"
+            parts.append(f"it fell below the floor {times} during the run")
+        if self.uncovered > MOST_UNCOVERED * (self.whole + self.others):
+            parts.append(f"{self.uncovered} frames are not covered: audits lagged behind")
         if self.corrupt:
             parts.append(f"{self.corrupt} corrupt frames are not covered")
         if self.unsteered:

@@ -456,6 +456,13 @@ def test_the_closing_words_tell_the_bound(
     assert "of the raw outputs (>= 0." in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_a_stream_of_ten_frames_gets_no_certificate(audited_run: Cli) -> None:
+    audit = audited_run(*LAYER, "--quality", "0.98", "--max-frames", "10", "-q")["audit"]
+    assert audit["whole"] + audit["others"] == 10
+    assert not audit["certified"]
+    assert audit["lower"] < 0.9
+
+
 def test_a_run_fails_under_what_it_cannot_prove(
     audited_run: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:

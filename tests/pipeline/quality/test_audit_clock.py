@@ -11,6 +11,7 @@ from stillframe.pipeline.quality.audit_clock import (
     AuditBudget,
     AuditClock,
 )
+from stillframe.pipeline.quality.certificate import BettingBounds
 
 
 def test_gaps_are_exponential_and_each_frame_has_the_same_chance() -> None:
@@ -35,13 +36,41 @@ def test_frames_that_cannot_be_drawn_are_stood_for_by_the_next_draw() -> None:
     for _ in range(3000):
         for at in range(1000):
             frames += 1
-            if clock.tick(blocked=2 <= at < 9):
+            if clock.tick(blocked=2 <= at < 7):
                 break
         weights += clock.weight
         clock.start(5.0)
     assert weights == pytest.approx(frames, rel=0.03)
+    assert clock.uncovered == 0
     assert not clock.tick(blocked=True)
     assert clock.weight == pytest.approx(1 + 1 / (1 - np.exp(-1 / 5)))
+
+
+def test_bounds_are_of_the_average_of_all_frames() -> None:
+    """The whole way, with a pace that changes and times at which no frame can be drawn: the bound
+    at the end is at most the average over all frames, in 95 % of the runs."""
+    rng, wrong, runs = np.random.default_rng(7), 0, 120
+    for seed in range(runs):
+        clock, bounds = AuditClock(seed), BettingBounds()
+        losses = (rng.random(1500) < np.linspace(0.0, 0.4, 1500)) * rng.random(1500)
+        clock.start(4.0)
+        for at, loss in enumerate(losses):
+            if clock.tick(blocked=at % 50 < 5):
+                bounds.add(1 - loss, clock.weight)
+                clock.start(4.0 if at < 500 else 9.0)
+        wrong += bounds.lower() > 1 - losses.mean()
+    assert wrong <= 0.05 * runs
+
+
+def test_a_draw_stands_for_no_more_than_twice_the_usual() -> None:
+    clock = AuditClock()
+    clock.start(5.0)
+    for _ in range(100):
+        assert not clock.tick(blocked=True)
+    assert clock.weight == pytest.approx(11.52, abs=0.5)
+    assert clock.uncovered == 94
+    clock.restart(50.0)
+    assert clock.weight == pytest.approx(56.5, abs=0.1)
 
 
 @pytest.mark.parametrize(
