@@ -56,6 +56,7 @@ CODES = [
     (errors.SinkError("o.mp4: no room"), 5),
     (errors.QualityError("0.9 is below 0.95"), 6),
     (errors.StageError("stage infer: it hangs"), 7),
+    (errors.CertificateError("--fail-under 0.98 is not proven"), 8),
 ]
 
 

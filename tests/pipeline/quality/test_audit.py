@@ -371,6 +371,27 @@ def test_a_failed_audit_weakens_the_bound(model: Model, step: StepResult) -> Non
     assert 0.5 < lowers[0] < lowers[1] - 0.02
 
 
+def test_the_first_audit_shows_what_others_cost(model: Model, step: StepResult) -> None:
+    """Until then no other frame is drawn; from then on the budget sets the pace."""
+    running, go_on = threading.Event(), threading.Event()
+
+    class Slow(OnnxRuntimeBackend):
+        def run(self, feed: Any, change: Any) -> Any:
+            running.set()
+            assert go_on.wait(HANGS_S)
+            return super().run(feed, change)
+
+    seen = threading.Event()
+    with Audit(0.5, [lambda audited: seen.set()], make_backend=lambda path: Slow(path, 1)) as audit:
+        first = next(index for index in range(1000) if audit.offer(at(step, index), model))
+        assert running.wait(HANGS_S)
+        assert not any(audit.offer(at(step, first + n), model) for n in range(200))
+        go_on.set()
+        assert seen.wait(HANGS_S)
+        assert any(audit.offer(at(step, first + n), model) for n in range(200, 5000))
+    assert audit.report.uncovered > 150
+
+
 def test_a_finding_that_cannot_be_written_ends_no_run(model: Model, step: StepResult) -> None:
     def broken(audited: Audited) -> None:
         raise BrokenPipeError

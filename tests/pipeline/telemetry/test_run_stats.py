@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.executor.stage_meter import StageMeter
 from stillframe.pipeline.inference.types import PARTS
 from stillframe.pipeline.media.source import SourceState
+from stillframe.pipeline.quality.audited import AuditReport
 from stillframe.pipeline.telemetry import exporter
 from stillframe.pipeline.telemetry.exporter import STATES, ProcessorShare, Served, Telemetry
 from stillframe.pipeline.telemetry.run_stats import Tally
@@ -248,6 +250,31 @@ def test_each_state_has_a_row() -> None:
 
 def test_a_file_has_no_state(served: Served) -> None:
     assert "stillframe_source_state" not in ask(served)[1]
+
+
+def test_prometheus_sees_what_audits_prove() -> None:
+    """What is not known yet is absent: a bound of 0 would be a false alarm."""
+    nearly = AuditReport(0.98, 0.97, 12, 9, 3, 0.99, 0.91239, others=200, share=0.06, failed=1)
+    for audits, more in (
+        (AuditReport(0.98, 0.98), {}),
+        (nearly, {"quality_kept": 0.99, "quality_lower": 0.9123}),
+    ):
+        with StagePipeline([], []) as pipeline:
+            figures = Telemetry(pipeline, Tally(), cache_bytes=lambda: 0, dropped=lambda: 0)
+            assert not [f.name for f in figures.collect() if "audit" in f.name]
+            figures.audit = SimpleNamespace(report=audits)
+            values = {family.name: family.samples[0].value for family in figures.collect()}
+        expected = {
+            "quality_floor": audits.floor,
+            "quality_alarms": 0,
+            "audits": audits.telling,
+            "audits_empty": audits.empty,
+            "audits_failed": audits.failed,
+            "audit_share": audits.share,
+            **more,
+        }
+        names = [name for name in values if "quality" in name or "audit" in name]
+        assert {n: values[n] for n in names} == {f"stillframe_{n}": v for n, v in expected.items()}
 
 
 def test_clients_that_misbehave_leave_no_trace(
