@@ -36,7 +36,8 @@ from stillframe.models.results import Result
 from stillframe.pipeline.inference.backends import OnnxRuntimeBackend
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.agreement import agreement_with
-from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
+from stillframe.reuse.gate.change_gate import ChangeGate
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.kernels.change_gate import PATCH_SHARE, SIDE
 
 Bytes = NDArray[np.uint8]

@@ -12,11 +12,11 @@ from stillframe.models.results import Result
 from stillframe.names import suggestion
 from stillframe.pipeline.inference.frame_skipping import Between
 from stillframe.pipeline.inference.profile import TuningProfile
-from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Reuse, Settings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import Source, open_source
 from stillframe.pipeline.media.prefetch import Prefetcher
+from stillframe.pipeline.quality.auto.runner import SteeredRunner
 
 Spec = str | os.PathLike[str]
 FRAMES_AHEAD = 2
@@ -38,6 +38,7 @@ class SettingsKwargs(TypedDict, total=False):
     threads: int
     tolerance: float
     profile: Spec | TuningProfile | None
+    quality: float
 
 
 # Two overloads, so that type checkers know what a stream yields.
@@ -88,11 +89,14 @@ def stream(
         confidence: Least score of a detection, 0..1; None: the model's own. Default None.
 
     Keyword Args:
-        reuse: "off": every frame goes through the network. "frame": an unchanged frame keeps its
-            result. "layer": only what a change reaches is computed. "exact": the same, bit for bit
-            what the whole network gives. Default "frame".
-        max_age_s: Seconds after which a result is renewed, with "layer" in stripes. None: 5, with
-            "layer" 60, with "exact" never. Default None.
+        quality: Of "auto": the least share of what the whole network finds that results keep,
+            0..1. Default 0.98.
+        reuse: "auto": whatever costs least and holds the quality, chosen by measuring. "off": every
+            frame goes through the network. "frame": an unchanged frame keeps its result. "layer":
+            only what a change reaches is computed. "exact": the same, bit for bit what the whole
+            network gives. A tolerance or a profile implies "layer". Default "auto".
+        max_age_s: Seconds after which a result is renewed, with "auto" and "layer" in stripes.
+            None: 60, with "frame" 5, with "exact" never. Default None.
         every: Compute every Nth of the frames that change; in between the last result stays. None:
             what the profile says, or 1. Default None.
         between: "keep" the last result in those frames, or "follow": its boxes follow the picture.
@@ -120,6 +124,8 @@ def stream(
     profile = values.get("profile")
     if profile is not None and not isinstance(profile, TuningProfile):
         values["profile"] = TuningProfile.read(profile)
+    if "reuse" not in values:
+        values["reuse"] = "layer" if "tolerance" in values or profile is not None else "auto"
     return _stream(source, model, with_frame, task, confidence, Settings(**values))
 
 
@@ -133,7 +139,7 @@ def _stream(
 ) -> Generator[Result | tuple[Frame, Result], None, None]:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(spec))
-        runner = stack.enter_context(Runner(zoo.resolve(model, task, confidence), settings))
+        runner = stack.enter_context(SteeredRunner(zoo.resolve(model, task, confidence), settings))
         for frame in stack.enter_context(read_ahead(source)):
             result = runner.step(frame).result
             yield (frame, result) if with_frame else result

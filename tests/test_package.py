@@ -99,7 +99,7 @@ def test_the_wheel_runs_a_frame_in_an_environment_of_its_own(
     model = networks.brightness(tmp_path / "brightness.onnx", 96, 128)
     ran = run(
         *(installed / "stillframe", "run", "sample:plaza?size=128x96&seconds=0.2&fps=10"),
-        *("--model", model, "--max-frames", "1", "--jsonl", "-", "--quiet"),
+        *("--model", model, "--max-frames", "1", "--jsonl", "-", "--quiet", "--reuse", "frame"),
         cwd=tmp_path,
         env={"STILLFRAME_CACHE": str(tmp_path / "cache")},
     )

@@ -31,6 +31,7 @@ from stillframe.native_calls import hanging
 from stillframe.pipeline.cli import cache, models, printing, renamed, samples, signals
 from stillframe.pipeline.cli.bench import bench
 from stillframe.pipeline.cli.bench_placement import bench_placement
+from stillframe.pipeline.cli.bench_suite import bench_suite
 from stillframe.pipeline.cli.devices import devices
 from stillframe.pipeline.cli.explain import explain
 from stillframe.pipeline.cli.filter import filter_
@@ -46,7 +47,10 @@ DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REPORT = "this is a fault of stillframe: please report it with the traceback that --debug shows"
 DEBUG = "STILLFRAME_DEBUG"
 COMPLETION = "_STILLFRAME_COMPLETE"
-TWO_WORDS = {("bench", "placement"): "bench-placement"}
+TWO_WORDS = {
+    ("bench", "placement"): "bench-placement",
+    ("bench", "suite"): "bench-suite",
+}
 
 app = typer.Typer(
     name="stillframe",
@@ -63,6 +67,7 @@ app.command()(probe)
 app.command()(explain)
 app.command()(bench)
 app.command("bench-placement", hidden=True)(bench_placement)
+app.command("bench-suite", hidden=True)(bench_suite)
 app.command()(sweep)
 app.command()(tune)
 app.command("filter")(filter_)

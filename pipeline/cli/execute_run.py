@@ -17,6 +17,7 @@ from stillframe.pipeline.cli.source_reporter import SourceReporter
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.media.source import Source
 from stillframe.pipeline.placement.planned_run import PlannedRun
+from stillframe.pipeline.quality.auto.controller import AutoController
 from stillframe.pipeline.telemetry.exporter import Served, Telemetry
 
 LIVE: dict[str, bool | None] = {"auto": None, "block": False, "newest": True}
@@ -32,7 +33,7 @@ def execute(request: RunRequest) -> None:
     placement = request.placement()
     console = printing.people(request.quiet)
     own_stages = () if request.config is None else request.config.own_stages()
-    goal = request.audit_goal
+    goal = request.audit_goal(settings)
     audited = goal is not None
     record = RunRecord(request)
     tally = record.tally
@@ -61,6 +62,10 @@ def execute(request: RunRequest) -> None:
                     source.info, request.source, console, keeps_pixels=audited, events=events
                 )
             )
+            auto = None
+            if settings.reuse == "auto" and not placement.decides_backend:
+                auto = stack.enter_context(AutoController(model, settings))
+                record.auto = auto
             planned = PlannedRun(
                 source,
                 model,
@@ -72,6 +77,8 @@ def execute(request: RunRequest) -> None:
                 keeps_pixels=outputs.are_drawn or audited,
                 limit=request.max_frames,
                 on_decision=_decision_report(console, request.explain_placement),
+                slot=None if auto is None else auto.slot,
+                steering=auto,
             )
             pipeline, analysis = planned.pipeline, planned.analysis
             record.analysis = analysis
@@ -94,8 +101,9 @@ def execute(request: RunRequest) -> None:
             )
             audit = None
             if goal is not None:
-                steered = analysis.slot if request.quality is not None else None
-                audit = stack.enter_context(RunAudit(goal, steered, events.write))
+                steered = analysis.slot if request.quality is not None and auto is None else None
+                steers = () if auto is None else (auto.on_audit,)
+                audit = stack.enter_context(RunAudit(goal, steered, events.write, steers))
                 record.audit = audit
                 telemetry.audit = audit
             stack.enter_context(planned)
@@ -104,6 +112,8 @@ def execute(request: RunRequest) -> None:
             try:
                 for step in pipeline:
                     tally.add(step, pipeline.whole_ms, {"wait": pipeline.source_ms})
+                    if auto is not None:
+                        auto.delivered(step)
                     if audit is not None:
                         audit.offer(step, analysis.model)
                     report.tick(tally)
@@ -122,6 +132,8 @@ def execute(request: RunRequest) -> None:
         record.write(stopping.caught)
         title = f"{analysis.model.name} on {source.info.spec}"
         summary(console, tally, title, outputs.written, _incidents(source, pipeline.dropped))
+        if auto is not None:
+            printing.plain(console, str(auto), wrap=True)
         if audit is not None:
             printing.plain(console, str(audit.report), wrap=True)
             if request.fail_under is not None and stopping.caught is None:

@@ -12,7 +12,6 @@ from stillframe.pipeline.media.redaction import MaskedAddress
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.filter.effects import EffectSettings
-    from stillframe.pipeline.inference.profile import TuningProfile
 
 STDOUT, DESCRIPTOR = "-", "fd:"
 RECORDS_MODEL = "centerface"
@@ -158,9 +157,6 @@ class FilterRequest(options.ReuseOptions):
         if self.records_file is not None:
             paths = {"--jsonl": self.records_file}
             Outputs(paths, force=self.force, inputs=(self.source, model))
-
-    def _mode(self, tuned: "TuningProfile | None") -> Literal["off", "frame", "layer", "exact"]:
-        return self.reuse if tuned is None else "layer"
 
     def _thread_count(self) -> int:
         from stillframe.pipeline.inference.backends import available_threads

@@ -17,9 +17,8 @@ from stillframe.errors import UsageError
 from stillframe.names import suggestion
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
-    from stillframe.pipeline.inference.profile import TuningProfile
-    from stillframe.pipeline.inference.settings import Settings
-    from stillframe.reuse.gate.change_gate import GateSettings
+    from stillframe.pipeline.inference.settings import Reuse, Settings
+    from stillframe.reuse.gate.gate_settings import GateSettings
 
 # Panels of --help.
 IN, OUT, WHAT, STREAMS = "Input", "Output", "Effect", "Streams"
@@ -27,8 +26,8 @@ HOW, WHERE, SHOWN = "Reuse and speed", "Stages and processors", "What is shown"
 PANELS = (None, IN, OUT, WHAT, STREAMS, HOW, WHERE, SHOWN)
 """In the order in which --help shows them. None: of arguments, and of options without a panel."""
 
-TOLERANCE = 0.1
-"""`settings.TOLERANCE`, repeated here because that module is heavy; a test holds them together."""
+TOLERANCE, QUALITY = 0.1, 0.98
+"""Those of `settings`, repeated here because that module is heavy; a test holds them together."""
 
 SOURCE_HELP = (
     "Video file, folder or pattern of pictures, camera (0, /dev/video0), rtsp:// http:// udp:// "
@@ -66,23 +65,32 @@ class ReuseOptions:
     """How `run` and `filter` analyse frames."""
 
     reuse: Annotated[
-        Literal["off", "frame", "layer", "exact"],
+        Literal["auto", "off", "frame", "layer", "exact"],
         typer.Option(
-            help="What to reuse from earlier frames. off: nothing; frame: the result of an "
-            "unchanged frame; layer: every value that a change does not reach; exact: as layer, "
-            "bit for bit the whole model.",
+            help="What to reuse from earlier frames. auto: whatever costs least and holds "
+            "--quality; off: nothing; frame: the result of an unchanged frame; layer: every value "
+            "that a change does not reach; exact: as layer, bit for bit the whole model.",
             rich_help_panel=HOW,
         ),
-    ] = "frame"
+    ] = "auto"
+    quality: Annotated[
+        float | None,
+        typer.Option(
+            help="The least share of what computing everything finds that results keep, 0 to 1; "
+            f"default {QUALITY:g}. Some frames are computed whole during the run, to measure and "
+            "to hold it. With --reuse auto or layer.",
+            rich_help_panel=HOW,
+        ),
+    ] = None
     tolerance: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
-            help="With --reuse layer: how far a layer's values may drift before they are "
-            "recomputed, as a share of their magnitude.",
+            help="How far a layer's values may drift before they are recomputed, as a share of "
+            f"their magnitude; default {TOLERANCE:g}. Implies --reuse layer.",
             rich_help_panel=HOW,
         ),
-    ] = TOLERANCE
+    ] = None
     profile: Annotated[
         str | None,
         typer.Option(
@@ -103,7 +111,7 @@ class ReuseOptions:
         float | None,
         typer.Option(
             min=0,
-            help="Seconds after which a result is renewed; default 5, with --reuse layer 60.",
+            help="Seconds after which a result is renewed; default 60, with --reuse frame 5.",
             rich_help_panel=HOW,
         ),
     ] = None
@@ -123,19 +131,21 @@ class ReuseOptions:
 
         tuned = None if self.profile is None else TuningProfile.read(self.profile)
         return Settings(
-            reuse=self._mode(tuned),
+            reuse=self._mode(),
             max_age_s=self.max_age,
             every=self.every,
             between=self.between,
             threads=self._thread_count(),
-            tolerance=self.tolerance,
+            tolerance=TOLERANCE if self.tolerance is None else self.tolerance,
             profile=tuned,
             gating=gate_settings(self.gate) if self.gate else None,
+            quality=QUALITY if self.quality is None else self.quality,
         )
 
-    def _mode(self, tuned: "TuningProfile | None") -> Literal["off", "frame", "layer", "exact"]:
-        """A profile implies --reuse layer, where no other mode was asked for."""
-        return "layer" if tuned is not None and self.reuse == "frame" else self.reuse
+    def _mode(self) -> "Reuse":
+        """What is fixed by hand implies --reuse layer, where no other mode was asked for."""
+        fixed = self.profile is not None or self.tolerance is not None
+        return "layer" if fixed and self.reuse == "auto" else self.reuse
 
     def _thread_count(self) -> int:
         return self.threads
@@ -186,7 +196,7 @@ def _panel(parameter: inspect.Parameter) -> int:
 
 def gate_settings(texts: Sequence[str]) -> "GateSettings":
     """`pixel=4`, `exact=yes` … as settings. Raises UsageError naming those that there are."""
-    from stillframe.reuse.gate.change_gate import REPLACED, GateSettings, replaced
+    from stillframe.reuse.gate.gate_settings import REPLACED, GateSettings, replaced
 
     default = GateSettings()
     types = {each.name: type(getattr(default, each.name)) for each in fields(GateSettings)}

@@ -1,6 +1,6 @@
 """The audit of a run: what it steers, where its findings go, and whether they are enough."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from stillframe.pipeline.quality.tolerance_steering import ToleranceSteering
 class RunAudit(Closing):
     """Audits a run towards a goal.
 
-    slot: its tolerance is steered; None: nothing is. write: takes the line of each audit.
-    more: of `Audit`.
+    slot: its tolerance is steered; None: it is not. write: takes the line of each audit. on_audit:
+    whoever else steers by it. more: of `Audit`.
     """
 
     def __init__(
@@ -26,10 +26,11 @@ class RunAudit(Closing):
         goal: float,
         slot: BackendSlot | None,
         write: Callable[[dict[str, Any]], None],
+        on_audit: Sequence[OnAudit] = (),
         **more: Any,
     ) -> None:
         self._steering: ToleranceSteering | None = None
-        on_audit: list[OnAudit] = [lambda audited: write(audited.to_dict())]
+        on_audit = [lambda audited: write(audited.to_dict()), *on_audit]
         if slot is not None:
             steering = ToleranceSteering(goal, slot.steer, lambda: slot.steerable)
             self._steering = steering

@@ -17,6 +17,7 @@ from stillframe.pipeline.cli.run_audit import RunAudit
 from stillframe.pipeline.cli.run_request import RunRequest
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.media.source import Source
+from stillframe.pipeline.quality.auto.controller import AutoController
 from stillframe.pipeline.sinks.sink import create_file, reason
 from stillframe.pipeline.telemetry.run_stats import Tally
 
@@ -30,6 +31,7 @@ class RunRecord:
     source: Source | None = None
     analysis: InferenceStages | None = None
     audit: RunAudit | None = None
+    auto: AutoController | None = None
     stages: dict[str, Any] | None = None
     """Of the stages, when the last frame was done."""
     is_written: bool = False
@@ -72,6 +74,7 @@ class RunRecord:
             "error": None if error is None else " ".join(str(error).split()),
             **({} if self.source is None else _of_source(self.source)),
             **self.tally.to_dict(),
+            **({} if self.auto is None else {"auto": self.auto.to_dict()}),
             **({} if self.audit is None else {"audit": self.audit.report.to_dict()}),
         }
 

@@ -1,7 +1,7 @@
 """All that a run is asked for, whether by a command line, a configuration file or a program."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -107,15 +107,6 @@ class RunRequest(options.ReuseOptions):
         bool, typer.Option("--force", help="Overwrite outputs.", rich_help_panel=OUT)
     ] = False
 
-    quality: Annotated[
-        float | None,
-        typer.Option(
-            help="With --reuse layer: compute some frames whole during the run, report how well "
-            "results agree with them, and adjust the tolerance to reach this agreement, for "
-            "example 0.99.",
-            rich_help_panel=options.HOW,
-        ),
-    ] = None
     fail_under: Annotated[
         float | None,
         typer.Option(
@@ -184,10 +175,12 @@ class RunRequest(options.ReuseOptions):
         object.__setattr__(self, "source", MaskedAddress(self.source))
 
     def settings(self) -> "Settings":
-        settings = super().settings()
         self._check_shares()
-        if self.quality is not None and settings.reuse != "layer":
-            raise UsageError(f"--quality steers --reuse layer, got --reuse {settings.reuse}")
+        settings = super().settings()
+        if self.quality is not None and settings.reuse not in ("auto", "layer"):
+            raise UsageError(f"--quality is of --reuse auto and layer, got {settings.reuse}")
+        if settings.reuse == "auto" and self.placement().decides_backend:
+            settings = replace(settings, reuse="layer")
         return settings
 
     def _check_shares(self) -> None:
@@ -197,9 +190,10 @@ class RunRequest(options.ReuseOptions):
             if share is not None:
                 check_quality(share, option)
 
-    @property
-    def audit_goal(self) -> float | None:
+    def audit_goal(self, settings: "Settings") -> float | None:
         """The least agreement that audits are to find; None: there are no audits."""
+        if settings.reuse == "auto":
+            return settings.quality
         return self.fail_under if self.quality is None else self.quality
 
     def retry_s(self) -> float | None:

@@ -1,6 +1,6 @@
 """Filter: a model detects objects in each picture, and an effect hides, draws or replaces them.
 
-    PlaneFrame ─to RGB─► Runner ─► Result ─► areas ─► effect in the stream's own planes ─► Planes
+    PlaneFrame ─RGB─► SteeredRunner ─► Result ─► areas ─► effect in the stream's planes ─► Planes
 
 Samples that no effect touches stay bit-identical. `effects.EFFECTS` lists what each effect needs.
 """
@@ -51,10 +51,10 @@ from stillframe.pipeline.filter.planes import (
 )
 from stillframe.pipeline.filter.source import PlaneFrame
 from stillframe.pipeline.inference.frame_skipping import Between
-from stillframe.pipeline.inference.runner import Runner
-from stillframe.pipeline.inference.settings import TOLERANCE, Reuse, Settings
+from stillframe.pipeline.inference.settings import QUALITY, TOLERANCE, Reuse, Settings
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.quality.auto.runner import SteeredRunner
 
 WIDEN_MASK = 0.01  # mask dilation at the default `grow`, in the picture's shorter side
 STALE_MASK = 10.0  # how many times that is added per second of a mask's age
@@ -80,7 +80,8 @@ class Filter(Closing):
 
     model: a name, a path to an .onnx file or a Model; None: the effect's default model. effect: a
     name in `effects.EFFECTS`. grow, shape, classes, hold_s, cells and colour: as in
-    `EffectSettings`. reuse, max_age_s, every, between, threads and tolerance: as in `Settings`.
+    `EffectSettings`. reuse, max_age_s, every, between, threads,
+    tolerance and quality: as in `Settings`, by default "auto".
     task: what a model file's outputs mean, if their shapes do not show it. confidence: least score
     of a detection; 0.2 by default for effects that hide. rate: frames per second of pictures
     without a time.
@@ -108,16 +109,19 @@ class Filter(Closing):
         colour: Colour = BLACK,
         task: str | None = None,
         confidence: float | None = None,
-        reuse: Reuse = "frame",
+        reuse: Reuse = "auto",
         max_age_s: float | None = None,
         every: int | None = None,
         between: Between | None = None,
         threads: int = 0,
         tolerance: float = TOLERANCE,
+        quality: float = QUALITY,
         rate: Fraction | float = 25,
     ) -> None:
         effect_settings = EffectSettings(effect, grow, shape, tuple(classes), hold_s, cells, colour)
-        settings = Settings(reuse, max_age_s, every, threads, tolerance, between=between)
+        settings = Settings(
+            reuse, max_age_s, every, threads, tolerance, between=between, quality=quality
+        )
         source = EFFECTS[effect].model if model is None else model
         resolved = None if source is None else zoo.resolve(source, task)
         self._setup(resolved, effect_settings, settings, confidence, rate)
@@ -150,7 +154,7 @@ class Filter(Closing):
         self.effect_settings = effect_settings
         self.last_step = None
         self.hidden = np.empty((0, 4), np.float32)
-        self._runner: Runner | None = None
+        self._runner: SteeredRunner | None = None
         self._style = ObscureStyle(effect_settings.cells, effect_settings.colour)
         self._hold = BoxHold(effect_settings.hold_s if spec.hides else 0.0)
         self._conversions = _Conversions()
@@ -164,7 +168,7 @@ class Filter(Closing):
             confidence = HIDING_CONFIDENCE
         if confidence is not None:
             model = model.with_confidence(confidence)
-        self._runner = Runner(model, settings)
+        self._runner = SteeredRunner(model, settings)
 
     def __call__(self, image: NDArray[np.uint8] | Frame, time_s: float | None = None) -> Samples:
         """(H, W, 3) uint8 RGB or a Frame -> a copy with the effect.

@@ -23,7 +23,7 @@ from stillframe.closing import Closing
 from stillframe.pipeline.inference.backends import Backend, BackendHandle, Feed
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.types import Task
-from stillframe.reuse.gate.change_gate import ChangeMap
+from stillframe.reuse.gate.change_map import ChangeMap
 
 Run = Callable[[Feed, ChangeMap | None], list[NDArray[Any]]]
 

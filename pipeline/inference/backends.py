@@ -20,7 +20,7 @@ from stillframe.endable_session import EndableSession
 from stillframe.errors import ModelError
 from stillframe.extras import install_command
 from stillframe.native_calls import RunEndedError, native_call
-from stillframe.reuse.gate.change_gate import ChangeMap
+from stillframe.reuse.gate.change_map import ChangeMap
 
 if TYPE_CHECKING:
     from stillframe.pipeline.inference.profile import TuningProfile
@@ -235,16 +235,28 @@ class ReuseBackend:
 
 
 class BorrowedBackend:
-    """Runs a backend that somebody else closes: a study that goes on with it elsewhere."""
+    """Runs a backend that somebody else closes, because it goes on elsewhere.
+
+    It is steered as the backend itself is; one without a tolerance counts as exact.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.incremental = backend.incremental
         self.run = backend.run
-        self._backend = backend
+        self._backend: Any = backend
+
+    @property
+    def exact(self) -> bool:
+        return bool(getattr(self._backend, "exact", True))
+
+    def steer(self, factor: float, lowered: bool) -> None:
+        """Scale the backend's tolerance, if it has one."""
+        if not self.exact:
+            self._backend.steer(factor, lowered)
 
     @property
     def cache_bytes(self) -> int:
-        return self._backend.cache_bytes
+        return int(self._backend.cache_bytes)
 
     def close(self) -> None:
         """Nothing: the owner does."""

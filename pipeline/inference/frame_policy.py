@@ -5,6 +5,7 @@ known when the frame is decided. So frames are decided while the network is stil
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,10 +17,13 @@ from stillframe.pipeline.inference.backends import BackendHandle
 from stillframe.pipeline.inference.box_flow import Grey, Lens
 from stillframe.pipeline.inference.rolling_refresh import RollingRefresh
 from stillframe.pipeline.inference.settings import Settings, StudySettings
+from stillframe.pipeline.inference.steering import FrameSteering
 from stillframe.pipeline.inference.types import FittedFrame, Kind, StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
-from stillframe.reuse.frontend.fingerprint import fingerprint
-from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
+from stillframe.reuse.gate.change_map import ChangeMap
+
+if TYPE_CHECKING:  # loads kernels: slow, and a run that computes its first frames whole needs none
+    from stillframe.reuse.gate.change_gate import ChangeGate
 
 PRECHECK_ROWS = 16
 """The pre-check samples each n-th row."""
@@ -31,7 +35,7 @@ CUT_LEVELS, CUT_SHARE, CUT_FACTOR = 20, 0.15, 3.0
 """Grey levels that count as changed, share of the samples, and multiple of the share before."""
 
 
-def clearly_changed(gate: ChangeGate, image: NDArray[np.uint8]) -> bool:
+def clearly_changed(gate: "ChangeGate", image: NDArray[np.uint8]) -> bool:
     """Cheap pre-check: if clearly more than noise differs in the sampled rows, the gate is skipped.
 
     For backends that compute whole frames, which need not know the changed pixels. A difference
@@ -80,7 +84,8 @@ class FramePolicy:
     enough; then it is computed, but nothing later rests on it. So is a stale frame, which was held
     back on its way. Ages of a live source are by the wall clock.
 
-    slot: asked for the backend of each frame. study: what differs from a run.
+    slot: asked for the backend of each frame. study: what differs from a run. steering: asked
+    before each frame how to analyse it, instead of the settings.
     """
 
     model: Model
@@ -92,8 +97,11 @@ class FramePolicy:
         settings: Settings,
         slot: BackendSlot,
         study: StudySettings | None = None,
+        steering: FrameSteering | None = None,
     ) -> None:
         if settings.profile is not None:  # fail now rather than at the first frame
+            from stillframe.reuse.frontend.fingerprint import fingerprint
+
             settings.profile.check(fingerprint(model.path))
         self.model = model
         self.settings = settings
@@ -114,11 +122,15 @@ class FramePolicy:
         self._cuts: SceneCutDetector | None = SceneCutDetector()
         self._stop_watch: Callable[[], StopWatch] = StopWatch
         self._run_unchanged = False
+        self._gated = False
+        """Whether the gate was used for the last frame."""
         if study is not None:
             self._skipping = study.frame_skipping or self._skipping
             self._cuts = self._cuts if study.scene_cuts else None
             self._stop_watch, self._run_unchanged = study.stop_watch, study.run_unchanged
-        self._lens = Lens() if self._skipping.follows else None
+        self._steering = steering
+        follows = self._skipping.follows if steering is None else steering.follows
+        self._lens = Lens() if follows else None
 
     def close(self) -> None:
         """Give back the gate's memory; the next frame starts afresh."""
@@ -140,6 +152,7 @@ class FramePolicy:
         stop_watch = self._stop_watch()
         if frame.discontinuity:
             self.forget()
+        gate = self._gate_for_frame()
         since_s = self._since_s
         has_result = since_s is not None
         age_s = _age_s(frame, since_s)
@@ -156,22 +169,22 @@ class FramePolicy:
         if stop_watch.detailed:
             stop_watch.lap("grey")
         if carried:
-            return Task(frame, carried, self.model, stop_watch, age_s, grey=grey)
+            return self._carried(frame, carried, stop_watch, age_s, grey)
         if isinstance(frame, FittedFrame):
             fitted, view = frame.fitted, frame.view
         else:
             fitted, view = self.model.fit(frame.image)
         stop_watch.lap("fit")
         change = None
-        if self._gate is not None and not is_unfit:
-            change = self._change(self._gate, fitted, has_result, is_young, frame.clock_s)
+        if gate is not None and not is_unfit:
+            change = self._change(gate, fitted, has_result, is_young, frame.clock_s)
             stop_watch.lap("gate")
             if has_result and change.kind == "unchanged" and not self._run_unchanged:
-                return Task(frame, "unchanged", self.model, stop_watch, age_s, grey=grey)
+                return self._carried(frame, "unchanged", stop_watch, age_s, grey)
             if backend.incremental:
-                fitted = self._gate.reference
+                fitted = gate.reference
             else:  # the result stands for the whole frame, so later ones are compared with it
-                np.copyto(self._gate.reference, fitted)
+                np.copyto(gate.reference, fitted)
         is_partial = change is not None and change.kind != "all"
         is_partial = is_partial and has_result and backend.incremental
         self._skipped, self._computed_s = 0, frame.clock_s
@@ -196,11 +209,37 @@ class FramePolicy:
             reusable=is_partial or not is_unfit,
             backend=backend,
             grey=grey,
+            setting=None if self._steering is None else self._steering.setting(0),
         )
+
+    def _carried(
+        self, frame: Frame, kind: Kind, stop_watch: StopWatch, age_s: float, grey: Grey | None
+    ) -> Task:
+        """The last result is to stand for the frame."""
+        setting = None
+        if self._steering is not None:
+            setting = self._steering.setting(0 if kind == "unchanged" else self._skipped)
+        return Task(frame, kind, self.model, stop_watch, age_s, grey=grey, setting=setting)
+
+    def _gate_for_frame(self) -> "ChangeGate | None":
+        """The gate if it is to look for changes in the next frame. After a pause it starts anew."""
+        settings, gated = self.settings.gate, self._gated
+        self._gated = settings is not None and (self._steering is None or self._steering.gates())
+        if settings is None or not self._gated:
+            return None
+        if self._gate is None:
+            from stillframe.reuse.gate.change_gate import ChangeGate
+
+            self._gate = ChangeGate(*self.model.size, settings)
+        elif not gated:
+            self._gate.reset()
+        return self._gate
 
     def _skips(self, frame: Frame) -> bool:
         """Whether to skip the frame. One that visibly begins another scene is not."""
-        if self._skipping.every == 1:
+        if self._steering is not None:
+            self._skipping = self._steering.frame_skipping()
+        if self._skipping.every == 1 and self._steering is None:
             return False
         cuts = None if frame.corrupt else self._cuts
         if cuts is not None and cuts.is_cut(frame.image):
@@ -215,7 +254,7 @@ class FramePolicy:
 
     def _change(
         self,
-        gate: ChangeGate,
+        gate: "ChangeGate",
         fitted: NDArray[np.uint8],
         has_result: bool,
         is_young: bool,
@@ -247,10 +286,10 @@ class FramePolicy:
         self.close()
         height, width = frame.image.shape[:2]
         self.model = self.model.for_source(height, width)
-        gate = self.settings.gate
-        if gate is not None:
-            self._gate = ChangeGate(*self.model.size, gate)
+        self._gated = False
         self._refresh = RollingRefresh(self.model.size[0], self.settings.age_limit_s)
         if self._lens is not None:
             self._lens = Lens()
+        if self._steering is not None:
+            self._steering.adapt(self.model)
         self._shape = frame.image.shape

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
-from stillframe.reuse.gate.change_gate import REPLACED, GateSettings, replaced
+from stillframe.reuse.gate.gate_settings import REPLACED, GateSettings, replaced
 from stillframe.reuse.plan.tolerance import RULE, Tolerance, read_profile
 
 Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]

@@ -6,13 +6,20 @@ from numpy.typing import NDArray
 
 from stillframe.models.results import Evidence, Result
 from stillframe.pipeline.inference.box_flow import BoxFollower
+from stillframe.pipeline.inference.steering import FrameSteering
 from stillframe.pipeline.inference.types import StepResult, Task
 
 
 class ResultHolder:
-    """Makes each frame's result: of the network's outputs, or from the last one."""
+    """Makes each frame's result: of the network's outputs, or from the last one.
 
-    def __init__(self) -> None:
+    steering: told what skipping a computed frame would have given.
+    """
+
+    def __init__(self, steering: FrameSteering | None = None) -> None:
+        self._steering = steering
+        self._distance = 0
+        """Frames since the last one whose result was computed, or stood unchanged."""
         self._last: Result | None = None
         """Of the network; None where later frames may not rest on it."""
         self._followed: Result | None = None
@@ -29,6 +36,8 @@ class ResultHolder:
             result = result.with_evidence(Evidence("partial", task.age_s))
         elif task.age_s:
             result = result.with_evidence(Evidence("computed", task.age_s))
+        if self._steering is not None:
+            self._compare(self._steering, result, task)
         self._begin(result if task.reusable else None, task)
         change = task.change
         return StepResult(
@@ -39,6 +48,8 @@ class ResultHolder:
             changed=change.mask if change is not None and change.kind == "partial" else None,
             view=task.view,
             spent_ms=task.stop_watch.spent_ms,
+            setting=task.setting,
+            thread_ms=task.stop_watch.thread_ms,
         )
 
     def carried(self, task: Task) -> StepResult:
@@ -46,13 +57,34 @@ class ResultHolder:
         assert self._last is not None
         assert self._followed is not None
         task.stop_watch.start()
+        self._distance += 1
         if task.kind == "unchanged":
             self._begin(self._last, task)
         elif task.kind == "skipped" and task.grey is not None:
             self._followed = self._follower.carry(task.grey, task.frame.image.shape)
             task.stop_watch.lap("follow")
         result: Any = self._followed.with_evidence(Evidence("reused", task.age_s))
-        return StepResult(task.frame, result, task.kind, 0.0, None, None, task.stop_watch.spent_ms)
+        return StepResult(
+            task.frame,
+            result,
+            task.kind,
+            0.0,
+            None,
+            None,
+            task.stop_watch.spent_ms,
+            setting=task.setting,
+            thread_ms=task.stop_watch.thread_ms,
+        )
+
+    def _compare(self, steering: FrameSteering, computed: Result, task: Task) -> None:
+        """Tell what the result would be, had the frame been skipped."""
+        carried, distance = self._followed, self._distance + 1
+        if carried is None or not task.reusable or not steering.wants_comparison(distance):
+            return
+        if task.grey is not None:
+            carried = self._follower.carry(task.grey, task.frame.image.shape)
+        steering.compare(carried, computed, distance, task.frame.clock_s)
+        task.stop_watch.lap("follow")
 
     def forget(self) -> None:
         """The last result stands for no later frame."""
@@ -61,6 +93,7 @@ class ResultHolder:
     def _begin(self, result: Result | None, task: Task | None = None) -> None:
         """Let later frames rest on the result, as it is in the task's frame."""
         self._last = self._followed = result
+        self._distance = 0
         if result is None:
             self._follower.forget()
         elif task is not None and task.grey is not None:

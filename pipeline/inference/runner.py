@@ -16,6 +16,7 @@ from stillframe.pipeline.inference.frame_policy import FramePolicy
 from stillframe.pipeline.inference.observer import ObservedFrame, Observer
 from stillframe.pipeline.inference.results import ResultHolder
 from stillframe.pipeline.inference.settings import Settings, StudySettings
+from stillframe.pipeline.inference.steering import FrameSteering
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 
@@ -25,7 +26,7 @@ class Runner(Closing):
 
     slot: owns the backend, instead of one that makes the settings' own. observer: takes what
     happened in each frame. study: what differs from a run; None: with an observer finer laps, else
-    nothing.
+    nothing. steering: decides how each frame is analysed, instead of the settings.
     """
 
     def __init__(
@@ -36,14 +37,15 @@ class Runner(Closing):
         slot: BackendSlot | None = None,
         observer: Observer | None = None,
         study: StudySettings | None = None,
+        steering: FrameSteering | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.slot = slot or BackendSlot.of(self.settings)
         self._observer = observer
         if study is None and observer is not None:
             study = StudySettings()
-        self._policy = FramePolicy(model, self.settings, self.slot, study)
-        self._results = ResultHolder()
+        self._policy = FramePolicy(model, self.settings, self.slot, study, steering)
+        self._results = ResultHolder(steering)
 
     @property
     def model(self) -> Model:

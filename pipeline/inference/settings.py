@@ -4,18 +4,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stillframe.errors import UsageError
 from stillframe.pipeline.inference.backends import Backend, Device, OnnxRuntimeBackend, ReuseBackend
 from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
-from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.inference.types import DetailedStopWatch, StopWatch
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 
-Reuse = Literal["off", "frame", "layer", "exact"]
+if TYPE_CHECKING:  # validated by pydantic, which is slow to import
+    from stillframe.pipeline.inference.profile import TuningProfile
+
+Reuse = Literal["auto", "off", "frame", "layer", "exact"]
 TOLERANCE = 0.1
 """By default, in mode "layer"."""
+QUALITY = 0.98
+"""By default, in mode "auto"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,12 @@ class Mode:
 
 
 MODES: dict[Reuse, Mode] = {
+    "auto": Mode(
+        "whatever costs least and holds the quality, chosen by measuring",
+        GateSettings(),
+        False,
+        60.0,
+    ),
     "off": Mode("every frame goes through the whole model", None),
     "frame": Mode("an unchanged frame keeps its result", GateSettings()),
     "layer": Mode("only what a change reaches is recomputed", GateSettings(), True, 60.0),
@@ -76,7 +86,7 @@ class Settings:
     tolerance: float = TOLERANCE
     """Of mode "layer": by which share of a layer's own root mean square its values may stay
     unchanged, see `ReuseSession`."""
-    profile: TuningProfile | None = None
+    profile: "TuningProfile | None" = None
     """Of mode "layer", instead of the tolerance: a share for each layer, the gate's settings and
     frame skipping."""
     gating: GateSettings | None = None
@@ -87,6 +97,8 @@ class Settings:
     Runtime; None: on the CPU."""
     between: Between | None = None
     """See `FrameSkipping.between`; None: the profile's, or "keep"."""
+    quality: float = QUALITY
+    """Of mode "auto": the least share of what is found that results keep, 0..1."""
 
     def __post_init__(self) -> None:
         if self.reuse not in MODES:
@@ -97,10 +109,14 @@ class Settings:
             raise UsageError(f"max age: expected 0 seconds or more, got {self.max_age_s}")
         if self.profile is not None and self.reuse != "layer":
             raise UsageError(f"a profile is of reuse 'layer', got one with reuse {self.reuse!r}")
-        if self.gating is not None and self.reuse not in ("frame", "layer"):
-            raise UsageError(f"gate settings are of reuse frame and layer, got {self.reuse!r}")
+        if self.gating is not None and self.reuse not in ("auto", "frame", "layer"):
+            raise UsageError(
+                f"gate settings are of reuse auto, frame and layer, got {self.reuse!r}"
+            )
         if self.islands is not None and not MODES[self.reuse].incremental:
             raise UsageError(f"islands are of reuse layer and exact, got {self.reuse!r}")
+        if not 0 < self.quality <= 1:
+            raise UsageError(f"quality: expected more than 0 and at most 1, got {self.quality:g}")
         if self.threads < 0:
             raise UsageError(f"threads: expected 0 (one a CPU) or more, got {self.threads}")
         _ = self.frame_skipping  # checks itself

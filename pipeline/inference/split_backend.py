@@ -25,7 +25,7 @@ from stillframe.pipeline.inference.backends import (
     scale_tolerance,
     step_session,
 )
-from stillframe.reuse.gate.change_gate import ChangeMap
+from stillframe.reuse.gate.change_map import ChangeMap
 
 MOST_BOUNDARY = 6
 """Tensors that may cross."""

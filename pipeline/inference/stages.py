@@ -22,6 +22,7 @@ from stillframe.pipeline.inference.frame_policy import FramePolicy
 from stillframe.pipeline.inference.results import ResultHolder
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.split_backend import SplitBackend
+from stillframe.pipeline.inference.steering import FrameSteering
 from stillframe.pipeline.inference.types import StepResult, Task
 from stillframe.pipeline.media.frame import Frame
 
@@ -60,7 +61,8 @@ class InferenceStages:
 
     keeps_pixels: whether something after the network reads the frames' pictures; else they are let
     go once fitted. in_two: whether the network has a second stage, for plans of two segments.
-    slot: owns the backend, instead of one that makes the settings' own.
+    slot: owns the backend, instead of one that makes the settings' own. steering: decides how each
+    frame is analysed, instead of the settings.
     """
 
     pool: BufferPool
@@ -75,12 +77,13 @@ class InferenceStages:
         keeps_pixels: bool = True,
         in_two: bool = False,
         slot: BackendSlot | None = None,
+        steering: FrameSteering | None = None,
     ) -> None:
         self.settings = settings
         self.pool = BufferPool()
         self.slot = slot or BackendSlot.of(settings)
-        self.policy = FramePolicy(model, settings, self.slot)
-        self._results = ResultHolder()
+        self.policy = FramePolicy(model, settings, self.slot, steering=steering)
+        self._results = ResultHolder(steering)
         self._keeps_pixels = keeps_pixels
         self._in_two = in_two
         self._split: SplitBackend | None = None

@@ -11,8 +11,9 @@ from stillframe.models.model import Model, View
 from stillframe.models.results import Result
 from stillframe.pipeline.inference.backends import BackendHandle
 from stillframe.pipeline.inference.box_flow import Grey
+from stillframe.pipeline.inference.steering import FrameSetting
 from stillframe.pipeline.media.frame import Frame
-from stillframe.reuse.gate.change_gate import ChangeMap
+from stillframe.reuse.gate.change_map import ChangeMap
 
 Kind = Literal["computed", "unchanged", "corrupt", "skipped"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -28,20 +29,24 @@ class StopWatch:
 
     spent_ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds by part."""
+    thread_ms: dict[str, float] = field(default_factory=dict)
+    """The same in processor time of the thread that took the lap: other programs do not count."""
     _at: float = field(default_factory=time.perf_counter)
+    _thread_at: float = field(default_factory=time.thread_time)
 
     detailed: ClassVar[bool] = False
     """Whether laps of DETAILS are taken too."""
 
     def start(self) -> None:
         """Begin a part; the time since the last lap belongs to none."""
-        self._at = time.perf_counter()
+        self._at, self._thread_at = time.perf_counter(), time.thread_time()
 
     def lap(self, part: str) -> None:
-        """End a part and begin the next one."""
-        now = time.perf_counter()
+        """End a part and begin the next one, in the same thread."""
+        now, thread_now = time.perf_counter(), time.thread_time()
         self.spent_ms[part] = self.spent_ms.get(part, 0.0) + (now - self._at) * 1e3
-        self._at = now
+        self.thread_ms[part] = self.thread_ms.get(part, 0.0) + (thread_now - self._thread_at) * 1e3
+        self._at, self._thread_at = now, thread_now
 
 
 class DetailedStopWatch(StopWatch):
@@ -112,6 +117,8 @@ class Task:
     """What is to run it; None unless computed."""
     grey: Grey | None = None
     """What boxes are followed on; None if none are."""
+    setting: FrameSetting | None = None
+    """What it is analysed with, in a run that is steered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +139,7 @@ class StepResult:
     """How the model's picture lies over the frame; None unless computed."""
     spent_ms: dict[str, float]
     """Milliseconds in each of PARTS that ran."""
+    setting: FrameSetting | None = None
+    """What it was analysed with, in a run that is steered."""
+    thread_ms: dict[str, float] = field(default_factory=dict)
+    """As `spent_ms`, in processor time of the threads that did it: not of those that they wake."""

@@ -19,6 +19,7 @@ from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend, OpenvinoBackend
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import LIVE_WINDOW, InferenceStages, with_own
+from stillframe.pipeline.inference.steering import FrameSteering
 from stillframe.pipeline.media.source import Source
 from stillframe.pipeline.placement.controller import (
     FILE_WINDOWS,
@@ -60,7 +61,8 @@ class PlannedRun:
     ends: the stages after postprocess. own: the user's stages, each with the name of the stage that
     it follows. draw: what draws a result, to be measured beforehand. keeps_pixels: whether a stage
     after the network reads the frames' pictures. limit: the most frames. on_decision: called with
-    each decision on placement.
+    each decision on placement. slot and steering: of a run that chooses its own settings, where the
+    request leaves the network alone.
 
     Raises UsageError for a request that does not fit this machine or the settings.
     """
@@ -86,6 +88,8 @@ class PlannedRun:
         keeps_pixels: bool = True,
         limit: int | None = None,
         on_decision: Callable[[str], None] = lambda line: None,
+        slot: BackendSlot | None = None,
+        steering: FrameSteering | None = None,
     ) -> None:
         self.request = request
         self.replans = 0
@@ -101,7 +105,8 @@ class PlannedRun:
             settings,
             keeps_pixels=keeps_pixels or bool(own),
             in_two=in_two,
-            slot=_requested_slot(request, self._manual.get(INFER, Processor()), settings),
+            slot=slot or _requested_slot(request, self._manual.get(INFER, Processor()), settings),
+            steering=steering,
         )
         fixed = request.candidate
         pins = {name: each.cores for name, each in self._manual.items() if each.cores}

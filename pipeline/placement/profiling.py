@@ -28,7 +28,7 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.source import Source
 from stillframe.pipeline.placement.backend_choice import BackendChoice, choices
 from stillframe.pipeline.placement.cost_model import Cost, StageCosts
-from stillframe.reuse.gate.change_gate import ChangeMap
+from stillframe.reuse.gate.change_map import ChangeMap
 
 FRAMES = 6
 LONGEST_S = 20.0

@@ -40,6 +40,15 @@ class PlacementRequest:
         if (self.aim == "share") != (self.share > 0):
             raise UsageError("aim share and a CPU share such as 50% go together; give both")
 
+    @property
+    def decides_backend(self) -> bool:
+        """Whether placement says what runs the network."""
+        return (
+            self.aim is not None
+            or self.candidate is not None
+            or bool({INFER, SECOND, ISLANDS} & self.place.keys())
+        )
+
 
 def parse_place(text: str) -> dict[str, str]:
     """`infer=cpu:0-1,decode=cpu:1` -> {"infer": "cpu:0-1", "decode": "cpu:1"}."""

@@ -13,7 +13,7 @@ no floor above it can be held.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from stillframe.models.model import Model, View
 from stillframe.models.results import Result
 from stillframe.pipeline.quality.agreement import Agreement, agreement_with
-from stillframe.reuse.gate.noise import NoiseMeter
+
+if TYPE_CHECKING:  # loads kernels: slow, and most runs begin without them
+    from stillframe.reuse.gate.noise import NoiseMeter
 
 LEAST_LEVEL = 0.5
 """Grey levels: what rounding leaves, once in the camera's YUV and once in RGB. A compressed or
@@ -49,6 +51,8 @@ class CameraNoise:
 
     def add(self, fitted: NDArray[np.uint8]) -> None:
         """Measure some rows of the next (H, W, 3) frame. Another size begins afresh."""
+        from stillframe.reuse.gate.noise import NoiseMeter
+
         height, width = fitted.shape[:2]
         meter = self._meter
         if meter is None or (meter.height, meter.width) != (height, width):

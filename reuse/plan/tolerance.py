@@ -5,13 +5,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillframe.errors import UsageError
 from stillframe.reuse.kernels import abi
-from stillframe.reuse.plan.plan import Plan
+
+if TYPE_CHECKING:  # the compiler: slow to import, and a profile is read without it
+    from stillframe.reuse.plan.plan import Plan
 
 RULE = 2
 """Version of the rule that gives shares their meaning. Profiles of another rule are refused."""
@@ -82,7 +84,7 @@ class Tolerance:
         layers = {name: share * factor for name, share in self.layers.items()}
         return Tolerance(self.share * factor, layers, self.model, self.fingerprint)
 
-    def apply(self, plan: Plan, magnitudes: Mapping[str, float]) -> None:
+    def apply(self, plan: "Plan", magnitudes: Mapping[str, float]) -> None:
         """Turn shares into thresholds of a plan. magnitudes: see `measure`; absent ones are 0."""
         if self.exact:
             return
@@ -93,7 +95,7 @@ class Tolerance:
             plan.floats[instruction, abi.THRESHOLD] = limit if np.isfinite(limit) else 0.0
 
 
-def measure(plan: Plan) -> dict[str, float]:
+def measure(plan: "Plan") -> dict[str, float]:
     """The root mean square of each cut-off, from what is stored after a dense step."""
     magnitudes = {}
     for name in plan.cutoffs:

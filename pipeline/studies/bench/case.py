@@ -16,7 +16,7 @@ from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.media.redaction import MaskedAddress
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 
 Image = NDArray[np.uint8]
 

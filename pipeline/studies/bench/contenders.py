@@ -23,7 +23,8 @@ from stillframe.pipeline.inference.backends import (
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
+from stillframe.reuse.gate.change_map import ChangeMap
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.introspection import MemoryReport
 
 Outputs = list[NDArray[Any]]

@@ -24,7 +24,7 @@ from stillframe.pipeline.inference.settings import Settings, StudySettings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.studies.explain.explanation import Explanation, Gate, Row, Totals
 from stillframe.pipeline.studies.explain.heatmap import HeatmapCounter
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.introspection import LayerStats, layer_stats, layers
 
 GATES: dict[Gate, GateSettings] = {

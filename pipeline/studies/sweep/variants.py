@@ -20,7 +20,7 @@ from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.introspection import layer_stats, layers
 
 Family = Literal["dense", "exact", "reuse", "gate", "profile", "both", "frame", "every", "tracked"]

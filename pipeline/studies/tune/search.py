@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting
-from stillframe.reuse.gate.change_gate import RANGES, GateSettings
+from stillframe.reuse.gate.gate_settings import RANGES, GateSettings
 
 Evaluate = Callable[[TrialSetting], Outcome]
 

@@ -36,7 +36,7 @@ from stillframe.pipeline.studies.tune.cost import (
 )
 from stillframe.pipeline.studies.tune.passage import Passage
 from stillframe.pipeline.studies.tune.trial_judge import SOFTER, TrialJudge, confident
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.introspection import activation, compared_layers
 from stillframe.reuse.plan.tolerance import Tolerance
 

@@ -18,7 +18,7 @@ from stillframe.pipeline.studies.tune.passage import SHARES, Passage, Role, pass
 from stillframe.pipeline.studies.tune.search import CLOSER, MOST, Search, Stopped, Trial, ladder
 from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
 from stillframe.reuse.frontend.fingerprint import fingerprint
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 
 FRAMES = 160
 STEPS = 22  # by which shares are scaled down, at most, until they hold on the frames of role check

@@ -110,7 +110,10 @@ def test_debug_shows_the_traceback(
         (["filter", "--mtrix", "1"], "No such option: --mtrix (did you mean '--matrix'?)\n"),
         (["rum"], "No such command 'rum'. Did you mean 'run'?"),
         (["run", "--every", "0"], "--every"),
-        (["run", "--reuse", "some"], "'some' is not one of 'off', 'frame', 'layer', 'exact'"),
+        (
+            ["run", "--reuse", "some"],
+            "'some' is not one of 'auto', 'off', 'frame', 'layer', 'exact'",
+        ),
         (["run", "a", "b"], "unexpected extra argument"),
         (["run", "--confidence", "2"], "--confidence"),
     ],
@@ -163,13 +166,13 @@ def test_a_full_output_is_an_output_fault(command: str, code: int, buffered: str
 
 
 def test_commands_share_the_library_s_defaults() -> None:
-    assert Settings().tolerance == options.TOLERANCE
+    assert (Settings().tolerance, Settings().quality) == (options.TOLERANCE, options.QUALITY)
     defaults = {
         name: {each.name: each.default for each in command.params}
         for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
         if name in ("run", "filter")
     }
-    for option in ("reuse", "tolerance", "max_age", "every", "between", "threads"):
+    for option in ("reuse", "max_age", "every", "between", "threads"):
         assert defaults["run"][option] == defaults["filter"][option]
         library = inspect.signature(Filter).parameters
         assert (

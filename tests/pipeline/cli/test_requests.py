@@ -89,8 +89,10 @@ def test_a_request_is_frozen_and_runs_without_a_command_line(tmp_path: Path) -> 
 
 
 def test_what_makes_no_sense_is_refused_before_any_work() -> None:
-    with pytest.raises(UsageError, match="--quality steers --reuse layer, got --reuse frame"):
-        execute_run.execute(RunRequest(source="nowhere.mp4", quality=0.99))
+    with pytest.raises(UsageError, match="--quality is of --reuse auto and layer, got frame"):
+        execute_run.execute(RunRequest(source="nowhere.mp4", reuse="frame", quality=0.99))
+    with pytest.raises(UsageError, match=r"--quality: expected"):
+        execute_run.execute(RunRequest(source="nowhere.mp4", quality=1.2))
     with pytest.raises(UsageError, match="aim share and a CPU share"):
         execute_run.execute(RunRequest(source="nowhere.mp4", aim="share"))
     with pytest.raises(UsageError, match="--colour: expected RRGGBB"):
@@ -100,7 +102,18 @@ def test_what_makes_no_sense_is_refused_before_any_work() -> None:
 
 
 def test_the_defaults_are_those_of_the_library() -> None:
-    assert ReuseOptions().settings() == Settings()
+    assert ReuseOptions().settings() == Settings("auto")
+
+
+def test_what_is_fixed_by_hand_implies_its_mode() -> None:
+    assert ReuseOptions(tolerance=0.2).settings() == Settings("layer", tolerance=0.2)
+    assert ReuseOptions(every=3).settings() == Settings("auto", every=3)
+    assert RunRequest(aim="latency").settings() == Settings("layer")
+    assert RunRequest(place="infer=cpu:0").settings() == Settings("layer")
+    assert RunRequest(place="decode=cpu:0").settings() == Settings("auto")
+
+
+def test_an_effect_has_the_library_s_defaults() -> None:
     effect = FilterRequest().effect_settings()
     assert dataclasses.replace(effect, effect="blur") == EffectSettings()
 

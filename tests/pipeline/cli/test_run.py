@@ -137,7 +137,8 @@ def test_the_summary_tells_what_was_saved(
     run: Run, network: Path, still: Path, tmp_path: Path
 ) -> None:
     figures = tmp_path / "summary.json"
-    done = run(still, "--model", network, "--summary-json", figures, "--max-age", "inf")
+    options = ("--reuse", "frame", "--max-age", "inf")
+    done = run(still, "--model", network, "--summary-json", figures, *options)
     assert done.returncode == 0, done.stderr
     summary = json.loads(figures.read_text())
     assert (summary["frames"], summary["computed"], summary["unchanged"]) == (10, 1, 9)

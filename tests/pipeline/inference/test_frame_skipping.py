@@ -28,7 +28,7 @@ from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.plan.tolerance import Tolerance
 from tests import networks
 from tests.hostile import media

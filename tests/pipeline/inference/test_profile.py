@@ -15,7 +15,7 @@ from stillframe.pipeline.inference.profile import RULE, Part, TuningProfile
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.reuse.frontend.fingerprint import fingerprint
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.session import ReuseSession

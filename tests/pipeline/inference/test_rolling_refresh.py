@@ -15,7 +15,8 @@ from stillframe.pipeline.inference.rolling_refresh import RollingRefresh
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.media.frame import Frame
-from stillframe.reuse.gate.change_gate import ChangeGate, GateSettings
+from stillframe.reuse.gate.change_gate import ChangeGate
+from stillframe.reuse.gate.gate_settings import GateSettings
 from tests.reuse.test_session import net
 
 RATE = 10

@@ -21,7 +21,8 @@ from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import MODES, Reuse, Settings
 from stillframe.pipeline.inference.types import KINDS, StepResult
 from stillframe.pipeline.media.frame import Frame
-from stillframe.reuse.gate.change_gate import ChangeGate, ChangeMap
+from stillframe.reuse.gate.change_gate import ChangeGate
+from stillframe.reuse.gate.change_map import ChangeMap
 from tests import networks
 
 RATE = 10
@@ -286,7 +287,7 @@ def test_time_that_runs_back_gives_no_negative_age(model: Model) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"reuse": "some"}, "reuse: expected one of off, frame, layer, exact, got 'some'"),
+        ({"reuse": "some"}, "reuse: expected one of auto, off, frame, layer, exact, got 'some'"),
         ({"max_age_s": -1}, "max age: expected 0 seconds or more, got -1"),
         ({"max_age_s": float("nan")}, "max age: expected 0 seconds or more, got nan"),
         ({"every": 0}, "every: expected 1 or more, got 0"),

@@ -27,7 +27,8 @@ from stillframe.pipeline.inference.split_backend import (
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.placement.backend_choice import choices
-from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
+from stillframe.reuse.gate.change_map import ChangeMap
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.session import ReuseSession
 from tests import networks
 from tests.graph_cases import model as onnx_bytes

@@ -15,7 +15,7 @@ from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.open_source import open_source
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.sample_videos import SceneFrame
 from tests import networks
 

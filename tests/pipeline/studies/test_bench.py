@@ -40,7 +40,8 @@ from stillframe.pipeline.studies.bench.contenders import (
 )
 from stillframe.pipeline.studies.bench.row import measure
 from stillframe.reuse.frontend.fingerprint import fingerprint
-from stillframe.reuse.gate.change_gate import ChangeMap, GateSettings
+from stillframe.reuse.gate.change_map import ChangeMap
+from stillframe.reuse.gate.gate_settings import GateSettings
 from tests import networks
 from tests.answers import painting
 from tests.hostile import media

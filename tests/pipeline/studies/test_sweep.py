@@ -21,7 +21,7 @@ from stillframe.pipeline.studies.sweep import sweep as sweeping
 from stillframe.pipeline.studies.sweep.report_frames import moments
 from stillframe.pipeline.studies.sweep.sweep import Sweep
 from stillframe.pipeline.studies.sweep.variants import chosen, options_of, variants
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from tests.reuse.test_session import net
 
 CLIP = "sample:plaza?size=128x96&seconds=1&fps=12"

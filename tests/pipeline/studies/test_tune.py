@@ -34,7 +34,7 @@ from stillframe.pipeline.studies.tune.search import (
 from stillframe.pipeline.studies.tune.trial import Outcome, TrialSetting, TuneBench
 from stillframe.pipeline.studies.tune.trial_judge import TrialJudge
 from stillframe.pipeline.studies.tune.tune import tune
-from stillframe.reuse.gate.change_gate import GateSettings
+from stillframe.reuse.gate.gate_settings import GateSettings
 from tests import networks
 from tests.reuse.test_session import net
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillframe.errors import UsageError
-from stillframe.reuse.gate.change_gate import TURN, ChangeGate, ChangeMap, GateSettings
+from stillframe.reuse.gate.change_gate import TURN, ChangeGate
+from stillframe.reuse.gate.change_map import ChangeMap
+from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.gate.noise import LAG, NoiseMeter
 from stillframe.reuse.kernels.change_gate import BLOCK, PATCH_SHARE, SIDE
 

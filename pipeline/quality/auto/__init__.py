@@ -1,0 +1,1 @@
+"""A run that chooses its own settings, and holds the quality that was asked for."""

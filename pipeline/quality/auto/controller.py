@@ -1,0 +1,359 @@
+"""Chooses how a run analyses its frames: by what each way costs here, and what it loses here.
+
+    steering  ◄── FramePolicy asks before each frame
+    compare() ◄── each computed frame: what would skipping it have lost?
+    delivered() ◄ each finished frame: what did it cost? now and then: an audit of the result
+    slot      ──► runs the network; the controller replaces its backend
+
+A run begins on ONNX Runtime, with every frame computed whole, while the reuse engine is made ready.
+From then on the cheapest choice is taken of dense or reuse engine, tolerance and frame skipping
+whose expected loss is within the allowance. The allowance is ALLOWED_SHARE of what the quality
+leaves; the rest is for what changes before it is measured. Where the reuse engine costs more than
+computing everything it is left, and tried again after pauses that double.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stillframe.closing import Closing
+from stillframe.models.model import Model
+from stillframe.models.results import Result
+from stillframe.pipeline.inference.backend_slot import BackendSlot
+from stillframe.pipeline.inference.backends import (
+    Backend,
+    BorrowedBackend,
+    OnnxRuntimeBackend,
+    ReuseBackend,
+    available_threads,
+)
+from stillframe.pipeline.inference.frame_skipping import FrameSkipping
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.steering import FrameSetting
+from stillframe.pipeline.inference.types import StepResult
+from stillframe.pipeline.quality.agreement import agreement_with
+from stillframe.pipeline.quality.audited import Audited
+from stillframe.pipeline.quality.auto.costs import FrameCosts
+from stillframe.pipeline.quality.auto.evidence import TOLERANCES, LossEvidence
+from stillframe.pipeline.quality.auto.preparation import Preparation
+
+ALLOWED_SHARE = 0.5
+"""Of the loss that the quality leaves, what a setting may be expected to lose."""
+WITHIN_S = 0.5
+"""The longest time without the network in which things move: what appears is missed so long."""
+COMPARED_SHARE = 0.02
+"""Of the processor time of frames, what comparing them with what skipping them would give may take
+while none is skipped."""
+TRIED = 4
+"""Frames that tell whether the reuse engine pays."""
+HOPED_FOR = 0.2
+"""Of the cost of a dense frame, what reuse is expected to cost until it was tried."""
+WORTH = 0.97
+"""Of the cost of a dense frame: if reuse costs more, it does not pay."""
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Until reuse is tried again: at first, and at most."""
+PROVEN = 64
+"""Frames of the reuse engine after which the next pause is a short one again."""
+FIRST_TOLERANCE = 0.1
+DENSE = "onnxruntime"
+
+
+@dataclass(frozen=True, slots=True)
+class AutoChoice:
+    """How frames are analysed now."""
+
+    tolerance: float | None = None
+    """Of the reuse engine; None: a dense backend computes them whole."""
+    every: int = 1
+    """Frame skipping."""
+
+
+class AutoController(Closing):
+    """Steers one run, see the module. A `FrameSteering` for the loop; the slot is part of it.
+
+    model: at any size. settings: of mode "auto". compare: the kept share of what two results hold,
+    None where there is nothing to compare; by default of `agreement_with`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        *,
+        make_dense: Callable[[Path], Backend] | None = None,
+        make_reuse: Callable[[Path], ReuseBackend] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.slot = BackendSlot(self._dense_backend, incremental=False)
+        self.follows = model.task == "detection"
+        self.choice = AutoChoice(every=settings.every or 1)
+        self.why = ""
+        """Why the reuse engine cannot run the model."""
+        threads = settings.threads
+        self._make_dense = make_dense or (lambda path: OnnxRuntimeBackend(path, threads))
+        self._make_reuse = make_reuse or (lambda path: ReuseBackend(path, threads, FIRST_TOLERANCE))
+        self._threads = threads or available_threads()
+        self._lock = threading.Lock()
+        self._model = model
+        self._dense: tuple[Path, Backend] | None = None
+        self._reuse: ReuseBackend | None = None
+        self._preparation: Preparation | None = None
+        self._path: Path | None = None
+        """Of the model that frames are analysed with."""
+        self._retired: list[Backend | Preparation] = []
+        """Of earlier sizes: frames in flight may still use them."""
+        self._costs = FrameCosts()
+        self._evidence = LossEvidence(model.task)
+        self._time_s = 0.0
+        """Of the last frame that was delivered."""
+        self._tried = 0
+        """Frames since the reuse engine took over."""
+        self._pause_s, self._again_s = PAUSE_S, 0.0
+        self._counted = 0
+        """Frames."""
+        self._spent_ms = self._compared_ms = 0.0
+        """Processor time of all frames, and of comparisons."""
+        self._allowed = ALLOWED_SHARE * (1 - settings.quality)
+
+    def close(self) -> None:
+        """Close what the slot does not own. Follows the last frame; calling it again is fine."""
+        self.slot.close()
+        with self._lock:
+            preparation, self._preparation = self._preparation, None
+            closed: list[Backend | Preparation] = [*self._retired]
+            if self._reuse is not None:
+                closed.append(self._reuse)
+            if self._dense is not None:
+                closed.append(self._dense[1])
+            self._reuse, self._dense, self._retired = None, None, []
+        if preparation is not None:
+            preparation.close()
+        for each in closed:
+            each.close()
+
+    # --- FrameSteering: the loop's threads -------------------------------------------------------
+
+    def adapt(self, model: Model) -> None:
+        """Start afresh for a model at another size."""
+        with self._lock:
+            self._model = model
+            if model.path == self._path:
+                return
+            self._path = model.path
+            if self._preparation is not None:
+                self._retired.append(self._preparation)
+                self._preparation = None
+            if self._reuse is not None:
+                self._retired.append(self._reuse)
+                self._reuse = None
+            self._choose(replace(self.choice, tolerance=None))
+            self._costs = FrameCosts()
+
+    def frame_skipping(self) -> FrameSkipping:
+        every = self.choice.every
+        within_s = None if self.settings.every is not None else WITHIN_S
+        return FrameSkipping(every, "follow" if self.follows else "keep", within_s)
+
+    def gates(self) -> bool:
+        return self.choice.tolerance is not None
+
+    def setting(self, distance: int) -> FrameSetting:
+        choice = self.choice
+        return FrameSetting(choice.tolerance, choice.every, distance)
+
+    def wants_comparison(self, distance: int) -> bool:
+        if self.settings.every is not None:
+            return False
+        return distance > 1 or self._compared_ms <= COMPARED_SHARE * self._spent_ms
+
+    def compare(self, carried: Result, computed: Result, distance: int, time_s: float) -> None:
+        began_s = time.thread_time()
+        kept = kept_share(carried, computed)
+        with self._lock:
+            self._compared_ms += (time.thread_time() - began_s) * 1e3
+            if kept is not None:
+                self._evidence.add_skipped(distance, 1 - kept, time_s)
+
+    # --- finished frames -------------------------------------------------------------------------
+
+    def delivered(self, step: StepResult) -> None:
+        """Count a finished frame, and choose anew."""
+        with self._lock:
+            self._time_s = time_s = step.frame.clock_s
+            self._count(step)
+            self._take_over()
+            best = self._best(time_s)
+            if best != self.choice:
+                self._choose(best)
+
+    def on_audit(self, audited: Audited) -> None:
+        """Count an audited frame: what its tolerance lost, or skipping so many frames."""
+        setting, kept = audited.step.setting, audited.kept
+        if setting is None or kept is None:
+            return
+        with self._lock:
+            if setting.distance:
+                self._evidence.add_skipped(setting.distance, 1 - kept, self._time_s)
+            elif setting.tolerance is not None:
+                self._evidence.add_tolerance(setting.tolerance, 1 - kept, self._time_s)
+
+    def _count(self, step: StepResult) -> None:
+        setting, spent = step.setting, step.thread_ms
+        if setting is None or step.frame.corrupt:
+            return
+        around = sum(ms for part, ms in spent.items() if part != "infer")
+        self._counted += 1
+        self._spent_ms += around + self._threads * spent.get("infer", 0.0)
+        if step.kind == "computed" and setting.every == 1:  # following, in order to compare
+            self._compared_ms += spent.get("follow", 0.0)
+            around -= spent.get("follow", 0.0)
+        if step.kind == "skipped":
+            self._costs.skipped.append(around)
+        if step.kind != "computed":
+            return
+        cost = around + self._threads * spent.get("infer", 0.0)
+        if setting.tolerance is None:
+            self._costs.add_dense(DENSE, cost)
+        elif step.result.evidence.provenance == "partial" or self._tried > 0:
+            self._costs.add_partial(setting.tolerance, cost)
+            self._tried += 1
+            if self._tried == PROVEN:
+                self._pause_s = PAUSE_S
+        else:  # the first one has nothing to reuse
+            self._tried = 1
+
+    def _take_over(self) -> None:
+        """Begin to prepare the reuse engine once a frame is through; take it once it is ready."""
+        if self._reuse is not None:
+            return
+        if self._preparation is None and self._path is not None:
+            self._preparation = Preparation(self._path, self._make_reuse, self._threads)
+        preparation = self._preparation
+        if preparation is None:
+            return
+        self._reuse = preparation.take()
+        self.why = preparation.why
+        self._tried = 0
+
+    def _best(self, time_s: float) -> AutoChoice:
+        """What costs least, of all that is expected to lose no more than is allowed."""
+        evidence, costs = self._evidence, self._costs
+        fixed = self.settings.every
+        counts = [fixed] if fixed is not None else range(1, evidence.most_every(time_s) + 1)
+        skipped_cost = costs.of_skipped()
+        dense_cost = costs.of_dense(DENSE)
+        if dense_cost is None:
+            return self.choice
+        cheapest, least = AutoChoice(), float("inf")
+        for tolerance in (None, *self._tolerances(time_s)):
+            lost = evidence.of_tolerance(tolerance, time_s)
+            cost = dense_cost if tolerance is None else costs.of_partial(tolerance, dense_cost)
+            if cost is None:  # not known: it is worth a try
+                is_first = tolerance == self._first_tolerance(time_s)
+                cost = HOPED_FOR * dense_cost if is_first else dense_cost
+            for every in counts:
+                skipped = evidence.of_skipping(every, time_s)
+                if fixed is None and every > 1 and lost + skipped > self._allowed:
+                    break
+                if tolerance is not None and lost > self._allowed:
+                    break
+                mean = (cost + (every - 1) * skipped_cost) / every
+                if AutoChoice(tolerance, every) == self.choice:
+                    mean *= WORTH
+                if mean < least:
+                    cheapest, least = AutoChoice(tolerance, every), mean
+        return cheapest
+
+    def _tolerances(self, time_s: float) -> tuple[float, ...]:
+        """What the reuse engine may be asked for now."""
+        if self._reuse is None or time_s < self._again_s:
+            return ()
+        if self._tried < TRIED and self.choice.tolerance is not None:
+            return (self.choice.tolerance,)
+        return TOLERANCES
+
+    def _first_tolerance(self, time_s: float) -> float:
+        """The largest one that is expected to hold."""
+        allowed = [
+            each
+            for each in TOLERANCES
+            if each <= FIRST_TOLERANCE
+            and self._evidence.of_tolerance(each, time_s) <= self._allowed
+        ]
+        return max(allowed, default=0.0)
+
+    def _choose(self, choice: AutoChoice) -> None:
+        """Make it the choice from the next frame on."""
+        before, self.choice = self.choice, choice
+        if choice.tolerance == before.tolerance:
+            return
+        if choice.tolerance is None:
+            if self._dense is not None and self._dense[0] == self._model.path:
+                self.slot.swap(BorrowedBackend(self._dense[1]), self._model.path)
+            self._costs.forget_partial()
+            self._again_s = self._time_s + self._pause_s
+            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
+            return
+        lowered = before.tolerance is not None and choice.tolerance < before.tolerance
+        self.slot.steer(choice.tolerance / FIRST_TOLERANCE, lowered)
+        if before.tolerance is None:
+            assert self._reuse is not None
+            self._tried = 0
+            self.slot.swap(BorrowedBackend(self._reuse), self._model.path)
+
+    def _dense_backend(self, path: Path) -> Backend:
+        """What the slot runs by itself: at first, and when the size of the frames changes."""
+        with self._lock:
+            if self._dense is not None and self._dense[0] != path:
+                self._retired.append(self._dense[1])
+                self._dense = None
+            if self._dense is None:
+                self._dense = path, self._make_dense(path)
+            return BorrowedBackend(self._dense[1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was chosen, as JSON values."""
+        choice, gain = self.choice, self.gain
+        return {
+            "tolerance": choice.tolerance,
+            "every": choice.every,
+            "times_as_fast": None if gain is None else round(gain, 3),
+            "dense_backend": DENSE,
+            "why_dense": self.why or None,
+        }
+
+    def __str__(self) -> str:
+        """What was gained and how, in one line for people."""
+        choice, gain = self.choice, self.gain
+        how = "every frame computed whole"
+        if choice.tolerance is not None:
+            how = f"tolerance {choice.tolerance:g}"
+        if choice.every > 1:
+            between = "boxes followed" if self.follows else "results kept"
+            how += f", {between} in {choice.every - 1} of {choice.every} frames that change"
+        why = f"; the reuse engine cannot run it: {self.why}" if self.why else ""
+        if gain is None:
+            return f"auto: {how}{why}"
+        return (
+            f"auto: {gain:.1f} times as fast as computing everything with ONNX Runtime (processor "
+            f"time, network and what is around it); at the end {how}{why}"
+        )
+
+    @property
+    def gain(self) -> float | None:
+        """Processor time of a dense frame over that of the mean frame; None: not known yet."""
+        with self._lock:
+            dense_ms = self._costs.of_dense(DENSE)
+            if dense_ms is None or not self._spent_ms:
+                return None
+            return dense_ms * self._counted / self._spent_ms
+
+
+def kept_share(result: Result, reference: Result) -> float | None:
+    """Which share of what two results hold is kept, 0..1; None: there is nothing in either."""
+    agreement = agreement_with(reference)
+    agreement.add(result, reference)
+    return agreement.value if agreement.telling else None

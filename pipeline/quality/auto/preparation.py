@@ -1,0 +1,76 @@
+"""Makes the reuse engine ready beside a run that computes frames whole meanwhile."""
+
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from stillframe.errors import StillframeError
+from stillframe.pipeline.inference.backends import ReuseBackend
+from stillframe.pipeline.quality.auto.warm_up import is_warm, note_warm, start_elsewhere, warm_up
+
+
+class Preparation:
+    """One backend for a model's file, made in a thread of its own.
+
+    make: the backend. threads: of it, to be compiled for. The thread has another process compile
+    kernels that are not cached, and runs the backend on empty pictures, so that every kernel is
+    loaded before the first frame needs it.
+    """
+
+    def __init__(self, path: Path, make: Callable[[Path], ReuseBackend], threads: int) -> None:
+        self.path = path
+        self.why = ""
+        """Why there will be no backend."""
+        self._make, self._threads = make, threads
+        self._lock = threading.Lock()
+        self._backend: ReuseBackend | None = None
+        self._compiler: subprocess.Popen[bytes] | None = None
+        self._is_dropped = False
+        self._thread = threading.Thread(target=self._work, name="prepare", daemon=True)
+        self._thread.start()
+
+    def take(self) -> ReuseBackend | None:
+        """The backend, once; None: it is not ready."""
+        with self._lock:
+            backend, self._backend = self._backend, None
+        return backend
+
+    def close(self) -> None:
+        """Stop, wait for the thread, and close the backend if nobody took it."""
+        with self._lock:
+            self._is_dropped = True
+            if self._compiler is not None:
+                self._compiler.kill()
+        self._thread.join()
+        backend = self.take()
+        if backend is not None:
+            backend.close()
+
+    def join(self) -> None:
+        """Wait until the backend is ready, or will not be."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            if not is_warm(self.path, self._threads):
+                self._compile_elsewhere()
+            if self._is_dropped:
+                return
+            backend = self._make(self.path)
+            warm_up(backend)
+            note_warm(self.path, self._threads)
+        except StillframeError as error:
+            self.why = str(error)
+            return
+        with self._lock:
+            self._backend = backend
+
+    def _compile_elsewhere(self) -> None:
+        """Wait for a process that compiles. What it could not do is done here, or fails here."""
+        with self._lock:
+            if self._is_dropped:
+                return
+            self._compiler = start_elsewhere(self.path, self._threads)
+        if self._compiler is not None:
+            self._compiler.wait()

@@ -1,0 +1,91 @@
+"""Loads, or compiles, every kernel that a backend and the change gate run.
+
+    python -m stillframe.pipeline.quality.auto.warm_up MODEL.onnx THREADS
+
+As a program it fills the cache on disk for another process: compiling takes half a minute of one
+core, and done in a thread it would hold the interpreter's lock against the frames.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from stillframe.cache_dir import kernel_folder
+from stillframe.pipeline.inference.backends import ReuseBackend
+
+TOLERANCE = 0.1
+"""Of the backend; another one runs the same kernels."""
+NICE = "3"
+"""Of the process that compiles: it gets half of what a frame's thread gets, and is through soon."""
+SIDE = 64
+"""Of the picture that the gate is tried on, pixels."""
+
+
+def warm_up(backend: ReuseBackend) -> None:
+    """Two steps of the backend and the gate on made-up pictures; then everything is forgotten."""
+    from stillframe.reuse.gate.change_gate import ChangeGate
+
+    session = backend.session
+    feeds = {}
+    for port in session.get_inputs():
+        shape = [side if isinstance(side, int) else 1 for side in port.shape]
+        feeds[port.name] = np.zeros(shape, port.dtype)
+    session.step(feeds, dense=True)
+    if session.reads_pixels:
+        height, width = session.plan.graph.shapes[session.picture_inputs[0]][:2]
+        marks = np.zeros((height, width), np.uint8)
+        marks[: max(1, height // 4)] = 1
+        session.step(feeds, marks)
+    session.reset()
+    gate = ChangeGate(SIDE, SIDE)
+    for level in (0, 0, 99):
+        picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+        picture[: SIDE // 4] = level
+        gate.step(picture)
+
+
+def is_warm(path: Path, threads: int) -> bool:
+    """Whether the kernels for the model's file were compiled here before."""
+    from stillframe.reuse.disk_cache import DiskCache
+
+    return DiskCache().get(_name(path, threads)) is not None
+
+
+def start_elsewhere(path: Path, threads: int) -> "subprocess.Popen[bytes] | None":
+    """Compile for the model's file in a process that yields to this one.
+
+    None where this process could not load what that one stores.
+    """
+    if not sys.executable or kernel_folder() is None:
+        return None
+    command = ["nice", "-n", NICE, sys.executable, "-m", __spec__.name, str(path), str(threads)]
+    quiet = subprocess.DEVNULL
+    try:
+        return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+    except OSError:
+        return None
+
+
+def main(path: Path, threads: int) -> None:
+    """Fill the cache, and note that it is filled."""
+    backend = ReuseBackend(path, threads, TOLERANCE)
+    warm_up(backend)
+    backend.close()
+    note_warm(path, threads)
+
+
+def note_warm(path: Path, threads: int) -> None:
+    """Kernels for the model's file are in the cache now."""
+    from stillframe.reuse.disk_cache import DiskCache
+
+    DiskCache().add({_name(path, threads): True})
+
+
+def _name(path: Path, threads: int) -> str:
+    return f"warm {path.name} x{threads}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

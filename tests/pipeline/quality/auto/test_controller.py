@@ -1,0 +1,250 @@
+"""The controller: what it takes, what it leaves, and that a run under it begins at once."""
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stillframe.models import zoo
+from stillframe.models.model import Model
+from stillframe.models.results import Detections, Evidence
+from stillframe.pipeline.inference.runner import Runner
+from stillframe.pipeline.inference.settings import Settings
+from stillframe.pipeline.inference.steering import FrameSetting
+from stillframe.pipeline.inference.types import Kind, StepResult
+from stillframe.pipeline.media.frame import Frame
+from stillframe.pipeline.quality.audited import Audited
+from stillframe.pipeline.quality.auto import preparation, warm_up
+from stillframe.pipeline.quality.auto.controller import PAUSE_S, TRIED, AutoController, kept_share
+from stillframe.pipeline.quality.auto.evidence import MOST_EVERY
+from stillframe.pipeline.quality.auto.runner import SteeredRunner
+from tests import networks
+from tests.reuse.test_session import net
+
+FRAME_S = 1 / 30
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Outputs of unknown meaning; the engine runs all of it."""
+    where = tmp_path_factory.mktemp("raw") / "net.onnx"
+    where.write_bytes(net((1, 3, 96, 128), gate=True))
+    return zoo.load(str(where), task="tensors")
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return zoo.load(str(networks.brightness(tmp_path_factory.mktemp("detector") / "net.onnx")))
+
+
+@pytest.fixture(autouse=True)
+def _compiled_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of its own for each test; what that does has a test below."""
+    monkeypatch.setattr(preparation, "is_warm", lambda path, threads: True)
+
+
+def frame(index: int, image: np.ndarray | None = None) -> Frame:
+    if image is None:
+        image = np.full((96, 128, 3), 90, np.uint8)
+        image[20:60, 3 * (index % 24) : 3 * (index % 24) + 40] = 210
+    return Frame(image, index, index * FRAME_S, index, Fraction(1, 30))
+
+
+def step(
+    index: int,
+    setting: FrameSetting,
+    cost_ms: float,
+    kind: Kind = "computed",
+    time_s: float | None = None,
+) -> StepResult:
+    """A finished frame of which only costs and setting matter."""
+    provenance = "computed" if setting.tolerance is None else "partial"
+    result = Detections.none(("a",)).with_evidence(Evidence(provenance))  # type: ignore[arg-type]
+    spent = {"infer" if kind == "computed" else "follow": cost_ms}
+    picture = frame(index)
+    if time_s is not None:
+        picture = replace(picture, time_s=time_s)
+    return StepResult(picture, result, kind, 1.0, None, None, spent, setting, spent)
+
+
+@pytest.fixture
+def controller(detector: Model) -> Iterator[AutoController]:
+    with AutoController(detector, Settings("auto", threads=1)) as steered:
+        steered.adapt(detector)
+        yield steered
+
+
+def takes_over(controller: AutoController, dense_ms: float = 100.0) -> None:
+    """A dense frame, and one after which the reuse engine is ready."""
+    controller.delivered(step(0, controller.setting(0), dense_ms))
+    assert controller.choice.tolerance is None
+    assert controller._preparation is not None
+    controller._preparation.join()
+    controller.delivered(step(1, controller.setting(0), dense_ms))
+
+
+def test_a_run_begins_on_onnx_runtime_and_goes_over_to_the_engine(raw: Model) -> None:
+    settings = Settings("auto", threads=1, quality=0.5)
+    with AutoController(raw, settings) as controller:
+        runner = Runner(raw, settings, slot=controller.slot, steering=controller)
+        with runner:
+            first = runner.step(frame(0))
+            assert first.result.evidence.provenance == "computed"
+            assert first.setting == FrameSetting(None, 1, 0)
+            controller.delivered(first)
+            assert controller._preparation is not None
+            controller._preparation.join()
+            provenances = []
+            for index in range(1, 12):
+                done = runner.step(frame(index))
+                controller.delivered(done)
+                provenances.append(done.result.evidence.provenance)
+            assert "partial" in provenances
+            assert controller.why == ""
+
+
+def test_the_engine_stays_where_it_pays(controller: AutoController) -> None:
+    takes_over(controller)
+    assert controller.choice.tolerance == 0.1
+    for index in range(2, 2 + 2 * TRIED):
+        controller.delivered(step(index, controller.setting(0), 20.0))
+    assert controller.choice.tolerance is not None
+
+
+def test_the_engine_is_left_where_it_costs_more_and_tried_again_after_a_pause(
+    controller: AutoController,
+) -> None:
+    takes_over(controller)
+    index = 2
+    while controller.choice.tolerance is not None:
+        assert index < 2 + 8 * TRIED, "it takes few frames to see"
+        controller.delivered(step(index, controller.setting(0), 120.0))
+        index += 1
+    left_s = index * FRAME_S
+    for later in (0.5 * PAUSE_S, 0.9 * PAUSE_S):
+        controller.delivered(step(index, controller.setting(0), 100.0, time_s=left_s + later))
+        assert controller.choice.tolerance is None
+    controller.delivered(step(index, controller.setting(0), 100.0, time_s=left_s + 1.1 * PAUSE_S))
+    assert controller.choice.tolerance is not None, "tried again"
+    assert controller._pause_s > PAUSE_S, "the next pause is longer"
+
+
+def test_frames_are_skipped_once_that_is_known_to_lose_nothing(controller: AutoController) -> None:
+    takes_over(controller)
+    boxes = _boxes(10.0)
+    counts = []
+    for index in range(2, 300):
+        distance = controller.choice.every
+        controller.compare(boxes, boxes, distance, index * FRAME_S)
+        controller.delivered(step(index, controller.setting(0), 20.0))
+        counts.append(controller.frame_skipping().every)
+    assert counts[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(counts))
+    assert counts[-1] == MOST_EVERY
+    for index in range(300, 330):
+        controller.compare(_boxes(300.0), boxes, controller.choice.every, index * FRAME_S)
+        controller.delivered(step(index, controller.setting(0), 100.0))
+    assert controller.frame_skipping().every < MOST_EVERY, "it comes down where objects are lost"
+
+
+def test_a_tolerance_that_audits_find_lacking_is_lowered(controller: AutoController) -> None:
+    takes_over(controller)
+    for index in range(2, 2 + 2 * TRIED):
+        controller.delivered(step(index, controller.setting(0), 20.0))
+    at = controller.choice.tolerance
+    assert at is not None
+    lost = step(99, FrameSetting(at, 1, 0), 20.0)
+    for _ in range(8):
+        agreement = _agreement(_boxes(300.0), _boxes(10.0))
+        controller.on_audit(Audited(lost, agreement, 99))
+    controller.delivered(step(100, controller.setting(0), 20.0))
+    now = controller.choice.tolerance
+    assert now is None or now < at
+
+
+def test_perfect_quality_leaves_nothing_to_lose(detector: Model) -> None:
+    with AutoController(detector, Settings("auto", threads=1, quality=1.0)) as controller:
+        controller.adapt(detector)
+        takes_over(controller)
+        boxes = _boxes(10.0)
+        for index in range(2, 60):
+            controller.compare(boxes, boxes, 1, index * FRAME_S)
+            controller.delivered(step(index, controller.setting(0), 100.0))
+        assert controller.choice.tolerance is None
+        assert controller.choice.every == 1
+
+
+def test_a_fixed_number_of_frames_stays(detector: Model) -> None:
+    with AutoController(detector, Settings("auto", threads=1, every=3)) as controller:
+        controller.adapt(detector)
+        takes_over(controller)
+        assert controller.frame_skipping().every == 3
+        assert not controller.wants_comparison(3)
+
+
+def test_a_network_that_the_engine_cannot_run_stays_dense(tmp_path: Path, raw: Model) -> None:
+    def fails(path: Path) -> None:
+        raise preparation.StillframeError("no way")
+
+    settings = Settings("auto", threads=1)
+    with AutoController(raw, settings, make_reuse=fails) as controller:  # type: ignore[arg-type]
+        controller.adapt(raw)
+        takes_over(controller)
+        assert controller.choice.tolerance is None
+        assert controller.to_dict()["why_dense"] == "no way"
+
+
+def test_frames_of_another_size_start_afresh(raw: Model) -> None:
+    with SteeredRunner(raw, Settings("auto", threads=1)) as runner:
+        for index in range(3):
+            runner.step(frame(index))
+        other = np.full((64, 80, 3), 80, np.uint8)
+        for index in range(3, 6):
+            done = runner.step(frame(index, other))
+        assert done.result.evidence.provenance in ("computed", "partial", "reused")
+
+
+def test_what_closes_first_does_not_matter(raw: Model) -> None:
+    runner = SteeredRunner(raw, Settings("auto", threads=1))
+    runner.step(frame(0))
+    runner.close()
+    runner.close()
+
+
+def test_another_process_compiles_what_is_not_cached(tmp_path: Path, raw: Model) -> None:
+    assert not warm_up.is_warm(tmp_path / "never.onnx", 1)
+    command = [sys.executable, "-m", "stillframe.pipeline.quality.auto.warm_up", str(raw.path), "1"]
+    subprocess.run(command, check=True, timeout=300)
+    assert warm_up.is_warm(raw.path, 1)
+    process = warm_up.start_elsewhere(raw.path, 1)
+    assert process is not None
+    assert process.wait(300) == 0
+
+
+def test_kept_counts_both_ways_and_knows_when_there_is_nothing() -> None:
+    assert kept_share(_boxes(10.0), _boxes(10.0)) == 1.0
+    assert kept_share(_boxes(300.0), _boxes(10.0)) == 0.0
+    assert kept_share(Detections.none(("a",)), Detections.none(("a",))) is None
+
+
+def _boxes(left: float) -> Detections:
+    return Detections(
+        xyxy=np.array([[left, 10, left + 40, 50]], np.float32),
+        confidence=np.array([0.9], np.float32),
+        class_id=np.array([0]),
+        labels=("a",),
+    )
+
+
+def _agreement(result: Detections, reference: Detections):  # type: ignore[no-untyped-def]
+    from stillframe.pipeline.quality.agreement import agreement_with
+
+    agreement = agreement_with(reference)
+    agreement.add(result, reference)
+    return agreement
