@@ -61,9 +61,11 @@ class Audit(Closing):
     """Compares some steps with the whole model's result.
 
     goal: the least agreement, above 0 and at most 1. on_audit: called with each audited frame, in
-    the audit's thread. mean_gap: frames between two audits; None: by their costs. in_line: compare
-    within `offer`, for tests and benchmarks. make_backend: runs the whole model. Only steps whose
-    frame still has its picture can be offered.
+    the audit's thread. copies: whether their owner may overwrite pictures once `offer` has
+    returned; audits then have copies, and noise between frames is not measured. mean_gap: frames
+    between two audits; None: by their costs. in_line: compare within `offer`, for tests and
+    benchmarks. make_backend: runs the whole model. Only steps whose frame still has its picture can
+    be offered.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Audit(Closing):
         goal: float,
         on_audit: Sequence[OnAudit] = (),
         *,
+        copies: bool = False,
         mean_gap: float | None = None,
         seed: int = 0,
         in_line: bool = False,
@@ -78,7 +81,7 @@ class Audit(Closing):
     ) -> None:
         check_quality(goal)
         self._on_audit, self._mean_gap, self._make_backend = tuple(on_audit), mean_gap, make_backend
-        self._seed = seed
+        self._seed, self._copies = seed, copies
         self._lock = threading.Lock()
         """Of what `report` reads."""
         self._certificate = Certificate(goal)
@@ -176,7 +179,7 @@ class Audit(Closing):
         frame = step.frame
         if frame.image.strides[0] == 0:
             raise ValueError("audit: expected a frame with its picture, which was dropped already")
-        previous, self._previous = self._previous, frame.image
+        previous, self._previous = self._previous, None if self._copies else frame.image
         self._newest, self._time_s = frame.index, frame.time_s
         whole = step.result.evidence.provenance == "computed"
         with self._lock:
@@ -195,6 +198,8 @@ class Audit(Closing):
             eligible = not (frame.corrupt or whole or self._closed)
             if not (eligible and self._clock.tick(blocked=blocked)):
                 return False
+            if self._copies:
+                step = replace(step, frame=replace(frame, image=frame.image.copy()))
             sample = _AuditSample(step, model, previous, self._clock.weight)
             self._measuring = self._gap is None
             self._clock.start(self._gap or FIRST_GAP)

@@ -72,7 +72,7 @@ COMMON_OPTIONS: Mapping[str, str] = MappingProxyType(
 )
 CODEC_OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "libx264": MappingProxyType({"preset": "veryfast", "crf": "20"}),
+        "libx264": MappingProxyType({"preset": "superfast", "crf": "22"}),
         "libx265": MappingProxyType({"preset": "veryfast", "crf": "22"}),
         "libvpx-vp9": MappingProxyType(
             {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "row-mt": "1"}

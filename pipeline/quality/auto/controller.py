@@ -328,13 +328,18 @@ class AutoController(Closing):
     def __str__(self) -> str:
         """What was gained and how, in one line for people."""
         choice, gain = self.choice, self.gain
-        how = "every frame computed whole"
+        how = "frames are computed whole"
         if choice.tolerance is not None:
             how = f"tolerance {choice.tolerance:g}"
         if choice.every > 1:
             between = "boxes followed" if self.follows else "results kept"
             how += f", {between} in {choice.every - 1} of {choice.every} frames that change"
         why = f"; the reuse engine cannot run it: {self.why}" if self.why else ""
+        if not why and self._reuse is None:
+            why = (
+                "; the reuse engine was not ready yet: its kernels are compiled once, and a later "
+                "run goes on from there"
+            )
         if gain is None:
             return f"auto: {how}{why}"
         return (

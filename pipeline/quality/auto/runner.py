@@ -23,7 +23,7 @@ class SteeredRunner(Closing):
         self.audit: Audit | None = None
         if settings.reuse == "auto":
             self.controller = AutoController(model, settings)
-            self.audit = Audit(settings.quality, [self.controller.on_audit])
+            self.audit = Audit(settings.quality, [self.controller.on_audit], copies=True)
             self._runner = Runner(
                 model, settings, slot=self.controller.slot, steering=self.controller
             )

@@ -17,8 +17,6 @@ from stillframe.pipeline.inference.backends import ReuseBackend
 
 TOLERANCE = 0.1
 """Of the backend; another one runs the same kernels."""
-NICE = "3"
-"""Of the process that compiles: it gets half of what a frame's thread gets, and is through soon."""
 SIDE = 64
 """Of the picture that the gate is tried on, pixels."""
 
@@ -54,13 +52,13 @@ def is_warm(path: Path, threads: int) -> bool:
 
 
 def start_elsewhere(path: Path, threads: int) -> "subprocess.Popen[bytes] | None":
-    """Compile for the model's file in a process that yields to this one.
+    """Compile for the model's file in a process of its own.
 
-    None where this process could not load what that one stores.
+    What it compiled before it was killed is cached, so the next one goes on from there. None where this process could not load what that one stores.
     """
     if not sys.executable or kernel_folder() is None:
         return None
-    command = ["nice", "-n", NICE, sys.executable, "-m", __spec__.name, str(path), str(threads)]
+    command = [sys.executable, "-m", __spec__.name, str(path), str(threads)]
     quiet = subprocess.DEVNULL
     try:
         return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)

@@ -136,6 +136,29 @@ def test_a_frame_without_its_picture_is_refused(model: Model, step: StepResult) 
         audit.offer(bare, model)
 
 
+def test_pictures_may_be_overwritten_once_they_were_offered(model: Model, step: StepResult) -> None:
+    """As a caller does who reads each picture into the same array, or draws on it."""
+    overwritten = threading.Event()
+    kept: list[float | None] = []
+
+    def waits(path: Path) -> OnnxRuntimeBackend:
+        assert overwritten.wait(60)
+        return OnnxRuntimeBackend(path, 1)
+
+    image = step.frame.image.copy()
+    borrowed = replace(step, frame=replace(step.frame, image=image))
+    audit = Audit(
+        0.5, [lambda a: kept.append(a.kept)], copies=True, mean_gap=OFTEN, make_backend=waits
+    )
+    with audit:
+        assert audit.offer(borrowed, model)
+        image[:] = 255
+        overwritten.set()
+    assert len(kept) == 1
+    assert kept[0] is not None
+    assert kept[0] > 0.9
+
+
 def test_who_steers_sees_the_step_without_its_picture(model: Model, step: StepResult) -> None:
     seen: list[Audited] = []
     with Audit(0.5, [seen.append], mean_gap=OFTEN, in_line=True) as audit:
