@@ -54,7 +54,8 @@ def is_warm(path: Path, threads: int) -> bool:
 def start_elsewhere(path: Path, threads: int) -> "subprocess.Popen[bytes] | None":
     """Compile for the model's file in a process of its own.
 
-    What it compiled before it was killed is cached, so the next one goes on from there. None where this process could not load what that one stores.
+    What it compiled before it was killed is cached, so the next one goes on from there. None where
+    this process could not load what that one stores.
     """
     if not sys.executable or kernel_folder() is None:
         return None

@@ -17,11 +17,17 @@ from stillframe.models.results import Detections, Evidence
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.steering import FrameSetting
-from stillframe.pipeline.inference.types import Kind, StepResult
+from stillframe.pipeline.inference.types import Kind, StepResult, StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.auto import preparation, warm_up
-from stillframe.pipeline.quality.auto.controller import PAUSE_S, TRIED, AutoController, kept_share
+from stillframe.pipeline.quality.auto.controller import (
+    PAUSE_S,
+    TRIED,
+    AutoChoice,
+    AutoController,
+    kept_share,
+)
 from stillframe.pipeline.quality.auto.evidence import MOST_EVERY
 from stillframe.pipeline.quality.auto.runner import SteeredRunner
 from tests import networks
@@ -168,6 +174,66 @@ def test_a_tolerance_that_audits_find_lacking_is_lowered(controller: AutoControl
     assert now is None or now < at
 
 
+def test_stored_values_are_dropped_when_the_tolerance_is_lowered_and_only_then(
+    controller: AutoController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steered: list[tuple[float, bool]] = []
+    monkeypatch.setattr(controller.slot, "steer", lambda *how: steered.append(how))
+    for tolerance in (0.1, 0.2, 0.05):
+        controller.choice = AutoChoice(controller.choice.tolerance, 1)
+        if controller._reuse is None:
+            takes_over(controller)
+        controller._choose(AutoChoice(tolerance, 1))
+    assert steered == [(1.0, False), (2.0, False), (0.5, True)]
+
+
+def test_audits_of_skipped_frames_tell_of_skipping_and_not_of_tolerances(
+    controller: AutoController,
+) -> None:
+    evidence = controller._evidence
+    before = evidence.of_tolerance(0.1, 0.0), evidence.of_skipping(4, 0.0)
+    skipped = step(9, FrameSetting(0.1, 4, 3), 5.0, "skipped")
+    for _ in range(5):
+        controller.on_audit(Audited(skipped, _agreement(_boxes(300.0), _boxes(10.0)), 9))
+    assert evidence.of_tolerance(0.1, 0.0) == before[0]
+    assert evidence.of_skipping(4, 0.0) > 5 * before[1]
+
+
+def test_the_backend_and_the_gate_follow_the_choice(controller: AutoController) -> None:
+    shape = (96, 128, 3)
+    path = controller._model.path
+
+    def claimed() -> tuple[bool, bool]:
+        return controller.slot.claim(path, shape).incremental, controller.gates()
+
+    assert claimed() == (False, False)
+    controller.slot.enter(_task(controller, shape))
+    takes_over(controller)
+    assert claimed() == (True, True)
+    for index in itertools.takewhile(lambda _: controller.gates(), range(2, 2 + 8 * TRIED)):
+        controller.delivered(step(index, controller.setting(0), 120.0))
+    assert claimed() == (False, False)
+
+
+def test_frames_are_skipped_for_half_a_second_at_most_unless_asked_for(
+    controller: AutoController, detector: Model
+) -> None:
+    assert controller.frame_skipping().within_s == 0.5
+    with AutoController(detector, Settings("auto", every=3)) as fixed:
+        assert fixed.frame_skipping().within_s is None
+
+
+def test_comparing_takes_little_while_nothing_is_skipped(controller: AutoController) -> None:
+    assert controller.wants_comparison(1)
+    many = _boxes(*range(0, 4000, 20))
+    controller.compare(many, many, 1, 0.0)
+    assert not controller.wants_comparison(1)
+    assert controller.wants_comparison(2), "frames that were skipped are always compared"
+    for index in range(100):
+        controller.delivered(step(index, FrameSetting(None, 1, 0), 1000.0))
+    assert controller.wants_comparison(1)
+
+
 def test_perfect_quality_leaves_nothing_to_lose(detector: Model) -> None:
     with AutoController(detector, Settings("auto", threads=1, quality=1.0)) as controller:
         controller.adapt(detector)
@@ -233,13 +299,20 @@ def test_kept_counts_both_ways_and_knows_when_there_is_nothing() -> None:
     assert kept_share(Detections.none(("a",)), Detections.none(("a",))) is None
 
 
-def _boxes(left: float) -> Detections:
+def _boxes(*lefts: float) -> Detections:
     return Detections(
-        xyxy=np.array([[left, 10, left + 40, 50]], np.float32),
-        confidence=np.array([0.9], np.float32),
-        class_id=np.array([0]),
+        xyxy=np.array([[left, 10, left + 40, 50] for left in lefts], np.float32),
+        confidence=np.full(len(lefts), 0.9, np.float32),
+        class_id=np.zeros(len(lefts), np.int64),
         labels=("a",),
     )
+
+
+def _task(controller: AutoController, shape: tuple[int, ...]) -> Task:
+    """A frame that is to be run on the backend in use."""
+    model = controller._model
+    backend = controller.slot.claim(model.path, shape)
+    return Task(frame(0), "computed", model, StopWatch(), backend=backend)
 
 
 def _agreement(result: Detections, reference: Detections):  # type: ignore[no-untyped-def]

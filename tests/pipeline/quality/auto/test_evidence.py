@@ -51,6 +51,19 @@ def test_skipping_loses_the_mean_over_its_frames() -> None:
     assert evidence.of_skipping(3, 0.0) < 0.01, "no more is lost at 2 than at 8"
 
 
+def test_a_loss_counts_at_once_and_is_not_forgotten_at_once() -> None:
+    evidence = LossEvidence("detection")
+    for index in range(300):
+        evidence.add_skipped(1, 0.0, index / 30)
+    for index in range(6):
+        evidence.add_skipped(1, 0.5, 10 + index / 30)
+    alarmed = evidence.of_skipping(2, 10.2)
+    assert alarmed > 0.012, "three hundred good samples do not hide six bad ones"
+    for index in range(300):
+        evidence.add_skipped(1, 0.0, 11 + index / 30)
+    assert evidence.of_skipping(2, 21.0) > 0.0015, "they still count ten seconds later"
+
+
 def test_a_tolerance_loses_no_less_than_a_smaller_one() -> None:
     evidence = LossEvidence("detection")
     assert evidence.of_tolerance(None, 0.0) == 0.0
