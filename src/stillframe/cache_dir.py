@@ -92,7 +92,7 @@ class Section:
     pattern: re.Pattern[str]
 
 
-_KERNEL = re.compile(r"kernels/[^/]+\.py3\d+[^/]*\.nb[ci](?:\.tmp[^/]*)?")
+_KERNEL = re.compile(r"kernels/(?:[^/]+\.py3\d+[^/]*\.nb[ci](?:\.tmp[^/]*)?|warm-[0-9a-f]{16})")
 _CLIP = r"assets/[0-9a-f]{12}/[^/]+\.(?:mp4|avi|webm|mkv|mov)"
 SECTIONS: tuple[Section, ...] = (
     Section(

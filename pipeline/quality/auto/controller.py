@@ -74,8 +74,8 @@ class AutoChoice:
 class AutoController(Closing):
     """Steers one run, see the module. A `FrameSteering` for the loop; the slot is part of it.
 
-    model: at any size. settings: of mode "auto". compare: the kept share of what two results hold,
-    None where there is nothing to compare; by default of `agreement_with`.
+    model: at any size. settings: of mode "auto"; what they fix stays fixed.
+    make_dense, make_reuse: the backends for a model's file, instead of the usual ones.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class AutoController(Closing):
     ) -> None:
         self.settings = settings
         self.slot = BackendSlot(self._dense_backend, incremental=False)
-        self.follows = model.task == "detection"
+        self.follows = model.task == "detection" and settings.between != "keep"
         self.choice = AutoChoice(every=settings.every or 1)
         self.why = ""
         """Why the reuse engine cannot run the model."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stillframe.errors import StillframeError
+from stillframe.native_calls import GRACE_S, abandon
 from stillframe.pipeline.inference.backends import ReuseBackend
 from stillframe.pipeline.quality.auto.warm_up import is_warm, note_warm, start_elsewhere, warm_up
 
@@ -37,12 +38,17 @@ class Preparation:
         return backend
 
     def close(self) -> None:
-        """Stop, wait for the thread, and close the backend if nobody took it."""
+        """Stop, and close the backend if nobody took it.
+
+        A thread that compiles cannot be ended: it is left behind, and closes what it makes.
+        """
         with self._lock:
             self._is_dropped = True
             if self._compiler is not None:
                 self._compiler.kill()
-        self._thread.join()
+        self._thread.join(GRACE_S)
+        if self._thread.is_alive():
+            abandon(self._thread)
         backend = self.take()
         if backend is not None:
             backend.close()
@@ -64,7 +70,10 @@ class Preparation:
             self.why = str(error)
             return
         with self._lock:
-            self._backend = backend
+            if not self._is_dropped:
+                self._backend = backend
+                return
+        backend.close()
 
     def _compile_elsewhere(self) -> None:
         """Wait for a process that compiles. What it could not do is done here, or fails here."""

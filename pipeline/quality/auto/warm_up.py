@@ -6,8 +6,10 @@ As a program it fills the cache on disk for another process: compiling takes hal
 core, and done in a thread it would hold the interpreter's lock against the frames.
 """
 
+import contextlib
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +48,8 @@ def warm_up(backend: ReuseBackend) -> None:
 
 def is_warm(path: Path, threads: int) -> bool:
     """Whether the kernels for the model's file were compiled here before."""
-    from stillframe.reuse.disk_cache import DiskCache
-
-    return DiskCache().get(_name(path, threads)) is not None
+    note = _note(path, threads)
+    return note is not None and note.exists()
 
 
 def start_elsewhere(path: Path, threads: int) -> "subprocess.Popen[bytes] | None":
@@ -77,13 +78,23 @@ def main(path: Path, threads: int) -> None:
 
 def note_warm(path: Path, threads: int) -> None:
     """Kernels for the model's file are in the cache now."""
-    from stillframe.reuse.disk_cache import DiskCache
+    note = _note(path, threads)
+    if note is not None:
+        with contextlib.suppress(OSError):
+            note.touch()
 
-    DiskCache().add({_name(path, threads): True})
 
+def _note(path: Path, threads: int) -> Path | None:
+    """The empty file beside the kernels that says so; None where no kernels are stored.
 
-def _name(path: Path, threads: int) -> str:
-    return f"warm {path.name} x{threads}"
+    Kernels belong to a processor, to their sources and to where these lie.
+    """
+    from stillframe.reuse.disk_cache import host
+
+    folder = kernel_folder()
+    facts = (host(), str(Path(__file__).resolve()), path.name, threads)
+    name = f"warm-{sha256(repr(facts).encode()).hexdigest()[:16]}"
+    return None if folder is None else folder / name
 
 
 if __name__ == "__main__":

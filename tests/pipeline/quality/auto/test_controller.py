@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stillframe.cache_dir import SECTIONS
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Evidence
+from stillframe.pipeline.inference.backends import ReuseBackend
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.steering import FrameSetting
@@ -223,6 +226,14 @@ def test_frames_are_skipped_for_half_a_second_at_most_unless_asked_for(
         assert fixed.frame_skipping().within_s is None
 
 
+def test_results_stay_where_following_was_not_asked_for(detector: Model) -> None:
+    for between, expected in ((None, "follow"), ("follow", "follow"), ("keep", "keep")):
+        settings = Settings("auto", every=3, between=between)  # type: ignore[arg-type]
+        with AutoController(detector, settings) as controller:
+            assert controller.frame_skipping().between == expected
+            assert controller.follows == (expected == "follow")
+
+
 def test_comparing_takes_little_while_nothing_is_skipped(controller: AutoController) -> None:
     assert controller.wants_comparison(1)
     many = _boxes(*range(0, 4000, 20))
@@ -291,6 +302,48 @@ def test_another_process_compiles_what_is_not_cached(tmp_path: Path, raw: Model)
     process = warm_up.start_elsewhere(raw.path, 1)
     assert process is not None
     assert process.wait(300) == 0
+
+
+def test_a_note_about_kernels_goes_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_up, "kernel_folder", lambda: tmp_path)
+    model = tmp_path / "model.onnx"
+    assert not warm_up.is_warm(model, 1)
+    warm_up.note_warm(model, 1)
+    assert warm_up.is_warm(model, 1)
+    assert not warm_up.is_warm(model, 2)
+    (note,) = tmp_path.iterdir()
+    assert SECTIONS[2].pattern.fullmatch(f"kernels/{note.name}"), "`stillframe cache` clears it"
+    note.unlink()
+    assert not warm_up.is_warm(model, 1)
+    monkeypatch.setattr(warm_up, "kernel_folder", lambda: None)
+    warm_up.note_warm(model, 1)
+    assert not warm_up.is_warm(model, 1)
+
+
+def test_closing_does_not_wait_for_a_thread_that_compiles(
+    raw: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "GRACE_S", 0.01)
+    may_end, closed = threading.Event(), threading.Event()
+
+    class Slow(ReuseBackend):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def compiles(path: Path) -> ReuseBackend:
+        assert may_end.wait(60)
+        return Slow(path, 1, 0.1)
+
+    slow = preparation.Preparation(raw.path, compiles, 1)
+    slow.close()
+    assert not closed.is_set()
+    may_end.set()
+    slow.join()
+    assert closed.is_set(), "the thread closes what nobody will take"
+    assert slow.take() is None
 
 
 def test_kept_counts_both_ways_and_knows_when_there_is_nothing() -> None:
