@@ -33,7 +33,7 @@ PAIRS: tuple[Pair, ...] = (
     Pair("centerface", "sample:pan?seconds=10", "moving camera, nothing to find"),
     Pair("centerface", "sample:talking_head", "near face, low frame rate", "held out"),
     Pair("centerface", "sample:pose2sim_cam01", "upright picture", "held out"),
-    Pair("centerface", "sample:desk?seconds=10", "webcam, exposure drifts", "held out"),
+    Pair("centerface", "sample:desk?seconds=10", "webcam, exposure drifts"),
     Pair("yolov3-tiny", "sample:vtest", "surveillance, noisy MPEG-4, 10 fps"),
     Pair("yolov3-tiny", "sample:bikes", "moving camera and cuts"),
     Pair("yolov3-tiny", "sample:plaza?seconds=10", "still camera, noise", "held out"),
