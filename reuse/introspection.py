@@ -58,7 +58,7 @@ class LayerInfo:
     positions: int
     """H * W, what a step can compute at most; 1 of an island."""
     multiply_adds: int
-    """To compute all positions; 0 where an operator has none, and of islands."""
+    """To compute all positions; 0 where an operator has none, and in islands where not known."""
     persistent: bool | None
     """Whether the values survive to the next frame; None where the engine stores none."""
     why: str
@@ -109,7 +109,7 @@ def layers(session: ReuseSession) -> tuple[LayerInfo, ...]:
     infos: list[LayerInfo] = []
     for step in plan.steps:
         if isinstance(step, IslandStep):
-            infos.append(_island(plan.graph, step.node))
+            infos.append(_island(plan, step.node))
         else:
             infos += [_layer(plan, index, after) for index in range(step.first, step.end)]
     return tuple(infos)
@@ -139,7 +139,7 @@ def layer_stats(session: ReuseSession) -> LayerStats:
 
 def compared_layers(session: ReuseSession) -> tuple[str, ...]:
     """The layers that a tolerance applies to, in the order in which they run."""
-    return tuple(session.plan.cutoffs)
+    return session.plan.compared
 
 
 def activation(session: ReuseSession, name: str) -> NDArray[np.float32]:
@@ -214,7 +214,8 @@ def _layer(plan: Plan, index: int, after: dict[str, str]) -> LayerInfo:
     )
 
 
-def _island(graph: Graph, node: Node) -> LayerInfo:
+def _island(plan: Plan, node: Node) -> LayerInfo:
+    graph = plan.graph
     readers = graph.readers()
     last = max((index for name in node.outputs for index in readers.get(name, ())), default=None)
     return LayerInfo(
@@ -222,12 +223,12 @@ def _island(graph: Graph, node: Node) -> LayerInfo:
         op=ISLAND,
         shape=tuple(map(int, node.attrs["writes"][0].shape)),
         positions=1,
-        multiply_adds=0,
+        multiply_adds=int(node.attrs["multiply_adds"]),
         persistent=None,
         why="",
         bytes=0,
         last_reader=CALLER if last is None else described(graph, last),
-        cut_off=False,
+        cut_off=any(name in plan.island_cutoffs for name in node.outputs),
         after_global="",
         reason=node.attrs["reason"],
         nodes=tuple(node.attrs["nodes"]),

@@ -157,6 +157,7 @@ class Net:
         reads = tuple(Port(each, self.shapes[each], "float32", "NHWC") for each in sources)
         writes = (Port(name, shape, "float32", "NHWC"),)
         attrs = {"model": b"", "reason": "", "reads": reads, "writes": writes, "nodes": ()}
+        attrs["multiply_adds"] = 0
         self.nodes.append(Node(ISLAND, sources, (name,), attrs))
         self.shapes[name] = shape
         return name

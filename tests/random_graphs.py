@@ -268,6 +268,7 @@ def island(build: Builder) -> bool:
         "reason": "no such operator",
         "reads": (port(name, build.shapes[name]),),
         "writes": (port(output, build.shapes[name]),),
+        "multiply_adds": 0,
         "nodes": tuple(op for op, _, _ in steps),
     }
     build.nodes.append(Node(ISLAND, (name,), (output,), attrs))

@@ -8,6 +8,7 @@ import numpy as np
 from stillframe.reuse.frontend.context import ImportContext, OnnxNode, UnsupportedError
 from stillframe.reuse.frontend.convert_nn import CONVERTERS
 from stillframe.reuse.frontend.convert_shape import convert_rearrangement, merge_rearrangements
+from stillframe.reuse.frontend.node_work import multiply_adds
 from stillframe.reuse.frontend.partition import Piece, partition, work_us
 from stillframe.reuse.ir.graph import ISLAND, Array, Graph, Node, Port, Shape
 
@@ -137,6 +138,7 @@ class Importer:
             "reason": reason,
             "reads": tuple(map(self.port, reads)),
             "writes": tuple(map(self.port, writes)),
+            "multiply_adds": multiply_adds(members, self.context),
             "nodes": tuple(f"{node.op} {node.name or node.output}" for node in members),
         }
         return Node(ISLAND, tuple(reads), tuple(writes), attrs)

@@ -21,6 +21,7 @@ model: bytes of the ONNX model.
 reads, writes: a Port per input and output, in order; the model uses the same names.
 reason: why the engine cannot run it.
 nodes: "operator name" of each ONNX node in it.
+multiply_adds: of all of them; those of operators and shapes that are not known count as 0.
 """
 
 

@@ -16,12 +16,15 @@ from stillframe.reuse.kernels.abi import (
 )
 from stillframe.reuse.kernels.jit import kernel
 from stillframe.reuse.kernels.pointers import (
+    get_f32,
     get_i32,
     get_u8,
+    set_f32,
     set_i32,
     set_i64,
     set_u8,
 )
+from stillframe.reuse.kernels.store import TOGETHER
 
 OFF, ON = np.uint8(0), np.uint8(1)
 
@@ -114,6 +117,53 @@ def take_in(known, feed, strides, changed, tensors, target, workers):
                 ):
                     set_u8(mask, x, ON)
                     count += 1
+        set_u8(tensors[target, ROW_FLAGS], y, ON if count > 0 else OFF)
+        total += count
+    for worker in range(workers):
+        set_i64(tensors[target, LIVE], worker, 0)
+    set_i64(tensors[target, LIVE], 0, total)
+    return total
+
+
+@kernel
+def measure_row(feed, step, channel_step, stored, pixel, width, channels, gaps):
+    # squared distance of each position of a row, that of position x at gaps[x + 1]
+    for x in range(width + 2):
+        set_f32(gaps, x, np.float32(0.0))
+    for c in range(channels):
+        plane = feed + c * channel_step * 4
+        for x in range(width):
+            gap = get_f32(plane, x * step) - get_f32(stored, x * (pixel // 4) + c)
+            set_f32(gaps, x + 1, get_f32(gaps, x + 1) + gap * gap)
+
+
+@kernel
+def take_in_near(feed, strides, tensors, target, workers, threshold, gaps):
+    """As `take_in` of an island's output with a tolerance; -> positions marked.
+
+    A position is stored and marked where its squared distance counts as changed, by the rule of
+    `store.store_with_hysteresis`; elsewhere the stored value stays. gaps: address of float32
+    (width + 2,), scratch.
+    """
+    height, width = tensors[target, HEIGHT], tensors[target, WIDTH]
+    channels, pixel = tensors[target, CHANNELS], tensors[target, PIXEL]
+    least = threshold * TOGETHER
+    total = 0
+    for y in range(height):
+        line = feed + y * strides[0] * 4
+        stored = tensors[target, DATA] + y * tensors[target, ROW]
+        mask = tensors[target, MASK] + y * tensors[target, MASK_ROW]
+        measure_row(line, strides[1], strides[2], stored, pixel, width, channels, gaps)
+        count = 0
+        for x in range(width):
+            gap = get_f32(gaps, x + 1)
+            together = get_f32(gaps, x) > least and get_f32(gaps, x + 2) > least
+            if gap <= threshold and not (gap > least and together):  # so NaN counts as changed
+                set_u8(mask, x, OFF)
+                continue
+            take_position(line + x * strides[1] * 4, strides[2], stored + x * pixel, channels)
+            set_u8(mask, x, ON)
+            count += 1
         set_u8(tensors[target, ROW_FLAGS], y, ON if count > 0 else OFF)
         total += count
     for worker in range(workers):

@@ -86,6 +86,7 @@ def build_plan(
     exports: dict[str, Floats] = {}
     steps: list[Region | IslandStep] = []
     cutoffs: dict[str, int] = {}
+    compared: list[str] = []
 
     def export_if_read(name: str, node: int) -> None:
         if name in exported:
@@ -109,6 +110,8 @@ def build_plan(
                 if port.layout != "raw":
                     builder.tensor(port.name)
                     export_if_read(port.name, -1)
+                    if not exact:
+                        compared.append(port.name)
             continue
         shape, root = graph.shapes[node.output], memory.storage.root(node.output)
         for lowered in LOWER[node.op](builder, node):
@@ -120,9 +123,10 @@ def build_plan(
                 kind = abi.Cutoff.EQUAL if exact else abi.Cutoff.NORM
                 builder.instructions[at][abi.CUTOFF] = kind
                 cutoffs[node.output] = at
+                compared.append(node.output)
         export_if_read(node.output, number)
     close_region()
-    return finish(builder, memory, steps, exports, cutoffs, tuning)
+    return finish(builder, memory, steps, exports, cutoffs, compared, tuning)
 
 
 def finish(
@@ -131,6 +135,7 @@ def finish(
     steps: Sequence[Region | IslandStep],
     exports: Mapping[str, Floats],
     cutoffs: Mapping[str, int],
+    compared: Sequence[str],
     tuning: Tuning,
 ) -> Plan:
     tensors, live = builder.finish_tensors()
@@ -148,6 +153,8 @@ def finish(
             work[worker, column] = builder.constant(np.zeros(size, np.uint8))
             builder.weights_bytes -= size
     count = len(builder.instructions)
+    of_islands = [name for name in compared if name not in cutoffs]
+    island_cutoffs = {name: at for at, name in enumerate(of_islands)}
     return Plan(
         graph=builder.graph,
         instructions=np.array(builder.instructions, np.int64).reshape(
@@ -170,6 +177,9 @@ def finish(
         index=dict(builder.index),
         exports=dict(exports),
         cutoffs=dict(cutoffs),
+        island_cutoffs=island_cutoffs,
+        island_thresholds=np.zeros(len(island_cutoffs), np.float32),
+        compared=tuple(compared),
         arena=builder.arena,
         memory=memory,
         weights_bytes=builder.weights_bytes,

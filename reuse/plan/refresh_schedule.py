@@ -6,7 +6,8 @@ them; this module decides in which rows of a layer nothing is cut off. A layer's
 step in which the last input row that it reads is renewed: by then all that it reads was renewed in
 this sweep. After a sweep over a still picture every value is what computing everything gives.
 
-Results of islands, and what depends on them, are not renewed but compared bit by bit as always.
+Results of islands are renewed whole as the sweep ends, and what depends on them with them: an
+island reads everything, as an operator over the whole picture does.
 
 Where a model is cut in two, the second part follows the sweep over the picture of the first: its
 inputs are renewed in the order in which the first part's outputs are, see `RefreshOrder`.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillframe.errors import UsageError
-from stillframe.reuse.kernels import abi
 
 if TYPE_CHECKING:  # the compiler: slow to import, and a profile is read without it
     from stillframe.reuse.plan.plan import Plan
@@ -88,17 +87,17 @@ class Tolerance:
         """Turn shares into thresholds of a plan. magnitudes: see `measure`; absent ones are 0."""
         if self.exact:
             return
-        for name, instruction in plan.cutoffs.items():
+        for name in plan.compared:
             channels = plan.graph.shapes[name][2]
             with np.errstate(over="ignore"):
                 limit = np.float32((self.of(name) * magnitudes.get(name, 0.0)) ** 2 * channels)
-            plan.floats[instruction, abi.THRESHOLD] = limit if np.isfinite(limit) else 0.0
+            plan.set_threshold(name, float(limit) if np.isfinite(limit) else 0.0)
 
 
 def measure(plan: "Plan") -> dict[str, float]:
     """The root mean square of each cut-off, from what is stored after a dense step."""
     magnitudes = {}
-    for name in plan.cutoffs:
+    for name in plan.compared:
         values = plan.view(name)
         flat = values.reshape(-1) if values.flags.c_contiguous else values.ravel()
         with np.errstate(over="ignore", invalid="ignore"):

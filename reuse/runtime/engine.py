@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from stillframe.endable_session import EndableSession
 from stillframe.errors import UsageError
+from stillframe.reuse.ir.graph import Port
 from stillframe.reuse.kernels import abi
-from stillframe.reuse.kernels.ingest import COMPARE, EVERYTHING, LISTED, take_in
+from stillframe.reuse.kernels.ingest import (
+    COMPARE,
+    EVERYTHING,
+    LISTED,
+    take_in,
+    take_in_near,
+)
 from stillframe.reuse.kernels.run_plan import run_instructions
 from stillframe.reuse.plan.plan import BARRIER_BYTES, IslandStep, Plan, Region
 from stillframe.reuse.plan.refresh_schedule import RefreshOrder, RefreshSchedule
@@ -73,10 +80,21 @@ class PlanRunner:
             np.float64,
         )
         self._work = np.array([layer.multiply_adds for layer in plan.layers], np.float64)
-        self._total_work = max(float(self._work.sum()), 1.0)
+        self._island_work = np.array(
+            [
+                step.node.attrs["multiply_adds"]
+                for step in plan.steps
+                if isinstance(step, IslandStep)
+            ],
+            np.float64,
+        )
+        self._total_work = max(float(self._work.sum() + self._island_work.sum()), 1.0)
+        widest = max((plan.graph.shapes[name][1] for name in plan.island_cutoffs), default=0)
+        self._gaps = np.zeros(widest + 2, np.float32)
         self._schedule = RefreshSchedule(plan)
         self._none = np.zeros((len(plan.instructions), 2), np.int64)
         self._bands = self._none
+        self._sweep_ends = False  # with this step: all that islands return is renewed
         self._providers = island_providers
         self._islands_of_parent = False  # after a fork, until the first step
         self._islands = self._island_sessions()
@@ -153,6 +171,7 @@ class PlanRunner:
             self._remake_islands()
         plan = self.plan
         self._bands = self._schedule.bands(*renewed) if renewed[1] > renewed[0] else self._none
+        self._sweep_ends = renewed[1] > renewed[0] and renewed[1] >= self._schedule.height
         plan.live[...] = 0
         plan.island_records[...] = 0
         everything = dense or self._fresh
@@ -174,11 +193,11 @@ class PlanRunner:
         for step in plan.steps:
             if isinstance(step, Region):
                 self._run_region(step, dense)
-            elif dense or self._island_is_due(step, raw_changed):
+            elif dense or self._sweep_ends or self._island_is_due(step, raw_changed):
                 raw_changed |= self._run_island(step, dense, run_options)
         self._fresh = False
-        done = self._share_of_work(dense)
-        self._switch.learn(share, done, dense)
+        in_regions, done = self._shares_of_work(dense)
+        self._switch.learn(share, in_regions, dense)
         return StepStats(share, dense, done, int(plan.island_records[:, abi.ACTIVE].sum()))
 
     def output(self, name: str) -> Array:
@@ -189,22 +208,23 @@ class PlanRunner:
             return self._values[name]
         return np.asarray(self.plan.graph.constants[name])
 
-    def _share_of_work(self, dense: bool) -> float:
+    def _shares_of_work(self, dense: bool) -> tuple[float, float]:
+        """Multiply-adds done as a share of those of the regions, and of all.
+
+        The first steers when a step is dense: islands run whole either way.
+        """
         if dense:
-            return 1.0
-        share = self.plan.records[:, abi.ACTIVE] / self._positions
-        return float(share @ self._work) / self._total_work
+            return 1.0, 1.0
+        plan = self.plan
+        done = float(plan.records[:, abi.ACTIVE] / self._positions @ self._work)
+        islands = float(plan.island_records[:, abi.ACTIVE] @ self._island_work)
+        of_regions = max(self._total_work - float(self._island_work.sum()), 1.0)
+        return done / of_regions, (done + islands) / self._total_work
 
     def _take_in(
         self, row: int, feed: Array, layout: str, listed: Array | None, everything: bool
     ) -> int:
-        height, width, channels = (
-            int(self.plan.tensors[row, column]) for column in (abi.HEIGHT, abi.WIDTH, abi.CHANNELS)
-        )
-        if layout == "NCHW":
-            array = feed.reshape(channels, height, width).transpose(1, 2, 0)
-        else:
-            array = feed.reshape(height, width, channels)
+        array = self._as_region(row, feed, layout)
         strides = np.array([step // 4 for step in array.strides], np.int64)
         known = EVERYTHING if everything else COMPARE if listed is None else LISTED
         address = 0 if listed is None else listed.ctypes.data
@@ -283,8 +303,41 @@ class PlanRunner:
             if port.layout == "raw":
                 changed[port.name] = self._keep_raw(port.name, value) or dense
             else:
-                self._take_in(self.plan.index[port.name], value, port.layout, None, dense)
+                self._take_output(port, value, dense)
         return changed
+
+    def _take_output(self, port: Port, value: Array, dense: bool) -> None:
+        """Take an island's output into the region that reads it: what moved by more than the
+        tolerance is stored and marked, at the end of a sweep everything."""
+        row, cutoff = self.plan.index[port.name], self.plan.island_cutoffs.get(port.name)
+        if dense or cutoff is None or self._sweep_ends:
+            listed = self._everywhere(row) if self._sweep_ends and not dense else None
+            self._take_in(row, value, port.layout, listed, dense)
+            return
+        array = self._as_region(row, value, port.layout)
+        take_in_near(
+            array.ctypes.data,
+            np.array([step // 4 for step in array.strides], np.int64),
+            self.plan.tensors,
+            row,
+            self._workers.count,
+            self.plan.island_thresholds[cutoff],
+            self._gaps.ctypes.data,
+        )
+
+    def _everywhere(self, row: int) -> Array:
+        """A change map that lists all positions of a tensor."""
+        size = (int(self.plan.tensors[row, column]) for column in (abi.HEIGHT, abi.WIDTH))
+        return np.ones(tuple(size), np.uint8)
+
+    def _as_region(self, row: int, feed: Array, layout: str) -> Array:
+        """An array of a port as (H, W, C)."""
+        height, width, channels = (
+            int(self.plan.tensors[row, column]) for column in (abi.HEIGHT, abi.WIDTH, abi.CHANNELS)
+        )
+        if layout == "NCHW":
+            return feed.reshape(channels, height, width).transpose(1, 2, 0)
+        return feed.reshape(height, width, channels)
 
 
 def _island_session(step: IslandStep, threads: int, providers: Sequence[Any]) -> EndableSession:
