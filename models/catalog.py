@@ -12,7 +12,8 @@ from pathlib import Path
 
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
-from stillframe.models import architectures
+from stillframe.models.architectures.architectures import VERSION as ARCHITECTURES_VERSION
+from stillframe.models.architectures.convolutional import resnet50, style, vgg16
 from stillframe.models.decoders.detection import centerface, yolo_v3
 from stillframe.models.decoders.image import ImageDecoder
 from stillframe.models.decoders.picodet import GeneralizedFocal, PyramidLevel
@@ -280,8 +281,8 @@ ROWS: tuple[ModelRow, ...] = (
             sizing=Sizing(base=(224, 224)),
             preprocessing=IMAGENET,
         ),
-        convert=lambda files: architectures.resnet50().SerializeToString(),
-        convert_version=architectures.VERSION,
+        convert=lambda files: resnet50().SerializeToString(),
+        convert_version=ARCHITECTURES_VERSION,
     ),
     ModelRow(
         name="vgg16",
@@ -294,8 +295,8 @@ ROWS: tuple[ModelRow, ...] = (
             sizing=Sizing(base=(224, 224)),
             preprocessing=IMAGENET,
         ),
-        convert=lambda files: architectures.vgg16().SerializeToString(),
-        convert_version=architectures.VERSION,
+        convert=lambda files: vgg16().SerializeToString(),
+        convert_version=ARCHITECTURES_VERSION,
     ),
     ModelRow(
         name="style",
@@ -307,8 +308,8 @@ ROWS: tuple[ModelRow, ...] = (
             decoder=ImageDecoder(white=255),
             sizing=Sizing(base=(360, 640), longest=640, multiple=4),
         ),
-        convert=lambda files: architectures.style().SerializeToString(),
-        convert_version=architectures.VERSION,
+        convert=lambda files: style().SerializeToString(),
+        convert_version=ARCHITECTURES_VERSION,
     ),
 )
 MODELS: dict[str, ModelRow] = {row.name: row for row in ROWS}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.models import architectures
+from stillframe.models.architectures import convolutional
 from stillframe.reuse.compile import compile_graph, load_graph
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.kernels import abi
@@ -106,11 +106,11 @@ def weighted(graph: Graph) -> Graph:
 
 SIZE = (64, 96)
 NETS: dict[str, Callable[[], Graph]] = {
-    "resnet50": lambda: load_graph(architectures.resnet50(SIZE, width=1 / 8).SerializeToString()),
-    "vgg16": lambda: load_graph(architectures.vgg16(SIZE, width=1 / 8).SerializeToString()),
-    "style": lambda: load_graph(architectures.style(SIZE, width=1 / 8).SerializeToString()),
+    "resnet50": lambda: load_graph(convolutional.resnet50(SIZE, width=1 / 8).SerializeToString()),
+    "vgg16": lambda: load_graph(convolutional.vgg16(SIZE, width=1 / 8).SerializeToString()),
+    "style": lambda: load_graph(convolutional.style(SIZE, width=1 / 8).SerializeToString()),
     "style, transposed": lambda: load_graph(
-        architectures.style(SIZE, width=1 / 8, upsampling="transposed").SerializeToString()
+        convolutional.style(SIZE, width=1 / 8, upsampling="transposed").SerializeToString()
     ),
     "chain": chain,
     "mobile": mobile,

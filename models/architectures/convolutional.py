@@ -1,4 +1,4 @@
-"""Well-known networks with fixed random weights, for measuring work and memory without a download.
+"""ResNet-50, VGG-16 and fast style transfer with fixed random weights.
 
 ResNet-50 (He et al. 2016, with the stride in the 3×3) and VGG-16 (Simonyan and Zisserman 2015)
 classify images; the style network repaints them (Johnson et al. 2016, with instance normalisation,
@@ -9,9 +9,8 @@ magnitude from layer to layer: the results mean nothing, the amount of work is t
 None leaves it free if the network allows that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,12 +18,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
-from stillframe.models.weights.sealed import write_atomically
 
 OPSET, IR_VERSION = 17, 8
-VERSION = 1  # part of the file names in the cache: raise it when the weights or layers change
 
 RESNET50_STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels of the 3×3, blocks
 VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions
@@ -266,23 +262,3 @@ def style(
 
 def _wide(count: int, width: float) -> int:
     return max(1, round(count * width))
-
-
-ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
-    "resnet50": resnet50,
-    "vgg16": vgg16,
-    "style": style,
-}
-
-
-def path(name: str, size: Size | None = None, **options: Any) -> Path:
-    """The network's ONNX file in the cache, built if need be."""
-    build = ARCHITECTURES.get(name)
-    if build is None:
-        raise ModelError(f"unknown architecture {name!r}: one of {', '.join(ARCHITECTURES)}")
-    parts = [f"v{VERSION}", *(str(side) for side in size or ())]
-    parts += [f"{key}-{value}" for key, value in sorted(options.items())]
-    file = cache_folder() / "architectures" / f"{name}.{'.'.join(parts)}.onnx"
-    if not file.exists():
-        write_atomically(file, build(size, **options).SerializeToString())
-    return file

@@ -1,0 +1,33 @@
+"""ARCHITECTURES: every network that is built here, by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from stillframe.cache_dir import cache_folder
+from stillframe.errors import ModelError
+from stillframe.models.architectures.convolutional import Size, resnet50, style, vgg16
+from stillframe.models.weights.sealed import write_atomically
+
+VERSION = 1  # part of the file names in the cache: raise it when the weights or layers change
+
+ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
+    "resnet50": resnet50,
+    "vgg16": vgg16,
+    "style": style,
+}
+
+
+def path(name: str, size: Size | None = None, **options: Any) -> Path:
+    """The network's ONNX file in the cache, built if need be."""
+    build = ARCHITECTURES.get(name)
+    if build is None:
+        raise ModelError(f"unknown architecture {name!r}: one of {', '.join(ARCHITECTURES)}")
+    parts = [f"v{VERSION}", *(str(side) for side in size or ())]
+    parts += [f"{key}-{value}" for key, value in sorted(options.items())]
+    file = cache_folder() / "architectures" / f"{name}.{'.'.join(parts)}.onnx"
+    if not file.exists():
+        write_atomically(file, build(size, **options).SerializeToString())
+    return file
