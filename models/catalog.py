@@ -6,12 +6,14 @@ used.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
+from stillframe.models.architectures.architectures import ARCHITECTURES
 from stillframe.models.architectures.architectures import VERSION as ARCHITECTURES_VERSION
 from stillframe.models.architectures.convolutional import resnet50, style, vgg16
 from stillframe.models.decoders.detection import centerface, yolo_v3
@@ -66,6 +68,29 @@ class ModelRow:
             return stamped(self.onnx_path) or sealed(self.onnx_path)
         return all(is_stored(a) for a in self.assets)
 
+
+def built(
+    name: str, about: str, size: tuple[int, int], preprocessing: Preprocessing, *outputs: str
+) -> ModelRow:
+    """A network of today with random weights, at the one size of its export."""
+    return ModelRow(
+        name=name,
+        about=f"random weights, for measuring: {about}",
+        licence="Apache-2.0",
+        assets=(),
+        form=Form(
+            task="tensors",
+            decoder=TensorDecoder(outputs),
+            sizing=Sizing(base=size, multiple=math.gcd(*size)),
+            preprocessing=preprocessing,
+        ),
+        convert=lambda files: ARCHITECTURES[name.removesuffix("-252")](size).SerializeToString(),
+        convert_version=ARCHITECTURES_VERSION,
+    )
+
+
+LETTERBOX = Preprocessing(scale=1 / 255, fit="letterbox", fill=114)
+"""What the YOLO family expects."""
 
 ROWS: tuple[ModelRow, ...] = (
     ModelRow(
@@ -311,6 +336,12 @@ ROWS: tuple[ModelRow, ...] = (
         convert=lambda files: style().SerializeToString(),
         convert_version=ARCHITECTURES_VERSION,
     ),
+    built("yolo11n", "a detector with one attention block", (640, 640), LETTERBOX, "output0"),
+    built("yolo12n", "a detector with area attention", (640, 640), LETTERBOX, "output0"),
+    built("yolo26n", "a detector that ends in TopK", (640, 640), LETTERBOX, "output0"),
+    built("depth-anything-s", "depth from tokens", (518, 518), IMAGENET, "predicted_depth"),
+    built("depth-anything-s-252", "the same, smaller", (252, 252), IMAGENET, "predicted_depth"),
+    built("dinov2-s", "features", (224, 224), IMAGENET, "last_hidden_state", "pooler_output"),
 )
 MODELS: dict[str, ModelRow] = {row.name: row for row in ROWS}
 

@@ -165,7 +165,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "models.labels",
     ),
     "models.decoders": ("models.model", "models.results"),
-    "models.architectures": ("models.weights",),
+    "models.architectures": ("models.labels", "models.weights"),
     "models.model": ("models.formats", "models.results"),
     "models.formats": ("models.weights",),
     "models.results": (),

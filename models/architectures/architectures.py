@@ -9,6 +9,8 @@ import onnx
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
 from stillframe.models.architectures.convolutional import Size, resnet50, style, vgg16
+from stillframe.models.architectures.vit import depth_anything_s, dinov2_s
+from stillframe.models.architectures.yolo import yolo11n, yolo12n, yolo26n
 from stillframe.models.weights.sealed import write_atomically
 
 VERSION = 1  # part of the file names in the cache: raise it when the weights or layers change
@@ -17,6 +19,11 @@ ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
     "resnet50": resnet50,
     "vgg16": vgg16,
     "style": style,
+    "yolo11n": yolo11n,
+    "yolo12n": yolo12n,
+    "yolo26n": yolo26n,
+    "depth-anything-s": depth_anything_s,
+    "dinov2-s": dinov2_s,
 }
 
 

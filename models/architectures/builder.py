@@ -1,44 +1,53 @@
 """NetworkBuilder: a network of fixed size, from its inputs to its outputs, with random weights.
 
 It writes the nodes that exporters write (SiLU as Sigmoid and Mul, a dense layer over tokens as
-MatMul and Add, GELU through Erf) and keeps the shape of every tensor, and the mean and deviation
-that it expects there. From these it scales the next weights and sets the next bias, as a batch
-norm folded into a convolution does: outputs have mean 0 and the deviation that is asked for, at
-any depth. Weights are uniform and come from the seed alone.
+MatMul and Add, GELU through Erf) and computes each at once on a sample picture. So shapes need not
+be worked out, and layers with weights are scaled as a batch norm folded into them does: every
+channel of their output has the mean and the deviation that are asked for, at any depth.
+
+Weights are uniform and come from the seed. What is measured on the picture is rounded coarsely
+before it is used, so that last bits of ONNX Runtime's sums do not show in the file.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 OPSET, IR_VERSION = 17, 8
 BIAS_DEVIATION = 0.05
+LIVELY = 0.7
+"""Mean before an activation: most values lie where it is steep, so that noise does not grow."""
 NORM_RANGE = (0.8, 1.2)
 """Of the factors in normalisation layers."""
+SEVERAL = 64
+"""Fewest positions whose deviation says something of a channel; else all channels share one."""
 
 Pair = int | tuple[int, int]
-_HERMITE = np.polynomial.hermite_e.hermegauss(48)
+Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BuiltTensor:
-    """A tensor of the network, and what its values are expected to be."""
+    """A tensor of the network and its values for the sample picture."""
 
     name: str
-    shape: tuple[int, ...]
-    mean: float = 0.0
-    deviation: float = 1.0
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
 
     @property
     def channels(self) -> int:
         """Of a picture (1, C, H, W)."""
-        return self.shape[1]
+        return int(self.values.shape[1])
 
 
 @dataclass(slots=True)
@@ -49,7 +58,7 @@ class NetworkBuilder:
     proto: onnx.ModelProto = field(default_factory=onnx.ModelProto)
     random: np.random.Generator = field(init=False)
     constants: dict[tuple[Any, ...], BuiltTensor] = field(default_factory=dict)
-    """Unnamed constants that exist already, by type, shape and bytes."""
+    """Constants without a name of their own, by type, shape and bytes."""
     names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -57,32 +66,30 @@ class NetworkBuilder:
 
     # --- the ends -------------------------------------------------------------------------------
 
-    def input(
+    def input(self, name: str, values: Array) -> BuiltTensor:
+        """An input of the shape and type of its sample values."""
+        self.names.add(name)
+        self.proto.graph.input.append(_declared(name, values))
+        return BuiltTensor(name, values)
+
+    def picture(
         self,
         name: str,
-        shape: Sequence[int],
-        *,
-        mean: float = 0.0,
-        deviation: float = 1.0,
-        element: int = TensorProto.FLOAT,
+        size: tuple[int, int],
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        deviation: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> BuiltTensor:
-        self.names.add(name)
-        self.proto.graph.input.append(helper.make_tensor_value_info(name, element, list(shape)))
-        return BuiltTensor(name, tuple(shape), mean, deviation)
+        """The input (1, 3, H, W): RGB 0..1, minus mean, over deviation."""
+        rgb = (textured(*size) - np.array(mean)) / np.array(deviation)
+        return self.input(name, np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32))
 
     def model(
-        self,
-        *outputs: BuiltTensor,
-        metadata: Mapping[str, str] | None = None,
-        elements: Mapping[str, int] | None = None,
+        self, *outputs: BuiltTensor, metadata: Mapping[str, str] | None = None
     ) -> onnx.ModelProto:
-        """The finished model. elements: the types of outputs that are not float32, by name."""
+        """The finished model."""
         model = self.proto
         model.graph.name = "architecture"
-        for output in outputs:
-            kind = (elements or {}).get(output.name, TensorProto.FLOAT)
-            value = helper.make_tensor_value_info(output.name, kind, list(output.shape))
-            model.graph.output.append(value)
+        model.graph.output.extend(_declared(o.name, o.values) for o in outputs)
         model.opset_import.append(helper.make_opsetid("", OPSET))
         model.ir_version = IR_VERSION
         model.producer_name = "stillframe"
@@ -92,17 +99,14 @@ class NetworkBuilder:
 
     # --- constants ------------------------------------------------------------------------------
 
-    def parameter(self, name: str, values: NDArray[Any]) -> BuiltTensor:
-        """A named constant, as weights are."""
+    def parameter(self, name: str, values: Array) -> BuiltTensor:
+        """A constant with a name, as weights have."""
         tensor = self.proto.graph.initializer.add()
         tensor.name = self._unique(name)
         tensor.dims.extend(values.shape)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
         tensor.raw_data = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-        numbers = values.astype(np.float64) if values.size < 1 << 16 else np.zeros(1)
-        return BuiltTensor(
-            tensor.name, values.shape, float(numbers.mean()), float(numbers.std())
-        )
+        return BuiltTensor(tensor.name, values)
 
     def constant(self, values: Any, element: Any = np.float32) -> BuiltTensor:
         """A constant of the graph, written once however often it is used."""
@@ -122,28 +126,45 @@ class NetworkBuilder:
         values *= np.float32(deviation * 12**0.5)
         return values
 
+    def factors(self, name: str, shape: Sequence[int], size: float = 1.0) -> BuiltTensor:
+        """Positive factors around `size`."""
+        values = self.random.uniform(*NORM_RANGE, shape) * size
+        return self.parameter(name, values.astype(np.float32))
+
     # --- any operator ---------------------------------------------------------------------------
 
     def add_node(
         self,
         op: str,
         inputs: Sequence[BuiltTensor | None],
-        shape: Sequence[int],
         name: str = "",
         *,
-        mean: float = 0.0,
-        deviation: float = 1.0,
+        known: Array | None = None,
         **attributes: Any,
     ) -> BuiltTensor:
-        """One node with one output. None among the inputs is one left out."""
-        names = [i.name if i is not None else "" for i in inputs]
-        output = self._unique(name or f"{names[0]}.{op.lower()}")
-        self.proto.graph.node.append(helper.make_node(op, names, [output], output, **attributes))
-        return BuiltTensor(output, tuple(shape), mean, deviation)
+        """One node with one output. None among the inputs is one left out.
 
-    def like(self, op: str, x: BuiltTensor, shape: Sequence[int], *more: BuiltTensor, **options: Any) -> BuiltTensor:
-        """A node that moves the values of its first input about."""
-        return self.add_node(op, (x, *more), shape, mean=x.mean, deviation=x.deviation, **options)
+        known: the output's values where they are at hand, instead of computing them.
+        """
+        values = None if known is None else [known]
+        return self.add_nodes(op, inputs, [name], known=values, **attributes)[0]
+
+    def add_nodes(
+        self,
+        op: str,
+        inputs: Sequence[BuiltTensor | None],
+        outputs: Sequence[str],
+        *,
+        known: list[Array] | None = None,
+        **attributes: Any,
+    ) -> list[BuiltTensor]:
+        """One node with several outputs; an empty name is filled in."""
+        names = [i.name if i is not None else "" for i in inputs]
+        outputs = [self._unique(o or f"{names[0]}.{op.lower()}") for o in outputs]
+        node = helper.make_node(op, names, outputs, outputs[0], **attributes)
+        self.proto.graph.node.append(node)
+        values = known or computed(node, {i.name: i.values for i in inputs if i is not None})
+        return [BuiltTensor(o, v) for o, v in zip(outputs, values, strict=True)]
 
     def _unique(self, name: str) -> str:
         unique, count = name, 1
@@ -169,27 +190,24 @@ class NetworkBuilder:
         bias: bool = True,
         gain: float = 1.0,
         offset: float = 0.0,
+        weight: NDArray[np.float32] | None = None,
     ) -> BuiltTensor:
-        """A convolution whose output has the mean `offset` and the deviation `gain`."""
+        """A convolution whose output has the mean `offset` (0 without bias) and deviation `gain`.
+
+        pad: None keeps the size at stride 1. weight: instead of drawn ones, before scaling.
+        """
         sizes = (kernel, kernel) if isinstance(kernel, int) else kernel
         pads = [(size - 1) // 2 * dilation if pad is None else pad for size in sizes]
-        reads = x.channels // groups
-        shape = (channels, reads, *sizes)
-        weight = self.uniform(shape, gain / (x.deviation * math.sqrt(reads * math.prod(sizes))))
-        inputs = [x, self.parameter(f"{name}.weight", weight)]
-        if bias:
-            inputs.append(self._bias(name, weight.reshape(channels, -1).sum(1), x, gain, offset))
-        sides = [
-            (side + 2 * p - dilation * (size - 1) - 1) // stride + 1
-            for side, p, size in zip(x.shape[2:], pads, sizes, strict=True)
-        ]
-        return self.add_node(
+        if weight is None:
+            reads = x.channels // groups
+            weight = self.uniform((channels, reads, *sizes), (reads * math.prod(sizes)) ** -0.5)
+        return self._scaled(
             "Conv",
-            inputs,
-            (1, channels, *sides),
+            x,
             name,
-            mean=offset,
-            deviation=gain,
+            weight,
+            gain,
+            offset if bias else None,
             kernel_shape=list(sizes),
             strides=[stride] * 2,
             pads=pads * 2,
@@ -199,19 +217,34 @@ class NetworkBuilder:
 
     def transposed_conv(self, x: BuiltTensor, name: str, channels: int, stride: int) -> BuiltTensor:
         """A convolution that writes stride × stride positions for each one that it reads."""
-        weight = self.uniform(
-            (x.channels, channels, stride, stride), 1 / (x.deviation * math.sqrt(x.channels))
+        weight = self.uniform((x.channels, channels, stride, stride), x.channels**-0.5)
+        sides = [stride] * 2
+        return self._scaled(
+            "ConvTranspose", x, name, weight, 1.0, 0.0, kernel_shape=sides, strides=sides
         )
-        bias = self._bias(name, weight.sum((0, 2, 3)) / stride**2, x, 1.0, 0.0)
-        sides = [side * stride for side in x.shape[2:]]
-        return self.add_node(
-            "ConvTranspose",
-            [x, self.parameter(f"{name}.weight", weight), bias],
-            (1, channels, *sides),
-            name,
-            kernel_shape=[stride] * 2,
-            strides=[stride] * 2,
-        )
+
+    def _scaled(
+        self,
+        op: str,
+        x: BuiltTensor,
+        name: str,
+        weight: NDArray[np.float32],
+        gain: float,
+        offset: float | None,
+        **attributes: Any,
+    ) -> BuiltTensor:
+        raw = helper.make_node(op, ["x", "weight"], ["y"], **attributes)
+        (values,) = computed(raw, {"x": x.values, "weight": weight})
+        scale, shift = self._normalisation(values, (0, 2, 3), gain, offset)
+        of_weight, of_output = (-1, 1, 1, 1), (1, -1, 1, 1)
+        if op == "ConvTranspose":
+            of_weight = of_output
+        inputs = [x, self.parameter(f"{name}.weight", weight * scale.reshape(of_weight))]
+        values *= scale.reshape(of_output)
+        if offset is not None:
+            inputs.append(self.parameter(f"{name}.bias", shift))
+            values += shift.reshape(of_output)
+        return self.add_node(op, inputs, name, known=values, **attributes)
 
     def linear(
         self,
@@ -221,275 +254,230 @@ class NetworkBuilder:
         *,
         gain: float = 1.0,
         offset: float = 0.0,
+        bias: bool = True,
         weight: NDArray[np.float32] | None = None,
     ) -> BuiltTensor:
-        """A dense layer over the last axis: MatMul and Add. weight (in, out) instead of a drawn one."""
+        """A dense layer over the last axis, MatMul and Add, scaled as `conv` is.
+
+        weight: (in, out) instead of drawn ones, before scaling.
+        """
         if weight is None:
-            weight = self.linear_weight(x, channels, gain)
-        product = self.add_node(
-            "MatMul",
-            [x, self.parameter(f"{name}.weight", weight)],
-            (*x.shape[:-1], channels),
-            f"{name}.matmul",
-        )
-        bias = self._bias(name, weight.sum(0), x, gain, offset)
-        return self.add_node(
-            "Add", [bias, product], product.shape, name, mean=offset, deviation=gain
-        )
+            weight = self.uniform((x.shape[-1], channels), x.shape[-1] ** -0.5)
+        values = product_of(x.values, weight)
+        axes = tuple(range(values.ndim - 1))
+        scale, shift = self._normalisation(values, axes, gain, offset if bias else None)
+        scaled = self.parameter(f"{name}.weight", weight * scale)
+        values *= scale
+        if not bias:
+            return self.add_node("MatMul", [x, scaled], name, known=values)
+        product = self.add_node("MatMul", [x, scaled], f"{name}.matmul", known=values)
+        added = [self.parameter(f"{name}.bias", shift), product]
+        return self.add_node("Add", added, name, known=values + shift)
 
-    def linear_weight(self, x: BuiltTensor, channels: int, gain: float = 1.0) -> NDArray[np.float32]:
-        reads = x.shape[-1]
-        return self.uniform((reads, channels), gain / (x.deviation * math.sqrt(reads)))
+    def gemm(self, x: BuiltTensor, name: str, channels: int, gain: float = 1.0) -> BuiltTensor:
+        """A dense layer over rows (n, channels)."""
+        weight = self.uniform((channels, x.shape[-1]), x.shape[-1] ** -0.5)
+        scale, shift = self._normalisation(product_of(x.values, weight.T), (0,), gain, 0.0)
+        inputs = [x, self.parameter(f"{name}.weight", weight * scale[:, None])]
+        inputs.append(self.parameter(f"{name}.bias", shift))
+        return self.add_node("Gemm", inputs, name, transB=1)
 
-    def _bias(
-        self, name: str, sums: NDArray[Any], x: BuiltTensor, gain: float, offset: float
-    ) -> BuiltTensor:
-        """A bias that takes the input's mean out again, as a folded batch norm does."""
-        values = self.uniform(sums.shape, BIAS_DEVIATION * gain)
-        values += np.float32(offset)
-        values -= np.float32(x.mean) * sums.astype(np.float32)
-        return self.parameter(f"{name}.bias", values)
-
-    def factors(self, name: str, count: int, size: float = 1.0) -> BuiltTensor:
-        values = self.random.uniform(*NORM_RANGE, count).astype(np.float32) * np.float32(size)
-        return self.parameter(name, values)
+    def _normalisation(
+        self, values: Array, axes: tuple[int, ...], gain: float, offset: float | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(scale, shift) of each channel that bring it to gain and offset; None: only the scale."""
+        positions = math.prod(values.shape[axis] for axis in axes)
+        channels = values.size // positions
+        many = positions >= SEVERAL
+        over = axes if many else None
+        mean = np.broadcast_to(values.mean(over, dtype=np.float64), (channels,))
+        power = np.broadcast_to(np.square(values).mean(over, dtype=np.float64), (channels,))
+        if offset is not None:
+            power = power - np.square(mean)
+        power = np.maximum(power, 0.01 * power.mean() + 1e-12)
+        scale = np.exp2(np.round(np.log2(gain / np.sqrt(power)) * 8) / 8)
+        shift = self.uniform((channels,), BIAS_DEVIATION * gain) + np.float32(offset or 0)
+        shift -= (np.round(mean * scale / gain * 8) / 8 * gain).astype(np.float32)
+        return scale.astype(np.float32), shift
 
     def layer_norm(self, x: BuiltTensor, name: str, epsilon: float = 1e-6) -> BuiltTensor:
         """Over the last axis, as the operator of opset 17."""
-        scale = self.factors(f"{name}.weight", x.shape[-1])
-        bias = self.parameter(f"{name}.bias", self.uniform((x.shape[-1],), BIAS_DEVIATION))
-        return self.add_node(
-            "LayerNormalization", [x, scale, bias], x.shape, name, axis=-1, epsilon=epsilon
-        )
+        count = x.shape[-1]
+        scale = self.factors(f"{name}.weight", (count,))
+        bias = self.parameter(f"{name}.bias", self.uniform((count,), BIAS_DEVIATION))
+        return self.add_node("LayerNormalization", [x, scale, bias], name, axis=-1, epsilon=epsilon)
 
     def layer_norm_expanded(
         self, x: BuiltTensor, name: str, axis: int = -1, epsilon: float = 1e-6
     ) -> BuiltTensor:
         """The same in nine nodes, as exporters below opset 17 write it; over any axis."""
-        count, reduced = x.shape[axis], list(x.shape)
-        reduced[axis] = 1
-        mean = self.add_node("ReduceMean", [x], reduced, f"{name}.mean", axes=[axis], keepdims=1)
+        mean = self.add_node("ReduceMean", [x], f"{name}.mean", axes=[axis], keepdims=1)
         centred = self.binary("Sub", x, mean)
         square = self.binary("Pow", centred, self.constant(2.0))
-        variance = self.add_node(
-            "ReduceMean", [square], reduced, f"{name}.variance", axes=[axis], keepdims=1
-        )
-        spread = self.add_node(
-            "Sqrt", [self.binary("Add", variance, self.constant(epsilon))], reduced
-        )
-        normal = self.binary("Div", centred, spread)
-        column = (count, *[1] * (len(x.shape) - 1 - axis % len(x.shape)))
-        scale = self.random.uniform(*NORM_RANGE, column).astype(np.float32)
+        variance = self.add_node("ReduceMean", [square], f"{name}.var", axes=[axis], keepdims=1)
+        spread = self.add_node("Sqrt", [self.binary("Add", variance, self.constant(epsilon))])
+        column = (x.shape[axis], *[1] * (len(x.shape) - 1 - axis % len(x.shape)))
+        scale = self.factors(f"{name}.weight", column)
         bias = self.parameter(f"{name}.bias", self.uniform(column, BIAS_DEVIATION))
-        scaled = self.binary("Mul", normal, self.parameter(f"{name}.weight", scale))
-        return replace(self.binary("Add", scaled, bias, name), mean=0.0, deviation=1.0)
+        scaled = self.binary("Mul", self.binary("Div", centred, spread), scale)
+        return self.binary("Add", scaled, bias, name)
 
-    # --- activations ----------------------------------------------------------------------------
+    # --- pointwise ------------------------------------------------------------------------------
 
-    def _activated(
-        self, op: str, x: BuiltTensor, function: Callable[[Any], Any], **options: Any
-    ) -> BuiltTensor:
-        mean, deviation = moments(function, x.mean, x.deviation)
-        return self.add_node(op, [x], x.shape, mean=mean, deviation=deviation, **options)
+    def unary(self, op: str, x: BuiltTensor, name: str = "", **attributes: Any) -> BuiltTensor:
+        return self.add_node(op, [x], name, **attributes)
+
+    def binary(self, op: str, a: BuiltTensor, b: BuiltTensor, name: str = "") -> BuiltTensor:
+        return self.add_node(op, [a, b], name)
 
     def relu(self, x: BuiltTensor) -> BuiltTensor:
-        return self._activated("Relu", x, lambda v: np.maximum(v, 0))
+        return self.unary("Relu", x)
 
     def sigmoid(self, x: BuiltTensor, name: str = "") -> BuiltTensor:
-        return self._activated("Sigmoid", x, _sigmoid, name=name)
-
-    def tanh(self, x: BuiltTensor) -> BuiltTensor:
-        return self._activated("Tanh", x, np.tanh)
-
-    def hard_swish(self, x: BuiltTensor) -> BuiltTensor:
-        return self._activated("HardSwish", x, lambda v: v * np.clip(v / 6 + 0.5, 0, 1))
+        return self.unary("Sigmoid", x, name)
 
     def hard_sigmoid(self, x: BuiltTensor) -> BuiltTensor:
-        return self._activated("HardSigmoid", x, lambda v: np.clip(v / 6 + 0.5, 0, 1), alpha=1 / 6)
+        return self.unary("HardSigmoid", x, alpha=1 / 6)
 
     def silu(self, x: BuiltTensor) -> BuiltTensor:
-        mean, deviation = moments(lambda v: v * _sigmoid(v), x.mean, x.deviation)
-        product = self.binary("Mul", x, self.sigmoid(x), f"{x.name}.silu")
-        return replace(product, mean=mean, deviation=deviation)
+        return self.binary("Mul", x, self.sigmoid(x), f"{x.name}.silu")
 
     def gelu(self, x: BuiltTensor) -> BuiltTensor:
         """x / √2, Erf, + 1, · x, · ½: five nodes."""
-        mean, deviation = moments(lambda v: v * _normal_share(v), x.mean, x.deviation)
-        error = self.add_node("Erf", [self.binary("Div", x, self.constant(2**0.5))], x.shape)
+        error = self.unary("Erf", self.binary("Div", x, self.constant(2**0.5)))
         product = self.binary("Mul", x, self.binary("Add", error, self.constant(1.0)))
-        half = self.binary("Mul", product, self.constant(0.5), f"{x.name}.gelu")
-        return replace(half, mean=mean, deviation=deviation)
+        return self.binary("Mul", product, self.constant(0.5), f"{x.name}.gelu")
 
     def softmax(self, x: BuiltTensor, axis: int) -> BuiltTensor:
-        return self.add_node("Softmax", [x], x.shape, mean=1 / x.shape[axis], axis=axis)
+        return self.unary("Softmax", x, axis=axis)
 
-    # --- arithmetic -----------------------------------------------------------------------------
-
-    def binary(self, op: str, a: BuiltTensor, b: BuiltTensor, name: str = "") -> BuiltTensor:
-        """Add, Sub, Mul, Div, Pow, … with broadcasting; the moments of the first three are tracked."""
-        shape = np.broadcast_shapes(a.shape, b.shape)
-        mean, deviation = a.mean, a.deviation
-        if op in ("Add", "Sub"):
-            mean = a.mean + (b.mean if op == "Add" else -b.mean)
-            deviation = math.hypot(a.deviation, b.deviation)
-        elif op in ("Mul", "Div"):
-            power = math.hypot(b.mean, b.deviation)
-            factor = power if op == "Mul" else 1 / max(power, 1e-6)
-            mean, deviation = a.mean * factor, a.deviation * factor
-        return self.add_node(op, [a, b], shape, name, mean=mean, deviation=deviation)
-
-    def matmul(self, a: BuiltTensor, b: BuiltTensor, name: str = "", **moments: float) -> BuiltTensor:
-        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        return self.add_node(
-            "MatMul", [a, b], (*batch, a.shape[-2], b.shape[-1]), name, **moments
-        )
+    def matmul(self, a: BuiltTensor, b: BuiltTensor, name: str = "") -> BuiltTensor:
+        return self.add_node("MatMul", [a, b], name)
 
     # --- pools and sizes ------------------------------------------------------------------------
 
-    def max_pool(self, x: BuiltTensor, kernel: int, stride: int, pad: int) -> BuiltTensor:
-        return self._pool("MaxPool", x, kernel, stride, pad, x.mean + 0.7 * x.deviation)
-
-    def average_pool(self, x: BuiltTensor, kernel: int, stride: int, pad: int = 0) -> BuiltTensor:
-        return self._pool("AveragePool", x, kernel, stride, pad, x.mean)
-
-    def _pool(
-        self, op: str, x: BuiltTensor, kernel: int, stride: int, pad: int, mean: float
-    ) -> BuiltTensor:
-        sides = [(side + 2 * pad - kernel) // stride + 1 for side in x.shape[2:]]
-        return self.add_node(
-            op,
-            [x],
-            (*x.shape[:2], *sides),
-            mean=mean,
-            deviation=0.8 * x.deviation,
-            kernel_shape=[kernel] * 2,
-            strides=[stride] * 2,
-            pads=[pad] * 4,
-        )
+    def pool(self, op: str, x: BuiltTensor, kernel: int, stride: int, pad: int = 0) -> BuiltTensor:
+        sides = [kernel] * 2
+        return self.unary(op, x, kernel_shape=sides, strides=[stride] * 2, pads=[pad] * 4)
 
     def global_pool(self, x: BuiltTensor) -> BuiltTensor:
-        return self.add_node(
-            "GlobalAveragePool", [x], (*x.shape[:2], 1, 1), mean=x.mean, deviation=0.3 * x.deviation
-        )
+        return self.unary("GlobalAveragePool", x)
 
     def doubled(self, x: BuiltTensor) -> BuiltTensor:
         """Every pixel twice in both directions."""
-        sides = [2 * side for side in x.shape[2:]]
-        scales = self.constant([1, 1, 2, 2])
         return self.add_node(
             "Resize",
-            [x, None, scales],
-            (*x.shape[:2], *sides),
-            mean=x.mean,
-            deviation=x.deviation,
+            [x, None, self.constant([1, 1, 2, 2])],
             mode="nearest",
             coordinate_transformation_mode="asymmetric",
             nearest_mode="floor",
         )
 
-    def resized(self, x: BuiltTensor, sides: Sequence[int], *, corners: bool = False) -> BuiltTensor:
+    def resized(
+        self, x: BuiltTensor, sides: Sequence[int], *, corners: bool = False
+    ) -> BuiltTensor:
         """Linear interpolation to (H, W). corners: those of both grids lie on each other."""
-        if tuple(sides) == x.shape[2:]:
-            return x
-        mode = "align_corners" if corners else "half_pixel"
         return self.add_node(
             "Resize",
             [x, None, None, self.integers(*x.shape[:2], *sides)],
-            (*x.shape[:2], *sides),
-            mean=x.mean,
-            deviation=x.deviation,
             mode="linear",
-            coordinate_transformation_mode=mode,
+            coordinate_transformation_mode="align_corners" if corners else "half_pixel",
         )
 
     # --- moving values about --------------------------------------------------------------------
 
     def reshape(self, x: BuiltTensor, *shape: int) -> BuiltTensor:
         """One of the sides may be -1."""
-        known = -math.prod(shape) if -1 in shape else math.prod(shape)
-        full = [math.prod(x.shape) // known if side == -1 else side for side in shape]
-        return self.like("Reshape", x, full, self.integers(*shape))
+        return self.add_node("Reshape", [x, self.integers(*shape)])
 
     def transpose(self, x: BuiltTensor, *order: int) -> BuiltTensor:
-        return self.like("Transpose", x, [x.shape[axis] for axis in order], perm=list(order))
+        return self.unary("Transpose", x, perm=list(order))
+
+    def swapped(self, x: BuiltTensor) -> BuiltTensor:
+        """The last two axes change places."""
+        order = list(range(len(x.shape)))
+        return self.transpose(x, *order[:-2], order[-1], order[-2])
 
     def concat(self, parts: Sequence[BuiltTensor], axis: int, name: str = "") -> BuiltTensor:
-        shape = list(parts[0].shape)
-        shape[axis] = sum(part.shape[axis] for part in parts)
-        share = [part.shape[axis] / shape[axis] for part in parts]
-        mean = sum(s * p.mean for s, p in zip(share, parts, strict=True))
-        power = sum(s * (p.deviation**2 + (p.mean - mean) ** 2) for s, p in zip(share, parts, strict=True))
-        return self.add_node(
-            "Concat", parts, shape, name, mean=mean, deviation=math.sqrt(power), axis=axis
-        )
+        return self.add_node("Concat", parts, name, axis=axis)
 
     def split(self, x: BuiltTensor, sizes: Sequence[int], axis: int) -> list[BuiltTensor]:
-        outputs = []
-        for index, size in enumerate(sizes):
-            shape = list(x.shape)
-            shape[axis] = size
-            name = self._unique(f"{x.name}.split{index}")
-            outputs.append(BuiltTensor(name, tuple(shape), x.mean, x.deviation))
-        inputs = [x.name, self.integers(*sizes).name]
-        names = [output.name for output in outputs]
-        self.proto.graph.node.append(
-            helper.make_node("Split", inputs, names, f"{x.name}.split", axis=axis)
-        )
-        return outputs
+        names = [f"{x.name}.split{index}" for index in range(len(sizes))]
+        return self.add_nodes("Split", [x, self.integers(*sizes)], names, axis=axis)
 
     def slice(self, x: BuiltTensor, axis: int, start: int, end: int) -> BuiltTensor:
-        shape = list(x.shape)
-        shape[axis] = end - start
-        return self.like(
-            "Slice", x, shape, self.integers(start), self.integers(end), self.integers(axis)
-        )
+        limits = (self.integers(number) for number in (start, end, axis))
+        return self.add_node("Slice", [x, *limits])
 
     def unsqueeze(self, x: BuiltTensor, axis: int) -> BuiltTensor:
-        at = axis % (len(x.shape) + 1)
-        return self.like("Unsqueeze", x, (*x.shape[:at], 1, *x.shape[at:]), self.integers(axis))
+        return self.add_node("Unsqueeze", [x, self.integers(axis)])
 
-    def squeeze(self, x: BuiltTensor, axis: int) -> BuiltTensor:
-        at = axis % len(x.shape)
-        return self.like("Squeeze", x, (*x.shape[:at], *x.shape[at + 1 :]), self.integers(axis))
+    def squeeze(self, x: BuiltTensor, axis: int, name: str = "") -> BuiltTensor:
+        return self.add_node("Squeeze", [x, self.integers(axis)], name)
 
     def pick(self, x: BuiltTensor, index: int, axis: int) -> BuiltTensor:
         """Gather with one constant index: that axis goes."""
-        shape = (*x.shape[:axis], *x.shape[axis + 1 :])
-        return self.like("Gather", x, shape, self.constant(index, np.int64), axis=axis)
+        return self.add_node("Gather", [x, self.constant(index, np.int64)], axis=axis)
 
     def gather_rows(self, x: BuiltTensor, rows: BuiltTensor) -> BuiltTensor:
         """Rows (1, k) of x (1, n, c) -> (1, k, c), as exporters write torch.gather."""
-        count, depth = rows.shape[-1], x.shape[-1]
         column = self.unsqueeze(rows, -1)
-        index = self.like("Tile", column, (1, count, depth), self.integers(1, 1, depth))
-        return self.like("GatherElements", x, (1, count, depth), index, axis=1)
+        index = self.add_node("Tile", [column, self.integers(1, 1, x.shape[-1])])
+        return self.add_node("GatherElements", [x, index], axis=1)
 
-    def top_k(self, x: BuiltTensor, count: int, axis: int = -1) -> tuple[BuiltTensor, BuiltTensor]:
-        """The largest values along an axis and their indices, int64."""
-        shape = list(x.shape)
-        shape[axis] = count
-        names = [self._unique(f"{x.name}.top"), self._unique(f"{x.name}.index")]
-        self.proto.graph.node.append(
-            helper.make_node(
-                "TopK", [x.name, self.integers(count).name], names, names[0], axis=axis
-            )
-        )
-        first, second = (BuiltTensor(name, tuple(shape), x.mean, x.deviation) for name in names)
-        return first, second
+    def top_k(self, x: BuiltTensor, count: int, axis: int = -1) -> list[BuiltTensor]:
+        """The largest values along an axis, and their indices as int64."""
+        names = [f"{x.name}.top", f"{x.name}.index"]
+        return self.add_nodes("TopK", [x, self.integers(count)], names, axis=axis)
+
+    def cast(self, x: BuiltTensor, element: int, name: str = "") -> BuiltTensor:
+        return self.unary("Cast", x, name, to=element)
 
 
-def moments(function: Callable[[Any], Any], mean: float, deviation: float) -> tuple[float, float]:
-    """Mean and deviation of a function of a normal variable, by quadrature."""
-    nodes, weights = _HERMITE
-    values = function(mean + deviation * nodes)
-    share = weights / weights.sum()
-    first = float((share * values).sum())
-    return first, math.sqrt(max(0.0, float((share * (values - first) ** 2).sum())))
+def computed(node: onnx.NodeProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """The outputs of one node, by ONNX Runtime in one thread."""
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    ports = [_declared(name, values) for name, values in inputs.items()]
+    model = helper.make_model(
+        helper.make_graph([node], "node", ports, outputs),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
+    results: list[Array] = session.run(None, dict(inputs))
+    return results
 
 
-def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-values))  # type: ignore[no-any-return]
+def product_of(a: Array, b: Array) -> Array:
+    """a @ b, in one thread as well."""
+    node = helper.make_node("MatMul", ["a", "b"], ["y"])
+    return computed(node, {"a": a, "b": np.ascontiguousarray(b)})[0]
 
 
-def _normal_share(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 0.5 * (1 + np.vectorize(math.erf)(values / 2**0.5))  # type: ignore[no-any-return]
+def textured(height: int, width: int, seed: int = 0) -> NDArray[np.float64]:
+    """A picture (H, W, 3) of 0..1 with detail of every size, as a camera's."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.arange(height), np.arange(width)
+    total = np.zeros((height, width, 3))
+    for cell in (2, 4, 8, 16, 32, 64):
+        grid = random.random((height // cell + 2, width // cell + 2, 3)) - 0.5
+        lines = _between(grid, rows / cell)
+        total += _between(lines.transpose(1, 0, 2), columns / cell).transpose(1, 0, 2) * cell**0.5
+    return np.clip(0.45 + 0.05 * total, 0, 1)
+
+
+def _between(values: Array, places: Array) -> Array:
+    """Linear interpolation along the first axis."""
+    whole = places.astype(np.int64)
+    share = (places - whole)[:, None, None]
+    result: Array = values[whole] * (1 - share) + values[whole + 1] * share
+    return result
+
+
+def _declared(name: str, values: Array) -> onnx.ValueInfoProto:
+    element: int = helper.np_dtype_to_tensor_dtype(values.dtype)
+    return helper.make_tensor_value_info(name, element, list(values.shape))

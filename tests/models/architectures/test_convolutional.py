@@ -169,5 +169,5 @@ def test_path_writes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ModelError, match="'vgg19': one of resnet50, vgg16, style"):
+    with pytest.raises(ModelError, match="'vgg19': one of resnet50, vgg16, style, yolo11n"):
         architectures.path("vgg19")

@@ -1,0 +1,226 @@
+"""Networks of today, as built: published counts, sane values, and the engine's answers on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from stillframe.errors import ModelError
+from stillframe.models.architectures.architectures import ARCHITECTURES
+from stillframe.models.architectures.builder import textured
+from stillframe.models.catalog import MODELS
+from stillframe.reuse.session import ReuseSession
+
+Size = tuple[int, int]
+Feed = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network as its authors count it."""
+
+    name: str
+    weights: float
+    """Millions, with batch norms folded."""
+    gmac: float
+    """At `size`; half of what they call FLOPs."""
+    size: Size
+    small: Size
+    """For the tests of every run."""
+    outputs: Mapping[str, tuple[int, ...]]
+    """At the small size."""
+    attention: bool = False
+    """Whether the published count includes products of queries, keys and values."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+NETWORKS = (
+    # Ultralytics: fused summaries, FLOPs / 2 of the tables of models
+    Published("yolo11n", 2.616, 3.25, (640, 640), (128, 128), {"output0": (1, 84, 336)}),
+    Published("yolo12n", 2.59, 3.25, (640, 640), (128, 128), {"output0": (1, 84, 336)}),
+    Published("yolo26n", 2.409, 2.7, (640, 640), (128, 128), {"output0": (1, 300, 6)}),
+    # 24.8 M weights, 0.6 M of them unread or positions; timm's count of the encoder and the head's
+    Published(
+        "depth-anything-s",
+        24.8,
+        57.6,
+        (518, 518),
+        (126, 126),
+        {"predicted_depth": (1, 126, 126)},
+        attention=True,
+    ),
+    # timm: vit_small_patch14_dinov2, 22.1 M weights (with positions for 518x518), 46.76 GMAC there
+    Published(
+        "dinov2-s",
+        22.1,
+        46.76,
+        (518, 518),
+        (112, 112),
+        {"last_hidden_state": (1, 65, 384), "pooler_output": (1, 384)},
+        attention=True,
+    ),
+)
+
+
+@cache
+def built(name: str, size: Size) -> onnx.ModelProto:
+    return ARCHITECTURES[name](size)
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    values = [*graph.input, *graph.value_info, *graph.output]
+    sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    return sizes | {i.name: list(i.dims) for i in model.graph.initializer}
+
+
+def multiplies(model: onnx.ModelProto, *, attention: bool) -> int:
+    """Multiply-adds; attention: also those of two computed tensors."""
+    sizes, total = shapes(model), 0
+    constant = {i.name for i in model.graph.initializer}
+    for node in model.graph.node:
+        first, out = sizes[node.input[0]] if node.input[0] else [], sizes[node.output[0]]
+        if node.op_type == "Conv":
+            total += int(np.prod(out) * np.prod(sizes[node.input[1]][1:]))
+        elif node.op_type == "ConvTranspose":
+            total += int(np.prod(first) * np.prod(sizes[node.input[1]][1:]))
+        elif node.op_type in ("MatMul", "Gemm") and (attention or node.input[1] in constant):
+            total += int(np.prod(out) * first[-1])
+    return total
+
+
+def feed_of(model: onnx.ModelProto, shift: int) -> Feed:
+    """A still picture in which a square has moved by `shift` pixels; zeros for other inputs."""
+    feed = {}
+    for port in model.graph.input:
+        shape = [d.dim_value for d in port.type.tensor_type.shape.dim]
+        values = np.zeros(shape, np.float32)
+        if len(shape) == 4 and shape[1] == 3:
+            picture = textured(shape[2], shape[3])
+            side = int((shape[2] * shape[3] * 0.04) ** 0.5)
+            corner = slice(20 + shift, 20 + shift + side)
+            picture[corner, corner] = textured(side, side, seed=1)
+            values[:] = picture.transpose(2, 0, 1)
+            if port.name == "pixel_values":
+                values = (values - 0.45) / 0.225
+        feed[port.name] = values.astype(np.float32)
+    return feed
+
+
+def onnxruntime_outputs(
+    model: onnx.ModelProto, feed: Feed, *also: str
+) -> list[NDArray[np.float32]]:
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in also)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(tapped.SerializeToString(), options)
+    results: list[NDArray[np.float32]] = session.run(None, feed)
+    return results
+
+
+def weights(model: onnx.ModelProto) -> int:
+    """Numbers that training sets: not those of shapes, grids and positions."""
+    named = (i for i in model.graph.initializer if not i.name.startswith("constant."))
+    return sum(int(np.prod(i.dims)) for i in named if "position" not in i.name)
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_weights_are_as_many_as_published(row: Published) -> None:
+    model = built(row.name, row.small)
+    onnx.checker.check_model(model, full_check=True)
+    assert weights(model) / 1e6 == pytest.approx(row.weights, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_multiply_adds_are_as_many_as_published(row: Published) -> None:
+    model = ARCHITECTURES[row.name](row.size)
+    assert multiplies(model, attention=row.attention) / 1e9 == pytest.approx(row.gmac, rel=0.05)
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_values_stay_sane(row: Published) -> None:
+    model = built(row.name, row.small)
+    layers = [n.output[0] for n in model.graph.node if n.op_type in ("Conv", "Add", "Gemm")]
+    ends = {o.name for o in model.graph.output}
+    layers = [name for name in layers if name not in ends and not name.startswith("constant.")]
+    values = onnxruntime_outputs(model, feed_of(model, 0), *layers)
+    spans = {n: float(v.std()) for n, v in zip(layers, values[len(ends) :], strict=True)}
+    assert len(spans) > 40
+    assert {n: s for n, s in spans.items() if not 0.02 < s < 10} == {}
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_attention_is_not_saturated(row: Published) -> None:
+    """Most positions attend to more than one."""
+    model = built(row.name, row.small)
+    soft = [n.output[0] for n in model.graph.node if n.op_type == "Softmax"]
+    shape = shapes(model)
+    soft = [name for name in soft if len(shape[name]) == 4 and shape[name][-1] == shape[name][-2]]
+    values = onnxruntime_outputs(model, feed_of(model, 0), *soft)[len(row.outputs) :]
+    for name, value in zip(soft, values, strict=True):
+        positions = float(np.median(1 / np.square(value).sum(-1)))
+        assert positions > 1.2, name
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_the_engine_agrees(row: Published) -> None:
+    """Exact reuse is bit for bit its own dense result, which is near ONNX Runtime's."""
+    model = built(row.name, row.small)
+    first, second = feed_of(model, 0), feed_of(model, 9)
+    expected = onnxruntime_outputs(model, second)
+    assert {o.name: v.shape for o, v in zip(model.graph.output, expected, strict=True)} == dict(
+        row.outputs
+    )
+    data = model.SerializeToString()
+    with ReuseSession(data, threads=1) as session:
+        dense = session.run(None, second)
+    with ReuseSession(data, threads=1) as session:
+        session.run(None, first)
+        reused = session.run(None, second)
+    for a, b, c in zip(dense, reused, expected, strict=True):
+        assert np.isfinite(c).all()
+        assert np.array_equal(a, b)
+        assert np.abs(a - c).max() <= 1e-3 * np.abs(c).max()
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_the_catalogue_names_its_outputs(row: Published) -> None:
+    assert MODELS[row.name].form.decoder.names == tuple(row.outputs)  # type: ignore[union-attr]
+
+
+def test_the_same_seed_writes_the_same_file_and_another_does_not() -> None:
+    one, two, other = (
+        ARCHITECTURES["yolo11n"]((32, 32), seed=seed).SerializeToString() for seed in (1, 1, 2)
+    )
+    assert one == two
+    assert one != other
+
+
+def test_every_network_has_published_counts() -> None:
+    older = {"resnet50", "vgg16", "style"}
+    assert {row.name for row in NETWORKS} == set(ARCHITECTURES) - older
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "dinov2-s"])
+def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=r"expected a size of multiples of .*, got 100x64"):
+        ARCHITECTURES[name]((64, 100))
+
+
+def test_metadata_are_those_of_the_familys_exporter() -> None:
+    metadata = {p.key: p.value for p in built("yolo26n", (128, 128)).metadata_props}
+    assert metadata["task"] == "detect"
+    assert metadata["stride"] == "32"
+    assert metadata["imgsz"] == "[128, 128]"
+    assert metadata["end2end"] == "True"
+    assert metadata["names"].startswith("{0: 'person', 1: 'bicycle'")
