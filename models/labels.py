@@ -29,3 +29,10 @@ CDLA: tuple[str, ...] = (
     "equation",
 )
 """The 10 parts of a page in CDLA, a data set of document layouts."""
+
+_UNUSED_CATEGORIES = frozenset({0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+_names = iter(COCO)
+COCO_CATEGORIES: tuple[str, ...] = tuple(
+    f"class {number}" if number in _UNUSED_CATEGORIES else next(_names) for number in range(91)
+)
+"""COCO's classes by the category numbers of its annotations, 0..90, some of which are not used."""

@@ -21,7 +21,7 @@ from stillframe.models.formats.cleaning import MAX_SIDE, clean
 from stillframe.models.formats.onnx_file import image_input
 from stillframe.models.results import Result
 
-Task = Literal["detection", "segmentation", "image", "tensors"]
+Task = Literal["detection", "segmentation", "classification", "depth", "image", "tensors"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 Outputs = Sequence[NDArray[Any]]

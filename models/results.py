@@ -1,6 +1,6 @@
 """The result of a model for one frame: one validated dataclass per task.
 
-    Result = Detections | Mask | Picture | Tensors
+    Result = Detections | Mask | Classes | Depth | Picture | Tensors
 
 Every result has its evidence: whether it was computed from this frame, computed in part, or carried
 over from an earlier one, and the age of the oldest frame that it rests on. All coordinates are
@@ -28,6 +28,8 @@ PROVENANCES: tuple[Provenance, ...] = ("computed", "partial", "reused")
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
+MOST_CLASSES = 5
+"""Of `Classes`, that are shown and written."""
 FAINT = 0.6
 """Boxes from this share of the confidence limit on are decoded too, see `Detections.faint`."""
 
@@ -247,6 +249,65 @@ class Mask(_Evident):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Classes(_Evident):
+    """The class of the whole frame: a score for each that the model knows."""
+
+    scores: NDArray[np.float32]
+    """(n,) in 0..1."""
+    labels: tuple[str, ...]
+    """(n,) names."""
+    evidence: Evidence = field(default_factory=Evidence)
+
+    def __post_init__(self) -> None:
+        scores = _array("classes.scores", self.scores, np.float32, (len(self.labels),))
+        low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
+        if low < 0 or high > 1:
+            raise ModelError(f"classes.scores: expected values in 0..1, got {low:g}..{high:g}")
+        self._set_read_only("scores", scores)
+        object.__setattr__(self, "labels", tuple(self.labels))
+
+    @property
+    def best(self) -> list[int]:
+        """Indices of the MOST_CLASSES likeliest classes, best first."""
+        return [int(i) for i in np.argsort(-self.scores, kind="stable")[:MOST_CLASSES]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: the likeliest classes, best first."""
+        best = self.best
+        classes = {
+            "labels": [self.labels[i] for i in best],
+            "class_id": best,
+            "confidence": _rounded(self.scores[best], SCORE_DECIMALS),
+        }
+        return {**self.evidence.to_dict(), "classes": classes}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Depth(_Evident):
+    """How near or far each source pixel is, in the model's own unit.
+
+    Networks for relative depth, such as MiDaS and Depth Anything, give more to what is nearer.
+    """
+
+    values: NDArray[np.float32]
+    """(H, W) of the source's size."""
+    evidence: Evidence = field(default_factory=Evidence)
+
+    def __post_init__(self) -> None:
+        self._set_read_only("values", _array("depth.values", self.values, np.float32, ("h", "w")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A summary: the size, and the least, mean and greatest value."""
+        height, width = self.values.shape
+        facts: dict[str, Any] = {"size": [height, width]}
+        if self.values.size:
+            exact = self.values.astype(np.float64)
+            facts |= {"min": exact.min(), "mean": exact.mean(), "max": exact.max()}
+            facts |= {k: round(float(facts[k]), SCORE_DECIMALS) for k in ("min", "mean", "max")}
+        return {**self.evidence.to_dict(), "depth": facts}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Picture(_Evident):
     """An image that a model produced."""
 
@@ -292,7 +353,7 @@ class Tensors(_Evident):
         return {**self.evidence.to_dict(), "tensors": summary}
 
 
-Result = Detections | Mask | Picture | Tensors
+Result = Detections | Mask | Classes | Depth | Picture | Tensors
 
 
 def _array(

@@ -17,6 +17,7 @@ import typer
 import stillframe
 from stillframe.errors import ModelError, SourceError
 from stillframe.models import zoo
+from stillframe.models.forms.forms import FORMS
 from stillframe.pipeline import cli
 from stillframe.pipeline.inference.settings import MODES, Settings
 from stillframe.pipeline.stream import SettingsKwargs
@@ -178,6 +179,16 @@ def test_every_command_stands_in_the_document() -> None:
     documented = set(re.findall(r"^<!-- options: (.+) -->$", COMMAND_LINE, re.MULTILINE))
     groups = {"models", "samples"}  # these only have commands
     assert documented == set(commands_of(typer.main.get_command(cli.app))) - groups
+
+
+def test_every_form_stands_in_the_document() -> None:
+    page = (ROOT / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
+    rows = [
+        f"| `{rule.name}` | {rule.task} | {rule.description} |"
+        for rule in FORMS.values()
+        if rule.name != "raw"
+    ]
+    assert "\n".join(["| form | task | outputs |", "| --- | --- | --- |", *rows]) in page
 
 
 def test_an_unknown_command_cannot_be_documented(docs_site: dict[str, Any]) -> None:

@@ -20,14 +20,14 @@ def end_to_end(outputs: Outputs, view: View, form: Form) -> Detections:
     """
     rows = outputs[0].reshape(-1, outputs[0].shape[-1])
     expect((rows,), (("n", 6),), "end-to-end boxes")
-    return _chosen(rows[:, :4], rows[:, 4], rows[:, 5], view, form)[0]
+    return chosen(rows[:, :4], rows[:, 4], rows[:, 5], view, form)[0]
 
 
 def end_to_end_masks(outputs: Outputs, view: View, form: Form) -> Detections:
     """As `end_to_end` with k mask coefficients in each row, and (1, k, h, w) prototypes."""
     rows, protos = sorted(outputs, key=lambda o: o.ndim)
     expect((rows, protos), ((1, "n", 6 + protos.shape[1]), (1, "k", "h", "w")), "end-to-end masks")
-    detections, extra = _chosen(
+    detections, extra = chosen(
         rows[0, :, :4], rows[0, :, 4], rows[0, :, 5], view, form, rows[0, :, 6:]
     )
     return with_masks(detections, extra, protos[0], view)
@@ -37,7 +37,7 @@ def end_to_end_points(outputs: Outputs, view: View, form: Form, per_point: int =
     """As `end_to_end` with key points in each row, per_point numbers each."""
     expect(outputs, ((1, "n", "depth"),), "end-to-end key points")
     rows = outputs[0][0]
-    detections, extra = _chosen(rows[:, :4], rows[:, 4], rows[:, 5], view, form, rows[:, 6:])
+    detections, extra = chosen(rows[:, :4], rows[:, 4], rows[:, 5], view, form, rows[:, 6:])
     return with_points(detections, extra, view, per_point)
 
 
@@ -45,7 +45,15 @@ def yolo_v7_end_to_end(outputs: Outputs, view: View, form: Form) -> Detections:
     """(n, 7): batch, left, top, right, bottom in pixels, class, score. YOLOv7 `--end2end`."""
     rows = outputs[0].reshape(-1, outputs[0].shape[-1])
     expect((rows,), (("n", 7),), "batched boxes")
-    return _chosen(rows[:, 1:5], rows[:, 6], rows[:, 5], view, form)[0]
+    return chosen(rows[:, 1:5], rows[:, 6], rows[:, 5], view, form)[0]
+
+
+def paddle(outputs: Outputs, view: View, form: Form) -> Detections:
+    """(n, 6): class, score, left, top, right, bottom in pixels; and the number of rows in use."""
+    rows, count = outputs[0], int(np.asarray(outputs[1]).reshape(-1)[0])
+    expect((rows,), (("n", 6),), "paddle boxes")
+    rows = rows[: max(0, count)]
+    return chosen(rows[:, 2:6], rows[:, 1], rows[:, 0], view, form)[0]
 
 
 def detection_output(outputs: Outputs, view: View, form: Form) -> Detections:
@@ -57,7 +65,7 @@ def detection_output(outputs: Outputs, view: View, form: Form) -> Detections:
     rows = outputs[0][0, 0]
     ends = np.flatnonzero(rows[:, 0] < 0)
     rows = rows[: ends[0]] if len(ends) else rows
-    return _chosen(_pixels(rows[:, 3:7], view), rows[:, 2], rows[:, 1], view, form)[0]
+    return chosen(relative_to_pixels(rows[:, 3:7], view), rows[:, 2], rows[:, 1], view, form)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +92,21 @@ class NamedBoxes:
         if self.first == "y":
             boxes = boxes[:, [1, 0, 3, 2]]
         if self.unit == "relative":
-            boxes = _pixels(boxes, view)
-        return _chosen(boxes, scores, classes, view, form)[0]
+            boxes = relative_to_pixels(boxes, view)
+        return chosen(boxes, scores, classes, view, form)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Ssd:
-    """(1, n, 4) relative corners (0..1) and (1, n, classes) probabilities."""
+    """(1, n, 4) corners and (1, n, classes) probabilities."""
 
     boxes: int
     """Index of the output, as is scores."""
     scores: int
     background: bool
     """The first class is the background."""
+    unit: Literal["pixels", "relative"] = "relative"
+    """Of the corners, as in NamedBoxes."""
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Detections:
         boxes, scores = outputs[self.boxes], outputs[self.scores]
@@ -106,11 +116,12 @@ class Ssd:
         likely = np.flatnonzero(by_class.max(1) > faint_limit(form))
         class_id = by_class[likely].argmax(1)
         confidence = by_class[likely, class_id]
-        pixels = _ordered(_pixels(boxes[0, likely], view))
+        boxes = boxes[0, likely].astype(np.float32)
+        pixels = _ordered(boxes if self.unit == "pixels" else relative_to_pixels(boxes, view))
         return suppressed(pixels, confidence, class_id, view, form)[0]
 
 
-def _chosen(
+def chosen(
     boxes: NDArray[Any],
     confidence: NDArray[Any],
     class_id: NDArray[Any],
@@ -139,7 +150,7 @@ def _chosen(
     return detections, extra[order[rows]]
 
 
-def _pixels(relative: NDArray[Any], view: View) -> NDArray[np.float32]:
+def relative_to_pixels(relative: NDArray[Any], view: View) -> NDArray[np.float32]:
     """(n, 4) corners relative to the model's input, 0..1 -> in its pixels."""
     height, width = view.size
     return np.asarray(relative, np.float32) * np.array((width, height) * 2, np.float32)

@@ -139,10 +139,10 @@ def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
         rows, columns = view.size[0] // max(stride, 1), view.size[1] // max(stride, 1)
         expect((head,), ((1, max(1, len(anchors)) * depth, rows, columns),), "yolo")
         cells = head[0].reshape(len(anchors), depth, rows, columns)
-        anchor, ys, xs = np.nonzero(_sigmoid(cells[:, 4]) > faint_limit(form))
+        anchor, ys, xs = np.nonzero(sigmoid(cells[:, 4]) > faint_limit(form))
         rows_found = cells[anchor, :, ys, xs]  # (n, depth)
-        score = _sigmoid(rows_found[:, 4:5]) * _sigmoid(rows_found[:, 5:])  # (n, classes)
-        centre = (_sigmoid(rows_found[:, :2]) + np.stack((xs, ys), 1)) * stride
+        score = sigmoid(rows_found[:, 4:5]) * sigmoid(rows_found[:, 5:])  # (n, classes)
+        centre = (sigmoid(rows_found[:, :2]) + np.stack((xs, ys), 1)) * stride
         half = np.exp(np.minimum(rows_found[:, 2:4], 20)) * anchors[anchor] / 2
         box, class_id = np.nonzero(score > faint_limit(form))
         boxes.append(np.concatenate((centre - half, centre + half), 1)[box])
@@ -159,6 +159,6 @@ def yolo_v3(outputs: Outputs, view: View, form: Form) -> Detections:
     return separated(xyxy[keep], confidence[keep], class_id[keep], form, strong)[0]
 
 
-def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
     """Does not overflow for any finite input."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), x.dtype)

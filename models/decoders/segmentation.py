@@ -14,17 +14,22 @@ from stillframe.models.results import Mask
 
 @dataclass(frozen=True, slots=True)
 class Probability:
-    """The first output, one channel, as the probability of the single label."""
+    """An output of one channel as the probability of the single label."""
 
     layout: Literal["nchw", "nhwc"] = "nchw"
-    """Of the output."""
+    """Of the output; one without channels, (1, h, w), is as it is."""
     raw: bool = False
     """The output is a logit, before the sigmoid."""
+    output: int = 0
+    """Its index."""
 
     def __call__(self, outputs: Outputs, view: View, form: Form) -> Mask:
+        values = outputs[self.output]
+        if values.ndim == 3:
+            values = values[:, None] if self.layout == "nchw" else values[..., None]
         shape = (1, 1, "h", "w") if self.layout == "nchw" else (1, "h", "w", 1)
-        expect(outputs[:1], (shape,), "mask")
-        single = outputs[0][0, 0] if self.layout == "nchw" else outputs[0][0, :, :, 0]
+        expect((values,), (shape,), "mask")
+        single = values[0, 0] if self.layout == "nchw" else values[0, :, :, 0]
         probability = np.asarray(single, np.float32)
         if self.raw:
             probability = 0.5 * (1 + np.tanh(0.5 * probability))  # a sigmoid that cannot overflow

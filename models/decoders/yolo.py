@@ -103,9 +103,9 @@ def yolox(outputs: Outputs, view: View, form: Form) -> Detections:
 def yolo_v5(outputs: Outputs, view: View, form: Form) -> Detections:
     """(1, n, 5 + classes): centre, width, height in pixels, objectness, classes.
 
-    YOLOv5, v6, v7 and YOLOX decoded in the graph.
+    YOLOv5, v6, v7 and YOLOX decoded in the graph; further outputs are their raw heads.
     """
-    expect(outputs, ((1, "n", 5 + len(form.labels)),), "yolov5")
+    expect(outputs[:1], ((1, "n", 5 + len(form.labels)),), "yolov5")
     rows = outputs[0][0]
     rows = rows[rows[:, 4] > faint_limit(form)]
     return _best_class(corners(rows), rows, view, form)[0]

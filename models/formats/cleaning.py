@@ -24,6 +24,7 @@ from stillframe.models.formats.onnx_file import (
     read_onnx,
     subgraphs,
 )
+from stillframe.models.formats.side_inputs import SideInputs, put_constants, side_inputs
 from stillframe.models.weights.sealed import file_sha256, sealed, write_sealed
 
 CLEANING_VERSION = 1
@@ -33,14 +34,16 @@ MAX_TENSOR = 1 << 31
 """Largest tensor, in numbers (8 GiB as float32): larger ones are a mistake or an attack."""
 
 
-def clean(path: Path, size: tuple[int, int] | None = None) -> Path:
+def clean(path: Path, size: tuple[int, int] | None = None, side: SideInputs | None = None) -> Path:
     """The cleaned file of an ONNX file at an input of size (H, W), from the cache if it is there.
 
-    size: None takes the size that the file fixes. Raises ModelError for a file that cannot be used
+    size: None takes the size that the file fixes. side: what other inputs are fed; constants become
+    part of the file. Raises ModelError for a file that cannot be used
     at that size. Of a file in the cache, which was downloaded, external data is refused.
     """
     model = read_onnx(path)
-    image = find_image_input(model, path)
+    beside = side_inputs(model, side or SideInputs(), path.name)
+    image = find_image_input(model, path, beside)
     fixed = size or image.size
     if fixed is None:
         raise ModelError(
@@ -56,12 +59,15 @@ def clean(path: Path, size: tuple[int, int] | None = None) -> Path:
     key = hashlib.sha256(repr((CLEANING_VERSION, onnx.__version__, fixed)).encode())
     for file in (path, *data_files):
         key.update(file_sha256(file).encode())
+    if beside.names:
+        key.update(repr((sorted(beside.constants.items()), sorted(beside.state.items()))).encode())
     name = f"{path.stem[:80]}-{fixed[0]}x{fixed[1]}-{key.hexdigest()[:16]}.onnx"
     cleaned = cache_folder() / "cleaned" / name
     if not sealed(cleaned):
         if data_files:
             load_external(model, path)
         _remove_initializer_inputs(model)
+        put_constants(model, beside, fixed, path.name)
         write_sealed(cleaned, _with_shapes(model, image, fixed, path))
     return cleaned
 
@@ -85,7 +91,8 @@ def _with_shapes(
 ) -> bytes:
     """The model's bytes with batch 1, that input size, and every other shape inferred."""
     dims = (1, image.channels, *size) if image.layout == "nchw" else (1, *size, image.channels)
-    kind = model.graph.input[0].type.tensor_type
+    port = next(each for each in model.graph.input if each.name == image.name)
+    kind = port.type.tensor_type
     kind.ClearField("shape")
     for d in dims:
         kind.shape.dim.add().dim_value = d

@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from stillframe.errors import ModelError
+from stillframe.models.formats.side_inputs import SideInputs, side_inputs
 
 MAX_BYTES = (2 << 30) - 1  # protobuf's own limit
 CHANNELS = (3, 1)  # tried in this order to find the channel axis
@@ -44,9 +45,12 @@ class ImageInput:
         return None if self.height is None or self.width is None else (self.height, self.width)
 
 
-def image_input(path: Path) -> ImageInput:
-    """The image input of an ONNX file, cleaned or not. Raises ModelError if there is none."""
-    return find_image_input(read_onnx(path), path)
+def image_input(path: Path, side: SideInputs | None = None) -> ImageInput:
+    """The image input of an ONNX file, cleaned or not. Raises ModelError if there is none.
+
+    side: what other inputs are fed, beside those that are known.
+    """
+    return find_image_input(read_onnx(path), path, side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +125,26 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def find_image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
-    """The only input of the model; ModelError, naming the path, if it takes no image."""
+def find_image_input(
+    model: onnx.ModelProto, path: Path, side: SideInputs | None = None
+) -> ImageInput:
+    """The only input of the model that takes a picture; ModelError, naming the path, without one.
+
+    side: what other inputs are fed, beside those that are known.
+    """
     known = initializer_names(model.graph)
-    inputs = [i for i in model.graph.input if i.name not in known]
+    beside = side_inputs(model, side or SideInputs(), path.name).names
+    inputs = [i for i in model.graph.input if i.name not in known | beside]
     if len(inputs) != 1:
         names = ", ".join(repr(i.name) for i in inputs) or "none"
-        raise ModelError(f"{path.name}: expected one input, for the image, got {names}")
+        remedy = (
+            "; give the others constants in a model card, such as "
+            "constants: {NAME: [[height, width]]}, or name what is fed back to them under state"
+        )
+        raise ModelError(
+            f"{path.name}: expected one input, for the image, got {names}"
+            f"{remedy if len(inputs) > 1 else ''}"
+        )
     tensor = inputs[0].type.tensor_type
     dims = [d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim]
     where = f"{path.name}: input {inputs[0].name!r}"

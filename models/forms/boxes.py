@@ -4,43 +4,54 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from stillframe.models.decoders import boxes, picodet
 from stillframe.models.decoders.detection import YOLO_ANCHORS, centerface, yolo_v3
 from stillframe.models.decoders.pnet import STRIDE_PX, WINDOW_PX, pnet
 from stillframe.models.decoders.text import text_lines
-from stillframe.models.forms.inspection import InspectedModel
+from stillframe.models.decoders.yolo import strides_of
+from stillframe.models.forms.inspection import InspectedModel, output_index
 from stillframe.models.forms.rule import (
     UNIT,
     FormRule,
+    Match,
     fixed_shape,
     fixed_shapes,
     form_for,
     labels_for,
     labels_or_numbers,
+    own_labels,
 )
-from stillframe.models.forms.yolo import ULTRALYTICS
+from stillframe.models.forms.yolo import ULTRALYTICS, V5_ANCHORS
 from stillframe.models.model import IMAGENET, Decoder, Form, Preprocessing, Sizing
 
 UNCHANGED = Preprocessing()
 DARKNET = replace(UNIT, fit="letterbox", fill=128)
-SSD_RANGE = Preprocessing(scale=1 / 128, mean=(127 / 128,) * 3)
 PADDLE_TEXT = Preprocessing(order="bgr", scale=1 / 255, mean=(0.5,) * 3, deviation=(0.5,) * 3)
 MTCNN = Preprocessing(scale=1 / 128, mean=(127.5 / 128,) * 3)
 
 TEXT_OUTPUTS = ("sigmoid_0.tmp_0", "fetch_name_0")  # PaddleOCR's names of its only output
 NANODET_LEVELS = 3
-MAX_RELATIVE = 8.0
-"""Largest relative coordinate of a box; one in pixels is far larger."""
 
 
 def _is_listed(model: InspectedModel, depth: int, *ranks: int) -> bool:
     """One output, of one of these ranks, with `depth` numbers a row and batch 1 or open."""
     if len(model.shapes) != 1 or len(model.shapes[0]) not in ranks:
         return False
-    *front, _, last = model.shapes[0]
-    return last == depth and all(d in (1, None) for d in front)
+    *front, rows, last = model.shapes[0]
+    return last == depth and all(d in (1, None) for d in front) and not _are_cells(model, rows)
+
+
+def _are_cells(model: InspectedModel, rows: int | None) -> bool:
+    """There is a row for each cell of the grid: candidates, not a list of what was found."""
+    counts = (1, V5_ANCHORS)
+    return rows is not None and any(strides_of(rows, model.size, count) for count in counts)
+
+
+def _is_nms(model: InspectedModel) -> Match:
+    if not _is_listed(model, 6, 2, 3) or model.metadata.get("task", "detect") != "detect":
+        return Match.NONE
+    named = model.metadata.get("task") == "detect" or bool(own_labels(model))
+    return Match.NAMED if named else Match.SHAPE
 
 
 def _listed_form(
@@ -53,20 +64,13 @@ def _listed_form(
     return form
 
 
-def _output_index(model: InspectedModel, *words: str) -> int | None:
-    """The first output whose name contains one of the words, tried in order of preference."""
-    for word in words:
-        for index, output in enumerate(model.outputs):
-            if word in output.name.lower():
-                return index
-    return None
-
-
 def _named_boxes(model: InspectedModel) -> boxes.NamedBoxes | None:
     """The outputs that are boxes, scores and classes by their names; None without them."""
-    box = _output_index(model, "detection_boxes", "det_boxes", "boxes")
-    scores = _output_index(model, "detection_scores", "det_scores", "scores")
-    classes = _output_index(model, "detection_classes", "det_classes", "classes", "labels")
+    if "orig_target_sizes" in model.side.constants:
+        return None  # `queries` has them
+    box = output_index(model, "detection_boxes", "det_boxes", "boxes")
+    scores = output_index(model, "detection_scores", "det_scores", "scores")
+    classes = output_index(model, "detection_classes", "det_classes", "classes", "labels")
     if box is None or scores is None or classes is None:
         return None
     ranks = [len(model.shapes[index]) for index in (box, scores, classes)]
@@ -77,7 +81,7 @@ def _named_boxes(model: InspectedModel) -> boxes.NamedBoxes | None:
         boxes=box,
         scores=scores,
         classes=classes,
-        count=_output_index(model, "num_det", "num_boxes"),
+        count=output_index(model, "num_det", "num_boxes"),
         unit="relative" if tensorflow else "pixels",
         first="y" if tensorflow else "x",
     )
@@ -92,37 +96,11 @@ def _named_boxes_form(model: InspectedModel) -> Form:
     return form_for(model, "detection", decoder, labels_or_numbers(model), preprocessing)
 
 
-def _ssd_outputs(model: InspectedModel) -> tuple[int, int] | None:
-    """Indices of the outputs (1, n, 4) boxes and (1, n, classes) scores."""
-    shapes = fixed_shapes(model, 3, 3)
-    if not shapes or shapes[0][1] != shapes[1][1]:
-        return None
-    candidates = [index for index in (0, 1) if shapes[index][2] == 4]
-    if len(candidates) == 2:  # four classes: only the name tells
-        named = _output_index(model, "box", "loc")
-        candidates = [] if named is None else [named]
-    return (candidates[0], 1 - candidates[0]) if candidates else None
-
-
-def _is_ssd(model: InspectedModel) -> bool:
-    """The sample outputs are ordered relative corners and probabilities."""
-    indices = _ssd_outputs(model)
-    if indices is None:
-        return False
-    corners, scores = (model.sample_outputs[index] for index in indices)
-    ordered = (corners[..., :2] <= corners[..., 2:] + 1e-3).mean()
-    probabilities = scores.min() >= 0 and scores.max() <= 1
-    return bool(probabilities and ordered > 0.99 and np.abs(corners).max() <= MAX_RELATIVE)
-
-
-def _ssd(model: InspectedModel) -> Form:
-    indices = _ssd_outputs(model)
-    assert indices is not None  # it matches
-    scores = model.sample_outputs[indices[1]][0]
-    background = scores.shape[1] > 1 and bool(np.allclose(scores.sum(1), 1, atol=1e-3))
-    labels = labels_for(model, scores.shape[1] - background)
-    decoder = boxes.Ssd(*indices, background=background)
-    return form_for(model, "detection", decoder, labels, SSD_RANGE)
+def _is_paddle(model: InspectedModel) -> bool:
+    """A list nx6 and its length, of an export that asks for the picture's scale."""
+    shapes = model.shapes
+    listed = len(shapes) == 2 and len(shapes[0]) == 2 and shapes[0][1] == 6
+    return listed and "int" in model.outputs[1].element and "scale_factor" in model.side.constants
 
 
 def _gfl(model: InspectedModel) -> picodet.GeneralizedFocal | None:
@@ -204,7 +182,7 @@ RULES: tuple[FormRule, ...] = (
         "nms",
         "detection",
         "listed boxes 1xnx6: corners in pixels, score, class; YOLOv10, YOLO26, exports with NMS",
-        lambda model: _is_listed(model, 6, 2, 3),
+        _is_nms,
         _listed_form(boxes.end_to_end, ULTRALYTICS),
     ),
     FormRule(
@@ -227,6 +205,15 @@ RULES: tuple[FormRule, ...] = (
         "outputs named boxes (nx4), scores and classes or labels, each with or without a batch",
         lambda model: _named_boxes(model) is not None,
         _named_boxes_form,
+        Match.NAMED,
+    ),
+    FormRule(
+        "paddle",
+        "detection",
+        "listed boxes nx6: class, score, corners in pixels; and their number; PaddleDetection",
+        _is_paddle,
+        _listed_form(boxes.paddle, IMAGENET, 0.5),
+        Match.NAMED,
     ),
     FormRule(
         "picodet",
@@ -234,13 +221,7 @@ RULES: tuple[FormRule, ...] = (
         "for each stride 1xcellsxclasses and 1xcellsx(4 * 8, 11 or 17); NanoDet too",
         lambda model: _gfl(model) is not None,
         _gfl_form,
-    ),
-    FormRule(
-        "ssd",
-        "detection",
-        "boxes 1xnx4, relative corners (0..1), and probabilities 1xnxclasses",
-        _is_ssd,
-        _ssd,
+        Match.SIZE,
     ),
     FormRule(
         "pnet",
@@ -248,6 +229,7 @@ RULES: tuple[FormRule, ...] = (
         "offsets of depth 4 and probabilities of depth 2 for each 12x12 window, two pixels apart",
         _is_pnet,
         _single_class(pnet, "face", MTCNN, confidence=0.6, overlap=0.5, multiple=2),
+        Match.SIZE,
     ),
     FormRule(
         "yolov3-tiny",
@@ -255,6 +237,7 @@ RULES: tuple[FormRule, ...] = (
         "two maps 1x3(5 + classes) at strides 16 and 32, before the sigmoid, usual anchors",
         _is_yolo_v3,
         _yolo_v3,
+        Match.SIZE,
     ),
     FormRule(
         "centerface",
@@ -262,6 +245,7 @@ RULES: tuple[FormRule, ...] = (
         "four maps at a quarter of the size, of 1, 2, 2 and 10 channels",
         _is_centerface,
         _centerface,
+        Match.SIZE,
     ),
     FormRule(
         "text",
@@ -269,5 +253,6 @@ RULES: tuple[FormRule, ...] = (
         "a map 1x1xHxW of the probability of text, under PaddleOCR's names",
         _is_text,
         _single_class(text_lines, "text", PADDLE_TEXT),
+        Match.NAMED,
     ),
 )

@@ -1,25 +1,28 @@
 """What the outputs of an unknown ONNX file mean: from shapes and names, or as --task states.
 
-FORMS lists the known forms, the most specific first; the first that matches is taken. Each name is
-also a value of --task, as are the four tasks themselves, which narrow the choice. The preprocessing
-of a form is what its authors publish, because a file does not record what it was trained on.
+FORMS is the table of known forms. The one that matches best is taken; where two match
+equally well the file is refused, because a guess would be silently wrong. Each name is also a
+value of --task, as are the tasks themselves, which narrow the choice. The preprocessing of a form
+is what its authors publish, because a file does not record what it was trained on.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stillframe.errors import ModelError
-from stillframe.models.forms import boxes, maps, yolo
+from stillframe.models.forms import anchors, boxes, maps, queries, whole, yolo
 from stillframe.models.forms.inspection import InspectedModel
-from stillframe.models.forms.rule import FormRule
+from stillframe.models.forms.rule import FormRule, Match
 from stillframe.models.model import TASKS, Form
 
-FORMS: dict[str, FormRule] = {rule.name: rule for rule in (*yolo.RULES, *boxes.RULES, *maps.RULES)}
+_RULES = (*yolo.RULES, *queries.RULES, *boxes.RULES, *anchors.RULES, *whole.RULES, *maps.RULES)
+FORMS: dict[str, FormRule] = {rule.name: rule for rule in _RULES}
 ACCEPTED: tuple[str, ...] = (*TASKS, *(name for name in FORMS if name != "raw"))
 """The values of --task."""
 
 
 def recognise(path: Path, task: str | None = None, size: tuple[int, int] | None = None) -> Form:
-    """The form of an ONNX file. Raises ModelError, with the file's outputs, if none matches.
+    """The form of an ONNX file. Raises ModelError, with the file's outputs, if none or two match.
 
     task: one of ACCEPTED. size: (H, W) to examine the file at, if it leaves its input size open.
     """
@@ -29,13 +32,32 @@ def recognise(path: Path, task: str | None = None, size: tuple[int, int] | None 
     if task == "tensors":
         return FORMS["raw"].form(model)
     rules = [rule for rule in FORMS.values() if task in (None, rule.name, rule.task)]
-    for rule in rules:
-        if rule.matches(model):
-            return rule.form(model)
-    if task is None:
+    strengths = [(rule.strength(model), rule) for rule in rules]
+    best = max(strength for strength, _ in strengths)
+    fitting = [rule for strength, rule in strengths if strength == best]
+    if best is Match.NONE or (task is None and best is Match.POSSIBLE):
+        raise _unknown(model, task, rules, fitting if best else [])
+    if len(fitting) > 1:
+        either = " or ".join(f"{rule.name} ({rule.description})" for rule in fitting)
+        first = " or ".join(f"--task {rule.name}" for rule in fitting)
         raise ModelError(
-            f"{path.name}: the meaning of its outputs is not recognised: {model}; state it with "
-            f"--task, one of {', '.join(ACCEPTED)} (tensors gives them unchanged)"
+            f"{path.name}: its outputs may be {either}; it has {model}; state which: {first}, "
+            "or --task tensors, which gives them unchanged"
         )
-    expected = "; or ".join(rule.description for rule in rules)
-    raise ModelError(f"{path.name}: --task {task} expects {expected}; it has {model}")
+    return fitting[0].form(model)
+
+
+def _unknown(
+    model: InspectedModel, task: str | None, rules: Sequence[FormRule], possible: Sequence[FormRule]
+) -> ModelError:
+    """possible: rules that the shapes do not contradict, though nothing else speaks for them."""
+    name = model.path.name
+    if task is not None:
+        expected = "; or ".join(rule.description for rule in rules)
+        return ModelError(f"{name}: --task {task} expects {expected}; it has {model}")
+    perhaps = " or ".join(f"{rule.name} ({rule.description})" for rule in possible)
+    return ModelError(
+        f"{name}: the meaning of its outputs is not recognised: {model}; "
+        f"{f'their shape allows {perhaps}; ' if possible else ''}state it with "
+        f"--task, one of {', '.join(ACCEPTED)} (tensors gives them unchanged)"
+    )

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from stillframe.endable_session import EndableSession
 from stillframe.errors import ModelError
 from stillframe.models.formats.cleaning import clean
-from stillframe.models.formats.onnx_file import ImageInput, image_input
+from stillframe.models.formats.onnx_file import ImageInput, find_image_input, read_onnx
+from stillframe.models.formats.side_inputs import SideInputs, side_inputs
 from stillframe.native_calls import RunEndedError
 
 DEFAULT_SIZE = (640, 640)
@@ -67,29 +68,41 @@ class InspectedModel:
     size_is_free: bool
     """The file fixes neither height nor width."""
     image_input: ImageInput
+    side: SideInputs
+    """What the other inputs are fed."""
 
     @classmethod
-    def open(cls, path: Path, size: tuple[int, int] | None = None) -> "InspectedModel":
-        """The file at the size it fixes, else at `size`, else at the size in its metadata."""
-        image = image_input(path)
+    def open(
+        cls,
+        path: Path,
+        size: tuple[int, int] | None = None,
+        side: SideInputs | None = None,
+    ) -> "InspectedModel":
+        """The file at the size it fixes, else at `size`, else at the size in its metadata.
+
+        side: what inputs beside the picture are fed, and is not known.
+        """
+        proto = read_onnx(path)
+        image = find_image_input(proto, path, side)
+        beside = side_inputs(proto, side or SideInputs(), path.name)
         if image.size is not None:
-            return cls(path, image.size, False, image)
+            return cls(path, image.size, False, image, beside)
         if size is None:
-            match _metadata(onnx.load(path, load_external_data=False)).get("imgsz"):
+            match _metadata(proto).get("imgsz"):
                 case [int(high), int(wide)] if (
                     0 < high <= MAX_NAMED_SIDE and 0 < wide <= MAX_NAMED_SIDE
                 ):
                     size = high, wide
-                case int(side) if 0 < side <= MAX_NAMED_SIDE:
-                    size = side, side
+                case int(square) if 0 < square <= MAX_NAMED_SIDE:
+                    size = square, square
                 case _:
                     size = DEFAULT_SIZE
         fixed = image.height or size[0], image.width or size[1]
-        return cls(path, fixed, image.height is None and image.width is None, image)
+        return cls(path, fixed, image.height is None and image.width is None, image, beside)
 
     @cached_property
     def cleaned(self) -> Path:
-        return clean(self.path, self.size)
+        return clean(self.path, self.size, self.side)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -119,6 +132,19 @@ class InspectedModel:
     def shapes(self) -> list[tuple[int | None, ...]]:
         """Of the outputs."""
         return [o.shape for o in self.outputs]
+
+    def inferred_shape(self, name: str) -> tuple[int, ...] | None:
+        """Of a tensor inside the graph; None where it is not known."""
+        return self._inferred_shapes.get(name)
+
+    @cached_property
+    def _inferred_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = {}
+        for value in self.proto.graph.value_info:
+            dims = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+            if value.type.tensor_type.HasField("shape") and all(d > 0 for d in dims):
+                shapes[value.name] = dims
+        return shapes
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
@@ -199,6 +225,15 @@ class InspectedModel:
             visited.update(new)
             queue.extend(new)
         return frozenset(producers)
+
+
+def output_index(model: InspectedModel, *words: str) -> int | None:
+    """The first output whose name contains one of the words, tried in order of preference."""
+    for word in words:
+        for index, output in enumerate(model.outputs):
+            if word in output.name.lower():
+                return index
+    return None
 
 
 def sample_image(height: int, width: int) -> NDArray[np.uint8]:

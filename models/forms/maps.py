@@ -16,6 +16,7 @@ from stillframe.models.forms.inspection import InspectedModel, sample_image
 from stillframe.models.forms.rule import (
     UNIT,
     FormRule,
+    Match,
     fixed_shape,
     form_for,
     labels_for,
@@ -35,6 +36,11 @@ PREPROCESSING: dict[ValueRange, Preprocessing] = {
 }
 """Of an image network, by the values of black and white in its input and output."""
 
+CLASS_WORDS = ("seg", "semantic", "mask", "logits", "classes")
+"""Parts of names of outputs with a channel for each class."""
+DATA_SET_CLASSES = frozenset({19, 21, 150})
+"""Of Cityscapes, Pascal VOC with its background, ADE20K."""
+
 Layout = Literal["nchw", "nhwc"]
 
 
@@ -48,9 +54,13 @@ class DenseOutput:
     """Its size relative to the input's."""
 
 
-def _dense_map(model: InspectedModel) -> DenseOutput | None:
-    """The first output, if it covers the whole image; None otherwise."""
-    shape = fixed_shape(model.shapes[0])
+def dense_map(model: InspectedModel, index: int = 0) -> DenseOutput | None:
+    """An output that covers the whole image, (1, h, w) or with channels; None for any other."""
+    shape = fixed_shape(model.shapes[index])
+    if len(shape) == 3 and model.image_input.layout == "nhwc":
+        shape = (*shape, 1)
+    elif len(shape) == 3:
+        shape = (shape[0], 1, *shape[1:])
     if len(shape) != 4 or shape[0] != 1:
         return None
     nchw, nhwc = ("nchw", *shape[1:]), ("nhwc", shape[3], *shape[1:3])
@@ -72,29 +82,56 @@ def _is_class_indices(model: InspectedModel) -> bool:
 
 
 def _is_image(model: InspectedModel) -> bool:
-    dense = _dense_map(model)
+    dense = dense_map(model)
     element = model.outputs[0].element
     fits = dense and dense.channels == 3 and dense.scale >= 1 and len(model.shapes) == 1
     return bool(fits and (element in FLOAT_TYPES or element == "uint8"))
 
 
-def _is_class_map(model: InspectedModel) -> bool:
-    dense = _dense_map(model)
-    fits = dense and 2 <= dense.channels <= MAX_CLASSES and dense.scale <= 1
-    return bool(fits and model.outputs[0].element in FLOAT_TYPES)
+def _is_class_map(model: InspectedModel) -> Match:
+    """A number of channels is not enough by itself: features have channels too."""
+    dense = dense_map(model)
+    if not dense or not 2 <= dense.channels <= MAX_CLASSES or dense.scale > 1:
+        return Match.NONE
+    output = model.outputs[0]
+    if output.element not in FLOAT_TYPES:
+        return Match.NONE
+    task = model.metadata.get("task")
+    if len(own_labels(model)) == dense.channels or task in ("segment", "semantic"):
+        return Match.NAMED
+    named = any(word in output.name.lower() for word in CLASS_WORDS)
+    if named or "Softmax" in output.producers or dense.channels in DATA_SET_CLASSES:
+        return Match.SIZE
+    return Match.POSSIBLE
 
 
-def _is_mask(model: InspectedModel) -> bool:
-    dense = _dense_map(model)
-    return bool(
-        dense
-        and dense.channels == 1
-        and dense.scale <= 1
-        and model.outputs[0].element in FLOAT_TYPES
-    )
+def _is_mask(model: InspectedModel) -> Match:
+    dense = dense_map(model)
+    fits = dense and dense.channels == 1 and dense.scale <= 1
+    if not fits or model.outputs[0].element not in FLOAT_TYPES:
+        return Match.NONE
+    if not only_planes(model):
+        return Match.POSSIBLE
+    if model.outputs[0].producers <= PROBABILITY_OPS:
+        return Match.SIZE
+    low, high = sample_range(model)
+    # Logits are negative somewhere; what is positive and more than 1 may be a depth.
+    return Match.SIZE if low >= 0 and high <= 1 else Match.SHAPE
 
 
-def _common_preprocessing(model: InspectedModel) -> Preprocessing:
+def only_planes(model: InspectedModel) -> bool:
+    """Every output covers the image with one channel, as those of U²-Net at several depths do."""
+    dense = [dense_map(model, index) for index in range(len(model.outputs))]
+    return all(each is not None and each.channels == 1 for each in dense)
+
+
+def sample_range(model: InspectedModel, index: int = 0) -> tuple[float, float]:
+    """The least and greatest value of an output for the synthetic image."""
+    output = model.sample_outputs[index]
+    return float(output.min(initial=0)), float(output.max(initial=0))
+
+
+def common_preprocessing(model: InspectedModel) -> Preprocessing:
     """Of segmentation: channels first is a PyTorch export, usually pretrained on ImageNet."""
     return IMAGENET if model.image_input.layout == "nchw" else UNIT
 
@@ -102,12 +139,12 @@ def _common_preprocessing(model: InspectedModel) -> Preprocessing:
 def _class_indices(model: InspectedModel) -> Form:
     labels = own_labels(model) or labels_for(model, MAX_CLASSES)
     return form_for(
-        model, "segmentation", segmentation.class_indices, labels, _common_preprocessing(model)
+        model, "segmentation", segmentation.class_indices, labels, common_preprocessing(model)
     )
 
 
 def _class_map(model: InspectedModel) -> Form:
-    dense = _dense_map(model)
+    dense = dense_map(model)
     assert dense is not None  # it matches
     decoder = segmentation.ClassMap(dense.layout)
     return form_for(
@@ -115,26 +152,26 @@ def _class_map(model: InspectedModel) -> Form:
         "segmentation",
         decoder,
         labels_for(model, dense.channels),
-        _common_preprocessing(model),
+        common_preprocessing(model),
     )
 
 
 def _mask(model: InspectedModel) -> Form:
-    dense = _dense_map(model)
+    dense = dense_map(model)
     assert dense is not None  # it matches
     labels = own_labels(model)
     raw = False
     if not model.outputs[0].producers <= PROBABILITY_OPS:
-        output = model.sample_outputs[0]
-        raw = bool(output.min() < 0 or output.max() > 1)
+        low, high = sample_range(model)
+        raw = low < 0 or high > 1
     decoder = segmentation.Probability(dense.layout, raw=raw)
     if len(labels) != 1:
         labels = ("foreground",)
-    return form_for(model, "segmentation", decoder, labels, _common_preprocessing(model))
+    return form_for(model, "segmentation", decoder, labels, common_preprocessing(model))
 
 
 def _image(model: InspectedModel) -> Form:
-    dense = _dense_map(model)
+    dense = dense_map(model)
     assert dense is not None  # it matches
     value_range = None
     if model.size_is_free:
@@ -170,6 +207,7 @@ RULES: tuple[FormRule, ...] = (
         "integers 1xHxW, the class of each pixel",
         _is_class_indices,
         _class_indices,
+        Match.SIZE,
     ),
     FormRule(
         "picture",
@@ -181,14 +219,15 @@ RULES: tuple[FormRule, ...] = (
     FormRule(
         "class-scores",
         "segmentation",
-        "scores of each class 1xclassesxhxw, or with the classes last",
+        "scores of each class 1xclassesxhxw, or with the classes last; by names, a softmax, or "
+        "19, 21 or 150 classes",
         _is_class_map,
         _class_map,
     ),
     FormRule(
         "mask",
         "segmentation",
-        "one map 1x1xhxw, or with the channel last",
+        "one map 1x1xhxw of a probability, or before its sigmoid, or with the channel last",
         _is_mask,
         _mask,
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 from stillframe.models.forms.inspection import InspectedModel
 from stillframe.models.labels import COCO
@@ -15,6 +16,21 @@ UNKNOWN_CLASSES = 1000
 Shape = tuple[int, ...]
 
 
+class Match(IntEnum):
+    """What a form is recognised by. The best match decides; two that are equal do not."""
+
+    NONE = 0
+    """The outputs cannot be of this form."""
+    POSSIBLE = 1
+    """Nothing contradicts the form, and nothing speaks for it: taken only where --task asks."""
+    SHAPE = 2
+    """Ranks and depths fit, as those of few other forms do."""
+    SIZE = 3
+    """A size follows from the input's, or the values of a sample run fit."""
+    NAMED = 4
+    """Names, metadata or operators say so."""
+
+
 @dataclass(frozen=True, slots=True)
 class FormRule:
     """How one form is recognised."""
@@ -23,10 +39,18 @@ class FormRule:
     """Also a value of --task."""
     task: Task
     description: str
-    """Of the outputs, for error messages."""
-    matches: Callable[[InspectedModel], bool]
+    """Of the outputs, for error messages and the table in the documentation."""
+    matches: Callable[[InspectedModel], "Match | bool"]
+    """True: as `basis` says."""
     form: Callable[[InspectedModel], Form]
     """The form of a file that matches."""
+    basis: Match = Match.SHAPE
+    """What `matches` looks at, where it does not say itself."""
+
+    def strength(self, model: InspectedModel) -> Match:
+        """How well the outputs of the file fit."""
+        match = self.matches(model)
+        return match if isinstance(match, Match) else (self.basis if match else Match.NONE)
 
 
 def form_for(

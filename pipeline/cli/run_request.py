@@ -33,7 +33,7 @@ class RunRequest(options.ReuseOptions):
         str | None,
         typer.Option(
             help="What an .onnx file's outputs mean, where stillframe does not recognise them: "
-            "detection, segmentation, image, tensors, or the name of a form.",
+            "detection, segmentation, classification, depth, image, tensors, or a form.",
             rich_help_panel=IN,
         ),
     ] = None

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
+from stillframe.models.results import Classes, Depth, Detections, Mask, Picture, Result, Tensors
 from stillframe.pipeline.filter.obscure import Area, area_samples, blend, fill
 from stillframe.pipeline.filter.planes import Colour, Planes
 from stillframe.pipeline.sinks.overlay import FONT, INK, MASK_OPACITY, PALETTE, PAPER
@@ -179,12 +179,14 @@ def _mask(picture: Planes, result: Mask) -> None:
 
 
 def _draw_nothing(picture: Planes, result: Any) -> None:
-    """Pictures and raw tensors cannot be drawn on a frame."""
+    """No effect takes a model with these results."""
 
 
 PAINTERS: dict[type, Callable[[Planes, Any], None]] = {
     Detections: _boxes,
     Mask: _mask,
+    Classes: _draw_nothing,
+    Depth: _draw_nothing,
     Picture: _draw_nothing,
     Tensors: _draw_nothing,
 }

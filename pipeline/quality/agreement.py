@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
+from stillframe.models.results import Classes, Depth, Detections, Mask, Picture, Result, Tensors
 from stillframe.pipeline.quality.boxes import (
     SAME_BOX_IOU,
     BoxAgreement,
@@ -25,6 +25,7 @@ from stillframe.pipeline.quality.boxes import (
 from stillframe.pipeline.quality.masks import NO_LABEL, BorderMeter, MaskAgreement, label_map
 from stillframe.pipeline.quality.pictures import MOST_PSNR, PictureAgreement
 from stillframe.pipeline.quality.tensors import TensorAgreement
+from stillframe.pipeline.quality.whole import ClassAgreement, DepthAgreement
 
 __all__ = [
     "MEASURES",
@@ -33,6 +34,8 @@ __all__ = [
     "SAME_BOX_IOU",
     "Agreement",
     "BoxAgreement",
+    "ClassAgreement",
+    "DepthAgreement",
     "Kind",
     "MaskAgreement",
     "Measure",
@@ -45,7 +48,7 @@ __all__ = [
     "pair_boxes",
 ]
 
-Kind = Literal["f1", "miou", "psnr", "closeness"]
+Kind = Literal["f1", "miou", "top1", "depth", "psnr", "closeness"]
 """A kind of result, called after its strict figure."""
 
 
@@ -108,6 +111,12 @@ MEASURES: dict[Kind, Measure] = {
     ),
     "miou": Measure(
         Mask, MaskAgreement, 0.98, 1.0, "mIoU", "pixels", "border F"
+    ),
+    "top1": Measure(
+        Classes, ClassAgreement, 0.98, 1.0, "top 1", "frames", ""
+    ),
+    "depth": Measure(
+        Depth, DepthAgreement, 0.98, 1.0, "", "pixels", ""
     ),
     "psnr": Measure(
         Picture, PictureAgreement, 0.98, MOST_PSNR, "dB", "SSIM", ""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from stillframe.closing import Closing
 from stillframe.models.model import Model
-from stillframe.models.results import Detections, Mask, Result
+from stillframe.models.results import Depth, Detections, Mask, Result
 from stillframe.native_calls import HANG_S, abandon, end_native_calls
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.stages import without_pixels
@@ -376,7 +376,7 @@ def _is_telling(result: Result) -> bool:
     """Whether a result that agrees in any case has something that could have been lost."""
     if isinstance(result, Detections):
         return len(result) > 0
-    if isinstance(result, Mask):
+    if isinstance(result, Mask | Depth):
         return bool(np.any(result.values != result.values.flat[0]))
     return True
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
+from stillframe.models.results import Classes, Depth, Detections, Mask, Picture, Result, Tensors
 from stillframe.pipeline.quality.agreement import (
     Agreement,
     BoxAgreement,
@@ -176,9 +176,21 @@ def _similarity_of_tensors(result: Any, reference: Any) -> float:
     return judge.value
 
 
+def _similarity_of_classes(result: Any, reference: Any) -> float:
+    return 1 - float(np.abs(result.scores - reference.scores).sum()) / 2
+
+
+def _similarity_of_depths(result: Any, reference: Any) -> float:
+    ours, theirs = (each.values[::SUBSAMPLE, ::SUBSAMPLE] for each in (result, reference))
+    apart, size = float(np.abs(ours - theirs).sum()), float(np.abs(theirs).sum())
+    return 1 - min(1.0, apart / size) if apart and size else float(not apart)
+
+
 SIMILARITY: dict[type, Callable[[Any, Any], float]] = {
     Detections: box_similarity,
     Mask: _similarity_of_masks,
+    Classes: _similarity_of_classes,
+    Depth: _similarity_of_depths,
     Picture: _similarity_of_pictures,
     Tensors: _similarity_of_tensors,
 }

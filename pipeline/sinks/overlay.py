@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.models.model import View
-from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
+from stillframe.models.results import Classes, Depth, Detections, Mask, Picture, Result, Tensors
 from stillframe.pipeline.inference.types import Kind, StepResult
 
 Image = NDArray[np.uint8]
@@ -35,6 +35,9 @@ PALETTE: tuple[Colour, ...] = (
 NEW: Colour = (255, 64, 129)
 NEW_OPACITY = 0.42
 MASK_OPACITY = 0.5
+DEPTH_OPACITY = 0.8
+SHOWN_SCORE = 0.05
+"""Classes of a whole frame with a lower score are not drawn, but for the best."""
 INK: Colour = (16, 18, 22)
 PAPER: Colour = (255, 255, 255)
 # The caption in the corner, by how the result came about.
@@ -170,6 +173,34 @@ def _mask(image: Image, result: Mask) -> None:
         _outline(image, cover, colour, line)
 
 
+def _classes(image: Image, result: Classes) -> None:
+    """The likeliest classes, one below the other in the upper left corner."""
+    pen = _Pen.for_picture(image)
+    best = result.best
+    shown = [i for i in best if result.scores[i] >= SHOWN_SCORE] or best[:1]
+    (_, height), below = cv2.getTextSize("A", FONT, pen.letter, pen.stroke)
+    for place, index in enumerate(shown):
+        text = f"{result.labels[index]} {result.scores[index]:.2f}"
+        base = height, (place + 1) * (2 * height + below)
+        _plate(image, text, base, PALETTE[index % len(PALETTE)], pen)
+
+
+def _depth(image: Image, result: Depth) -> None:
+    """False colours from the least to the greatest value of the frame."""
+    colours = depth_colours(result)
+    if colours.shape != image.shape:
+        colours = np.asarray(cv2.resize(colours, image.shape[1::-1]), np.uint8)
+    cv2.addWeighted(colours, DEPTH_OPACITY, image, 1 - DEPTH_OPACITY, 0, image)
+
+
+def depth_colours(result: Depth) -> Image:
+    """(H, W, 3) RGB: dark for the least value, bright for the greatest."""
+    low, high = float(result.values.min(initial=0)), float(result.values.max(initial=0))
+    levels = (result.values - low) * (255 / (high - low) if high > low else 0)
+    coloured = cv2.applyColorMap(np.asarray(levels, np.uint8), cv2.COLORMAP_INFERNO)
+    return np.ascontiguousarray(coloured[..., ::-1], np.uint8)
+
+
 def _draw_nothing(image: Image, result: Any) -> None:
     """Pictures replace the frame, and raw tensors cannot be drawn."""
 
@@ -177,6 +208,8 @@ def _draw_nothing(image: Image, result: Any) -> None:
 PAINTERS: dict[type, Callable[[Image, Any], None]] = {
     Detections: _boxes,
     Mask: _mask,
+    Classes: _classes,
+    Depth: _depth,
     Picture: _draw_nothing,
     Tensors: _draw_nothing,
 }

@@ -26,7 +26,9 @@ for _link in ("models", "pipeline", "reuse", "sample_videos"):
 # Public name -> the module that has it.
 _HOMES = {
     "CertificateError": "stillframe.errors",
+    "Classes": "stillframe.models.results",
     "CsvSink": "stillframe.pipeline.sinks.records",
+    "Depth": "stillframe.models.results",
     "Detections": "stillframe.models.results",
     "Evidence": "stillframe.models.results",
     "Filter": "stillframe.pipeline.filter.filter",
@@ -73,7 +75,16 @@ if TYPE_CHECKING:
         UsageError,
     )
     from stillframe.models.model import Model
-    from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
+    from stillframe.models.results import (
+        Classes,
+        Depth,
+        Detections,
+        Evidence,
+        Mask,
+        Picture,
+        Result,
+        Tensors,
+    )
     from stillframe.models.zoo import load
     from stillframe.pipeline.executor.stage import SKIP, Stage
     from stillframe.pipeline.filter.filter import Filter
@@ -90,7 +101,9 @@ if TYPE_CHECKING:
 __all__ = [
     "SKIP",
     "CertificateError",
+    "Classes",
     "CsvSink",
+    "Depth",
     "Detections",
     "Evidence",
     "Filter",

@@ -35,6 +35,8 @@ TOLERANCE_LOSS: Mapping[float, float] = {
 SKIPPED_LOSS: Mapping[Task, float] = {
     "detection": 0.005,
     "segmentation": 0.01,
+    "classification": 0.005,
+    "depth": 0.03,
     "image": 0.03,
     "tensors": 0.05,
 }

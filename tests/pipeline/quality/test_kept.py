@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillframe.errors import QualityError
-from stillframe.models.results import Detections, Mask, Picture, Result, Tensors
+from stillframe.models.results import (
+    Classes,
+    Depth,
+    Detections,
+    Mask,
+    Picture,
+    Result,
+    Tensors,
+)
 from stillframe.pipeline.quality.agreement import (
     MEASURES,
     Agreement,
@@ -209,6 +217,11 @@ def test_every_kind_keeps_within_nought_and_one() -> None:
     worst: dict[str, tuple[Result, Result]] = {
         "f1": (boxes(ONE), boxes(FAR)),
         "miou": (probability(1, 0), probability(0, 1)),
+        "top1": (
+            Classes(np.array([1, 0], np.float32), ("a", "b")),
+            Classes(np.array([0, 1], np.float32), ("a", "b")),
+        ),
+        "depth": (Depth(np.full((9, 9), 4, np.float32)), Depth(np.ones((9, 9), np.float32))),
         "psnr": (
             Picture(np.zeros((9, 9, 3), np.uint8)),
             Picture(np.full((9, 9, 3), 255, np.uint8)),

@@ -7,7 +7,16 @@ import pytest
 from numpy.typing import NDArray
 
 from stillframe.models.model import View
-from stillframe.models.results import Detections, Evidence, Mask, Picture, Result, Tensors
+from stillframe.models.results import (
+    Classes,
+    Depth,
+    Detections,
+    Evidence,
+    Mask,
+    Picture,
+    Result,
+    Tensors,
+)
 from stillframe.pipeline.inference.types import KINDS, Kind, StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.sinks import overlay
@@ -61,6 +70,8 @@ RESULTS: dict[str, Result] = {
     "corners": boxes((20, 40, 90, 120), points=4),
     "probability": Mask(np.linspace(0, 1, 181 * 323, dtype=np.float32).reshape(SIZE), ("person",)),
     "classes": Mask(np.eye(181, 323, dtype=np.uint8), ("background", "line")),
+    "classes of the frame": Classes(np.array([0.1, 0.9], np.float32), ("cat", "dog")),
+    "depth": Depth(np.linspace(0, 9, 181 * 323, dtype=np.float32).reshape(SIZE)),
     "tensors": Tensors({"out": np.zeros((1, 5), np.float32)}),
     "picture": Picture(np.zeros((90, 200, 3), np.uint8)),
 }
@@ -171,3 +182,18 @@ def test_detections_with_masks_show_them() -> None:
 def test_every_result_has_a_painter_and_every_kind_a_caption() -> None:
     assert set(overlay.PAINTERS) == {type(result) for result in RESULTS.values()}
     assert set(overlay.CAPTIONS) == set(KINDS)
+
+
+def test_classes_stand_in_the_corner_and_depth_is_coloured() -> None:
+    image = np.full((120, 200, 3), 90, np.uint8)
+    scores = np.array([0.02, 0.9, 0.08], np.float32)
+    drawn = overlay.draw_result(image, Classes(scores, ("rare", "likely", "perhaps")))
+    changed = np.argwhere((drawn != image).any(2))
+    assert changed[:, 0].max() < 80
+    one = overlay.draw_result(image, Classes(scores[:1], ("rare",)))  # the best is always drawn
+    assert 0 < (one != image).any(2).sum() < len(changed)
+    ramp = np.linspace(3, 9, 120 * 200, dtype=np.float32).reshape(120, 200)
+    depth = overlay.draw_result(image, Depth(ramp)).astype(int).sum(2)
+    assert depth[0, 0] < depth[60, 100] < depth[-1, -1]
+    flat = overlay.draw_result(image, Depth(np.full((60, 100), 4, np.float32)))  # enlarged
+    assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 1
