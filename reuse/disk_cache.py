@@ -16,7 +16,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from stillframe.cache_dir import cache_folder
-from stillframe.reuse.kernels.jit import fingerprint
+from stillframe.reuse.kernels.code_store import fingerprint
 
 VERSION = 1
 

@@ -26,6 +26,9 @@ OURS = {
     "cleaned/net-32x48-0123456789abcdef.onnx.stamp": "models",
     "architectures/vgg16.v1.224.224.onnx": "models",
     "samples/plaza-128x96-1s-12fps-noise3-seed0-v1cv5.mp4": "clips",
+    "kernels/pool.max_pool-9e5f1a2f7cc5f055.code": "kernels",
+    "kernels/tmpq1w2.code.part": "kernels",
+    "kernels/warm-9e5f1a2f7cc5f055": "kernels",
     "kernels/store.has_changed-eb9f366b31.py311.nbi": "kernels",
     "kernels/store.has_changed-eb9f366b31.py311.1.nbc": "kernels",
     "measured/3766f0eed6ae.json": "measured",
@@ -158,7 +161,7 @@ def test_where_the_cache_cannot_be_written_kernels_go_to_a_temporary_folder(
         folder = decide()
     assert folder == tmp_path / "tmp" / f"stillframe-{os.getuid()}" / "kernels"
     assert folder.stat().st_mode & 0o077 == 0
-    fill(folder.parent, "kernels/store.has_changed-eb9f366b31.py311.nbi")
+    fill(folder.parent, "kernels/pool.max_pool-9e5f1a2f7cc5f055.code")
     assert [file.section for file in cached_files()] == ["elsewhere"]
 
 
@@ -182,9 +185,9 @@ def test_a_temporary_folder_that_others_can_write_to_is_not_used(
 
 
 DOUBLE = """
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import entry
 
-@kernel
+@entry("int64(int64)")
 def double(x):
     return 2 * x
 
@@ -208,5 +211,5 @@ def test_compiled_kernels_never_go_into_the_source_tree(temporary: bool, tmp_pat
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout == "42\n"
     assert names(tmp_path / "source") == {"double.py"}
-    assert bool(list((tmp_path / "tmp").rglob("double.double-*.nbi"))) == temporary
+    assert bool(list((tmp_path / "tmp").rglob("double.double-*.code"))) == temporary
     assert ran.stderr.count("CacheWarning") == 1

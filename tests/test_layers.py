@@ -330,7 +330,7 @@ def test_one_folder_of_the_engine_reads_onnx_and_one_file_compiles() -> None:
     reads = {path.parent for path, text in engine.items() if ONNX.search(text)}
     compiles = {str(path) for path, text in engine.items() if "njit" in text}
     assert reads == {Path("reuse/frontend")}
-    assert compiles == {"reuse/kernels/jit.py"}
+    assert compiles == {"reuse/kernels/compiler.py"}
 
 
 # --- the pictures of the architecture ------------------------------------------------------------

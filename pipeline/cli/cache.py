@@ -91,9 +91,8 @@ def _entries(files: Any) -> list[dict[str, Any]]:
     groups: dict[tuple[str, Path], list[CachedFile]] = defaultdict(list)
     for file in files:
         name = file.path.with_suffix("") if file.path.suffix == ".stamp" else file.path
-        groups[file.section, name.parent if file.path.suffix in (".nbi", ".nbc") else name].append(
-            file
-        )
+        is_kernel = file.section in ("kernels", ELSEWHERE.name)
+        groups[file.section, name.parent if is_kernel else name].append(file)
     now = time.time()
     order = {name: index for index, name in enumerate(ALL_NAMES)}
     return [

@@ -199,12 +199,12 @@ class ChangeGate:
         look_up_rows(reference, self._table, self._turn, TURN, self.limits)
         find(
             self._rows(image), reference, self.limits, self._soft_frames, self._soft_rows,
-            np.uint16(round(256 * settings.soft)), use.seeds, use.sown, use.totals,
+            round(256 * settings.soft), use.seeds, use.sown, use.totals,
             use.columns, use.history, use.strip, use.sizes, use.over, use.eroded,
         )  # fmt: skip
         drift(use.totals, self.drift_limit, settings.sweep, use.seeds, use.sown)
         count = grow(
-            use.seeds, use.sown, settings.margin, np.uint8(settings.hold), self._mask,
+            use.seeds, use.sown, settings.margin, settings.hold, self._mask,
             self._touched, self._soft_frames, self._soft_rows, use.one, use.other, use.near,
         )  # fmt: skip
         return int(count)

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types  # type: ignore[attr-defined]
-from numba.extending import intrinsic
 
 from stillframe.reuse.kernels.abi import (
     FLOAT_COLUMNS,
@@ -13,7 +11,7 @@ from stillframe.reuse.kernels.abi import (
     TENSOR_COLUMNS,
     WORKER_COLUMNS,
 )
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import carray, intrinsic, kernel, types
 
 F32 = ir.FloatType()
 I64 = ir.IntType(64)

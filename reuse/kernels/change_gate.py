@@ -8,7 +8,7 @@ bits. A row that equals the reference is skipped.
 
 import numpy as np
 
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import entry, kernel
 
 BLOCK = 16  # pixels a side
 PATCH = 2  # pixels of a patch on each side of its middle
@@ -21,7 +21,7 @@ STRONG = np.uint8(3)  # of a seed: ON, and softens the limits of the frames that
 I16, U8 = np.int16, np.uint8
 
 
-@kernel
+@entry("boolean(uint8[::1], uint8[::1])")
 def same(one, other):
     """Whether all bytes of two flat arrays are equal."""
     step = 1 << 9
@@ -36,7 +36,7 @@ def same(one, other):
     return True
 
 
-@kernel
+@entry("int64(uint8[:,::1], uint8[:,::1], uint8[:,::1], uint8[::1])")
 def differs(image, reference, mask, touched):
     """mask (H, W) = any channel of (H, 3 W) unequal; touched (H,) = any of the row; -> pixels."""
     count = 0
@@ -145,7 +145,11 @@ def any_on(row):
     return joined
 
 
-@kernel
+@entry(
+    "void(uint8[:,::1], uint8[:,::1], uint8[:,::1], uint8[:,::1], uint8[::1], int64, "
+    "uint8[:,::1], uint8[::1], int32[:,::1], int16[::1], int16[:,::1], int16[::1], uint8[::1], "
+    "uint8[::1], uint8[:,::1])"
+)
 def find(
     image, reference, limits, soft_frames, soft_rows, softness,
     seeds, sown, totals, columns, history, strip, sizes, over, eroded,
@@ -191,7 +195,7 @@ def find(
             row = seeds[centre]
             patch(a, b, c, d, e, sizes)
             if soft_rows[centre] != OFF:
-                beyond_softly(sizes, limits[centre], soft_frames[centre], softness, row)
+                beyond_softly(sizes, limits[centre], soft_frames[centre], np.uint16(softness), row)
             else:
                 beyond(sizes, limits[centre], row)
             if (thick & 14) == 14:
@@ -220,7 +224,7 @@ def has_seed(seeds, sown, top, bottom, left, right):
     return seed != OFF
 
 
-@kernel
+@entry("boolean(int32[:,::1], float64, float64, uint8[:,::1], uint8[::1])")
 def drift(totals, limit, sweep, seeds, sown):
     """Seed the blocks whose mean difference is beyond the limit; -> whether the light changed.
 
@@ -275,7 +279,10 @@ def widen(row, margin, one, other):
         row[x] = one[x] | ahead[x]
 
 
-@kernel
+@entry(
+    "int64(uint8[:,::1], uint8[::1], int64, int64, uint8[:,::1], uint8[::1], uint8[:,::1], "
+    "uint8[::1], uint8[::1], uint8[::1], uint8[::1])"
+)
 def grow(seeds, sown, margin, frames, mask, touched, soft_frames, soft_rows, one, other, near):
     """mask (H, W) = seeds grown by a square of `margin` pixels to each side; -> pixels.
 
@@ -310,7 +317,7 @@ def grow(seeds, sown, margin, frames, mask, touched, soft_frames, soft_rows, one
             row[x] = near[x] & ON
             total += np.int32(near[x] & ON)
         count += total
-        soft_rows[y] = ON if warm(near, frames, soft_frames[y]) != OFF else OFF
+        soft_rows[y] = ON if warm(near, U8(frames), soft_frames[y]) != OFF else OFF
     return count
 
 
@@ -334,7 +341,7 @@ def warm(near, frames, soft_frames):
     return left
 
 
-@kernel
+@entry("void(uint8[:,::1], uint8[:,::1], uint8[::1], uint8[::1], uint8[:,::1], uint8[:,::1])")
 def take_over(image, mask, touched, table, reference, limits):
     """reference (H, 3 W) = image where mask; limits there = table of the new brightness."""
     width = mask.shape[1]
@@ -364,7 +371,7 @@ def look_up(row, table, limits):
         limits[x] = table[np.uint16(sum_of + np.uint16(row[3 * x + 2])) >> np.uint16(6)]
 
 
-@kernel
+@entry("void(uint8[:,::1], uint8[::1], int64, int64, uint8[:,::1])")
 def look_up_rows(reference, table, first, step, limits):
     """limits (H, W) = table of the brightness of reference (H, 3 W), in every step-th row."""
     for y in range(first, limits.shape[0], step):

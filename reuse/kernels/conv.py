@@ -7,7 +7,6 @@ position listed; each output is summed in the same order either way.
 
 import llvmlite.binding as llvm
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]
 
 from stillframe.reuse.kernels.abi import (
     ACT_A,
@@ -49,7 +48,7 @@ from stillframe.reuse.kernels.calls import (
     tables,
 )
 from stillframe.reuse.kernels.jit import MULTIPLY as MULTIPLY_SIGNATURE
-from stillframe.reuse.kernels.jit import OPERATOR, Native, kernel, native
+from stillframe.reuse.kernels.jit import OPERATOR, Native, carray, kernel, native
 from stillframe.reuse.kernels.microkernel import LANES, conv_tile, depthwise_tile
 from stillframe.reuse.kernels.pointers import get_f32, get_i64, prefetch, set_f32, set_i64
 from stillframe.reuse.kernels.store import store_result, store_with_hysteresis

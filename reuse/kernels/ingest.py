@@ -14,7 +14,7 @@ from stillframe.reuse.kernels.abi import (
     ROW_FLAGS,
     WIDTH,
 )
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import entry, kernel
 from stillframe.reuse.kernels.pointers import (
     get_f32,
     get_i32,
@@ -80,7 +80,7 @@ def take_row(feed, step, channel_step, stored, pixel, width, channels):
             set_i32(stored, x * (pixel // 4) + c, get_i32(plane, x * step))
 
 
-@kernel
+@entry("int64(int64, int64, int64[::1], int64, int64[:,::1], int64, int64)")
 def take_in(known, feed, strides, changed, tensors, target, workers):
     """Store a feed into its tensor and write the tensor's mask; -> positions marked.
 
@@ -137,7 +137,7 @@ def measure_row(feed, step, channel_step, stored, pixel, width, channels, gaps):
             set_f32(gaps, x + 1, get_f32(gaps, x + 1) + gap * gap)
 
 
-@kernel
+@entry("int64(int64, int64[::1], int64[:,::1], int64, int64, float64, int64)")
 def take_in_near(feed, strides, tensors, target, workers, threshold, gaps):
     """As `take_in` of an island's output with a tolerance; -> positions marked.
 
@@ -147,6 +147,7 @@ def take_in_near(feed, strides, tensors, target, workers, threshold, gaps):
     """
     height, width = tensors[target, HEIGHT], tensors[target, WIDTH]
     channels, pixel = tensors[target, CHANNELS], tensors[target, PIXEL]
+    threshold = np.float32(threshold)
     least = threshold * TOGETHER
     total = 0
     for y in range(height):

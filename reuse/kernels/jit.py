@@ -1,137 +1,217 @@
-"""The only file that compiles: every compiler setting is here.
+"""How kernels are declared. Nothing is compiled here, and numba is not loaded.
 
-`@kernel` functions are plain Python underneath (`.py_func`) and run without the GIL. They follow
+    @kernel            a function that other kernels call; compiled into its callers
+    @native(OPERATOR)  called by its address, from machine code
+    @entry("int64(…)") called from Python, arrays by their address and shape
+
+Machine code comes from the disk (`code_store`) or, the first time on a host, from numba
+(`compiler`), which is loaded then. So a start that finds its code loads neither numba nor what
+numba loads, which takes longer than planning a network.
+
+Kernels are plain Python underneath (`.py_func`) and run without the interpreter's lock. They follow
 IEEE 754 without reassociation or contraction, so vectorised, scalar, dense and sparse runs agree
-bit for bit. They are cached on disk. numba's own cache stamp covers only the file of the function
-itself; the one here covers every kernel file, because kernels are compiled into their callers.
-
-`NUMBA_DISABLE_JIT=1` is the off switch for debugging.
+bit for bit.
 """
 
+import ctypes
 import functools
-import hashlib
-import inspect
+import threading
 from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
-import numba
-from numba import types
-from numba.core import caching, sigutils
-from numba.core.ccallback import CFunc
+import numpy as np
 
-from stillframe.cache_dir import kernel_folder
-from stillframe.reuse.kernels.checked_cache import CheckedCacheFile
+from stillframe.reuse.kernels import code_store
+from stillframe.reuse.kernels.code_store import MachineCode
 
-Kernel = Callable[..., Any]
+# Signatures, in numba's words. Those of natives:
+OPERATOR = (
+    "int64(CPointer(int64), CPointer(float32), CPointer(int64), int64, int64, CPointer(int64), "
+    "int64)"
+)
+PREPARE = "int64(CPointer(int64), CPointer(int64), int64, int64, int64)"
+MULTIPLY = "void(CPointer(int64), int64, int64, int64, float32, float32, float32)"
+ACTIVATION = "void(int64, int64, float32, float32, int64)"
 
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
-FOLDER = Path(__file__).resolve().parent
-
-
-@functools.cache
-def fingerprint(file: str) -> str:
-    """Hash of the kernel sources and of `file`: whatever a compiled function may have inlined."""
-    digest = hashlib.sha256()
-    for path in sorted({*FOLDER.glob("*.py"), Path(file).resolve()}):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+_loading = threading.RLock()
 
 
-class KernelLocator(caching._CacheLocator):
-    """Compiled kernels live in `kernel_folder`, stamped by `fingerprint`."""
+class Deferred:
+    """What numba is given for one of these in a kernel is made when it asks for the type."""
 
-    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
-        self._py_file = py_file  # numba's own name of it, which it reads as well
-        self._line = py_func.__code__.co_firstlineno
-        folder = kernel_folder()
-        assert folder is not None  # `_cache_of` asks first
-        self._folder = folder
+    @functools.cached_property
+    def _numba_type_(self) -> Any:
+        with _loading:
+            return _compiler().type_of(self.resolve())
 
-    @classmethod
-    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "KernelLocator":
-        return cls(py_func, py_file)
-
-    def get_cache_path(self) -> str:
-        return str(self._folder)
-
-    def get_source_stamp(self) -> str:
-        return fingerprint(self._py_file)
-
-    def get_disambiguator(self) -> str:
-        where = f"{Path(self._py_file).resolve()}:{self._line}"
-        return hashlib.sha256(where.encode()).hexdigest()[:10]
+    def resolve(self) -> Any:
+        """The object of numba that this stands for."""
+        raise NotImplementedError
 
 
-class KernelCacheImpl(caching.CompileResultCacheImpl):
-    # none of numba's own: the next one of them would write into the source tree
-    _locator_classes = [KernelLocator]  # noqa: RUF012
+class Kernel(Deferred):
+    """A function that other kernels call."""
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__doc__ = function.__doc__
+        self.py_func = function
 
-class KernelCache(caching.FunctionCache):
-    _impl_class = KernelCacheImpl
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        """numba's own object for it."""
+        return _compiler().dispatcher(self.py_func)
 
-    def __init__(self, py_func: Callable[..., Any]) -> None:
-        super().__init__(py_func)
-        self._cache_file = CheckedCacheFile(
-            cache_path=self._cache_path,
-            filename_base=self._impl.filename_base,
-            source_stamp=self._impl.locator.get_source_stamp(),
-        )
+    def resolve(self) -> Any:
+        return self.dispatcher
 
-
-def _cache_of(function: Callable[..., Any]) -> Any:
-    """Where a function's compiled code is stored; nowhere if no folder can be written."""
-    return KernelCache(function) if kernel_folder() else caching.NullCache()
-
-
-def kernel(function: Kernel) -> Kernel:
-    """Compile `function` for this host at its first call, or load it from disk."""
-    compiled: Kernel = numba.njit(nogil=True, **OPTIONS)(function)
-    if hasattr(compiled, "py_func"):
-        inspect.getsource(function)  # a cacheable kernel is one that has a file
-        compiled._cache = _cache_of(function)  # type: ignore[attr-defined]
-    return compiled
+    def __call__(self, *args: Any) -> Any:
+        """From Python: compiled for these types, and not stored. For tests of single kernels."""
+        return self.dispatcher(*args)
 
 
 class Native:
-    """A kernel that others call by its address; compiled when the address is first read.
+    """A kernel that others call by its address; its code is loaded when that is first read.
 
     It is compiled once and never into its callers, so a network compiles the operators that it has
-    and no others.
+    and no others. What it closes over must be plain numbers, which are part of its name on disk.
     """
 
-    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+    def __init__(self, function: Callable[..., Any], signature: str) -> None:
+        self.__doc__ = function.__doc__
         self.py_func = function
-        self._signature = signature
+        self.signature = signature
 
     @functools.cached_property
+    def code(self) -> MachineCode:
+        """Loaded, or compiled and stored."""
+        with _loading:
+            stored = code_store.load(self.py_func, self.signature)
+            if stored is not None:
+                return stored
+            symbol, machine_code = _compiler().machine_code(self.py_func, self.signature)
+            return code_store.add(self.py_func, self.signature, symbol, machine_code)
+
+    @property
     def address(self) -> int:
-        compiled = CFunc(
-            self.py_func,
-            sigutils.normalize_signature(self._signature),
-            locals={},
-            options={"nopython": True, **OPTIONS},
+        return self.code.address
+
+
+class Entry(Native, Kernel):
+    """A kernel called from Python, and perhaps from others.
+
+    An array is given to machine code by its address and shape. So it must be C-contiguous and of
+    the type that the signature says.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: str) -> None:
+        Native.__init__(self, function, signature)
+        result, parameters = parse(signature)
+        self._arrays = tuple(
+            (index, np.dtype(kind), dimensions)
+            for index, (kind, dimensions) in enumerate(parameters)
+            if dimensions
         )
-        compiled._cache = _cache_of(self.py_func)  # type: ignore[attr-defined]
-        compiled.compile()
-        self._compiled = compiled  # the address is valid while this object lives
-        assert compiled.address is not None
-        return int(compiled.address)
+        self._types = [
+            each
+            for kind, dimensions in parameters
+            for each in ([ctypes.c_int64] * (1 + dimensions) if dimensions else [SCALARS[kind]])
+        ]
+        self._result = None if result == "void" else SCALARS[result]
+
+    @functools.cached_property
+    def _function(self) -> Any:
+        return ctypes.CFUNCTYPE(self._result, *self._types)(self.address)
+
+    def __call__(self, *args: Any) -> Any:
+        flat: list[Any] = list(args)
+        for index, dtype, dimensions in reversed(self._arrays):
+            array = args[index]
+            if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
+                raise TypeError(
+                    f"{self.py_func.__name__}: argument {index} must be a C-contiguous array of "
+                    f"{dtype} with {dimensions} axes, not {array.dtype} of shape {array.shape}"
+                )
+            flat[index : index + 1] = (array.ctypes.data, *array.shape)
+        return self._function(*flat)
 
 
-_INTEGERS = types.CPointer(types.int64)
-OPERATOR = types.int64(
-    _INTEGERS, types.CPointer(types.float32), _INTEGERS, types.int64, types.int64, _INTEGERS,
-    types.int64,
-)  # fmt: skip
-PREPARE = types.int64(_INTEGERS, _INTEGERS, types.int64, types.int64, types.int64)
-MULTIPLY = types.void(
-    _INTEGERS, types.int64, types.int64, types.int64, types.float32, types.float32, types.float32
-)  # fmt: skip
-ACTIVATION = types.void(types.int64, types.int64, types.float32, types.float32, types.int64)
+SCALARS: dict[str, Any] = {
+    "int64": ctypes.c_int64,
+    "float64": ctypes.c_double,
+    "boolean": ctypes.c_bool,
+}
 
 
-def native(signature: Any) -> Callable[[Callable[..., Any]], Native]:
+def parse(signature: str) -> tuple[str, list[tuple[str, int]]]:
+    """ "int64(uint8[:,::1], float64)" -> ("int64", [("uint8", 2), ("float64", 0)])."""
+    result, _, rest = signature.partition("(")
+    kinds = rest.removesuffix(")").replace("[", "|").replace("::1]", "").replace(":,", "+")
+    parameters = []
+    for kind in kinds.split(", "):
+        name, bar, axes = kind.partition("|")
+        parameters.append((name, 1 + len(axes) if bar else 0))
+    return result, parameters
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """A function that is compiled into the kernels that call it."""
+    return Kernel(function)
+
+
+def native(signature: str) -> Callable[[Callable[..., Any]], Native]:
     """Make a kernel callable by address, with one of the signatures above."""
     return lambda function: Native(function, signature)
+
+
+def entry(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Make a kernel callable from Python. Scalars are int64, float64 or boolean; arrays are written
+    as `uint8[:,::1]`."""
+    return lambda function: Entry(function, signature)
+
+
+class Intrinsic(Deferred):
+    """A function that emits LLVM instructions, as `numba.extending.intrinsic` takes it."""
+
+    def __init__(self, function: Callable[..., Any], prefer_literal: bool = False) -> None:
+        self.__doc__ = function.__doc__
+        self._emit, self._prefer_literal = function, prefer_literal
+
+    @functools.cached_property
+    def _intrinsic(self) -> Any:
+        return _compiler().intrinsic(self._emit, self._prefer_literal)
+
+    def resolve(self) -> Any:
+        return self._intrinsic
+
+
+def intrinsic(function: Callable[..., Any] | None = None, *, prefer_literal: bool = False) -> Any:
+    """Decorator, with or without arguments."""
+    if function is None:
+        return functools.partial(Intrinsic, prefer_literal=prefer_literal)
+    return Intrinsic(function, prefer_literal)
+
+
+class _Carray(Deferred):
+    """`numba.carray` inside kernels."""
+
+    def resolve(self) -> Any:
+        return import_module("numba").carray
+
+    def __call__(self, *args: Any, **names: Any) -> Any:
+        return self.resolve()(*args, **names)
+
+
+class _Types:
+    """`numba.types`, loaded when a type is first asked for: while compiling."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module("numba").types, name)
+
+
+carray: Any = _Carray()
+types: Any = _Types()
+
+
+def _compiler() -> Any:
+    return import_module("stillframe.reuse.kernels.compiler")

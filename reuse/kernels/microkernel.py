@@ -15,8 +15,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+
+from stillframe.reuse.kernels.jit import intrinsic, types
 
 F32 = ir.FloatType()
 I64 = ir.IntType(64)

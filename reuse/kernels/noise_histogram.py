@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import entry, kernel
 
 BINS = 16  # of brightness
 LEVELS = 64  # differences 0 .. 63
@@ -15,7 +15,9 @@ ENOUGH = 500.0  # samples at which a brightness counts as much as the whole pict
 SHRINK = 0.75  # least noise of any brightness, as a share of the whole picture's
 
 
-@kernel
+@entry(
+    "void(uint8[:,::1], uint8[:,::1], int64, int64, int64, float64, float64[::1], float64[:,::1])"
+)
 def tally(image, probe, first, spacing, step, decay, means, histogram):
     """Add the differences of some rows to histogram (BINS, LEVELS) after it decayed.
 
@@ -88,7 +90,7 @@ def quantile(counts):
     return 0.0, total
 
 
-@kernel
+@entry("float64(float64[:,::1], float64[::1], float64, float64, float64[::1])")
 def deviations(histogram, every, least, most, sigma):
     """histogram (BINS, LEVELS) -> sigma (BINS,), within [least, most]; -> that of all brightnesses.
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+
+from stillframe.reuse.kernels.jit import intrinsic, types
 
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
@@ -23,37 +23,37 @@ def _element(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, kind: ir
     return builder.gep(builder.inttoptr(address, kind.as_pointer()), [index])
 
 
-def _loader(kind: ir.Type, result: Any) -> Any:
+def _loader(kind: ir.Type, result: str) -> Any:
     def load(typingctx: Any, address: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.load(_element(builder, args[0], args[1], kind))
 
-        return result(types.int64, types.int64), codegen
+        return getattr(types, result)(types.int64, types.int64), codegen
 
     return load
 
 
-def _storer(kind: ir.Type, value_type: Any) -> Any:
+def _storer(kind: ir.Type, stored: str) -> Any:
     def store(typingctx: Any, address: Any, index: Any, value: Any) -> tuple[Any, Any]:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             builder.store(args[2], _element(builder, args[0], args[1], kind))
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, value_type), codegen
+        return types.void(types.int64, types.int64, getattr(types, stored)), codegen
 
     return store
 
 
-get_f32 = intrinsic(_loader(F32, types.float32))
-get_f64 = intrinsic(_loader(F64, types.float64))
-get_u8 = intrinsic(_loader(I8, types.uint8))
-get_i32 = intrinsic(_loader(I32, types.int32))
-get_i64 = intrinsic(_loader(I64, types.int64))
-set_f32 = intrinsic(_storer(F32, types.float32))
-set_f64 = intrinsic(_storer(F64, types.float64))
-set_u8 = intrinsic(_storer(I8, types.uint8))
-set_i32 = intrinsic(_storer(I32, types.int32))
-set_i64 = intrinsic(_storer(I64, types.int64))
+get_f32 = intrinsic(_loader(F32, "float32"))
+get_f64 = intrinsic(_loader(F64, "float64"))
+get_u8 = intrinsic(_loader(I8, "uint8"))
+get_i32 = intrinsic(_loader(I32, "int32"))
+get_i64 = intrinsic(_loader(I64, "int64"))
+set_f32 = intrinsic(_storer(F32, "float32"))
+set_f64 = intrinsic(_storer(F64, "float64"))
+set_u8 = intrinsic(_storer(I8, "uint8"))
+set_i32 = intrinsic(_storer(I32, "int32"))
+set_i64 = intrinsic(_storer(I64, "int64"))
 
 
 @intrinsic

@@ -6,7 +6,6 @@ again, and no running sum can drift.
 """
 
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]
 
 from stillframe.reuse.kernels.abi import (
     CHANNELS,
@@ -28,7 +27,7 @@ from stillframe.reuse.kernels.abi import (
     WIDTH,
 )
 from stillframe.reuse.kernels.calls import MANY, tables
-from stillframe.reuse.kernels.jit import OPERATOR, PREPARE, native
+from stillframe.reuse.kernels.jit import OPERATOR, PREPARE, carray, native
 from stillframe.reuse.kernels.pointers import get_f32, get_f64, get_u8, set_f32, set_f64
 from stillframe.reuse.kernels.store import store_result
 

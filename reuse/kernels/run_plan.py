@@ -27,7 +27,7 @@ from stillframe.reuse.kernels.abi import (
 )
 from stillframe.reuse.kernels.active_set import find_active, live, share_all, take_share
 from stillframe.reuse.kernels.calls import call_operator, call_prepare
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import entry, kernel
 from stillframe.reuse.kernels.pointers import (
     atomic_add,
     atomic_load,
@@ -87,7 +87,10 @@ def first_from(spans, count, y):
     return index
 
 
-@kernel
+@entry(
+    "void(int64[:,::1], float32[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64, "
+    "int64[:,::1], int64, int64, int64, int64, boolean)"
+)
 def run_instructions(
     instructions, floats, tensors, work, records, barrier, bands, first, end, workers, worker, dense
 ):

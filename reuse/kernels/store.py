@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from stillframe.reuse.kernels.abi import Cutoff
-from stillframe.reuse.kernels.jit import kernel
+from stillframe.reuse.kernels.jit import intrinsic, kernel, types
 from stillframe.reuse.kernels.microkernel import F32, I64, LANES, Loop, load_vector, multiply_add
 from stillframe.reuse.kernels.pointers import get_f32, get_i32, get_i64, set_f32, set_i64, set_u8
 

@@ -4,8 +4,6 @@ A persistent tensor has it from the start. A tensor that shares its bytes with o
 before it is written.
 """
 
-from numba import carray  # type: ignore[attr-defined]
-
 from stillframe.reuse.kernels.abi import (
     INSTRUCTION_COLUMNS,
     ZERO_PAD,
@@ -17,7 +15,7 @@ from stillframe.reuse.kernels.abi import (
     ZERO_PAD_START,
     ZERO_PAD_TOP,
 )
-from stillframe.reuse.kernels.jit import PREPARE, kernel, native
+from stillframe.reuse.kernels.jit import PREPARE, carray, kernel, native
 from stillframe.reuse.kernels.pointers import get_i64, set_i64, set_u8
 
 

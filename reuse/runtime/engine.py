@@ -321,7 +321,7 @@ class PlanRunner:
             self.plan.tensors,
             row,
             self._workers.count,
-            self.plan.island_thresholds[cutoff],
+            float(self.plan.island_thresholds[cutoff]),
             self._gaps.ctypes.data,
         )
 

@@ -92,7 +92,10 @@ class Section:
     pattern: re.Pattern[str]
 
 
-_KERNEL = re.compile(r"kernels/(?:[^/]+\.py3\d+[^/]*\.nb[ci](?:\.tmp[^/]*)?|warm-[0-9a-f]{16})")
+_KERNEL = re.compile(
+    r"kernels/(?:[^/]+-[0-9a-f]{16}\.code|[^/]+\.code\.part|warm-[0-9a-f]{16}"
+    r"|[^/]+\.py3\d+[^/]*\.nb[ci](?:\.tmp[^/]*)?)"  # of earlier versions
+)
 _CLIP = r"assets/[0-9a-f]{12}/[^/]+\.(?:mp4|avi|webm|mkv|mov)"
 SECTIONS: tuple[Section, ...] = (
     Section(

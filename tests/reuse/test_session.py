@@ -549,29 +549,18 @@ def test_a_picture_that_memory_cannot_hold_is_an_error_and_the_session_goes_on()
 SECOND_START = """
 import sys
 import numpy as np
-from numba.core import event
-compiled = []
-class Listener(event.Listener):
-    def on_start(self, event):
-        compiled.append(str(event.data))
-    def on_end(self, event):
-        pass
-event.register("numba:compile", Listener())
-import numba
-numba.njit(lambda x: x)(1)
-noticed = len(compiled)
 from stillframe import ReuseSession
 with ReuseSession(sys.argv[1], threads=1) as session:
     for value in (0, 0, 1):
         session.run(None, {"x": np.full((1, 3, 21, 26), value, np.float32)})
-print(noticed, len(compiled) - noticed)
+print("numba" in sys.modules, "scipy" in sys.modules)
 """
 
 
-def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
+def test_a_second_start_compiles_nothing_and_loads_no_compiler(tmp_path: Path) -> None:
     """It uses the cache of all tests, so that what they have compiled need not be compiled here."""
     (tmp_path / "net.onnx").write_bytes(net())
-    counts = []
+    printed = []
     for _ in range(2):
         ran = subprocess.run(
             [sys.executable, "-c", SECOND_START, str(tmp_path / "net.onnx")],
@@ -579,9 +568,8 @@ def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        counts.append([int(word) for word in ran.stdout.split()])
-    assert counts[0][0] > 0, "the listener notices nothing"
-    assert counts[1][1] == 0
+        printed.append(ran.stdout)
+    assert printed[1] == "False False\n"
 
 
 def test_where_a_small_change_reaches_nearly_everything_steps_become_dense() -> None:

@@ -15,7 +15,7 @@ FILES = (
     "assets/0123456789ab/net.onnx",
     "assets/0123456789ab/net.onnx.stamp",
     "samples/.plaza-1s.qwer.part",
-    "kernels/store.has_changed-eb9f366b31.py311.nbi",
+    "kernels/pool.max_pool-9e5f1a2f7cc5f055.code",
     "kernels/store.has_changed-eb9f366b31.py311.1.nbc",
     "measured/0123456789ab.json",
     "diary.txt",

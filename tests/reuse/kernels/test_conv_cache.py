@@ -1,4 +1,4 @@
-"""Kernels of one factory have entries of their own in numba's cache; a later process loads them."""
+"""Kernels of one factory have entries of their own on disk; a later process loads them."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ COUNT_HITS = """
 from stillframe.reuse.kernels import conv
 kernels = [*conv.MULTIPLY_TILES, conv.multiply_depthwise, conv.multiply_depthwise_apart]
 assert len({kernel.address for kernel in kernels}) == len(kernels)
-print(*[kernel._compiled.cache_hits for kernel in kernels])
+print(*[int(kernel.code.is_from_disk) for kernel in kernels])
 """
 
 

@@ -1,0 +1,159 @@
+"""Machine code of kernels: on disk, and in this process.
+
+    load(function, signature) -> MachineCode or None      add(…, symbol, object file) -> MachineCode
+
+A file is the SHA-256 of what follows, then the symbol, a line feed and an object file. It is named
+by the kernel and by a stamp of all that its code depends on: the sources of all kernels, because
+they are compiled into each other, the signature, the constants, the processor and the compiler. It
+is written beside and put in place in one step. A damaged file is compiled again, never loaded;
+where nothing can be written, as on a full disk, kernels run without being stored.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from stillframe.cache_dir import CacheWarning, kernel_folder
+
+SUFFIX = ".code"
+DIGEST_BYTES = 32
+FOLDER = Path(__file__).resolve().parent
+FILES_KEPT = 24
+"""Of one name, when another is written: three shapes of it, of other versions and checkouts."""
+UNREACHED = "NRT_MemInfo_call_dtor"
+"""numba's release of an array that it made. Code refers to it, and kernels make no arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineCode:
+    """A C function in the memory of this process, for as long as it runs."""
+
+    address: int
+    is_from_disk: bool
+
+
+@functools.cache
+def fingerprint(file: str) -> str:
+    """Hash of the kernel sources and of `file`: whatever a compiled function may have inlined."""
+    digest = hashlib.sha256()
+    for path in sorted({*FOLDER.glob("*.py"), Path(file).resolve()}):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def load(function: Callable[..., Any], signature: str) -> MachineCode | None:
+    """The code of a kernel, if it was stored on this host and is whole."""
+    folder = kernel_folder()
+    if folder is None:
+        return None
+    path = folder / _name(function, signature)
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        warn_once(str(folder), f"cannot read kernels ({error.strerror or error})")
+        return None
+    content = whole[DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != whole[:DIGEST_BYTES]:
+        warn_once(str(folder), "holds damaged kernels, which are compiled again")
+        return None
+    symbol, _, object_file = content.partition(b"\n")
+    return MachineCode(_linked(symbol.decode(), object_file), is_from_disk=True)
+
+
+def add(
+    function: Callable[..., Any], signature: str, symbol: str, object_file: bytes
+) -> MachineCode:
+    """Store the code of a kernel, and load it."""
+    folder = kernel_folder()
+    if folder is not None:
+        content = symbol.encode() + b"\n" + object_file
+        try:
+            _write(folder / _name(function, signature), hashlib.sha256(content).digest() + content)
+            _prune(folder, _kernel_name(function))
+        except OSError as error:
+            warn_once(str(folder), f"cannot store kernels ({error.strerror or error})")
+    return MachineCode(_linked(symbol, object_file), is_from_disk=False)
+
+
+def _kernel_name(function: Callable[..., Any]) -> str:
+    return f"{Path(function.__code__.co_filename).stem}.{function.__name__}"
+
+
+def _name(function: Callable[..., Any], signature: str) -> str:
+    constants = [cell.cell_contents for cell in function.__closure__ or ()]
+    facts = (fingerprint(function.__code__.co_filename), signature, constants, _host())
+    stamp = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return f"{_kernel_name(function)}-{stamp}{SUFFIX}"
+
+
+@functools.cache
+def _host() -> tuple[Any, ...]:
+    """What code depends on beside its sources. Settings of numba change what it generates."""
+    settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))
+    features = llvm.get_host_cpu_features().flatten()
+    compilers = (version("numba"), version("llvmlite"))
+    return (llvm.get_process_triple(), llvm.get_host_cpu_name(), features, compilers, settings)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, suffix=f"{SUFFIX}.part", delete=False
+    ) as file:
+        part = Path(file.name)
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _prune(folder: Path, kernel: str) -> None:
+    """Remove the oldest files of a kernel."""
+    with contextlib.suppress(OSError):
+        files = sorted(folder.glob(f"{kernel}-*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
+        for path in files[:-FILES_KEPT]:
+            path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _linker() -> Any:
+    """LLVM's in-memory linker for this process."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    if llvm.address_of_symbol(UNREACHED) is None:
+        abort = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
+        llvm.add_symbol(UNREACHED, abort)
+    machine = llvm.Target.from_default_triple().create_target_machine()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+_linking = threading.Lock()
+
+
+def _linked(symbol: str, object_file: bytes) -> int:
+    """Load an object file; -> address of the symbol."""
+    with _linking:
+        linker = _linker()
+        linker.add_object_file(llvm.ObjectFileRef.from_data(object_file))
+        linker.finalize_object()
+        return int(linker.get_function_address(symbol))
+
+
+@functools.cache
+def warn_once(folder: str, fault: str) -> None:
+    """One CacheWarning for each fault, however many files have it."""
+    warnings.warn(f"{folder}: {fault}", CacheWarning, stacklevel=2)
