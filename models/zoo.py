@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stillframe.errors import ModelError, UsageError
 from stillframe.models.catalog import MODELS, row
+from stillframe.models.formats.exporting import refuse_foreign
 from stillframe.models.forms.forms import recognise
 from stillframe.models.model import Model, Sizing
 from stillframe.models.weights.download import Progress
@@ -57,6 +58,7 @@ def load(
         origin = original(label, progress=progress, allow_sdist=allow_sdist)
     else:
         origin = Path(name)
+        refuse_foreign(origin)
         if not origin.exists() and origin.suffix != ".onnx":
             row(str(name))
         form, label = recognise(origin, task, input_size), origin.stem

@@ -25,6 +25,7 @@ COMMON = {
     "native_calls",
     "cores",
     "endable_session",
+    "yaml_file",
 }
 """Modules beside the four folders that everybody may import."""
 
@@ -148,6 +149,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "models.catalog",
         "models.forms",
         "models.model",
+        "models.formats",
         "models.weights",
     ),
     "models.catalog": (

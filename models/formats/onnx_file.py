@@ -13,7 +13,8 @@ from typing import Literal
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from stillframe.errors import ModelError
+from stillframe.errors import ModelError, shortened
+from stillframe.models.formats.exporting import refuse_foreign
 from stillframe.models.formats.side_inputs import SideInputs, side_inputs
 
 MAX_BYTES = (2 << 30) - 1  # protobuf's own limit
@@ -97,6 +98,7 @@ def outline(path: Path) -> Outline:
 
 def read_onnx(path: Path) -> onnx.ModelProto:
     """The model without its external data. Raises ModelError for anything but usable ONNX."""
+    refuse_foreign(path)
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -198,4 +200,4 @@ def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def last_line(error: Exception) -> str:
     """The last line of an error's text, which is where onnx puts the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    return shortened(lines[-1]) if lines else type(error).__name__

@@ -19,7 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from stillframe.endable_session import EndableSession
-from stillframe.errors import ModelError
+from stillframe.errors import ModelError, shortened
 from stillframe.models.formats.cleaning import clean
 from stillframe.models.formats.onnx_file import ImageInput, find_image_input, read_onnx
 from stillframe.models.formats.side_inputs import SideInputs, side_inputs
@@ -262,4 +262,4 @@ def _metadata(model: onnx.ModelProto) -> dict[str, Any]:
 def _last_line(error: Exception) -> str:
     """The last line of ONNX Runtime's message; those before it name its own source files."""
     lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][-200:] if lines else type(error).__name__
+    return shortened(lines[-1]) if lines else type(error).__name__

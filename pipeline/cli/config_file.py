@@ -20,21 +20,25 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from stillframe.errors import UsageError
-from stillframe.names import suggestion
 from stillframe.pipeline.cli.renamed import current_keys
 from stillframe.pipeline.cli.run_request import RunRequest
 from stillframe.pipeline.executor.stage import DEADLINE_S, DEFAULT_QUEUE_SIZE, Stage
+from stillframe.yaml_file import fault_text, read_yaml
 
 COMMAND_LINE_ONLY = ("allow_sdist", "force")
 """Options that only whoever starts the run may give, not whoever wrote the file."""
 
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 20
-"""Of a configuration file; both far beyond what one needs."""
+SECRET = ("source",)
+"""Keys whose values are not quoted: an address may hold a password."""
+
+WORDS = {
+    "call": "module:function or file.py:function",
+    "name": "a letter, then letters, digits, _ or -",
+}
+"""What is expected of keys of stages."""
 
 KEY_TYPES: dict[str, Any] = {
     "gate": list[str] | str,
@@ -114,58 +118,16 @@ _File = create_model("_File", __base__=_Stages, **_OPTIONS)
 
 def read(path: Path) -> RunConfig:
     """Raises UsageError, with file and place, for what is no such configuration."""
-    values = _values(path)
+    values = read_yaml(path)
     if values is not None and not isinstance(values, dict):
         raise UsageError(f"{path}: expected options by name, got {type(values).__name__}")
     current = _current(values or {}, path)
     try:
         checked = _File.model_validate(current)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{path}: {_fault(first['type'], first['loc'], first['msg'])}") from None
+        raise UsageError(f"{path}: {_fault(error)}") from None
     options = checked.model_dump(exclude_none=True, exclude={"stages"})
     return RunConfig(_as_typed(options), tuple(checked.stages), path.parent)
-
-
-def _values(path: Path) -> Any:
-    """What the YAML file holds. Raises UsageError, which quotes nothing of the file: it may hold
-    passwords."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)  # a device may have no end
-        if len(content) > MAX_BYTES:
-            reason = f"expected at most {MAX_BYTES} bytes, got more"
-        elif (depth := _depth(content)) > MAX_DEPTH:
-            reason = f"expected values nested at most {MAX_DEPTH} deep, got {depth}"
-        else:
-            return yaml.safe_load(content)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = f"{error.problem or error.context}{where}"
-    except (yaml.YAMLError, UnicodeDecodeError):
-        reason = "expected text in UTF-8"
-    except (
-        Exception
-    ):  # what PyYAML raises for a number, date or tag that it cannot turn into a value
-        reason = "it holds a value that is too long or malformed"
-    raise UsageError(f"{path}: it cannot be read as YAML: {reason}")
-
-
-def _depth(content: bytes) -> int:
-    """The deepest nesting, up to just over MAX_DEPTH; counted without building the values."""
-    depth = deepest = 0
-    for event in yaml.parse(content, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                break
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-    return deepest
 
 
 def _current(values: dict[Any, Any], path: Path) -> dict[str, Any]:
@@ -182,16 +144,15 @@ def _current(values: dict[Any, Any], path: Path) -> dict[str, Any]:
     return current
 
 
-def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
+def _fault(error: ValidationError) -> str:
     """The first fault that was found, in one line."""
-    where = ".".join(map(str, place))
-    if kind != "extra_forbidden":
-        return f"{where}: {message.lower()}"
-    key, inside = str(place[-1]), ".".join(map(str, place[:-1]))
-    if key in COMMAND_LINE_ONLY:
+    faults = error.errors()
+    place = faults[0]["loc"]
+    if faults[0]["type"] == "extra_forbidden" and place[-1] in COMMAND_LINE_ONLY:
+        key = str(place[-1])
         return f"{key} can only be given on the command line, as --{key.replace('_', '-')}"
-    known = StageConfig.model_fields if inside else (*KEYS, "stages")
-    return f"{f'{inside}: ' if inside else ''}unknown key {key!r}{suggestion(key, known)}"
+    known = StageConfig.model_fields if place[0] == "stages" else (*KEYS, "stages")
+    return fault_text(faults, known, WORDS, quote=place[0] not in SECRET)
 
 
 def _as_typed(options: dict[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def info(
 ) -> None:
     """Describe a model: its origin, its input, its operators. Fetches nothing."""
     from stillframe.models import catalog
+    from stillframe.models.formats.exporting import refuse_foreign
 
     if model in catalog.MODELS:
         row = catalog.MODELS[model]
@@ -111,6 +112,7 @@ def info(
         if row.onnx_path.is_file():
             facts |= _file_facts(row.onnx_path)
     else:
+        refuse_foreign(Path(model))
         if Path(model).suffix != ".onnx" and not Path(model).exists():
             catalog.row(model)
         facts = {"path": model} | _file_facts(Path(model)) | _recognised(Path(model))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stillframe.closing import Closing
 from stillframe.cores import bounded_threads, core_count
 from stillframe.endable_session import EndableSession
-from stillframe.errors import ModelError
+from stillframe.errors import ModelError, shortened
 from stillframe.extras import install_command
 from stillframe.native_calls import RunEndedError, native_call
 from stillframe.reuse.gate.change_map import ChangeMap
@@ -158,7 +158,7 @@ class OpenvinoBackend:
         try:
             self._model: Any = openvino.Core().compile_model(str(path), device, config)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = shortened(" ".join(str(error).split()))
             raise ModelError(
                 f"{path}: OpenVINO cannot compile it for {device}: {reason}"
             ) from error

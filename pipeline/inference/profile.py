@@ -16,6 +16,7 @@ from stillframe.errors import UsageError
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.reuse.gate.gate_settings import REPLACED, GateSettings, replaced
 from stillframe.reuse.plan.tolerance import RULE, Tolerance, read_profile
+from stillframe.yaml_file import fault_text
 
 Share = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 
@@ -107,9 +108,7 @@ class TuningProfile(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "all of it"
-            reason = f"{where}: {first['msg']}"
+            reason = fault_text(error.errors(), cls.model_fields)
         except UsageError as error:  # of the gate's settings or the frame skipping
             reason = str(error)
         raise UsageError(f"{name}: expected a profile from `stillframe tune`; {reason}")

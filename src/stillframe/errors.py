@@ -15,6 +15,9 @@ on one line without a traceback and exits with `exit_code`.
 
 from typing import ClassVar
 
+LONGEST_TEXT = 300
+"""Characters of another program's message that an error quotes."""
+
 
 class StillframeError(Exception):
     """Base of all errors that a user can cause and fix."""
@@ -62,3 +65,11 @@ class CertificateError(StillframeError):
     """A run did not prove the agreement that it was to prove."""
 
     exit_code = 8
+
+
+def shortened(text: str, most: int = LONGEST_TEXT) -> str:
+    """The text, or as many of its first words as fit, and an ellipsis."""
+    if len(text) <= most:
+        return text
+    start = text[: most - 1]
+    return f"{start.rsplit(' ', 1)[0].rstrip(' ,;:')} …" if " " in start else f"{start}…"

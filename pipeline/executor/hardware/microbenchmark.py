@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.errors import UsageError
+from stillframe.errors import UsageError, shortened
 from stillframe.pipeline.executor.hardware.affinity import PinResult, pinned_thread
 from stillframe.pipeline.executor.hardware.processors import PROVIDERS, Processor
 
@@ -55,7 +55,7 @@ def measure_processor(processor: Processor, seconds: float = SECONDS) -> Capabil
     thread.start()
     thread.join()
     if isinstance(outcome[0], Exception):
-        reason = " ".join(str(outcome[0]).split())[:200]
+        reason = shortened(" ".join(str(outcome[0]).split()))
         raise UsageError(f"processor {processor}: it does not work: {reason}") from outcome[0]
     return outcome[0]
 

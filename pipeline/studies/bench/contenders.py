@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from stillframe.cores import bounded_threads
+from stillframe.errors import shortened
 from stillframe.extras import install_command
 from stillframe.pipeline.inference.backends import (
     Backend,
@@ -105,7 +106,9 @@ class Openvino:
             self._model: Any = openvino.Core().compile_model(str(setting.path), "CPU", config)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise UnavailableError(f"OpenVINO cannot compile the model: {reason[:200]}") from error
+            raise UnavailableError(
+                f"OpenVINO cannot compile the model: {shortened(reason)}"
+            ) from error
         self._request: Any = self._model.create_infer_request()
         self._title = str(setting.path)
 

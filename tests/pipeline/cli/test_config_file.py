@@ -105,18 +105,32 @@ def test_a_stage_of_one_s_own_that_fails_is_named(
         ("entirely: 1\n", "yaml: unknown key 'entirely'$"),
         ("force: true\n", "force can only be given on the command line, as --force"),
         ("allow_sdist: true\n", "only be given on the command line, as --allow-sdist"),
-        ("stages: [{name: a, cal: f}]\n", r"stages\.0\.call: field required"),
+        (
+            "stages: [{name: a, cal: f}]\n",
+            r"stages\.0: unknown key 'cal' \(did you mean 'call'\?\)$",
+        ),
         (
             "stages: [{name: a, call: 'm:f', polcy: block}]\n",
             r"stages\.0: unknown key 'polcy' \(did you mean 'policy'\?\)",
         ),
         ("gate: {pixel: 3}\n", "gate"),
-        ("every: often\n", "every: input should be a valid integer"),
-        ("aim: speed\n", "aim: input should be 'throughput', 'latency' or 'share'"),
-        ("stages: [{name: a}]\n", r"stages\.0\.call: field required"),
-        ("stages: [{name: a, call: f}]\n", r"stages\.0\.call: string should match"),
-        ("stages: [{name: a, call: 'm:f', queue_size: 0}]\n", r"0\.queue_size: .*greater than"),
-        ("stages: [{name: a, call: 'm:f', deadline_s: 0}]\n", r"deadline_s: .*greater than 0"),
+        ("every: often\n", "every: expected a whole number, got 'often'$"),
+        ("aim: speed\n", "aim: expected throughput, latency or share, got 'speed'$"),
+        ("reuse: layr\n", r"expected .* or exact, got 'layr' \(did you mean 'layer'\?\)$"),
+        ("source: [rtsp://me:secret@camera]\n", "source: expected text$"),
+        ("stages: [{name: a}]\n", r"stages\.0\.call: expected a value, got none"),
+        (
+            "stages: [{name: a, call: f}]\n",
+            r"stages\.0\.call: expected module:function or file\.py:function, got 'f'$",
+        ),
+        (
+            "stages: [{name: a, call: 'm:f', queue_size: 0}]\n",
+            "expected 1 or more, got 0$",
+        ),
+        (
+            "stages: [{name: a, call: 'm:f', deadline_s: 0}]\n",
+            "expected more than 0, got 0$",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_place(text: str, says: str, tmp_path: Path) -> None:
