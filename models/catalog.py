@@ -91,6 +91,8 @@ def built(
 
 LETTERBOX = Preprocessing(scale=1 / 255, fit="letterbox", fill=114)
 """What the YOLO family expects."""
+RELATIVE = Preprocessing(scale=1 / 255)
+"""What detection transformers without ImageNet's statistics expect."""
 
 ROWS: tuple[ModelRow, ...] = (
     ModelRow(
@@ -339,6 +341,8 @@ ROWS: tuple[ModelRow, ...] = (
     built("yolo11n", "a detector with one attention block", (640, 640), LETTERBOX, "output0"),
     built("yolo12n", "a detector with area attention", (640, 640), LETTERBOX, "output0"),
     built("yolo26n", "a detector that ends in TopK", (640, 640), LETTERBOX, "output0"),
+    built("rtdetr-r18", "a transformer's detector", (640, 640), RELATIVE, "logits", "pred_boxes"),
+    built("dfine-n", "a small one", (640, 640), RELATIVE, "labels", "boxes", "scores"),
     built("depth-anything-s", "depth from tokens", (518, 518), IMAGENET, "predicted_depth"),
     built("depth-anything-s-252", "the same, smaller", (252, 252), IMAGENET, "predicted_depth"),
     built("dinov2-s", "features", (224, 224), IMAGENET, "last_hidden_state", "pooler_output"),

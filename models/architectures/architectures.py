@@ -9,6 +9,8 @@ import onnx
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
 from stillframe.models.architectures.convolutional import Size, resnet50, style, vgg16
+from stillframe.models.architectures.dfine import dfine_n
+from stillframe.models.architectures.rtdetr import rtdetr_r18
 from stillframe.models.architectures.vit import depth_anything_s, dinov2_s
 from stillframe.models.architectures.yolo import yolo11n, yolo12n, yolo26n
 from stillframe.models.weights.sealed import write_atomically
@@ -22,6 +24,8 @@ ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
     "yolo11n": yolo11n,
     "yolo12n": yolo12n,
     "yolo26n": yolo26n,
+    "rtdetr-r18": rtdetr_r18,
+    "dfine-n": dfine_n,
     "depth-anything-s": depth_anything_s,
     "dinov2-s": dinov2_s,
 }
