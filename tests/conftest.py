@@ -1,7 +1,11 @@
 """What holds for all tests."""
 
 import gc
+import os
+import shutil
+import tempfile
 
+import pytest
 from hypothesis import settings
 
 from stillframe import cache_dir
@@ -13,6 +17,19 @@ settings.load_profile("stillframe")
 # Decided once for each process: tests that name another cache folder use the kernels that the
 # user's own has, instead of compiling all of them again.
 cache_dir.kernel_folder()
+
+BYTE_CODE = "PYTHONPYCACHEPREFIX"
+"""Where Python keeps compiled modules, if not beside them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python may not write compiled modules, each process that a test starts would compile
+    all of stillframe again. These processes share a temporary folder for them instead."""
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="stillframe-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ[BYTE_CODE] = folder
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
 
 
 def pytest_collection_finish() -> None:

@@ -1,5 +1,6 @@
 """Words: docs/glossary.md lists what was replaced, with patterns; nothing of it is left."""
 
+import functools
 import io
 import keyword
 import re
@@ -61,13 +62,19 @@ def faults(source: str, checks: frozenset[str]) -> Iterator[str]:
         if token.string == "given" and token.line.startswith(FOREIGN):
             continue
         if token.type == tokenize.NAME and not keyword.iskeyword(token.string):
-            for rule in RULES:
-                if rule.where in checks and names_it(rule, token.string):
+            for rule in replaced(token.string):
+                if rule.where in checks:
                     yield f"{line}: the name {token.string!r} -> {rule.now}"
         elif token.string in KEYS:
             continue
         elif token.type in (tokenize.COMMENT, tokenize.STRING) and "text" in checks:
             yield from (f"{line}: {fault}" for fault in text_faults(token.string))
+
+
+@functools.cache
+def replaced(name: str) -> list[Rule]:
+    """The rules that name this name. Most names stand in many files."""
+    return [rule for rule in RULES if names_it(rule, name)]
 
 
 def names_it(rule: Rule, name: str) -> bool:

@@ -5,6 +5,7 @@ docs/architecture.md are held to the same table.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -200,10 +201,17 @@ FILES = sorted(path.relative_to(ROOT) for top in FOLDERS for path in (ROOT / top
 INITS = [path for path in FILES if path.name == "__init__.py" and len(path.parts) > 2]
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    """A file's source, parsed once for all tests here."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """The modules below stillframe that a file imports, anywhere in it, without that prefix."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -211,7 +219,7 @@ def imported(path: Path) -> set[str]:
             # `from stillframe.models import weights` names a module of the folder itself.
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     inside = {name for name in names if name.split(".")[0] == "stillframe"}
-    return {name.removeprefix("stillframe").removeprefix(".") for name in inside}
+    return frozenset(name.removeprefix("stillframe").removeprefix(".") for name in inside)
 
 
 def within(name: str, rooms: tuple[str, ...] | set[str]) -> bool:
@@ -229,7 +237,7 @@ def module_of(path: Path) -> str:
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
-def forbidden(module: str, names: set[str]) -> set[str]:
+def forbidden(module: str, names: frozenset[str]) -> set[str]:
     """Those of the names that a module may not import."""
     folder, room = module.split(".")[0], room_of(module)
     wrong = set()
@@ -285,7 +293,7 @@ def test_a_folder_has_few_rooms(folder: str) -> None:
 
 @pytest.mark.parametrize("path", INITS, ids=str)
 def test_a_room_says_in_one_line_what_it_is_for(path: Path) -> None:
-    text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+    text = ast.get_docstring(tree(ROOT / path))
     assert text, f"{path}: expected a docstring of one line"
     assert "\n" not in text.split("\n\n")[0], f"{path}: its first line goes on"
 
@@ -293,8 +301,8 @@ def test_a_room_says_in_one_line_what_it_is_for(path: Path) -> None:
 def test_a_class_name_stands_for_one_thing() -> None:
     names = Counter(
         node.name
-        for path in [*FILES, *(path.relative_to(ROOT) for path in PACKAGE.glob("*.py"))]
-        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        for path in [*(ROOT / path for path in FILES), *PACKAGE.glob("*.py")]
+        for node in tree(path).body
         if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []
