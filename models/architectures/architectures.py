@@ -15,7 +15,7 @@ from stillframe.models.architectures.vit import depth_anything_s, dinov2_s
 from stillframe.models.architectures.yolo import yolo11n, yolo12n, yolo26n
 from stillframe.models.weights.sealed import write_atomically
 
-VERSION = 1  # part of the file names in the cache: raise it when the weights or layers change
+VERSION = 2  # part of the file names in the cache: raise it when the weights or layers change
 
 ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
     "resnet50": resnet50,

@@ -60,6 +60,8 @@ class NetworkBuilder:
     constants: dict[tuple[Any, ...], BuiltTensor] = field(default_factory=dict)
     """Constants without a name of their own, by type, shape and bytes."""
     names: set[str] = field(default_factory=set)
+    layers: dict[str, tuple[BuiltTensor, BuiltTensor]] = field(default_factory=dict)
+    """Weight and bias of each dense layer, by its name."""
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
@@ -259,8 +261,13 @@ class NetworkBuilder:
     ) -> BuiltTensor:
         """A dense layer over the last axis, MatMul and Add, scaled as `conv` is.
 
-        weight: (in, out) instead of drawn ones, before scaling.
+        weight: (in, out) instead of drawn ones, before scaling. A name that was used before is the
+        same layer again, with the same weights.
         """
+        if name in self.layers:
+            scaled, shared = self.layers[name]
+            product = self.add_node("MatMul", [x, scaled], f"{name}.matmul")
+            return self.add_node("Add", [shared, product], name)
         if weight is None:
             weight = self.uniform((x.shape[-1], channels), x.shape[-1] ** -0.5)
         values = product_of(x.values, weight)
@@ -271,8 +278,9 @@ class NetworkBuilder:
         if not bias:
             return self.add_node("MatMul", [x, scaled], name, known=values)
         product = self.add_node("MatMul", [x, scaled], f"{name}.matmul", known=values)
-        added = [self.parameter(f"{name}.bias", shift), product]
-        return self.add_node("Add", added, name, known=values + shift)
+        added = self.parameter(f"{name}.bias", shift)
+        self.layers[name] = scaled, added
+        return self.add_node("Add", [added, product], name, known=values + shift)
 
     def gemm(self, x: BuiltTensor, name: str, channels: int, gain: float = 1.0) -> BuiltTensor:
         """A dense layer over rows (n, channels)."""

@@ -246,7 +246,7 @@ class DFineBuilder(HgBuilder):
         corners: BuiltTensor | None = None
         for index in range(sizes.layers):
             name = f"decoder.decoder.layers.{index}"
-            place = self.perceptron(boxes, f"decoder.query_pos_head_{index}", (2 * width, width))
+            place = self.perceptron(boxes, "decoder.query_pos_head", (2 * width, width))
             place = self.add_node("Clip", [place, self.constant(-10.0), self.constant(10.0)])
             x = self.decoder_layer(x, place, boxes, memory, name, sizes)
             if before is None:

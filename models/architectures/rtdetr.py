@@ -113,7 +113,7 @@ def rtdetr_r18(size: Size | None = None, *, seed: int = 18) -> onnx.ModelProto:
     x, logits = b.selected(memory)
     boxes = b.sigmoid(logits)
     for index in range(LAYERS):
-        place = b.perceptron(boxes, f"decoder.query_pos_head_{index}", (2 * WIDTH, WIDTH))
+        place = b.perceptron(boxes, "decoder.query_pos_head", (2 * WIDTH, WIDTH))
         x = b.decoder_layer(x, place, boxes, memory, f"decoder.decoder.layers.{index}")
         moved = b.perceptron(x, f"decoder.dec_bbox_head.{index}", (WIDTH, WIDTH, 4), MOVE)
         last = index == LAYERS - 1

@@ -22,6 +22,8 @@ DETECTIONS = 300
 """Rows of an end-to-end head."""
 CLASS_OFFSET, CLASS_GAIN = -5.0, 1.5
 """Of the logits of classes: few of them are above 0, as after training."""
+NEARNESS = np.array([1, 1 / 3, 1 / 9, 1 / 27], np.float32)
+"""Weights of pools of 1, 5, 9 and 13 positions: a position answers most to what is near it."""
 
 Block = Callable[[BuiltTensor, str], BuiltTensor]
 Size = tuple[int, int]
@@ -72,7 +74,10 @@ class YoloBuilder(NetworkBuilder):
         parts = [y if residual else self.silu(y)]
         for _ in range(3):
             parts.append(self.pool("MaxPool", parts[-1], 5, 1, 2))
-        y = self.conv_silu(self.concat(parts, 1), f"{name}.cv2", x.channels)
+        joined = self.concat(parts, 1)
+        weight = self.uniform((x.channels, joined.channels, 1, 1), joined.channels**-0.5)
+        weight *= np.repeat(NEARNESS, joined.channels // 4)[:, None, None]
+        y = self.silu(self.conv(joined, f"{name}.cv2", x.channels, offset=LIVELY, weight=weight))
         return self.binary("Add", y, x) if residual else y
 
     def psa_block(self, x: BuiltTensor, name: str) -> BuiltTensor:

@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""What reuse does on networks of today: work before and behind the attention, exactness, time.
+
+    python benchmarks/architectures.py               # every architecture, 5 and 10 % changed
+    python benchmarks/architectures.py yolo11n dfine-n --no-time
+    python benchmarks/architectures.py depth-anything-s --share 0.1 --repeats 10 --json out.json
+
+A textured square moves to and fro over a still textured picture, so that a share of its pixels
+changes from frame to frame. Weights are random: shares, exactness and times are real ones, the
+results mean nothing, and nothing is tuned on them. Times are of one thread, the three taking turns.
+"""
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from stillframe.models import zoo
+from stillframe.models.architectures.builder import textured
+from stillframe.models.catalog import MODELS
+from stillframe.models.model import Model
+from stillframe.reuse.introspection import LayerInfo, layer_stats, layers
+from stillframe.reuse.session import RecompiledWarning, ReuseSession
+
+NAMES = tuple(row.name for row in MODELS.values() if not row.assets)
+WARM_UP = 2
+SAME = 1e-3
+"""Largest difference of two outputs, as a share of the largest value, that counts as none."""
+
+Feed = dict[str, NDArray[Any]]
+Outputs = Sequence[NDArray[Any]]
+HEADER = (
+    "model",
+    "input",
+    "M mult-adds",
+    "behind attention",
+    "changed",
+    "work before",
+    "work behind",
+    "work",
+    "exact",
+    "to ORT",
+    "islands",
+    "dense ms",
+    "reuse ms",
+    "ORT ms",
+)
+
+
+def pictures(size: tuple[int, int], share: float) -> list[NDArray[np.uint8]]:
+    """Two pictures that differ in a share of their pixels: a square has moved by half its side."""
+    height, width = size
+    side = round((share * height * width / 1.5) ** 0.5)
+    square = textured(side, side, seed=1)
+    frames = []
+    for left in (width // 3, width // 3 + side // 2):
+        frame = textured(height, width)
+        frame[height // 3 : height // 3 + side, left : left + side] = square
+        frames.append((frame * 255).astype(np.uint8))
+    return frames
+
+
+class Stream:
+    """The feeds of one contender: the pictures in turn, and its own states fed back."""
+
+    def __init__(self, model: Model, frames: list[NDArray[np.uint8]], session: Any) -> None:
+        self.feeds: list[Feed] = []
+        for frame in frames:
+            feed = model.feed(frame)
+            self.feeds.append({name: values.copy() for name, values in feed.items()})
+        self.session = session
+        self.names = [port.name for port in session.get_outputs()]
+        self.states: Feed = {
+            port.name: np.zeros(port.shape, np.float32)
+            for port in session.get_inputs()
+            if port.name not in self.feeds[0]
+        }
+        self.frame = 0
+
+    def step(self) -> Outputs:
+        feed = self.feeds[self.frame % len(self.feeds)] | self.states
+        self.frame += 1
+        outputs: Outputs = self.session.run(None, feed)
+        for name, values in zip(self.names, outputs, strict=True):
+            source = name[:-1] + "i"  # r1o -> r1i, as Robust Video Matting names them
+            if source in self.states:
+                self.states[source] = values.copy()
+        return outputs
+
+
+def behind_attention(path: Path) -> set[str]:
+    """Names of tensors that depend on a product of two computed ones through a softmax."""
+    graph = onnx.load(path).graph
+    constant = {i.name for i in graph.initializer}
+    products: set[str] = set()
+    behind: set[str] = set()
+    for node in graph.node:
+        read = [name for name in node.input if name and name not in constant]
+        if any(name in behind for name in read):
+            behind.update(node.output)
+        elif node.op_type == "MatMul" and len(read) == 2:
+            products.update(node.output)
+        elif any(name in products for name in read):
+            if node.op_type == "Softmax":
+                behind.update(node.output)
+            else:
+                products.update(node.output)
+    return behind
+
+
+def sides(infos: Sequence[LayerInfo], behind: set[str]) -> NDArray[np.bool_]:
+    """Which layers lie behind the attention, by name; those after the last one do too."""
+    named = [any(name in behind for name in info.name.split(", ")) for info in infos]
+    end = max((index for index, is_behind in enumerate(named) if is_behind), default=len(infos))
+    return np.array([*named[: end + 1], *[True] * (len(infos) - end - 1)])
+
+
+def rows_apart(ours: Outputs, theirs: Outputs) -> float:
+    """The largest difference, each output as a share of its largest value.
+
+    Rows of equal outputs (1, n, …) are compared in the best order where their own order differs:
+    a last bit exchanges rows of nearly equal scores.
+    """
+    scale = [max(float(np.abs(b).max()), 1e-9) for b in theirs]
+    plain = [
+        float(np.abs(a.astype(np.float64) - b).max()) / s
+        for a, b, s in zip(ours, theirs, scale, strict=True)
+    ]
+    lengths = {a.shape[1] for a in ours if a.ndim in (2, 3)}
+    if max(plain) <= SAME or len(lengths) != 1 or any(a.ndim > 3 for a in ours):
+        return max(plain)
+
+    def flat(outputs: Outputs) -> NDArray[np.float64]:
+        parts = [o.reshape(o.shape[1], -1) / s for o, s in zip(outputs, scale, strict=True)]
+        return np.concatenate(parts, 1).astype(np.float64)
+
+    apart = np.abs(flat(ours)[:, None] - flat(theirs)[None]).max(-1)
+    return float(max(apart.min(0).max(), apart.min(1).max()))
+
+
+def measured(
+    name: str, share: float, tolerance: float, repeats: int, *, timed: bool
+) -> dict[str, Any]:
+    """One line of the table."""
+    model = zoo.load(name)
+    frames = pictures(model.size, share)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    ort = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+    with ExitStack() as stack:
+
+        def opened(value: float) -> ReuseSession:
+            session = ReuseSession(model.path, threads=1, tolerance=value)
+            return stack.enter_context(closing(session))
+
+        dense, exact, reuse = opened(0.0), opened(0.0), opened(tolerance)
+        streams = [Stream(model, frames, session) for session in (dense, exact, reuse, ort)]
+        same, apart, work = True, 0.0, []
+        infos = layers(exact)
+        cost = np.array([info.multiply_adds for info in infos], np.float64)
+        behind = sides(infos, behind_attention(model.path))
+        for step in range(WARM_UP + 2 * len(frames)):
+            dense.reset()
+            expected, exactly, _, theirs = (stream.step() for stream in streams)
+            same = same and all(map(np.array_equal, expected, exactly))
+            apart = max(apart, rows_apart(expected, theirs))
+            if step >= WARM_UP:
+                work.append(layer_stats(reuse).computed_share)
+        done = np.mean(work, 0)
+        if len(done) != len(cost):  # another tolerance may give another plan
+            infos = layers(reuse)
+            cost = np.array([info.multiply_adds for info in infos], np.float64)
+            behind = sides(infos, behind_attention(model.path))
+
+        def part(mask: NDArray[np.bool_]) -> float | None:
+            total = float(cost[mask].sum())
+            return float((done * cost)[mask].sum()) / total if total else None
+
+        everything = np.ones(len(cost), bool)
+        line = {
+            "model": name,
+            "input": f"{model.size[1]}x{model.size[0]}",
+            "multiply_adds": float(cost.sum()),
+            "share_behind": float(cost[behind].sum() / max(cost.sum(), 1)),
+            "changed": share,
+            "work_before": part(~behind),
+            "work_behind": part(behind),
+            "work": part(everything),
+            "exact": same,
+            "to_ort": apart,
+            "islands": sum(info.op == "Island" for info in infos),
+        }
+        if timed:
+            spent: list[list[float]] = [[], [], []]
+            for _ in range(repeats):
+                for index, stream in enumerate((streams[0], streams[2], streams[3])):
+                    if not index:
+                        dense.reset()
+                    began = time.perf_counter()
+                    stream.step()
+                    spent[index].append(1e3 * (time.perf_counter() - began))
+            for key, values in zip(("dense_ms", "reuse_ms", "ort_ms"), spent, strict=True):
+                line[key] = statistics.median(values)
+        return line
+
+
+def cells(line: dict[str, Any]) -> list[str]:
+    def share(key: str) -> str:
+        return "-" if line[key] is None else f"{line[key]:.3f}"
+
+    def ms(key: str) -> str:
+        return f"{line[key]:.1f}" if key in line else "-"
+
+    return [
+        line["model"],
+        line["input"],
+        f"{line['multiply_adds'] / 1e6:.0f}",
+        share("share_behind"),
+        f"{line['changed']:.0%}",
+        share("work_before"),
+        share("work_behind"),
+        share("work"),
+        "yes" if line["exact"] else "NO",
+        f"{line['to_ort']:.0e}",
+        str(line["islands"]),
+        ms("dense_ms"),
+        ms("reuse_ms"),
+        ms("ort_ms"),
+    ]
+
+
+def printed(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Markdown, line by line as they come."""
+    print("| " + " | ".join(HEADER) + " |")
+    print("| " + " | ".join("---" for _ in HEADER) + " |", flush=True)
+    seen = []
+    for line in lines:
+        print("| " + " | ".join(cells(line)) + " |", flush=True)
+        seen.append(line)
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", default=NAMES, help="default: every architecture")
+    parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.1])
+    parser.add_argument("--tolerance", type=float, default=0.1)
+    parser.add_argument("--repeats", type=int, default=10, help="of each timed step")
+    parser.add_argument("--no-time", action="store_true", help="only shares and exactness")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    warnings.simplefilter("ignore", RecompiledWarning)
+    lines = printed(
+        measured(name, share, chosen.tolerance, chosen.repeats, timed=not chosen.no_time)
+        for name in chosen.names
+        for share in chosen.share
+    )
+    if chosen.json:
+        chosen.json.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
