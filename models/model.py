@@ -8,7 +8,7 @@ ONNX file, its input size and the buffers that `feed` fills.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from stillframe.errors import ModelError
 from stillframe.models.formats.cleaning import MAX_SIDE, clean
 from stillframe.models.formats.onnx_file import image_input
-from stillframe.models.results import Result
+from stillframe.models.formats.side_inputs import SideInputs
+from stillframe.models.results import Result, with_labels
 
 Task = Literal["detection", "segmentation", "classification", "depth", "image", "tensors"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -157,6 +158,14 @@ class Form:
     """Detections with a lower score are dropped."""
     overlap: float = 0.45
     """Suppression: of two boxes of one class with this IoU or more, the weaker is dropped."""
+    classes: frozenset[str] = frozenset()
+    """Labels of the detections that are reported; empty: all."""
+    open_classes: bool = False
+    """The outputs do not tell how many classes there are: labels are mere numbers."""
+    name: str = ""
+    """The form's name in the table of forms, or "" for a model with a name of its own."""
+    side: SideInputs = field(default_factory=SideInputs)
+    """What inputs beside the picture are fed."""
 
 
 Decoder = Callable[[Outputs, View, Form], Result]
@@ -191,7 +200,7 @@ class Model:
     def at(cls, name: str, origin: Path, form: Form, size: tuple[int, int] | None = None) -> Self:
         """The model at an input size (H, W), by default the form's base size."""
         fixed = form.sizing.check(size or form.sizing.base)
-        path = clean(origin, fixed)
+        path = clean(origin, fixed, form.side, form.preprocessing.layout)
         height, width = fixed
         preprocessing = form.preprocessing
         shape = (1, preprocessing.channels, height, width)
@@ -199,7 +208,8 @@ class Model:
             shape = (1, height, width, preprocessing.channels)
         planes = tuple(np.empty(fixed, np.uint8) for _ in range(preprocessing.channels))
         buffers = _Buffers(np.empty(shape, preprocessing.element), planes)
-        return cls(name, origin, path, form, fixed, image_input(path).name, buffers)
+        port = image_input(path, SideInputs(state=form.side.state))
+        return cls(name, origin, path, form, fixed, port.name, buffers)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.task} {self.size[1]}x{self.size[0]}>"
@@ -281,7 +291,8 @@ class Model:
 
     def decode(self, outputs: Outputs, view: View) -> Result:
         """The graph's outputs, in graph order -> the result in source pixels."""
-        return self.form.decoder(outputs, view, self.form)
+        result = self.form.decoder(outputs, view, self.form)
+        return with_labels(result, self.form.classes)
 
 
 def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

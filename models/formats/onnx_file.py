@@ -24,6 +24,7 @@ ELEMENTS = {
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.UINT8: "uint8",
 }
+Layout = Literal["nchw", "nhwc"]
 DOMAINS = ("", "ai.onnx")  # of ONNX's own operators
 
 
@@ -32,7 +33,7 @@ class ImageInput:
     """The input that takes the image."""
 
     name: str
-    layout: Literal["nchw", "nhwc"]
+    layout: Layout
     channels: int
     height: int | None
     """None where the file leaves it open, as is width."""
@@ -46,12 +47,14 @@ class ImageInput:
         return None if self.height is None or self.width is None else (self.height, self.width)
 
 
-def image_input(path: Path, side: SideInputs | None = None) -> ImageInput:
+def image_input(
+    path: Path, side: SideInputs | None = None, layout: Layout | None = None
+) -> ImageInput:
     """The image input of an ONNX file, cleaned or not. Raises ModelError if there is none.
 
-    side: what other inputs are fed, beside those that are known.
+    side, layout: see `find_image_input`.
     """
-    return find_image_input(read_onnx(path), path, side)
+    return find_image_input(read_onnx(path), path, side, layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +131,15 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def find_image_input(
-    model: onnx.ModelProto, path: Path, side: SideInputs | None = None
+    model: onnx.ModelProto,
+    path: Path,
+    side: SideInputs | None = None,
+    layout: Layout | None = None,
 ) -> ImageInput:
     """The only input of the model that takes a picture; ModelError, naming the path, without one.
 
-    side: what other inputs are fed, beside those that are known.
+    side: what other inputs are fed, beside those that are known. layout: where the file leaves open
+    which axis has the channels; ModelError if it does not and says otherwise.
     """
     known = initializer_names(model.graph)
     beside = side_inputs(model, side or SideInputs(), path.name).names
@@ -166,6 +173,14 @@ def find_image_input(
                 f"{where}: expected an image of 1 or 3 channels, got {dims_text(dims)}"
             )
         axis = 1 if dims[1] is None else 3
+    if layout is not None and axis != (stated_axis := 1 if layout == "nchw" else 3):
+        if dims[stated_axis] not in (None, *CHANNELS):
+            own = "nchw" if axis == 1 else "nhwc"
+            raise ModelError(
+                f"{where}: layout: expected {own}, as {dims_text(dims)} has its channels there, "
+                f"got {layout}"
+            )
+        axis = stated_axis
     height, width = (dims[2], dims[3]) if axis == 1 else (dims[1], dims[2])
     return ImageInput(
         name=inputs[0].name,

@@ -7,13 +7,17 @@ is what its authors publish, because a file does not record what it was trained 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stillframe.errors import ModelError
+from stillframe.models.formats.onnx_file import Layout
+from stillframe.models.formats.side_inputs import SideInputs
 from stillframe.models.forms import anchors, boxes, maps, queries, whole, yolo
 from stillframe.models.forms.inspection import InspectedModel
 from stillframe.models.forms.rule import FormRule, Match
 from stillframe.models.model import TASKS, Form
+from stillframe.names import suggestion
 
 _RULES = (*yolo.RULES, *queries.RULES, *boxes.RULES, *anchors.RULES, *whole.RULES, *maps.RULES)
 FORMS: dict[str, FormRule] = {rule.name: rule for rule in _RULES}
@@ -21,16 +25,28 @@ ACCEPTED: tuple[str, ...] = (*TASKS, *(name for name in FORMS if name != "raw"))
 """The values of --task."""
 
 
-def recognise(path: Path, task: str | None = None, size: tuple[int, int] | None = None) -> Form:
+def recognise(
+    path: Path,
+    task: str | None = None,
+    size: tuple[int, int] | None = None,
+    *,
+    side: SideInputs | None = None,
+    labels: tuple[str, ...] | None = None,
+    layout: Layout | None = None,
+) -> Form:
     """The form of an ONNX file. Raises ModelError, with the file's outputs, if none or two match.
 
     task: one of ACCEPTED. size: (H, W) to examine the file at, if it leaves its input size open.
+    side, labels, layout: what is stated of the file, see `InspectedModel.open`.
     """
     if task is not None and task not in ACCEPTED:
-        raise ModelError(f"unknown task {task!r}: expected one of {', '.join(ACCEPTED)}")
-    model = InspectedModel.open(path, size)
+        raise ModelError(
+            f"unknown task {task!r}: expected one of {', '.join(ACCEPTED)}"
+            f"{suggestion(task, ACCEPTED)}"
+        )
+    model = InspectedModel.open(path, size, side, labels, layout)
     if task == "tensors":
-        return FORMS["raw"].form(model)
+        return replace(FORMS["raw"].form(model), name="tensors")
     rules = [rule for rule in FORMS.values() if task in (None, rule.name, rule.task)]
     strengths = [(rule.strength(model), rule) for rule in rules]
     best = max(strength for strength, _ in strengths)
@@ -44,7 +60,7 @@ def recognise(path: Path, task: str | None = None, size: tuple[int, int] | None 
             f"{path.name}: its outputs may be {either}; it has {model}; state which: {first}, "
             "or --task tensors, which gives them unchanged"
         )
-    return fitting[0].form(model)
+    return replace(fitting[0].form(model), name=fitting[0].name)
 
 
 def _unknown(

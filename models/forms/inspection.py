@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stillframe.endable_session import EndableSession
 from stillframe.errors import ModelError, shortened
 from stillframe.models.formats.cleaning import clean
-from stillframe.models.formats.onnx_file import ImageInput, find_image_input, read_onnx
+from stillframe.models.formats.onnx_file import ImageInput, Layout, find_image_input, read_onnx
 from stillframe.models.formats.side_inputs import SideInputs, side_inputs
 from stillframe.native_calls import RunEndedError
 
@@ -70,6 +70,8 @@ class InspectedModel:
     image_input: ImageInput
     side: SideInputs
     """What the other inputs are fed."""
+    labels: tuple[str, ...] | None = None
+    """Class names that are stated instead of those in the metadata."""
 
     @classmethod
     def open(
@@ -77,16 +79,19 @@ class InspectedModel:
         path: Path,
         size: tuple[int, int] | None = None,
         side: SideInputs | None = None,
+        labels: tuple[str, ...] | None = None,
+        layout: Layout | None = None,
     ) -> "InspectedModel":
         """The file at the size it fixes, else at `size`, else at the size in its metadata.
 
-        side: what inputs beside the picture are fed, and is not known.
+        side: what inputs beside the picture are fed, and is not known. layout: of a file that
+        leaves it open.
         """
         proto = read_onnx(path)
-        image = find_image_input(proto, path, side)
+        image = find_image_input(proto, path, side, layout)
         beside = side_inputs(proto, side or SideInputs(), path.name)
         if image.size is not None:
-            return cls(path, image.size, False, image, beside)
+            return cls(path, image.size, False, image, beside, labels)
         if size is None:
             match _metadata(proto).get("imgsz"):
                 case [int(high), int(wide)] if (
@@ -98,11 +103,11 @@ class InspectedModel:
                 case _:
                     size = DEFAULT_SIZE
         fixed = image.height or size[0], image.width or size[1]
-        return cls(path, fixed, image.height is None and image.width is None, image, beside)
+        return cls(path, fixed, image.height is None and image.width is None, image, beside, labels)
 
     @cached_property
     def cleaned(self) -> Path:
-        return clean(self.path, self.size, self.side)
+        return clean(self.path, self.size, self.side, self.image_input.layout)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:

@@ -14,6 +14,8 @@ from stillframe.models.decoders.image import VALUE_RANGES, ImageDecoder, ValueRa
 from stillframe.models.decoders.tensors import TensorDecoder
 from stillframe.models.forms.inspection import InspectedModel, sample_image
 from stillframe.models.forms.rule import (
+    MAX_CLASSES,
+    NUMBERED,
     UNIT,
     FormRule,
     Match,
@@ -24,7 +26,6 @@ from stillframe.models.forms.rule import (
 )
 from stillframe.models.model import IMAGENET, Form, Preprocessing
 
-MAX_CLASSES = 256  # a class index is one byte
 MAX_SCALE, MIN_SCALE = 8, 1 / 16  # of a dense output, relative to the input's size
 PROBE_SIZE = (128, 128)  # an image network of free size is tried at this size
 FLOAT_TYPES = ("float", "float16", "double")  # ONNX Runtime's names
@@ -137,7 +138,7 @@ def common_preprocessing(model: InspectedModel) -> Preprocessing:
 
 
 def _class_indices(model: InspectedModel) -> Form:
-    labels = own_labels(model) or labels_for(model, MAX_CLASSES)
+    labels = own_labels(model) or NUMBERED[:MAX_CLASSES]
     return form_for(
         model, "segmentation", segmentation.class_indices, labels, common_preprocessing(model)
     )

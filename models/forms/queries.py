@@ -135,11 +135,13 @@ def _is_combined(model: InspectedModel) -> Match:
     classes = _combined_classes(model)
     if not classes or model.metadata.get("task", "detect") != "detect":
         return Match.NONE
+    rows = model.sample_outputs[0][0]
+    # Shares of the input out of a sigmoid: a list of what was found has pixels, or zeros.
+    if rows.max() > 1 or rows.min() < 0 or rows[:, :4].min() <= 0:
+        return Match.NONE
     if len(own_labels(model)) == classes:
         return Match.NAMED
-    first = model.sample_outputs[0][0]
-    relative = first.min() >= 0 and first.max() <= 1
-    return Match.SIZE if relative and classes == len(COCO) else Match.NONE
+    return Match.SIZE if classes == len(COCO) else Match.POSSIBLE
 
 
 def _combined(model: InspectedModel) -> Form:

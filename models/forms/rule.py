@@ -10,8 +10,13 @@ from stillframe.models.model import Decoder, Form, Preprocessing, Sizing, Task
 
 UNIT = Preprocessing(scale=1 / 255)
 """0..255 to 0..1."""
+MAX_CLASSES = 256
+"""Of maps with an integer for each pixel: a class index is one byte."""
 UNKNOWN_CLASSES = 1000
 """Number of classes where a graph lists boxes with class numbers and names no classes."""
+
+NUMBERED = tuple(f"class {number}" for number in range(UNKNOWN_CLASSES))
+"""Labels of a model whose outputs do not tell how many classes there are."""
 
 Shape = tuple[int, ...]
 
@@ -84,6 +89,8 @@ def form_for(
         labels=labels,
         confidence=confidence,
         overlap=overlap,
+        open_classes=labels in (NUMBERED, NUMBERED[:MAX_CLASSES]),
+        side=model.side,
     )
 
 
@@ -96,12 +103,15 @@ def labels_for(model: InspectedModel, count: int) -> tuple[str, ...]:
 
 
 def labels_or_numbers(model: InspectedModel) -> tuple[str, ...]:
-    """The file's own class names, or UNKNOWN_CLASSES numbers."""
-    return own_labels(model) or labels_for(model, UNKNOWN_CLASSES)
+    """The file's own class names, or NUMBERED."""
+    return own_labels(model) or NUMBERED
 
 
 def own_labels(model: InspectedModel) -> tuple[str, ...]:
-    """Class names in the metadata: Ultralytics' `names`, RapidAI's `character`; () without any."""
+    """Class names that are stated, or in the metadata: Ultralytics' `names`, RapidAI's `character`;
+    () without any."""
+    if model.labels is not None:
+        return model.labels
     names = model.metadata.get("names", model.metadata.get("character"))
     if isinstance(names, dict):
         names = [names.get(i, i) for i in range(len(names))]

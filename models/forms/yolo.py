@@ -128,7 +128,7 @@ def _is_oriented(model: InspectedModel) -> Match:
     classes = _v8_classes(model, 1)
     if not classes or not _task_allows(model, "obb"):
         return Match.NONE
-    if _named(model, classes, "obb"):
+    if model.metadata.get("task") == "obb":  # names alone may be those of one class more
         return Match.NAMED
     return Match.SIZE if classes == DOTA_CLASSES else Match.POSSIBLE
 

@@ -34,6 +34,8 @@ COMMAND_LINE_ONLY = ("allow_sdist", "force")
 SECRET = ("source",)
 """Keys whose values are not quoted: an address may hold a password."""
 
+JOINED = {"labels": ",", "classes": ",", "size": "x", "mean": ",", "std": ","}
+"""Keys whose lists the command line takes in one word, and what stands between its parts."""
 WORDS = {
     "call": "module:function or file.py:function",
     "name": "a letter, then letters, digits, _ or -",
@@ -42,6 +44,12 @@ WORDS = {
 
 KEY_TYPES: dict[str, Any] = {
     "gate": list[str] | str,
+    "labels": list[str] | str,
+    "classes": list[str] | str,
+    "size": list[int] | str,
+    "mean": list[float] | float | str,
+    "std": list[float] | float | str,
+    "scale": float | str,
     "cpu_share": str | float,
     "place": dict[str, str] | str,
 }
@@ -160,8 +168,12 @@ def _as_typed(options: dict[str, Any]) -> dict[str, Any]:
     typed = dict(options)
     if isinstance(place := typed.get("place"), dict):
         typed["place"] = ",".join(f"{name}={where}" for name, where in place.items())
-    if "cpu_share" in typed:
-        typed["cpu_share"] = str(typed["cpu_share"])
+    for name, between in JOINED.items():
+        if isinstance(values := typed.get(name), list):
+            typed[name] = between.join(map(str, values))
+    for name in ("cpu_share", "mean", "std", "scale"):
+        if name in typed:
+            typed[name] = str(typed[name])
     if isinstance(gate := typed.get("gate"), str):
         typed["gate"] = [gate]
     return typed

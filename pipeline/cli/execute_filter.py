@@ -62,7 +62,7 @@ def _with_effect(
     console = printing.PlainConsole(stderr=True, quiet=request.quiet, force_terminal=False)
     tally = Tally()
     with contextlib.ExitStack() as stack:
-        model = load_model(console, model_name, request.task, None, request.allow_sdist)
+        model = load_model(console, model_name, request.card(), request.allow_sdist)
         effect_filter = stack.enter_context(
             Filter.from_settings(model, effect, settings, confidence=request.confidence)
         )

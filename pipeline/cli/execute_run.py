@@ -54,9 +54,7 @@ def execute(request: RunRequest) -> None:
                 )
             )
             record.source = source
-            model = load_model(
-                console, request.model, request.task, request.confidence, request.allow_sdist
-            )
+            model = load_model(console, request.model, request.card(), request.allow_sdist)
             ends = stack.enter_context(
                 outputs.opened(
                     source.info, request.source, console, keeps_pixels=audited, events=events

@@ -3,7 +3,7 @@
 import contextlib
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ REASON_LENGTH = 60
 """Characters of a reason that the table shows; --json has all of it."""
 
 
+@options.options_of(options.ModelOptions)
 def explain(
     model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
     clip: Annotated[
@@ -53,6 +54,7 @@ def explain(
         typer.Option(metavar="FILE.png", help="Picture of where each resolution was recomputed."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the --heatmap file.")] = False,
+    **model_options: Any,
 ) -> None:
     """Show what each layer costs, what a clip changes in it, and whether reuse pays."""
     from stillframe.pipeline.media.open_source import open_source
@@ -66,7 +68,7 @@ def explain(
         raise UsageError(f"--heatmap: expected a file called .png, got {heatmap}")
     if heatmap is not None and heatmap.exists() and not force:
         raise SinkError(f"{heatmap}: already there; --force overwrites it")
-    network = _loaded(model)
+    network = _loaded(model, options.ModelOptions(**model_options))
     with contextlib.ExitStack() as stack:
         frames = None
         if clip is not None:
@@ -100,14 +102,14 @@ def explain(
         _print(explanation, verdicts)
 
 
-def _loaded(name: str) -> "Model":
+def _loaded(name: str, stated: options.ModelOptions) -> "Model":
     """The model, whatever its task: only its tensors matter here."""
     from stillframe.models import catalog, zoo
 
     try:
-        return zoo.load(name)
+        return zoo.load_stated(name, stated.card())
     except ModelError:
-        if name in catalog.MODELS or not Path(name).is_file():
+        if name in catalog.MODELS or not Path(name).is_file() or stated.stated():
             raise
         return zoo.load(name, task="tensors")
 

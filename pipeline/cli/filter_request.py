@@ -1,7 +1,7 @@
 """All that the stream filter is asked for, whether by a command line or a program."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +19,7 @@ RECORDS_MODEL = "centerface"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterRequest(options.ReuseOptions):
+class FilterRequest(options.ReuseOptions, options.ModelOptions):
     """What `stillframe filter` does. Each field is an option; its help text says what it means."""
 
     source: Annotated[
@@ -36,10 +36,6 @@ class FilterRequest(options.ReuseOptions):
             help="Name from `models list`, or an .onnx file; default: one that suits the effect.",
             rich_help_panel=WHAT,
         ),
-    ] = None
-    task: Annotated[
-        str | None,
-        typer.Option(help="What an .onnx file's outputs mean, as for run.", rich_help_panel=WHAT),
     ] = None
     confidence: Annotated[
         float | None,
@@ -149,6 +145,11 @@ class FilterRequest(options.ReuseOptions):
         return EffectSettings(
             self.effect, self.grow, self.shape, classes, self.hold, self.cells, _rgb(self.colour)
         )
+
+    def stated(self) -> dict[str, Any]:
+        """Without what belongs to the effect: which labels it applies to, from which score."""
+        own = ("classes", "confidence")
+        return {name: value for name, value in super().stated().items() if name not in own}
 
     def check_records(self, model: str) -> None:
         """Raises SinkError where the file that --jsonl names cannot be written."""

@@ -125,6 +125,26 @@ def info(
     printing.table_data(table)
 
 
+@app.command()
+@options.options_of(options.ModelOptions)
+def describe(
+    model: Annotated[str, typer.Argument(metavar="FILE.onnx", help="The file.")],
+    **model_options: Any,
+) -> None:
+    """Write the model card of an .onnx file, with what is recognised, to standard output.
+
+    Put beside the file as `model.yaml` it changes nothing; edit it where the file is misread.
+    """
+    from stillframe.models import catalog, zoo
+    from stillframe.models.card import StatedCard, card_text
+
+    if model in catalog.MODELS:
+        raise UsageError(f"{model}: expected an .onnx file; models with a name need no card")
+    path = Path(model)
+    stated = StatedCard.of(path, options.ModelOptions(**model_options).card())
+    printing.data(card_text(zoo.applied_form(path, stated), path.name))
+
+
 def _row_facts(row: "ModelRow") -> dict[str, Any]:
     return {
         "name": row.name,
@@ -178,13 +198,16 @@ def _file_facts(path: Path) -> dict[str, Any]:
 
 
 def _recognised(path: Path) -> dict[str, Any]:
-    from stillframe.models.forms.forms import recognise
+    from stillframe.models import zoo
+    from stillframe.models.card import ModelCard, StatedCard
 
     try:
-        form = recognise(path)
+        stated = StatedCard.of(path, ModelCard())
+        form = zoo.applied_form(path, stated)
     except ModelError as error:
         return {"recognised": str(error)}
-    return {"recognised": {"task": form.task, "input": list(form.sizing.base)}}
+    facts = {"task": form.task, "form": form.name, "input": list(form.sizing.base)}
+    return {"recognised": facts} | ({"card": stated.path} if stated.path else {})
 
 
 def _shown(value: Any) -> str:

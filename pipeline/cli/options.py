@@ -17,13 +17,15 @@ from stillframe.errors import UsageError
 from stillframe.names import suggestion
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
+    from stillframe.models.card import ModelCard
     from stillframe.pipeline.inference.settings import Reuse, Settings
     from stillframe.reuse.gate.gate_settings import GateSettings
 
 # Panels of --help.
-IN, OUT, WHAT, STREAMS = "Input", "Output", "Effect", "Streams"
+IN, MODEL, OUT, WHAT, STREAMS = "Input", "Model", "Output", "Effect", "Streams"
 HOW, WHERE, SHOWN = "Reuse and speed", "Stages and processors", "What is shown"
-PANELS = (None, IN, OUT, WHAT, STREAMS, HOW, WHERE, SHOWN)
+COMPARED = "What is compared"
+PANELS = (None, IN, MODEL, COMPARED, OUT, WHAT, STREAMS, HOW, WHERE, SHOWN)
 """In the order in which --help shows them. None: of arguments, and of options without a panel."""
 
 TOLERANCE, QUALITY = 0.1, 0.98
@@ -58,6 +60,101 @@ Between = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What is stated of a model. It goes before the model card beside the file."""
+
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What an .onnx file's outputs mean, where stillframe does not recognise them: "
+            "detection, segmentation, classification, depth, image, the name of a form, or "
+            "tensors, which gives them unchanged.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    confidence: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help=CONFIDENCE_HELP, rich_help_panel=MODEL),
+    ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|a,b,c",
+            help="Class names, in the model's order, or a file with one in each line.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="Only detections with these labels.", rich_help_panel=MODEL
+        ),
+    ] = None
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of two boxes of a class that overlap this much, drop the weaker.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Height and width of the model's input.", rich_help_panel=MODEL
+        ),
+    ] = None
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None,
+        typer.Option(
+            help="Where the channels are, for a file that leaves it open.", rich_help_panel=MODEL
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M,M,M",
+            help="The model is fed (pixel * scale - mean) / std, of pixels 0..255; for each "
+            "channel in the model's order, or one for all.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    std: Annotated[
+        str | None, typer.Option(metavar="S,S,S", help="See --mean.", rich_help_panel=MODEL)
+    ] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(metavar="X", help="See --mean; 1/255 is a number too.", rich_help_panel=MODEL),
+    ] = None
+    bgr: Annotated[
+        bool,
+        typer.Option("--bgr", help="The model takes blue, green, red.", rich_help_panel=MODEL),
+    ] = False
+
+    def card(self) -> "ModelCard":
+        """Raises UsageError."""
+        from stillframe.models.card import ModelCard, read_labels
+
+        stated = self.stated()
+        if self.labels is not None:
+            stated["labels"] = read_labels(self.labels, where="--")
+        return ModelCard.checked(stated, "--")
+
+    def stated(self) -> dict[str, Any]:
+        """What was given, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(ModelOptions)}
+        return {k: v for k, v in values.items() if v is not None and v is not False}
+
+    def command_line(self) -> list[str]:
+        """The options again, as a shell takes them."""
+        words = []
+        for name, value in self.stated().items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return words
 
 
 @dataclass(frozen=True, kw_only=True)

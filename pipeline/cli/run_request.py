@@ -24,23 +24,11 @@ UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest(options.ReuseOptions):
+class RunRequest(options.ReuseOptions, options.ModelOptions):
     """What `stillframe run` does. Each field is an option; its help text says what it means."""
 
     source: Annotated[str, typer.Argument(help=options.SOURCE_HELP)] = SOURCE
     model: Annotated[str, typer.Option(help=options.MODEL_HELP, rich_help_panel=IN)] = MODEL
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="What an .onnx file's outputs mean, where stillframe does not recognise them: "
-            "detection, segmentation, classification, depth, image, tensors, or a form.",
-            rich_help_panel=IN,
-        ),
-    ] = None
-    confidence: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help=options.CONFIDENCE_HELP, rich_help_panel=IN),
-    ] = None
     fps: Annotated[
         float | None,
         typer.Option(

@@ -1,7 +1,7 @@
 """stillframe sweep CLIP --model M: frame rate against quality, on the user's own clip."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 160
 """Columns of the table in a file or a pipe."""
-OUT, HOW = "Output", "What is compared"
+OUT, HOW = options.OUT, options.COMPARED
 QUICK = ("off", "reuse-0.1", "reuse-0.2", "frame", "every-2", "every-4")
 
 
+@options.options_of(options.ModelOptions)
 def sweep(
     clip: Annotated[str, typer.Argument(help="Video, as for run.")] = "sample:sports2d_demo",
     model: Annotated[str, typer.Option(help=options.MODEL_HELP)] = "centerface",
-    task: Annotated[str | None, typer.Option(help="As for run.")] = None,
-    confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help=options.CONFIDENCE_HELP)
-    ] = None,
     max_frames: Annotated[
         int | None, typer.Option(min=4, help="Only the first frames, to try it.")
     ] = None,
@@ -90,12 +87,14 @@ def sweep(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print errors and the answer only.")
     ] = False,
+    **model_options: Any,
 ) -> None:
     """Find out how fast the model can be on a clip, and what that costs in quality.
 
     Quality is agreement with the same model computing everything. A setting that was asked for is
     printed to standard output as a complete command line.
     """
+    stated = options.ModelOptions(**model_options)
     clip = MaskedAddress(clip)
     outputs = {"--json": json_file, "--csv": csv, "--png": png, "--report": report}
     paths = {name: path for name, path in outputs.items() if path is not None}
@@ -119,7 +118,7 @@ def sweep(
     console = printing.people(quiet, PLAIN_WIDTH)
     tuned = None if profile is None else TuningProfile.read(profile)
     fetch_sample(console, clip, allow_sdist)
-    network = load_model(console, model, task, confidence, allow_sdist)
+    network = load_model(console, model, stated.card(), allow_sdist)
     if tuned is not None:
         tuned.check(fingerprint(network.path))
     names = list(only or ()) or (list(QUICK) if quick else [])
@@ -129,8 +128,7 @@ def sweep(
     if wrong:
         raise UsageError(f"--only: expected one of {', '.join(sorted(known))}, got {wrong[0]!r}")
     again = ["--model", model]
-    for option, value in (("--task", task), ("--confidence", confidence)):
-        again += [option, str(value)] if value is not None else []
+    again += stated.command_line()
     again += ["--allow-sdist"] * allow_sdist
     results = rounds.begin(clip, network, threads, max_frames, again)
     if resume and json_file is not None:

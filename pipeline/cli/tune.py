@@ -1,7 +1,7 @@
 """stillframe tune CLIP… --model M -o profile.json: a tolerance for each layer of a model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ PLAIN_WIDTH = 160
 """Columns of the table in a file or a pipe."""
 
 
+@options.options_of(options.ModelOptions)
 def tune(
     clips: Annotated[
         list[str],
@@ -25,10 +26,6 @@ def tune(
         Path, typer.Option("-o", "--out", metavar="PROFILE.json", help="The profile to write.")
     ],
     model: Annotated[str, typer.Option(help=options.MODEL_HELP)] = "centerface",
-    task: Annotated[str | None, typer.Option(help="As for run.")] = None,
-    confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help=options.CONFIDENCE_HELP)
-    ] = None,
     quality: Annotated[
         float | None,
         typer.Option(
@@ -53,12 +50,14 @@ def tune(
     allow_sdist: options.AllowSdist = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
+    **model_options: Any,
 ) -> None:
     """Find the tolerances, gate settings and frame skipping that are fastest on your clips.
 
     Searches on one part of the frames and judges on another. Ctrl-C ends the search and writes the
     best profile so far.
     """
+    stated = options.ModelOptions(**model_options)
     clips = [MaskedAddress(clip) for clip in clips]
     held_out = [MaskedAddress(clip) for clip in held_out or ()]
     for path in (out, log):
@@ -72,7 +71,7 @@ def tune(
     console = printing.people(quiet, PLAIN_WIDTH)
     for clip in (*clips, *held_out):
         fetch_sample(console, clip, allow_sdist)
-    network = load_model(console, model, task, confidence, allow_sdist)
+    network = load_model(console, model, stated.card(), allow_sdist)
     with signals.Stopping() as stopping:
         stopping.by(lambda: None)
         with TuneProgress(console, log) as progress:

@@ -18,7 +18,7 @@ from stillframe.closing import Closing
 from stillframe.errors import ModelError, UsageError
 from stillframe.models import zoo
 from stillframe.models.model import Model
-from stillframe.models.results import Detections, Mask, Picture, Result
+from stillframe.models.results import Detections, Mask, Picture, Result, with_labels
 from stillframe.pipeline.filter.box_hold import Boxes, BoxHold, grow_boxes
 from stillframe.pipeline.filter.effects import (
     EFFECTS,
@@ -226,7 +226,7 @@ class Filter(Closing):
         if EFFECTS[self.effect_settings.effect].hides:
             frame = self._replace_after_damage(frame)
         self.last_step = step = self._runner.step(frame)
-        result = _select_classes(step.result, self.effect_settings.classes)
+        result = with_labels(step.result, self.effect_settings.classes)
         if self.effect_settings.effect == "upscale":
             return self._model_picture(result, picture)
         if self.effect_settings.effect == "boxes":
@@ -303,26 +303,3 @@ def foreground(result: Mask) -> NDArray[np.bool_]:
     if result.is_probability:
         return np.asarray(result.values >= 0.5)
     return np.asarray(result.values != 0)
-
-
-def _select_classes(result: Result, classes: tuple[str, ...]) -> Result:
-    """The result with only these classes; all if there are none."""
-    if not classes:
-        return result
-    if isinstance(result, Detections):
-        class_ids = [number for number, label in enumerate(result.labels) if label in classes]
-        keep = np.isin(result.class_id, class_ids)
-        return replace(
-            result,
-            xyxy=result.xyxy[keep],
-            confidence=result.confidence[keep],
-            class_id=result.class_id[keep],
-            landmarks=None if result.landmarks is None else result.landmarks[keep],
-            masks=None if result.masks is None else result.masks[keep],
-        )
-    if isinstance(result, Mask) and not result.is_probability:
-        table = np.array(
-            [n if label in classes else 0 for n, label in enumerate(result.labels)], np.uint8
-        )
-        return replace(result, values=table[result.values])
-    return result

@@ -105,7 +105,10 @@ def fault_text(
         return f"{where}: expected a value, got none"
     if first["type"] in ("value_error", "assertion_error"):
         return f"{where}: {first['msg'].partition(', ')[2]}" if where else first["msg"]
-    own = (words or {}).get(str(place[-1])) if place else None
+    key = next((each for each in reversed(place) if isinstance(each, str)), "")
+    own = (words or {}).get(key)
+    if own is not None:  # of the whole value, not of a part of it
+        where = ".".join(map(str, place[: place.index(key) + 1]))
     expected = own or " or ".join(dict.fromkeys(_expected(each) for each in same))
     value = first["input"]
     near = ""
