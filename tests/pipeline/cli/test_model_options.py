@@ -14,21 +14,19 @@ from stillframe.pipeline.cli.options import ModelOptions
 from tests import networks
 from tests.hostile import media
 
-OPTIONS = set(
-    [
-        "task",
-        "confidence",
-        "labels",
-        "classes",
-        "iou",
-        "size",
-        "layout",
-        "mean",
-        "std",
-        "scale",
-        "bgr",
-    ]
-)
+OPTIONS = {
+    "task",
+    "confidence",
+    "labels",
+    "classes",
+    "iou",
+    "size",
+    "layout",
+    "mean",
+    "std",
+    "scale",
+    "bgr",
+}
 
 
 @pytest.fixture
