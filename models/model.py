@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
 from stillframe.models.formats.cleaning import MAX_SIDE, clean
-from stillframe.models.formats.onnx_file import image_input
+from stillframe.models.formats.onnx_file import find_image_input, read_onnx
 from stillframe.models.formats.side_inputs import SideInputs
+from stillframe.models.formats.state import zero_states
 from stillframe.models.results import Result, with_labels
 
 Task = Literal["detection", "segmentation", "classification", "depth", "image", "tensors"]
@@ -178,6 +179,8 @@ class _Buffers:
     tensor: NDArray[Any]
     planes: tuple[NDArray[np.uint8], ...]
     """(H, W) per channel of the fitted frame."""
+    states: dict[str, NDArray[Any]]
+    """Before the first frame, by the name of the input that they are fed back to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -207,8 +210,10 @@ class Model:
         if preprocessing.layout == "nhwc":
             shape = (1, height, width, preprocessing.channels)
         planes = tuple(np.empty(fixed, np.uint8) for _ in range(preprocessing.channels))
-        buffers = _Buffers(np.empty(shape, preprocessing.element), planes)
-        port = image_input(path, SideInputs(state=form.side.state))
+        cleaned, side = read_onnx(path), SideInputs(state=form.side.state)
+        states = zero_states(cleaned, side)
+        buffers = _Buffers(np.empty(shape, preprocessing.element), planes, states)
+        port = find_image_input(cleaned, path, side)
         return cls(name, origin, path, form, fixed, port.name, buffers)
 
     def __repr__(self) -> str:
@@ -262,6 +267,9 @@ class Model:
     def feed(self, fitted: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """(H, W, 3) uint8 from `fit` -> the model's input tensor by its name.
 
+        States that are fed back follow it, as they are before the first frame; a backend replaces
+        them.
+
         The tensor is this model's own buffer, valid until the next call: two threads that feed
         concurrently need a model each.
         """
@@ -287,11 +295,12 @@ class Model:
                 np.multiply(ordered[channel], gain, out=out, casting="same_kind")
             if bias and preprocessing.element != "uint8":
                 out += bias
-        return {self.input_name: tensor}
+        return {self.input_name: tensor, **self._buffers.states}
 
     def decode(self, outputs: Outputs, view: View) -> Result:
         """The graph's outputs, in graph order -> the result in source pixels."""
-        result = self.form.decoder(outputs, view, self.form)
+        states = len(self._buffers.states)  # the last outputs
+        result = self.form.decoder(outputs[: len(outputs) - states], view, self.form)
         return with_labels(result, self.form.classes)
 
 

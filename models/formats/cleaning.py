@@ -27,6 +27,7 @@ from stillframe.models.formats.onnx_file import (
     subgraphs,
 )
 from stillframe.models.formats.side_inputs import SideInputs, put_constants, side_inputs
+from stillframe.models.formats.state import fix_state
 from stillframe.models.weights.sealed import file_sha256, sealed, write_sealed
 
 CLEANING_VERSION = 1
@@ -79,6 +80,9 @@ def clean(
             load_external(model, path)
         _remove_initializer_inputs(model)
         put_constants(model, beside, fixed, path.name)
+        _set_image_shape(model, image, fixed)
+        if beside.state:
+            fix_state(model, beside, image.name, path.name)
         write_sealed(cleaned, _with_shapes(model, image, fixed, path))
     return cleaned
 
@@ -97,16 +101,20 @@ def _remove_initializer_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, 4)  # older ones require initializers among the inputs
 
 
-def _with_shapes(
-    model: onnx.ModelProto, image: ImageInput, size: tuple[int, int], path: Path
-) -> bytes:
-    """The model's bytes with batch 1, that input size, and every other shape inferred."""
+def _set_image_shape(model: onnx.ModelProto, image: ImageInput, size: tuple[int, int]) -> None:
+    """Batch 1 and that input size."""
     dims = (1, image.channels, *size) if image.layout == "nchw" else (1, *size, image.channels)
     port = next(each for each in model.graph.input if each.name == image.name)
     kind = port.type.tensor_type
     kind.ClearField("shape")
     for d in dims:
         kind.shape.dim.add().dim_value = d
+
+
+def _with_shapes(
+    model: onnx.ModelProto, image: ImageInput, size: tuple[int, int], path: Path
+) -> bytes:
+    """The model's bytes with every shape inferred that is not its inputs'."""
     for graph in subgraphs(model.graph):
         del graph.value_info[:]
         for output in graph.output:

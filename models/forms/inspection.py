@@ -23,6 +23,7 @@ from stillframe.errors import ModelError, shortened
 from stillframe.models.formats.cleaning import clean
 from stillframe.models.formats.onnx_file import ImageInput, Layout, find_image_input, read_onnx
 from stillframe.models.formats.side_inputs import SideInputs, side_inputs
+from stillframe.models.formats.state import zero_states
 from stillframe.native_calls import RunEndedError
 
 DEFAULT_SIZE = (640, 640)
@@ -119,10 +120,13 @@ class InspectedModel:
 
     @cached_property
     def outputs(self) -> tuple[OutputInfo, ...]:
-        """In the graph's order, with the shapes that follow from the input's size."""
+        """In the graph's order, with the shapes that follow from the input's size; without those
+        that are fed back, which come last."""
         ort_outputs = {v.name: v for v in self.session.get_outputs()}
         outputs = []
         for value in self.proto.graph.output:
+            if value.name in self.side.state:
+                continue
             ort_output = ort_outputs[value.name]
             dims = [d.dim_value or None for d in value.type.tensor_type.shape.dim]
             ort_dims = [d if isinstance(d, int) and d > 0 else None for d in ort_output.shape]
@@ -178,7 +182,10 @@ class InspectedModel:
         if self.image_input.layout == "nchw":
             tensor = np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))
         try:
-            outputs: list[NDArray[Any]] = self._endable.run(None, {self.image_input.name: tensor})
+            names = [output.name for output in self.session.get_outputs()]
+            chosen = [name for name in names if name not in self.side.state]
+            feeds = {self.image_input.name: tensor, **zero_states(self.proto, self.side)}
+            outputs: list[NDArray[Any]] = self._endable.run(chosen, feeds)
         except RunEndedError:
             raise
         except Exception as e:  # as above

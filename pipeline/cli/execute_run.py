@@ -55,6 +55,9 @@ def execute(request: RunRequest) -> None:
             )
             record.source = source
             model = load_model(console, request.model, request.card(), request.allow_sdist)
+            if model.form.side.state:
+                request.refuse_audits(model)
+                settings, goal, audited = settings.suiting(model), None, False
             ends = stack.enter_context(
                 outputs.opened(
                     source.info, request.source, console, keeps_pixels=audited, events=events

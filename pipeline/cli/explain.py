@@ -106,10 +106,12 @@ def _loaded(name: str, stated: options.ModelOptions) -> "Model":
     """The model, whatever its task: only its tensors matter here."""
     from stillframe.models import catalog, zoo
 
-    try:
+    if stated.stated():
         return zoo.load_stated(name, stated.card())
+    try:
+        return zoo.load(name)
     except ModelError:
-        if name in catalog.MODELS or not Path(name).is_file() or stated.stated():
+        if name in catalog.MODELS or not Path(name).is_file():
             raise
         return zoo.load(name, task="tensors")
 

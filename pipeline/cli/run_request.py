@@ -12,6 +12,7 @@ from stillframe.pipeline.cli.options import IN, OUT, SHOWN, WHERE
 from stillframe.pipeline.media.redaction import MaskedAddress
 
 if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
+    from stillframe.models.model import Model
     from stillframe.pipeline.cli.config_file import RunConfig
     from stillframe.pipeline.cli.outputs import Outputs
     from stillframe.pipeline.inference.settings import Settings
@@ -183,6 +184,15 @@ class RunRequest(options.ReuseOptions, options.ModelOptions):
         if settings.reuse == "auto":
             return settings.quality
         return self.fail_under if self.quality is None else self.quality
+
+    def refuse_audits(self, model: "Model") -> None:
+        """Of a model with a state there are none. Raises UsageError where they were asked for."""
+        for option, share in (("--quality", self.quality), ("--fail-under", self.fail_under)):
+            if share is not None:
+                raise UsageError(
+                    f"{option}: expected a model without a state that is fed back, got "
+                    f"{model.name}: a single frame of it cannot be computed again; leave it out"
+                )
 
     def retry_s(self) -> float | None:
         """Seconds; None: without limit. Raises UsageError."""

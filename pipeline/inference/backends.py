@@ -20,6 +20,7 @@ from stillframe.endable_session import EndableSession
 from stillframe.errors import ModelError, shortened
 from stillframe.extras import install_command
 from stillframe.native_calls import RunEndedError, native_call
+from stillframe.pipeline.inference.state import FedBackState
 from stillframe.reuse.gate.change_map import ChangeMap
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Backend(Protocol):
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """The model's outputs, in its order. change: what of the picture is new; None: everything.
+
+        feed: the picture, then states before the first frame; later ones are the backend's own.
 
         The next call of an incremental backend overwrites them.
         """
@@ -107,6 +110,7 @@ class OnnxRuntimeBackend(Closing):
         except Exception as error:
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
         self._inputs = {each.name: each for each in self._session.session.get_inputs()}
+        self._state = FedBackState()
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{each.name} {each.shape}" for each in self._inputs.values())
@@ -117,8 +121,10 @@ class OnnxRuntimeBackend(Closing):
         session = self._session
         if session is None:
             raise ModelError(f"{self.path}: the backend was closed before this call")
+        feed = self._state.applied(dict(feed))
         try:
-            outputs = session.run(None, dict(feed))
+            outputs = session.run(None, feed)
+            self._state.take(outputs)
         except RunEndedError:
             raise
         except Exception as error:
@@ -163,14 +169,17 @@ class OpenvinoBackend:
                 f"{path}: OpenVINO cannot compile it for {device}: {reason}"
             ) from error
         self._request: Any = self._model.create_infer_request()
+        self._state = FedBackState()
 
     def __repr__(self) -> str:
         return f"<OpenvinoBackend {self.path.name}>"
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Compute every layer, whatever changed. The arrays are new."""
-        results = infer_openvino(self._request, feed, str(self.path))
-        return [np.asarray(value) for value in results.to_tuple()]
+        results = infer_openvino(self._request, self._state.applied(dict(feed)), str(self.path))
+        outputs = [np.asarray(value) for value in results.to_tuple()]
+        self._state.take(outputs)
+        return outputs
 
     def close(self) -> None:
         self._request = self._model = None
@@ -205,6 +214,7 @@ class ReuseBackend:
             island_providers=island_providers(islands),
         )
         self._tolerance = self.session.tolerance
+        self._state = FedBackState()
 
     def __repr__(self) -> str:
         return f"<ReuseBackend {self.path.name}>"
@@ -224,7 +234,9 @@ class ReuseBackend:
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Recompute what `change` reaches; None: everything."""
-        return step_session(self.session, feed, change)
+        outputs = step_session(self.session, self._state.applied(dict(feed)), change)
+        self._state.take(outputs)
+        return outputs
 
     @property
     def cache_bytes(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stillframe.errors import UsageError
+from stillframe.models.model import Model
 from stillframe.pipeline.inference.backends import Backend, Device, OnnxRuntimeBackend, ReuseBackend
 from stillframe.pipeline.inference.frame_skipping import Between, FrameSkipping
 from stillframe.pipeline.inference.types import DetailedStopWatch, StopWatch
@@ -150,6 +151,13 @@ class Settings:
     def incremental(self) -> bool:
         """Whether `make_backend` makes incremental backends."""
         return MODES[self.reuse].incremental
+
+    def suiting(self, model: Model) -> "Settings":
+        """These settings for a model. In mode "auto" one with a state computes every frame: what a
+        run measures of single frames says nothing of a network that remembers the others."""
+        if self.reuse == "auto" and model.form.side.state:
+            return replace(self, reuse="off", gating=None)
+        return self
 
     def make_backend(self, path: Path) -> Backend:
         """The usual backend for a model's file. Raises ModelError."""

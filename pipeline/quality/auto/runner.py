@@ -18,7 +18,7 @@ class SteeredRunner(Closing):
     """
 
     def __init__(self, model: Model, settings: Settings) -> None:
-        self.settings = settings
+        self.settings = settings = settings.suiting(model)
         self.controller: AutoController | None = None
         self.audit: Audit | None = None
         if settings.reuse == "auto":
