@@ -176,6 +176,9 @@ def computed_positions(session: ReuseSession) -> dict[str, Marks]:
         for name, _ in reads:
             if name not in changed:
                 changed[name] = _changed(plan, name)
+        if layer.op == "Regrid" and layer.name not in plan.memory.regions.sources:
+            computed[layer.name] = changed[reads[0][0]].reshape(layer.shape[:2])
+            continue
         reached = [window.image(changed[name]) for name, window in reads]
         if reached:  # of several instructions for one operator the last covers the whole output
             computed[layer.name] = np.logical_or.reduce(reached)

@@ -10,7 +10,9 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +36,51 @@ from stillframe.reuse.plan.refresh_schedule import RefreshOrder
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.autotune import tune
 from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, known_providers
+from stillframe.reuse.runtime.io_binding import IoBinding
 from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
 
+OWN_PROVIDER = "StillframeExecutionProvider"
 CLOSE_GRACE_S = 2.0  # how long `close` waits for the step in progress before it ends its islands
 LONGEST_PAUSE = 255  # most dense steps between two measurements of the layers' magnitudes
 
 
+MOST_SHAPES = 32
+"""Shapes of feeds for which a session keeps its plan and activations."""
+SHAPES_BYTES = 1 << 30
+"""What those of all shapes but the present one may take together."""
+
+
 class RecompiledWarning(RuntimeWarning):
-    """A feed came in another shape than the last one, so the network was compiled again."""
+    """A feed came in a shape that the network is not compiled for, or no more."""
+
+
+@dataclass(slots=True)
+class _Compiled:
+    """The network for feeds of one shape, with the stream of that shape."""
+
+    runner: PlanRunner
+    magnitudes: dict[str, float] = field(default_factory=dict)
+    pause: int = 0
+    """Dense steps until the magnitudes are measured again."""
+    measurements: int = 0
+    """How often they were measured."""
+
+    def calibrate(self, tolerance: Tolerance) -> None:
+        """Measure the layers after a dense step, at growing intervals: the first frame may be
+        black, but a moving camera makes every step dense, and measuring costs time."""
+        if self.pause:
+            self.pause -= 1
+            return
+        self.magnitudes = measure(self.runner.plan)
+        tolerance.apply(self.runner.plan, self.magnitudes)
+        self.measurements += 1
+        self.pause = min(2**self.measurements - 1, LONGEST_PAUSE)
+
+    def reset(self) -> None:
+        self.pause = self.measurements = 0
+        self.runner.reset()
 
 
 class ReuseSession(Closing):
@@ -110,9 +147,6 @@ class ReuseSession(Closing):
         if tolerance.fingerprint:
             tolerance.check(fingerprint(self._source))
         self._tolerance = tolerance
-        self._magnitudes: dict[str, float] = {}
-        self._pause = 0  # dense steps until the magnitudes are measured again
-        self._measurements = 0  # how often they were measured
         self._break_even, self._islands_on = (
             break_even,
             known_providers(island_providers or CPU_ONLY),
@@ -123,8 +157,9 @@ class ReuseSession(Closing):
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
         self._closed = False
-        self._engine: PlanRunner | None = None
+        self._current: _Compiled | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._compiled: OrderedDict[tuple[tuple[int, ...], ...], _Compiled] = OrderedDict()
         self._order: RefreshOrder | None = None
         self._reference: InferenceSession | None = None
         self.last_stats: StepStats | None = None
@@ -162,7 +197,78 @@ class ReuseSession(Closing):
         return list(self._model.outputs)
 
     def get_providers(self) -> list[str]:
-        return ["StillframeExecutionProvider", "CPUExecutionProvider"]
+        names = [each if isinstance(each, str) else each[0] for each in self._islands_on]
+        return [OWN_PROVIDER, *dict.fromkeys((*names, "CPUExecutionProvider"))]
+
+    def set_providers(
+        self, providers: Sequence[Any] | None = None, provider_options: Sequence[Any] | None = None
+    ) -> None:
+        """Run islands on these execution providers from now on; None: on the CPU.
+
+        The next call computes everything. Raises UsageError for one that ONNX Runtime does not
+        have here. provider_options: one mapping for each, as InferenceSession takes them.
+        """
+        own = [each for each in providers or () if each != OWN_PROVIDER]
+        if provider_options and len(provider_options) == len(own):
+            own = [
+                (each, options) if isinstance(each, str) and options else each
+                for each, options in zip(own, provider_options, strict=True)
+            ]
+        with self._lock:
+            self._check_open()
+            self._islands_on = known_providers(own or CPU_ONLY)
+            with model_errors(model_title(self._source)):
+                for each in self._compiled.values():
+                    each.runner.set_providers(self._islands_on)
+
+    def run_async(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        callback: Callable[[list[Array], Any, str], None],
+        user_data: Any = None,
+        run_options: ort.RunOptions | None = None,
+    ) -> None:
+        """`run` in a thread of its own; calls callback(outputs, user_data, error text).
+
+        The text is empty where all went well; otherwise there are no outputs. Frames that are
+        under way together are taken in any order, so wait for one before you feed the next.
+        """
+
+        def work() -> None:
+            outputs: list[Array] = []
+            problem = ""
+            try:
+                outputs = self.run(output_names, input_feed, run_options)
+            except Exception as error:  # the caller gets it as text, as from ONNX Runtime
+                problem = str(error) or type(error).__name__
+            callback(outputs, user_data, problem)
+
+        threading.Thread(target=work, name="stillframe-run", daemon=True).start()
+
+    def run_with_ort_values(
+        self,
+        output_names: Sequence[str] | None,
+        input_dict_ort_values: Mapping[str, Any],
+        run_options: ort.RunOptions | None = None,
+    ) -> list[ort.OrtValue]:
+        """`run` from and to OrtValues in main memory."""
+        outputs = self.run(output_names, input_dict_ort_values, run_options)
+        return [ort.OrtValue.ortvalue_from_numpy(each) for each in outputs]
+
+    def io_binding(self) -> IoBinding:
+        """Where feeds come from and outputs go to, for `run_with_iobinding`; main memory only."""
+        ports = self._model.inputs, self._model.outputs
+        return IoBinding(*([port.name for port in each] for each in ports))
+
+    def run_with_iobinding(
+        self, iobinding: IoBinding, run_options: ort.RunOptions | None = None
+    ) -> None:
+        """`run` with the feeds that are bound; the outputs are left in the binding."""
+        names = iobinding.requested
+        iobinding.receive(
+            dict(zip(names, self.run(names, iobinding.feeds, run_options), strict=True))
+        )
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         return {name: {} for name in self.get_providers()}
@@ -214,8 +320,9 @@ class ReuseSession(Closing):
             self._check_open()
             arrays = self._checked(feeds)
             shapes = {name: array.shape for name, array in arrays.items()}
-            if self._engine is None or shapes != self._shapes:
-                if self._engine is not None:
+            if self._current is None or shapes != self._shapes:
+                change = change if self._current is None else None  # it was about another shape
+                if self._current is not None and _key(shapes) not in self._compiled:
                     warnings.warn(
                         f"feeds changed from {self._shapes} to {shapes}: compiling again and "
                         "starting afresh",
@@ -224,8 +331,9 @@ class ReuseSession(Closing):
                     )
                 self._compile(shapes)
                 self._check_open()  # `close` may have given up waiting meanwhile
-            engine = self._engine
-            assert engine is not None
+            current = self._current
+            assert current is not None
+            engine = current.runner
             for port in engine.plan.graph.inputs:
                 if port.layout != "raw":  # regions are float32 whatever the model declares
                     arrays[port.name] = arrays[port.name].astype(np.float32, copy=False)
@@ -234,7 +342,7 @@ class ReuseSession(Closing):
             with model_errors(model_title(self._source)):
                 stats = engine.step(arrays, maps, dense, rows, run_options)
                 if stats.dense and not self._tolerance.exact:
-                    self._calibrate(engine.plan)
+                    current.calibrate(self._tolerance)
                 outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             self.last_stats = stats
             return outputs, stats
@@ -270,9 +378,8 @@ class ReuseSession(Closing):
         """Forget all activations, and what was learnt about the stream: the next call computes
         everything."""
         with self._lock:
-            self._pause = self._measurements = 0
-            if self._engine is not None:
-                self._engine.reset()
+            for each in self._compiled.values():
+                each.reset()
 
     @property
     def tolerance(self) -> Tolerance:
@@ -291,8 +398,8 @@ class ReuseSession(Closing):
                     "an exact session is compiled otherwise than one with a tolerance: make another"
                 )
             self._tolerance = tolerance
-            if self._engine is not None:
-                tolerance.apply(self._engine.plan, self._magnitudes)
+            for each in self._compiled.values():
+                tolerance.apply(each.runner.plan, each.magnitudes)
 
     @property
     def plan(self) -> Plan:
@@ -311,8 +418,10 @@ class ReuseSession(Closing):
 
     @property
     def memory(self) -> MemoryReport:
-        """Bytes by purpose."""
-        return report(self.plan)
+        """Bytes by purpose, for the shape of the last feed, and of the other shapes together."""
+        current = report(self.plan)
+        others = sum(_bytes(each) for each in self._compiled.values()) - current.total
+        return replace(current, other_shapes=others)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -333,8 +442,8 @@ class ReuseSession(Closing):
         """
         self._closed = True  # first: a thread that calls again and again must not keep the lock
         if not self._lock.acquire(timeout=CLOSE_GRACE_S):
-            if self._engine is not None:
-                self._engine.end_runs()
+            if self._current is not None:
+                self._current.runner.end_runs()
             self._lock.acquire()
         try:
             self._workers.close()
@@ -354,9 +463,9 @@ class ReuseSession(Closing):
 
     def __repr__(self) -> str:
         name = "bytes" if isinstance(self._source, bytes) else self._source.name
-        if self._engine is None:
+        if self._current is None:
             return f"<ReuseSession {name}, not compiled: shapes are open>"
-        plan = self._engine.plan
+        plan = self._current.runner.plan
         size = "x".join(str(side) for side in plan.graph.inputs[0].shape)
         return (
             f"<ReuseSession {name} {size}, {len(plan.layers)} instructions, "
@@ -370,26 +479,29 @@ class ReuseSession(Closing):
 
     def _restart_after_fork(self) -> None:
         self._lock = threading.RLock()  # a thread that only the parent has may hold the old one
-        if self._engine is not None:
-            self._engine.restart_after_fork()
+        for each in self._compiled.values():
+            each.runner.restart_after_fork()
 
     def _runner(self) -> PlanRunner:
-        if self._engine is None:
+        if self._current is None:
             raise UsageError("the model leaves its input shapes open: feed it once, then ask")
-        return self._engine
-
-    def _calibrate(self, plan: Plan) -> None:
-        """Measure the layers after a dense step, at growing intervals: the first frame may be
-        black, but a moving camera makes every step dense, and measuring costs time."""
-        if self._pause:
-            self._pause -= 1
-            return
-        self._magnitudes = measure(plan)
-        self._tolerance.apply(plan, self._magnitudes)
-        self._measurements += 1
-        self._pause = min(2**self._measurements - 1, LONGEST_PAUSE)
+        return self._current.runner
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make the plan for these shapes the present one, compiled unless it is stored."""
+        known = self._compiled.get(_key(shapes))
+        if known is None:
+            known = self._compiled[_key(shapes)] = _Compiled(self._new_runner(shapes))
+        self._compiled.move_to_end(_key(shapes))
+        if self._order is not None:
+            known.runner.follow(self._order)
+        self._current, self._shapes = known, dict(shapes)
+        spare = sum(map(_bytes, self._compiled.values())) - _bytes(known)
+        while len(self._compiled) > MOST_SHAPES or spare > SHAPES_BYTES:
+            _, oldest = self._compiled.popitem(last=False)
+            spare -= _bytes(oldest)
+
+    def _new_runner(self, shapes: Mapping[str, tuple[int, ...]]) -> PlanRunner:
         disk_cache = DiskCache()
         plan = compile_model(
             self._source,
@@ -401,11 +513,7 @@ class ReuseSession(Closing):
             disk_cache=disk_cache,
         )
         with model_errors(model_title(self._source)):
-            self._engine = PlanRunner(plan, self._workers, self._break_even, self._islands_on)
-        if self._order is not None:
-            self._engine.follow(self._order)
-        self._pause = self._measurements = 0
-        self._shapes = dict(shapes)
+            return PlanRunner(plan, self._workers, self._break_even, self._islands_on)
 
     def _output_names(self, requested: Sequence[str] | None) -> list[str]:
         names = [port.name for port in self._model.outputs]
@@ -421,7 +529,12 @@ class ReuseSession(Closing):
             raise UsageError(f"expected feeds for {sorted(declared)}, got {sorted(feeds)}")
         arrays: dict[str, Array] = {}
         for name, port in declared.items():
-            array = np.require(feeds[name], requirements="A")  # a field of records may not be
+            feed = feeds[name]
+            if isinstance(feed, ort.OrtValue):
+                feed = feed.numpy()
+            if isinstance(feed, list | tuple | int | float):  # as ONNX Runtime takes them
+                feed = _listed(feed, port)
+            array = np.require(feed, requirements="A")  # a field of records may not be
             if array.dtype != port.dtype:
                 raise UsageError(f"feed {name!r}: expected {port.dtype}, got {array.dtype}")
             if not fits(array.shape, port.shape):
@@ -492,11 +605,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_restart_all_after_fork)
 
 
+def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(shapes.values())  # of the inputs in the order of the model
+
+
+def _bytes(compiled: _Compiled) -> int:
+    return report(compiled.runner.plan).total
+
+
 def fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:
     """Whether a shape is what was declared; a name or None stands for any size."""
     return len(shape) == len(declared) and all(
         not isinstance(size, int) or size == got for got, size in zip(shape, declared, strict=True)
     )
+
+
+def _listed(feed: Any, port: DeclaredPort) -> Array:
+    """A list of numbers as an array of the declared dtype."""
+    try:
+        return np.asarray(feed, port.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"feed {port.name!r}: expected numbers of {port.dtype}: {error}") from None
 
 
 def _from_profile(profile: Any, tolerance: float | Tolerance) -> Tolerance:

@@ -837,4 +837,77 @@ RESIZES = (
     ),
 )
 
-CASES = (*CONVS, *POOLS, *ACTIVATIONS, *SPELLED, *ARITHMETIC, *MOVES, *RESIZES)
+TOKENS = (
+    one(
+        "LayerNormalization of channels last",
+        "LayerNormalization",
+        ["x", w(11, shift=1.0), w(11)],
+        ["LayerNorm"],
+        (1, 5, 7, 11),
+    ),
+    chain(
+        "LayerNormalization of tokens",
+        ("LayerNorm",),
+        ("Reshape", ["x", ints(1, 3, 99)], "r", {}),
+        ("Transpose", ["r"], "t", {"perm": [0, 2, 1]}),
+        ("LayerNormalization", ["t", w(3, shift=1.0), w(3)], "y", {"epsilon": 1e-3}),
+    ),
+    chain(
+        "MatMul of tokens",
+        ("Conv",),
+        ("Reshape", ["x", ints(1, 3, 99)], "r", {}),
+        ("Transpose", ["r"], "t", {"perm": [0, 2, 1]}),
+        ("MatMul", ["t", w(3, 5)], "m", {}),
+        ("Add", ["m", w(5)], "y", {}),
+    ),
+    chain(
+        "MatMul from the left",
+        ("Conv",),
+        ("Reshape", ["x", ints(1, 3, 99)], "r", {}),
+        ("MatMul", [w(5, 3), "r"], "y", {}),
+    ),
+    chain(
+        "tokens to a picture of another size",
+        ("Regrid", "MaxPool"),
+        ("Reshape", ["x", ints(1, 3, 99)], "r", {}),
+        ("Reshape", ["r", ints(1, 3, 3, 33)], "t", {}),
+        ("MaxPool", ["t"], "y", {"kernel_shape": [2, 2]}),
+    ),
+    chain(
+        "a class token and back",
+        ("Regrid", "Pad", "Binary", "Slice"),
+        ("Reshape", ["x", ints(1, 3, 99)], "r", {}),
+        ("Transpose", ["r"], "t", {"perm": [0, 2, 1]}),
+        ("Concat", [w(1, 1, 3), "t"], "c", {"axis": 1}),
+        ("Sigmoid", ["c"], "s", {}),
+        ("Slice", ["s", ints(1), ints(90), ints(1), ints(2)], "y", {}),
+    ),
+    chain(
+        "Softmax over bins",
+        ("Softmax", "Conv"),
+        ("Reshape", ["x", ints(1, 2, 4, 99)], "r", {}),
+        ("Transpose", ["r"], "t", {"perm": [0, 2, 1, 3]}),
+        ("Softmax", ["t"], "s", {"axis": 1}),
+        ("Conv", ["s", w(1, 4, 1, 1)], "y", {}),
+        shape=(1, 8, 9, 11),
+    ),
+    chain(
+        "attention",
+        ("Slice", "Slice", "Slice", "Attention"),
+        ("Reshape", ["x", ints(1, 3, 2, 4, 35)], "r", {}),
+        ("Transpose", ["r"], "t", {"perm": [1, 0, 2, 4, 3]}),
+        ("Gather", ["t", np.array(0, np.int64)], "q", {"axis": 0}),
+        ("Gather", ["t", np.array(1, np.int64)], "k", {"axis": 0}),
+        ("Gather", ["t", np.array(2, np.int64)], "v", {"axis": 0}),
+        ("Transpose", ["k"], "kt", {"perm": [0, 1, 3, 2]}),
+        ("MatMul", ["q", "kt"], "scores", {}),
+        ("Div", ["scores", number(2.0)], "scaled", {}),
+        ("Softmax", ["scaled"], "shares", {"axis": -1}),
+        ("MatMul", ["shares", "v"], "o", {}),
+        ("Transpose", ["o"], "ot", {"perm": [0, 2, 1, 3]}),
+        ("Reshape", ["ot", ints(1, 35, 8)], "y", {}),
+        shape=(1, 24, 5, 7),
+    ),
+)
+
+CASES = (*TOKENS, *CONVS, *POOLS, *ACTIVATIONS, *SPELLED, *ARITHMETIC, *MOVES, *RESIZES)

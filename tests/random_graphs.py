@@ -188,6 +188,42 @@ def softmax(build: Builder) -> bool:
     return build.add("Softmax", [build.tensor()])
 
 
+def layer_norm(build: Builder) -> bool:
+    name = build.tensor()
+    depth = build.shapes[name][2]
+    inputs = [name, build.constant(depth, scale=0.2, shift=1.0), build.constant(depth)]
+    return build.add("LayerNorm", inputs, epsilon=1e-2, centred=build.chance(0.7))
+
+
+def regrid(build: Builder) -> bool:
+    name = build.tensor()
+    count = build.shapes[name][0] * build.shapes[name][1]
+    sizes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    return build.add("Regrid", [name], size=build.pick((sizes[-1], build.pick(sizes))))
+
+
+def attention(build: Builder) -> bool:
+    """Of queries to keys of the same picture or another one; within windows where those fit."""
+    queries = build.tensor()
+    height, width, depth = build.shapes[queries]
+    alike = [name for name in build.tensors if build.shapes[name][2] == depth]
+    keys = build.pick((queries, queries, build.pick(alike)))
+    grid = build.shapes[keys][:2]
+    values = build.pick([name for name in build.tensors if build.shapes[name][:2] == grid])
+    if height * width * grid[0] * grid[1] > 1 << 14:
+        return False
+    both = (depth, build.shapes[values][2])
+    heads = build.pick([n for n in (1, 2, 3) if not any(size % n for size in both)])
+    window = (height, width)
+    if grid == window and build.chance(0.5):
+        window = (
+            build.pick([n for n in range(1, height + 1) if height % n == 0]),
+            build.pick([n for n in range(1, width + 1) if width % n == 0]),
+        )
+    attrs = {"heads": heads, "scale": 0.3 / depth, "window": window}
+    return build.add("Attention", [queries, keys, values], **attrs)
+
+
 def concat(build: Builder) -> bool:
     name = build.tensor()
     axis = build.pick((0, 1, 2, 2, 2, 2))
@@ -294,6 +330,8 @@ KINDS: tuple[tuple[float, Callable[[Builder], bool]], ...] = (
 )
 """How often each kind of node is tried, and what adds it."""
 ISLANDS = (1.5, island)
+TOKENS = ((2.0, layer_norm), (2.0, regrid), (3.0, attention))
+"""What networks of tokens have as well, in every fifth graph."""
 
 
 def random_graph(
@@ -314,6 +352,7 @@ def random_graph(
             build.shapes[name] = (1, 1, build.shapes["x"][2])
         build.tensors.append(name)
     kinds = (*KINDS, ISLANDS) if wide else KINDS
+    kinds = (*kinds, *TOKENS) if seed % 5 == 4 else kinds
     weights = np.array([weight for weight, _ in kinds])
     while len(build.nodes) < nodes:
         _, kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]

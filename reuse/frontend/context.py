@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from stillframe.reuse.frontend import factors
+from stillframe.reuse.frontend.factors import Axes
 from stillframe.reuse.ir.graph import Array, Node, Shape
 from stillframe.reuse.ir.ops import OPS
 
 HWC_AXIS = {"NCHW": {1: 2, 2: 0, 3: 1}, "NHWC": {1: 0, 2: 1, 3: 2}}
 """Axis of a 4-D ONNX tensor in this order -> axis of (H, W, C)."""
+
+FACTORED = "factored"
+"""The order of a tensor whose axes are factors of (H, W, C) in any sequence, such as the heads of
+attention. No island reads or writes one."""
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
@@ -46,8 +52,10 @@ INPUT_ORDER = {
     "InstanceNormalization": "NCHW",
     "DepthToSpace": "NCHW",
     "SpaceToDepth": "NCHW",
+    "LayerNormalization": "NHWC",
+    "RMSNormalization": "NHWC",
 }
-"""Operators that ONNX defines for one order of their input only."""
+"""Operators that ONNX defines for one order of their input only, or that are used with one."""
 
 
 class UnsupportedError(Exception):
@@ -100,14 +108,18 @@ class TensorLayout:
     """How an ONNX tensor maps to its graph tensor."""
 
     order: str
-    """Either "NCHW" or "NHWC"."""
+    """Either "NCHW" or "NHWC", or FACTORED."""
     shape: Shape
     """(H, W, C) of the graph tensor."""
+    axes: Axes | None = None
+    """Of a FACTORED tensor: the factors of each of its ONNX axes."""
 
     @property
     def onnx_shape(self) -> Shape:
         """The 4-D shape, batch included, that the ONNX tensor has if nothing reshaped it."""
         height, width, depth = self.shape
+        if self.order == FACTORED:
+            return ()
         if self.order == "NCHW":
             return (1, depth, height, width)
         return (1, height, width, depth)
@@ -119,7 +131,13 @@ class TensorLayout:
         return depth == 1 or height * width == 1
 
     def with_order(self, order: str) -> "TensorLayout":
-        return TensorLayout(order, self.shape)
+        return self if order == self.order else TensorLayout(order, self.shape)
+
+    def factor(self, onnx_shape: Sequence[int]) -> Axes | None:
+        """The factors of each axis of the ONNX tensor; None where they cannot be told apart."""
+        if self.axes is not None:
+            return self.axes
+        return factors.split(factors.natural(self.shape, self.order), onnx_shape)
 
 
 @dataclass(slots=True)
@@ -279,6 +297,8 @@ class ImportContext:
 
     def set_layout(self, output: str, order: str, shape: Shape | None = None) -> None:
         """Declare the layout of an ONNX output; shape is (H, W, C) if no emitted node wrote it."""
+        if order == FACTORED:
+            raise UnsupportedError(f"its input's axes are no picture's: {output!r}")
         layout = TensorLayout(order, self.shapes[output] if shape is None else shape)
         known = self.onnx_shapes.get(output)
         if known is None or any(size < 0 for size in known):
@@ -298,6 +318,73 @@ class ImportContext:
         layout = self.layout_of(source)
         self.emit("Slice", [source], output, full_slice(layout.shape))
         self.set_layout(output, order or layout.order)
+
+    # --- factored tensors -----------------------------------------------------------------------
+
+    def factored(self, name: str) -> Axes:
+        """The factors of each axis of a tensor; UnsupportedError where there are none."""
+        axes = self.layout_of(name).factor(self.onnx_shape(name))
+        if axes is None:
+            raise UnsupportedError(
+                f"axes of {list(self.onnx_shape(name))} cut rows, columns or channels of"
+                f" {list(self.layout_of(name).shape)} at odd places"
+            )
+        return axes
+
+    def set_axes(self, output: str, axes: Axes, shape: Shape | None = None) -> None:
+        """Declare the layout of an ONNX output by the factors of its axes."""
+        shape = self.shapes[output] if shape is None else shape
+        order = factors.order_of(axes, shape)
+        if order is not None:
+            self.set_layout(output, order, shape)
+            return
+        known = self.onnx_shapes.get(output)
+        sizes = tuple(prod(each.size for each in axis) for axis in axes)
+        if known is None or any(size < 0 for size in known):
+            self.onnx_shapes[output] = sizes
+        elif tuple(known) != sizes:
+            raise UnsupportedError(f"{output!r} should have shape {list(known)}, not {list(sizes)}")
+        self.layouts[output] = TensorLayout(FACTORED, shape, axes)
+
+    def set_like(self, output: str, source: str) -> None:
+        """Declare an output of the same ONNX shape as another tensor, with the same layout."""
+        layout = self.layout_of(source)
+        if layout.axes is None:
+            self.set_layout(output, layout.order)
+        else:
+            self.set_axes(output, layout.axes)
+
+    def alias_axes(self, source: str, output: str, axes: Axes) -> None:
+        """The output is the same array under other axes; moved to another grid of positions where
+        it then is a picture of another size."""
+        shape = self.layout_of(source).shape
+        order = factors.order_of(axes, shape)
+        sizes = tuple(prod(each.size for each in axis) for axis in axes)
+        grid = picture_grid(order, sizes, shape)
+        if grid is None:
+            self.emit("Slice", [source], output, full_slice(shape))
+            self.set_axes(output, axes)
+        else:
+            self.emit("Regrid", [source], output, {"size": grid})
+            self.set_layout(output, order or "NHWC")
+
+    def regrid(self, source: str, output: str, size: tuple[int, int]) -> str:
+        """The name of a tensor with the same positions in rows of another length."""
+        if self.shape(source)[:2] == size:
+            return source
+        self.emit("Regrid", [source], output, {"size": size})
+        return output
+
+
+def picture_grid(order: str | None, sizes: Sequence[int], shape: Shape) -> tuple[int, int] | None:
+    """(H, W) of a channels-first or channels-last tensor of 4 axes if its positions lie in another
+    grid than those of its (H, W, C) array."""
+    if order not in ("NCHW", "NHWC") or len(sizes) != 4 or sizes[0] != 1:
+        return None
+    rows, columns, depth = (1, 2, 3) if order == "NHWC" else (2, 3, 1)
+    grid = (sizes[rows], sizes[columns])
+    free = shape[2] == 1 or shape[0] * shape[1] == 1
+    return grid if sizes[depth] == shape[2] and grid != shape[:2] and not free else None
 
 
 def full_slice(shape: Shape) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stillframe.reuse.frontend import convert_transpose, resize_indices
+from stillframe.reuse.frontend import convert_tokens, convert_transpose, resize_indices
 from stillframe.reuse.frontend.context import (
+    FACTORED,
     HWC_AXIS,
     INTEGER_INPUTS,
     POINTWISE_CONV,
@@ -22,6 +23,8 @@ from stillframe.reuse.frontend.context import (
 )
 from stillframe.reuse.frontend.convert_pointwise import POINTWISE_CONVERTERS
 from stillframe.reuse.frontend.convert_shape import SHAPE_CONVERTERS
+from stillframe.reuse.frontend.factors import Factor
+from stillframe.reuse.ir.graph import Array
 
 Converter = Callable[[ImportContext, OnnxNode], None]
 Pads = tuple[int, int, int, int]
@@ -67,6 +70,9 @@ def conv(context: ImportContext, node: OnnxNode) -> None:
     weights = context.constant(node.inputs[1], "the weight")
     if weights.ndim != 4:
         raise UnsupportedError(f"{weights.ndim - 2}-D convolution")
+    if context.layout_of(node.inputs[0]).order == FACTORED:
+        average_bins(context, node, weights)
+        return
     x = context.require_nchw(node.inputs[0])
     kernel = (weights.shape[2], weights.shape[3])
     expected = weights.shape[1] * node.attrs.get("group", 1)
@@ -89,6 +95,23 @@ def conv(context: ImportContext, node: OnnxNode) -> None:
     ]
     context.emit("Conv", names, output, attrs)
     context.set_layout(output, "NCHW")
+
+
+def average_bins(context: ImportContext, node: OnnxNode, weights: Array) -> None:
+    """A 1 × 1 Conv of (1, bins, sides, positions), as detectors weigh the bins of a distance: the
+    same weights for each side."""
+    name = node.inputs[0]
+    axes, depth = context.factored(name), context.layout_of(name).shape[2]
+    bins = weights.shape[1]
+    if weights.shape != (1, bins, 1, 1) or node.input(2) or node.attrs.get("group", 1) != 1:
+        raise UnsupportedError("of a tensor with factored axes")
+    sides = depth // bins
+    expected = ((Factor(2, 1, bins),), (Factor(2, bins, sides),))
+    if len(axes) != 4 or axes[1:3] != expected or any(node.attrs.get("pads") or ()):
+        raise UnsupportedError("of a tensor with factored axes")
+    matrix = np.kron(np.eye(sides), weights.reshape(bins, 1))
+    convert_tokens.emit_product(context, name, node.output, matrix, np.zeros(sides))
+    context.set_axes(node.output, (axes[0], (), (Factor(2, 1, sides),), axes[3]))
 
 
 def conv_transpose(context: ImportContext, node: OnnxNode) -> None:
@@ -241,34 +264,6 @@ def depth_and_space(context: ImportContext, node: OnnxNode) -> None:
     context.set_layout(node.output, "NCHW")
 
 
-def matmul(context: ImportContext, node: OnnxNode) -> None:
-    """A vector or a channels-last tensor times a constant matrix: a 1 × 1 convolution."""
-    name, output = node.inputs[0], node.output
-    matrix = context.constant(node.inputs[1], "the matrix")
-    if matrix.ndim != 2 or matrix.dtype != np.float32:
-        raise UnsupportedError(f"a matrix of shape {list(matrix.shape)}")
-    matrix = matrix.T if node.attrs.get("transB") else matrix
-    layout, shape = context.layout_of(name), context.onnx_shape(name)
-    is_vector = layout.shape[:2] == (1, 1)
-    channels_last = layout.order == "NHWC" and shape == layout.onnx_shape
-    if node.attrs.get("transA") or not (is_vector or channels_last) or shape[-1] != layout.shape[2]:
-        raise UnsupportedError(
-            f"multiplies a tensor of shape {list(shape)}, neither a vector nor channels-last"
-        )
-    bias = np.zeros(matrix.shape[1])
-    if node.input(2):
-        value = context.constant(node.inputs[2], "the bias")
-        bias = np.broadcast_to(value * node.attrs.get("beta", 1.0), (1, bias.size))[0]
-    weights = (matrix * np.float32(node.attrs.get("alpha", 1.0)))[None, None]
-    names = [
-        name,
-        context.add_constant(f"{output}~weights", weights),
-        context.add_constant(f"{output}~bias", bias),
-    ]
-    context.emit("Conv", names, output, POINTWISE_CONV)
-    context.set_layout(output, "NHWC")
-
-
 def cast(context: ImportContext, node: OnnxNode) -> None:
     """float32 to float32, or a model input of small integers to float32."""
     name = node.inputs[0]
@@ -294,8 +289,11 @@ CONVERTERS: dict[str, Converter] = {
     "Upsample": resize,
     "DepthToSpace": depth_and_space,
     "SpaceToDepth": depth_and_space,
-    "MatMul": matmul,
-    "Gemm": matmul,
+    "MatMul": convert_tokens.matmul,
+    "Gemm": convert_tokens.matmul,
+    "LayerNormalization": convert_tokens.layer_norm,
+    "RMSNormalization": convert_tokens.layer_norm,
+    "SimplifiedLayerNormalization": convert_tokens.layer_norm,
     "Cast": cast,
     **POINTWISE_CONVERTERS,
     **SHAPE_CONVERTERS,

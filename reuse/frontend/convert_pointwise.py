@@ -5,6 +5,7 @@ from math import inf
 
 import numpy as np
 
+from stillframe.reuse.frontend import convert_tokens, factors
 from stillframe.reuse.frontend.context import (
     ImportContext,
     OnnxNode,
@@ -72,10 +73,10 @@ ACTS: dict[str, Callable[[ImportContext, OnnxNode], Act]] = {
 
 def unary(context: ImportContext, node: OnnxNode) -> None:
     """Any operator of ACTS."""
-    layout = context.layout_of(node.inputs[0])
+    context.layout_of(node.inputs[0])
     act = ACTS[node.operator](context, node)
     context.emit("Unary", [node.inputs[0]], node.output, {"act": act})
-    context.set_layout(node.output, layout.order)
+    context.set_like(node.output, node.inputs[0])
 
 
 def parametric_relu(context: ImportContext, node: OnnxNode) -> None:
@@ -102,6 +103,11 @@ def constant_operand(
     if value.ndim > len(shape):
         raise UnsupportedError(f"an operand of shape {list(value.shape)} adds an axis")
     value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
+    if layout.axes is not None:
+        if np.broadcast_shapes(value.shape, shape) != shape:
+            raise UnsupportedError(f"an operand of shape {list(value.shape)} for {list(shape)}")
+        whole = np.broadcast_to(value, shape)
+        return squeezed(factors.to_hwc(whole, layout.axes, layout.shape))
     for order in (layout.order, "NCHW", "NHWC"):
         candidate = layout.with_order(order)
         if (order == layout.order or layout.order_free) and shape == candidate.onnx_shape:
@@ -111,7 +117,11 @@ def constant_operand(
     if np.broadcast_shapes(value.shape, shape) != shape:
         raise UnsupportedError(f"an operand of shape {list(value.shape)} for {list(shape)}")
     value = np.broadcast_to(value, shape).reshape(layout.onnx_shape)[0]
-    value = value.transpose(1, 2, 0) if layout.order == "NCHW" else value
+    return squeezed(value.transpose(1, 2, 0) if layout.order == "NCHW" else value)
+
+
+def squeezed(value: Array) -> Array:
+    """(H, W, C) with one index of each axis along which nothing changes."""
     for axis in range(3):
         first = value.take([0], axis)
         value = first if bool((value == first).all()) else value
@@ -154,10 +164,57 @@ def emit_binary(context: ImportContext, kind: str, left: str, right: str, output
         constant = 0 if left in context.weights else 1
         value = constant_operand(context, layouts[0], tensors[0], context.weights[names[constant]])
         names[constant] = context.add_constant(f"{output}~operand", value)
+        axes = layouts[0].axes
     else:
-        order = common_order(context, tensors, layouts)
-    context.emit("Binary", names, output, {"kind": kind, "act": None})
-    context.set_layout(output, order)
+        try:
+            order, axes = common_order(context, tensors, layouts), None
+        except UnsupportedError as error:
+            try:
+                names, axes = common_axes(context, tensors, output)
+            except UnsupportedError:
+                raise error from None
+    shape = context.emit("Binary", names, output, {"kind": kind, "act": None})
+    if axes is None:
+        context.set_layout(output, order)
+    else:
+        context.set_axes(output, axes, shape)
+
+
+def common_axes(
+    context: ImportContext, names: Sequence[str], output: str
+) -> tuple[list[str], factors.Axes]:
+    """Two tensors whose ONNX axes run along the same factors, or along none where one has size 1:
+    they broadcast just as their (H, W, C) arrays do. The second is moved to the grid of the first
+    if it is another one of as many positions."""
+    left, right = (context.layout_of(name).shape for name in names)
+    grid = (left[0], left[1])
+    moved = [*names]
+    axes = [context.factored(name) for name in names]
+    if right[:2] != grid and right[0] * right[1] == left[0] * left[1] > 1:
+        if context.layout_of(names[1]).axes is not None:
+            raise UnsupportedError("operands of different grids")
+        moved[1] = context.regrid(names[1], f"{output}~grid", grid)
+        order = context.layout_of(names[1]).order
+        again = factors.split(
+            factors.natural((*grid, right[2]), order), context.onnx_shape(names[1])
+        )
+        if again is None:
+            raise UnsupportedError("operands of different grids")
+        axes[1] = again
+    rank = max(map(len, axes))
+    padded = [((),) * (rank - len(each)) + each for each in axes]
+    both = list(zip(*padded, strict=True))
+    if any(one and two and one != two for one, two in both):
+        shapes = [list(context.onnx_shape(name)) for name in names]
+        raise UnsupportedError(
+            f"operands of shapes {shapes[0]} and {shapes[1]}, whose axes are not the same"
+        )
+    for name, own in zip(moved, padded, strict=True):
+        written = {each.axis for axis in own for each in axis}
+        sizes = context.shape(name)
+        if any(sizes[axis] > 1 and axis not in written for axis in range(3)):
+            raise UnsupportedError("operands that broadcast within an axis")
+    return moved, tuple(one or two for one, two in both)
 
 
 def common_order(
@@ -172,13 +229,18 @@ def common_order(
     unreshaped = [each.with_order(order).onnx_shape for each in layouts]
     if shapes == unreshaped or (shapes[0] == shapes[1] and layouts[0].shape == layouts[1].shape):
         return order
+    if shapes[0] == shapes[1]:
+        kinds = [f"{each.order} of {list(each.shape)}" for each in layouts]
+        raise UnsupportedError(
+            f"operands of shape {list(shapes[0])}, one from {kinds[0]}, the other from {kinds[1]}"
+        )
     raise UnsupportedError(f"operands of shapes {list(shapes[0])} and {list(shapes[1])}")
 
 
 def power(context: ImportContext, node: OnnxNode) -> None:
     """A constant exponent of 0.5, 2 or 3."""
     exponent = context.constant(node.inputs[1], "the exponent")
-    layout = context.layout_of(node.inputs[0])
+    context.layout_of(node.inputs[0])
     value = float(exponent.reshape(())) if exponent.size == 1 else 0.0
     name, output = node.inputs[0], node.output
     if value == 0.5:
@@ -190,29 +252,37 @@ def power(context: ImportContext, node: OnnxNode) -> None:
         context.emit("Binary", [name, f"{output}~square"], output, {"kind": "mul", "act": None})
     else:
         raise UnsupportedError(f"exponent {exponent.reshape(-1)[:4].tolist()}")
-    context.set_layout(output, layout.order)
+    context.set_like(output, name)
 
 
 def reciprocal(context: ImportContext, node: OnnxNode) -> None:
     """1 / x."""
-    layout = context.layout_of(node.inputs[0])
+    context.layout_of(node.inputs[0])
     one = context.add_constant(f"{node.output}~one", np.ones((1, 1, 1)))
     attrs = {"kind": "div", "act": None}
     context.emit("Binary", [one, node.inputs[0]], node.output, attrs)
-    context.set_layout(node.output, layout.order)
+    context.set_like(node.output, node.inputs[0])
 
 
 def softmax(context: ImportContext, node: OnnxNode) -> None:
-    """Over channels only."""
+    """Over all channels, or over bins of neighbouring channels."""
     name = node.inputs[0]
     layout, shape = context.layout_of(name), context.onnx_shape(name)
     axis = node.attrs.get("axis", -1 if context.opset >= 13 else 1)
     axis = axis + len(shape) if axis < 0 else axis
     normalised = shape[axis:] if context.opset < 13 else shape[axis : axis + 1]
-    if context.hwc_axis(name, axis) != 2 or int(np.prod(normalised)) != layout.shape[2]:
+    try:
+        whole = context.hwc_axis(name, axis) == 2 and int(np.prod(normalised)) == layout.shape[2]
+    except UnsupportedError:
+        whole = False
+    if whole:
+        context.emit("Softmax", [name], node.output)
+    elif int(np.prod(normalised)) == shape[axis]:
+        size = convert_tokens.axes_of_bins(context.factored(name), axis)
+        context.emit("Softmax", [name], node.output, {"size": size})
+    else:
         raise UnsupportedError(f"over axis {axis} of {list(shape)}, not over channels")
-    context.emit("Softmax", [name], node.output)
-    context.set_layout(node.output, layout.order)
+    context.set_like(node.output, name)
 
 
 POINTWISE_CONVERTERS: dict[str, Callable[[ImportContext, OnnxNode], None]] = {

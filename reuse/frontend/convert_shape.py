@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from stillframe.reuse.frontend import convert_tokens, factors
 from stillframe.reuse.frontend.context import (
     POINTWISE_CONV,
     ImportContext,
@@ -11,6 +12,7 @@ from stillframe.reuse.frontend.context import (
     TensorLayout,
     UnsupportedError,
     full_slice,
+    picture_grid,
 )
 from stillframe.reuse.ir.graph import Array
 
@@ -27,9 +29,19 @@ def identity(context: ImportContext, node: OnnxNode) -> None:
 def reshape(context: ImportContext, node: OnnxNode) -> None:
     """The same numbers in the same order under another shape."""
     name = node.inputs[0]
-    context.layout_of(name)
-    context.onnx_shape(node.output)
-    context.alias(name, node.output)
+    layout, out = context.layout_of(name), context.onnx_shape(node.output)
+    if layout.axes is None:
+        grid = picture_grid(layout.order, out, layout.shape)
+        if grid is None:
+            context.alias(name, node.output)
+        else:
+            context.emit("Regrid", [name], node.output, {"size": grid})
+            context.set_layout(node.output, layout.order)
+        return
+    axes = factors.split(factors.flattened(layout.axes), out)
+    if axes is None:
+        raise UnsupportedError(f"to {list(out)}, which cuts an axis at an odd place")
+    context.alias_axes(name, node.output, axes)
 
 
 def transpose(context: ImportContext, node: OnnxNode) -> None:
@@ -38,13 +50,16 @@ def transpose(context: ImportContext, node: OnnxNode) -> None:
     layout, shape = context.layout_of(name), context.onnx_shape(name)
     perm = tuple(node.attrs.get("perm") or reversed(range(len(shape))))
     moved = [axis for axis in perm if shape[axis] != 1]
-    if moved == sorted(moved):
-        context.alias(name, node.output)
-        return
-    order = order_after_transpose(layout, shape, perm)
-    if order is None:
-        raise UnsupportedError(f"axes {list(perm)} of {list(shape)}: neither to NHWC nor to NCHW")
-    context.alias(name, node.output, order)
+    if layout.axes is None:
+        if moved == sorted(moved):
+            context.alias(name, node.output)
+            return
+        order = order_after_transpose(layout, shape, perm)
+        if order is not None:
+            context.alias(name, node.output, order)
+            return
+    axes = context.factored(name)
+    context.alias_axes(name, node.output, tuple(axes[axis] for axis in perm))
 
 
 def order_after_transpose(
@@ -68,6 +83,15 @@ def order_after_transpose(
 
 
 def concat(context: ImportContext, node: OnnxNode) -> None:
+    """Along rows, columns or channels; or tokens one after the other."""
+    try:
+        concat_plain(context, node)
+    except UnsupportedError:
+        context.nodes, context.shapes, context.constants = [], {}, {}
+        convert_tokens.concat(context, node)
+
+
+def concat_plain(context: ImportContext, node: OnnxNode) -> None:
     names = [name for name in node.inputs if name not in context.weights]
     if len(names) != len(node.inputs):
         raise UnsupportedError("a constant among its inputs")
@@ -104,9 +128,9 @@ def emit_slice(
 
 def split(context: ImportContext, node: OnnxNode) -> None:
     name = node.inputs[0]
-    layout = context.layout_of(name)
-    axis = context.hwc_axis(name, node.attrs.get("axis", 0))
-    total = layout.shape[axis]
+    context.layout_of(name)
+    onnx_axis = node.attrs.get("axis", 0) % len(context.onnx_shape(name))
+    total = context.onnx_shape(name)[onnx_axis]
     count = len(node.outputs)
     largest = -(-total // count)
     sizes: Sequence[int] = [min(largest, total - largest * index) for index in range(count)]
@@ -117,9 +141,21 @@ def split(context: ImportContext, node: OnnxNode) -> None:
     start = 0
     for output, size in zip(node.outputs, sizes, strict=True):
         if output:
-            emit_slice(context, name, output, axis, start, 1, size)
-            context.set_layout(output, layout.order)
+            take(context, name, output, onnx_axis, range(start, start + size))
         start += size
+
+
+def take(context: ImportContext, name: str, output: str, axis: int, taken: Sequence[int]) -> None:
+    """Evenly spaced indices of one axis of an ONNX tensor."""
+    layout = context.layout_of(name)
+    try:
+        hwc_axis = context.hwc_axis(name, axis)
+    except UnsupportedError:
+        convert_tokens.select(context, name, output, axis, taken, True)
+        return
+    step = taken[1] - taken[0] if len(taken) > 1 else 1
+    emit_slice(context, name, output, hwc_axis, taken[0], step, len(taken))
+    context.set_layout(output, layout.order)
 
 
 def slice_(context: ImportContext, node: OnnxNode) -> None:
@@ -149,7 +185,21 @@ def slice_(context: ImportContext, node: OnnxNode) -> None:
             continue
         if not taken:
             raise UnsupportedError("takes nothing")
-        hwc_axis = context.hwc_axis(name, axis)
+        try:
+            hwc_axis = context.hwc_axis(name, axis)
+        except UnsupportedError:
+            if (
+                sum(
+                    len(range(*slice(*each).indices(size))) != size
+                    for *each, size in zip(
+                        starts, ends, steps, (shape[at] for at in axes), strict=True
+                    )
+                )
+                > 1
+            ):
+                raise
+            convert_tokens.select(context, name, node.output, axis, taken, True)
+            return
         values["start"][hwc_axis], values["step"][hwc_axis] = taken.start, step
         values["size"][hwc_axis] = len(taken)
     context.emit("Slice", [name], node.output, {key: tuple(v) for key, v in values.items()})
@@ -163,8 +213,16 @@ def gather(context: ImportContext, node: OnnxNode) -> None:
     axis = node.attrs.get("axis", 0)
     indices = context.constant(node.inputs[1], "the list of indices")
     taken = indices.reshape(-1)
-    hwc_axis = context.hwc_axis(name, axis)
+    axis = axis % len(shape)
     taken = np.where(taken < 0, taken + shape[axis], taken)
+    try:
+        hwc_axis = context.hwc_axis(name, axis)
+    except UnsupportedError:
+        if indices.ndim > 1:
+            raise
+        keep = indices.ndim == 1
+        convert_tokens.select(context, name, node.output, axis, taken.tolist(), keep)
+        return
     steps = np.diff(taken)
     step = int(steps[0]) if len(steps) else 1
     if indices.ndim > 1:
@@ -245,11 +303,16 @@ REARRANGEMENTS: dict[tuple[int, ...], str] = {
 """perm of a Transpose between two Reshapes -> the one operator that the three nodes are."""
 
 
-def merge_rearrangements(
+def merge_nodes(
     nodes: Sequence[OnnxNode], context: ImportContext, model_outputs: Sequence[str]
 ) -> list[list[OnnxNode]]:
-    """One group per node, but one for each Reshape -> Transpose -> Reshape that is one operator."""
+    """One group per node, but one for each Reshape -> Transpose -> Reshape that is one operator,
+    and for each attention from the scores to the values."""
     groups: dict[int, list[OnnxNode]] = {node.index: [node] for node in nodes}
+    for attention in convert_tokens.merge_attention(nodes, context, model_outputs):
+        for node in attention[:-1]:
+            del groups[node.index]
+        groups[attention[-1].index] = attention
     for first in nodes:
         chain = [first]
         for op in ("Transpose", "Reshape"):
@@ -289,6 +352,14 @@ def match_rearrangement(
         expected = (before[0], depth, height // block, block, width // block, block)
         out = (before[0], depth * block**2, height // block, width // block)
     return (name, block) if inner == expected and after == out else None
+
+
+def convert_chain(context: ImportContext, chain: Sequence[OnnxNode]) -> None:
+    """Write the operator that several nodes are."""
+    if chain[0].op == "MatMul":
+        convert_tokens.convert_attention(context, chain)
+    else:
+        convert_rearrangement(context, chain)
 
 
 def convert_rearrangement(context: ImportContext, chain: Sequence[OnnxNode]) -> None:

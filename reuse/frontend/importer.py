@@ -1,15 +1,20 @@
 """ONNX nodes -> Graph: converted one by one, partitioned, assembled."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stillframe.reuse.frontend.context import ImportContext, OnnxNode, UnsupportedError
+from stillframe.reuse.frontend.context import (
+    FACTORED,
+    ImportContext,
+    OnnxNode,
+    UnsupportedError,
+)
 from stillframe.reuse.frontend.convert_nn import CONVERTERS
-from stillframe.reuse.frontend.convert_shape import convert_rearrangement, merge_rearrangements
+from stillframe.reuse.frontend.convert_shape import convert_chain, merge_nodes
 from stillframe.reuse.frontend.node_work import multiply_adds
-from stillframe.reuse.frontend.partition import Piece, partition, work_us
+from stillframe.reuse.frontend.partition import Partition, Piece, partition, work_us
 from stillframe.reuse.ir.graph import ISLAND, Array, Graph, Node, Port, Shape
 
 IslandModel = Callable[[Sequence[OnnxNode], Sequence[str], Sequence[str]], bytes]
@@ -43,14 +48,14 @@ class Importer:
         """Convert, partition and assemble; raises ValueError if the result breaks a rule."""
         context = self.context
         onnx_dtypes = dict(context.dtypes)
-        groups = merge_rearrangements(self.onnx_nodes, context, self.outputs)
+        groups = merge_nodes(self.onnx_nodes, context, self.outputs)
         pieces = [self.convert(group) for group in groups]
         context.dtypes = onnx_dtypes
         sizes = {
             name: 4 * int(np.prod(np.maximum(shape, 1)))
             for name, shape in context.onnx_shapes.items()
         }
-        partitions = partition(pieces, sizes)
+        partitions = self.partitions(pieces, sizes)
         for part in partitions:
             if part.reason is None:
                 for node in (node for index in part.pieces for node in self.converted[index]):
@@ -73,6 +78,40 @@ class Importer:
             constants=constants,
         ).check()
 
+    def check_outputs(self, node: OnnxNode) -> None:
+        """Raise UnsupportedError where the model returns a tensor that no island could take."""
+        layouts = self.context.layouts
+        for name in node.outputs:
+            if name in self.outputs and name in layouts and layouts[name].order == FACTORED:
+                if node.op == "Transpose":
+                    shape = list(self.context.onnx_shape(node.inputs[0]))
+                    raise UnsupportedError(
+                        f"axes {list(node.attrs['perm'])} of {shape}: neither to NHWC nor to NCHW"
+                    )
+                raise UnsupportedError(f"returns {name!r}, whose axes are no picture's")
+
+    def partitions(self, pieces: list[Piece], sizes: Mapping[str, int]) -> list[Partition]:
+        """Regions and islands, with no factored tensor between the two: its writer or reader then
+        joins the island."""
+        layouts = self.context.layouts
+        while True:
+            parts = partition(pieces, sizes)
+            islands = {index for part in parts if part.reason is not None for index in part.pieces}
+            joined = set[int]()
+            writer = {name: index for index, piece in enumerate(pieces) for name in piece.outputs}
+            for index, piece in enumerate(pieces):
+                for name in piece.inputs:
+                    layout = layouts.get(name)
+                    source = writer.get(name)
+                    if source is None or layout is None or layout.order != FACTORED:
+                        continue
+                    if (index in islands) != (source in islands):
+                        joined.add(source if index in islands else index)
+            if not joined:
+                return parts
+            for index in joined:
+                pieces[index] = replace(pieces[index], reason="")
+
     def convert(self, group: Sequence[OnnxNode]) -> Piece:
         """Convert one ONNX node, or a chain that is one operator; the piece says if that failed."""
         context, last = self.context, group[-1]
@@ -82,9 +121,10 @@ class Importer:
             if last.operator not in CONVERTERS:
                 raise UnsupportedError("the engine has no such operator")
             if len(group) > 1:
-                convert_rearrangement(context, group)
+                convert_chain(context, group)
             else:
                 CONVERTERS[last.operator](context, last)
+            self.check_outputs(last)
         except (UnsupportedError, *UNREADABLE) as error:
             context.nodes = []
             unforeseen = isinstance(error, UNREADABLE)

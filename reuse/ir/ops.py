@@ -126,6 +126,18 @@ def space_to_depth_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     return (height // block, width // block, depth * block**2)
 
 
+def regrid_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    (height, width, depth), size = shapes[0], attrs["size"]
+    if height * width != size[0] * size[1]:
+        raise ValueError(f"Regrid: {height} x {width} positions to {size[0]} x {size[1]}")
+    return (*size, depth)
+
+
+def attention_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    queries, _, values = shapes
+    return (queries[0], queries[1], values[2])
+
+
 def pointwise_window(*tensors: int) -> WindowRule:
     """Inputs of these indices are read at the output position (at 0 along axes of size 1)."""
 
@@ -166,6 +178,31 @@ def kernel_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
 def no_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
     """Every output reads all of every input."""
     return (None,) * len(node.inputs)
+
+
+def attention_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    """A query at its own position, keys and values in all of its window."""
+    queries, keys = (shapes[name] for name in node.inputs[:2])
+    spans = []
+    for axis in (0, 1):
+        size = node.attrs["window"][axis]
+        if size == queries[axis]:  # one window: all keys, of another picture perhaps
+            low = np.zeros(queries[axis], int)
+            spans.append(windows.span(low, low + keys[axis], keys[axis]))
+        else:
+            low = np.arange(queries[axis]) // size * size
+            spans.append(windows.span(low, low + size, keys[axis]))
+    same = Window(windows.same(queries[0]), windows.same(queries[1]))
+    return (same, Window(*spans), Window(*spans))
+
+
+def regrid_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
+    """The rows in which a row's positions lie, and all columns: more than is read."""
+    (height, width, _), out = shapes[node.inputs[0]], shapes[node.output]
+    first = np.arange(out[0]) * out[1]
+    rows = windows.span(first // width, (first + out[1] - 1) // width + 1, height)
+    whole = windows.span(np.zeros(out[1], int), np.full(out[1], width), width)
+    return (Window(rows, windows.same(width) if width == out[1] else whole),)
 
 
 def concat_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
@@ -232,6 +269,9 @@ OPS: dict[str, Op] = {
     "Moments": Op(moments_shape, no_window, reference.moments),
     "Modulate": Op(same_shape, pointwise_window(0, 1), reference.modulate),
     "Softmax": Op(same_shape, pointwise_window(0), reference.softmax),
+    "LayerNorm": Op(same_shape, pointwise_window(0), reference.layer_norm),
+    "Attention": Op(attention_shape, attention_window, reference.attention),
+    "Regrid": Op(regrid_shape, regrid_window, reference.regrid),
     "Concat": Op(concat_shape, concat_window, reference.concat),
     "Slice": Op(slice_shape, slice_window, reference.slice_),
     "Pad": Op(pad_shape, pad_window, reference.pad),

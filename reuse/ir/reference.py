@@ -198,9 +198,47 @@ def modulate(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
 
 
 def softmax(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
+    """Over the channels, or over each `size` neighbouring ones."""
     (x,) = arrays
-    raised = np.exp(x - x.max(2, keepdims=True))
-    return np.asarray(raised / raised.sum(2, keepdims=True))
+    x = x.reshape(*out[:2], -1, node.attrs.get("size", out[2]))
+    raised = np.exp(x - x.max(3, keepdims=True))
+    return np.asarray(raised / raised.sum(3, keepdims=True)).reshape(out)
+
+
+def layer_norm(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
+    """x / sqrt(mean(x²) + epsilon) · gamma + beta over channels; of x - mean(x) if centred."""
+    x, gamma, beta = arrays
+    x = x.astype(np.float64)
+    if node.attrs["centred"]:
+        x = x - x.mean(2, keepdims=True)
+    power = np.square(x).mean(2, keepdims=True)
+    return np.asarray(x / np.sqrt(power + node.attrs["epsilon"]) * gamma + beta)
+
+
+def attention(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
+    """softmax(q · kᵀ · scale) · v within windows, for each head; channels are (head, each)."""
+    q, k, v = (array.astype(np.float64) for array in arrays)
+    heads, (height, width) = node.attrs["heads"], node.attrs["window"]
+    result = np.zeros(out)
+    for y, x in product(range(0, out[0], height), range(0, out[1], width)):
+        whole = (height, width) == out[:2]
+        rows, cols = slice(y, y + height), slice(x, x + width)
+        queries = q[rows, cols].reshape(height * width, heads, -1)
+        keys, values = (
+            (each if whole else each[rows, cols]).reshape(-1, heads, each.shape[2] // heads)
+            for each in (k, v)
+        )
+        scores = np.einsum("nhd,mhd->hnm", queries, keys) * node.attrs["scale"]
+        shares = np.exp(scores - scores.max(2, keepdims=True))
+        shares /= shares.sum(2, keepdims=True)
+        part = np.einsum("hnm,mhd->nhd", shares, values)
+        result[rows, cols] = part.reshape(height, width, out[2])
+    return result
+
+
+def regrid(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
+    """The same positions, row after row, in rows of another length."""
+    return arrays[0].reshape(out)
 
 
 def concat(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:

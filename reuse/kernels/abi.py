@@ -34,6 +34,7 @@ COLUMN_HIGH = 7  # of irregular windows: as ROW_HIGH, for columns
 SOURCE_COLUMNS = 8
 RISING = 0  # TAPS of an irregular window whose low and high never fall from column to column
 ANY = -1  # TAPS of any other irregular window
+FLAT = -2  # TAPS where output position i, row after row, reads input position i
 
 # --- instructions: one row each -----------------------------------------------------------------
 KERNEL = 0  # address of an OPERATOR; 0: only the mask is written
@@ -83,6 +84,8 @@ LINE = 4  # address of a row of mask bytes, scratch
 POINTERS = 5  # address of POINTER_ARRAYS int64 arrays of SLOTS entries
 RESULTS = 6  # address of SLOTS rows of float32
 GAPS = 7  # address of SLOTS + 1 float32: squared distances
+ATTENTION = 8  # address of the scratch memory of attention
+ATTENTION_WORK = 9  # multiply-adds done to find which rows of attention have moved
 WORKER_COLUMNS = 16
 
 # --- a span: consecutive positions of a row, as int32 -------------------------------------------

@@ -14,6 +14,7 @@ from stillframe.reuse.kernels.abi import (
     ANY,
     COLUMN_HIGH,
     COLUMN_LOW,
+    FLAT,
     HEIGHT,
     LINE,
     LIVE,
@@ -122,9 +123,32 @@ def reach(line, read, lows, highs, target, width):
 
 
 @kernel
+def spread_flat(tensors, tensor, y, target, width):
+    # target (width,) |= the same positions of a tensor in rows of another length
+    read = tensors[tensor, WIDTH]
+    mask_step = tensors[tensor, MASK_PIXEL]
+    any_on = False
+    x = np.int64(0)
+    while x < width:
+        row = (y * width + x) // read
+        column = y * width + x - row * read
+        count = min(read - column, width - x)
+        if get_u8(tensors[tensor, ROW_FLAGS], row * tensors[tensor, ROW_FLAGS_STEP]) != OFF:
+            any_on = True
+            mask = tensors[tensor, MASK] + row * tensors[tensor, MASK_ROW]
+            for i in range(count):
+                on = get_u8(mask, (column + i) * mask_step)
+                set_u8(target, x + i, get_u8(target, x + i) | on)
+        x += count
+    return any_on
+
+
+@kernel
 def spread_row(tensors, source, y, line, target, width):
     # target (width,) |= what row y of the output reads of this source; -> whether any of it is on
     tensor = get_i64(source, SOURCE_TENSOR)
+    if get_i64(source, TAPS) == FLAT:
+        return spread_flat(tensors, tensor, y, target, width)
     low = get_i32(get_i64(source, ROW_LOW), y)
     high = get_i32(get_i64(source, ROW_HIGH), y)
     flags = tensors[tensor, ROW_FLAGS]

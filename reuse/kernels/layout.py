@@ -12,6 +12,7 @@ from stillframe.reuse.kernels.abi import (
     ROW,
     SCALAR,
     TARGET,
+    WIDTH,
 )
 from stillframe.reuse.kernels.calls import span_at, tables
 from stillframe.reuse.kernels.jit import OPERATOR, native
@@ -53,6 +54,26 @@ def move(ins, floats, tensors, spans, span_count, work, cutoff):
                     set_f32(out, c, floats[SCALAR])
             if not outside:
                 copy(line + from_x * tensors[read, PIXEL], out + front * 4, depth)
+        written += length
+    return written
+
+
+@native(OPERATOR)
+def regrid(ins, floats, tensors, spans, span_count, work, cutoff):
+    """The same positions, row after row, in rows of another length; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
+    target, read = ins[TARGET], ins[INPUT]
+    channels, width = tensors[target, CHANNELS], tensors[read, WIDTH]
+    written = 0
+    for index in range(span_count):
+        y, start, length = span_at(spans, index)
+        for x in range(start, start + length):
+            at = y * tensors[target, WIDTH] + x
+            row = at // width
+            source = tensors[read, DATA] + row * tensors[read, ROW]
+            source += (at - row * width) * tensors[read, PIXEL]
+            out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
+            copy(source, out, channels)
         written += length
     return written
 

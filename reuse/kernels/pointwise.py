@@ -12,6 +12,7 @@ from stillframe.reuse.kernels.abi import (
     PARAMETER,
     PIXEL,
     ROW,
+    SCALAR,
     SECOND,
     SLOPES,
     TARGET,
@@ -20,6 +21,7 @@ from stillframe.reuse.kernels.activation import exp
 from stillframe.reuse.kernels.calls import call_activation, span_at, tables
 from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
 from stillframe.reuse.kernels.pointers import get_f32, set_f32
+from stillframe.reuse.kernels.reductions import squares, sum_of
 from stillframe.reuse.kernels.store import copy
 
 ADD, SUB, MUL, DIV, MIN, MAX, POW = range(7)
@@ -31,6 +33,8 @@ CHANNEL_STEP_A, CHANNEL_STEP_B = PARAMETER + 1, PARAMETER + 2
 
 # parameters of NORMALIZE: addresses of float32 (C,)
 SCALE, SHIFT = PARAMETER, PARAMETER + 1
+CENTRED = PARAMETER + 2  # of LAYER_NORM, which has those two as well
+BINS = PARAMETER  # of SOFTMAX: channels that are taken together
 
 
 @kernel
@@ -178,7 +182,34 @@ def modulate(ins, floats, tensors, spans, span_count, work, cutoff):
 
 @native(OPERATOR)
 def softmax(ins, floats, tensors, spans, span_count, work, cutoff):
-    """exp(x - max) / sum over the channels of each position; -> positions written."""
+    """exp(x - max) / sum over each BINS channels of a position; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
+    target, read, bins = ins[TARGET], ins[INPUT], ins[BINS]
+    written = 0
+    for index in range(span_count):
+        y, start, length = span_at(spans, index)
+        for x in range(start, start + length):
+            source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
+            out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
+            for first in range(0, tensors[target, CHANNELS], bins):
+                top = get_f32(source, first)
+                for c in range(first + 1, first + bins):
+                    top = max(top, get_f32(source, c))
+                total = np.float32(0.0)
+                for c in range(first, first + bins):
+                    value = exp(get_f32(source, c) - top)
+                    set_f32(out, c, value)
+                    total += value
+                for c in range(first, first + bins):
+                    set_f32(out, c, get_f32(out, c) / total)
+        written += length
+    return written
+
+
+@native(OPERATOR)
+def layer_norm(ins, floats, tensors, spans, span_count, work, cutoff):
+    """(x - mean) / deviation * scale + shift over the channels of each position; without CENTRED
+    the mean is not taken off; -> positions written."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
@@ -188,15 +219,15 @@ def softmax(ins, floats, tensors, spans, span_count, work, cutoff):
         for x in range(start, start + length):
             source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
             out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
-            top = get_f32(source, 0)
-            for c in range(1, channels):
-                top = max(top, get_f32(source, c))
-            total = np.float32(0.0)
+            mean = np.float32(0.0)
+            if ins[CENTRED] != 0:
+                mean = sum_of(source, channels) / np.float32(channels)
             for c in range(channels):
-                value = exp(get_f32(source, c) - top)
-                set_f32(out, c, value)
-                total += value
+                set_f32(out, c, get_f32(source, c) - mean)
+            power = squares(out, channels) / np.float32(channels)
+            factor = np.float32(1.0) / np.sqrt(power + floats[SCALAR])
             for c in range(channels):
-                set_f32(out, c, get_f32(out, c) / total)
+                value = get_f32(out, c) * factor
+                set_f32(out, c, value * get_f32(ins[SCALE], c) + get_f32(ins[SHIFT], c))
         written += length
     return written

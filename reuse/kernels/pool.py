@@ -7,20 +7,29 @@ from stillframe.reuse.kernels.abi import (
     DATA,
     HEIGHT,
     INPUT,
+    MASK,
+    MASK_PIXEL,
+    MASK_ROW,
     PAD_LEFT,
     PAD_TOP,
     PARAMETER,
     PIXEL,
+    RESULTS,
     ROW,
     STRIDE_X,
     STRIDE_Y,
     TARGET,
+    THRESHOLD,
     WIDTH,
+    Cutoff,
 )
 from stillframe.reuse.kernels.calls import span_at, tables
 from stillframe.reuse.kernels.jit import OPERATOR, kernel, native
 from stillframe.reuse.kernels.microkernel import LANES, pool_tile
 from stillframe.reuse.kernels.pointers import get_f32, set_f32
+from stillframe.reuse.kernels.store import store_result
+
+NEVER = int(Cutoff.NEVER)
 
 # parameters: kernel height and width, dilation, and the padded size that an average counts
 KERNEL_Y, KERNEL_X, DILATION_Y, DILATION_X = PARAMETER, PARAMETER + 1, PARAMETER + 2, PARAMETER + 3
@@ -85,25 +94,32 @@ def window_of(ins, tensors, y, x):
 
 @native(OPERATOR)
 def max_pool(ins, floats, tensors, spans, span_count, work, cutoff):
-    """x (H, W, C) -> the largest value of each window; -> positions written."""
+    """x (H, W, C) -> the largest value of each window; -> positions stored as changed."""
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
     target, read = ins[TARGET], ins[INPUT]
     channels = tensors[target, CHANNELS]
+    direct = cutoff == NEVER
     down = ins[DILATION_Y] * tensors[read, ROW]
     across = ins[DILATION_X] * tensors[read, PIXEL]
     written = 0
     for index in range(span_count):
         y, start, length = span_at(spans, index)
-        out = tensors[target, DATA] + y * tensors[target, ROW] + start * tensors[target, PIXEL]
+        stored = tensors[target, DATA] + y * tensors[target, ROW] + start * tensors[target, PIXEL]
+        mask = tensors[target, MASK] + y * tensors[target, MASK_ROW]
         for x in range(start, start + length):
+            out = stored if direct else work[RESULTS]
             first, rows, columns = window_of(ins, tensors, y, x)
             whole = channels - channels % LANES
             for c in range(0, whole, LANES):
                 pool_tile(False, first + c * 4, rows, down, columns, across, out + c * 4)
             for c in range(whole, channels):
                 set_f32(out, c, largest(first, rows, down, columns, across, c))
-            out += tensors[target, PIXEL]
-        written += length
+            if direct:
+                written += 1
+            else:
+                mark = mask + x * tensors[target, MASK_PIXEL]
+                written += store_result(out, stored, channels, cutoff, floats[THRESHOLD], mark)
+            stored += tensors[target, PIXEL]
     return written
 
 

@@ -51,6 +51,7 @@ KINDS = {
     "window": "a reader looks at several positions",
     "others": "a reader looks where only another tensor changed",
     "whole": "a reader looks at all of it",
+    "attention": "queries whose keys hardly moved keep their row",
 }
 LIFTED = frozenset({"window", "others", "zero padding"})
 """Reasons that fall away if what readers look at is computed again each frame and the zero padding
@@ -120,6 +121,10 @@ def reasons_to_persist(flow: Dataflow, cutoffs: AbstractSet[str]) -> Reasons:
                 if name not in flow.exports:
                     force(name, "whole", f"{where} looks at all of it", index)
             continue
+        if node.op == "Attention":  # which looks at the marks of each of them by itself
+            force(node.output, "attention")
+            for name in dict.fromkeys(node.inputs):
+                force(name, "whole", f"{where} looks at all of it", index)
         reads = flow.reads[index]
         for position, (name, window, whole) in enumerate(reads):
             if whole:

@@ -106,6 +106,8 @@ def surely_read(node: Node, window: Window) -> Window | None:
 
     A dilated kernel leaves gaps: of it only the middle tap is taken, if it lies on the position.
     """
+    if node.op == "Regrid":  # its window holds more than is read
+        return None
     dilation = node.attrs.get("dilation", (1, 1))
     spans = []
     for axis, span in enumerate((window.rows, window.cols)):

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir import windows
-from stillframe.reuse.ir.graph import Graph
+from stillframe.reuse.ir.graph import Graph, Node
 from stillframe.reuse.memory.arena import align, place
 from stillframe.reuse.memory.buffers import Storage
 from stillframe.reuse.memory.dataflow import Dataflow
@@ -33,7 +33,9 @@ from stillframe.reuse.memory.required_regions import (
     required_regions,
 )
 
-COMPARING = frozenset({"Conv", "GlobalPool", "Moments"})  # whose kernels can cut off
+COMPARING = frozenset({"Conv", "GlobalPool", "Moments", "Attention"})  # whose kernels can cut off
+FIRST_LAYERS = 3  # after attention or an island: compared even if that makes them persistent
+FIXPOINT_ROUNDS = 4  # of cut-offs that make others persistent
 BUDGET_SHARE = 0.6
 """Of keeping every activation: the budget of those who name none."""
 
@@ -116,18 +118,56 @@ def _planned(flow: Dataflow, budget_bytes: int | None, disk_cache: DiskCache | N
     return arrange(flow, reasons, cutoffs, choice.recomputed)
 
 
+def compares(node: Node) -> bool:
+    """Whether an operator cuts off: those whose kernels can, but of pools only those of stride 1,
+    such as the three in a row of a YOLO. They widen every mark, and most results stay equal."""
+    if node.op == "MaxPool":
+        return tuple(node.attrs["stride"]) == (1, 1)
+    return node.op in COMPARING
+
+
 def choose_cutoffs(flow: Dataflow) -> frozenset[str]:
     """The tensors that are compared with their stored values: those that persist in any case.
 
     Vectors, such as the gates behind a global pool, are always compared: it costs nothing, and a
-    changed one makes a whole layer new.
+    changed one makes a whole layer new. After attention or an island, which move everything a
+    little, the first layers are compared and all that the other cut-offs make persistent.
     """
     ranges = live_ranges(flow, reasons_to_persist(flow, frozenset()))
-    return frozenset(
-        node.output
-        for node in flow.graph.nodes
-        if node.op in COMPARING and (ranges[node.output].persistent or flow.is_vector(node.output))
+    comparing = [node.output for node in flow.graph.nodes if compares(node)]
+    chosen = frozenset(
+        name for name in comparing if ranges[name].persistent or flow.is_vector(name)
     )
+    after, first = _after_mixing(flow)
+    if not after:
+        return chosen
+    chosen |= first
+    for _ in range(FIXPOINT_ROUNDS):
+        ranges = live_ranges(flow, reasons_to_persist(flow, chosen))
+        more = {name for name in comparing if name in after and ranges[name].persistent}
+        if more <= chosen:
+            break
+        chosen |= more
+    return chosen
+
+
+def _after_mixing(flow: Dataflow) -> tuple[frozenset[str], frozenset[str]]:
+    """What depends on attention or an island, and the first layers there that can be compared."""
+    distance: dict[str, int] = {}
+    first: set[str] = set()
+    for index, node in enumerate(flow.graph.nodes):
+        if node.op == "Attention" or flow.is_island(index):
+            distance |= dict.fromkeys(node.outputs, 0)
+            continue
+        reached = [distance[name] for name in node.inputs if name in distance]
+        if not reached:
+            continue
+        steps = min(reached) + int(compares(node))
+        distance[node.output] = steps
+        view = flow.storage.views.get(node.output)
+        if compares(node) and steps <= FIRST_LAYERS and (view is None or view.own_mask):
+            first.add(node.output)
+    return frozenset(distance), frozenset(first)
 
 
 def arrange(

@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
+from stillframe.reuse.ir.graph import Node, Shape
 from stillframe.reuse.ir.windows import Flags, Window
 from stillframe.reuse.memory.dataflow import Dataflow
 from stillframe.reuse.memory.liveness import JOIN
@@ -107,6 +108,14 @@ class WorkEstimate:
         return replace(self, computed=computed, marks=marks, work=work)
 
 
+def attention_work(node: Node, shapes: Mapping[str, Shape]) -> int:
+    """Multiply-adds of an Attention for one query."""
+    queries, keys, values = (shapes[name] for name in node.inputs)
+    height, width = node.attrs["window"]
+    count = keys[0] * keys[1] if (height, width) == queries[:2] else height * width
+    return count * (queries[2] + values[2])
+
+
 def outline(flow: Dataflow, name: str, active_share: float) -> Extent:
     """The assumed rectangle as a tensor sees it."""
     lines = []
@@ -127,6 +136,8 @@ def work_per_position(flow: Dataflow, index: int) -> int:
         return sum(sizes)
     if node.op == JOIN or flow.is_island(index):
         return 0
+    if node.op == "Attention":
+        return attention_work(node, flow.graph.shapes)
     taps = 1
     for read in flow.reads[index][:1]:
         if not read.whole:

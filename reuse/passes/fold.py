@@ -259,3 +259,44 @@ def join_convs(draft: Draft, node: Node) -> bool:
     ]
     draft.replace(node, draft.node("Conv", inputs, attrs, node.output))
     return True
+
+
+def selected(draft: Draft, node: Node) -> Array | None:
+    """The channels that a 1 × 1 Conv of zeros and ones takes; None for any other node."""
+    if node.op != "Conv" or len(node.inputs) != 3 or node.attrs["group"] != 1:
+        return None
+    weights, bias = (draft.constants[name] for name in node.inputs[1:])
+    plain = weights.shape[:2] == (1, 1) and node.attrs["stride"] == (1, 1)
+    if not plain or any(node.attrs["pad"]) or node.attrs["act"] is not None or bias.any():
+        return None
+    matrix = weights[0, 0]
+    if ((matrix != 0).sum(0) != 1).any() or (matrix.max(0) != 1).any():
+        return None
+    return np.asarray(matrix.argmax(0))
+
+
+@rewrites("Conv")
+def split_conv(draft: Draft, node: Node) -> bool:
+    """Conv -> several selections of its channels : a Conv of those channels each, such as those of
+    queries, keys and values. The first Conv goes once nothing reads it."""
+    first = draft.producer(node.inputs[0], "Conv")
+    channels = selected(draft, node)
+    if first is None or channels is None or first.output in draft.model_outputs:
+        return False
+    act = first.attrs["act"]
+    if first.attrs["group"] != 1 or len(first.inputs) != 3 or (act and act.kind == "prelu"):
+        return False
+    taken = [selected(draft, each) for each in draft.readers[first.output]]
+    if any(each is None for each in taken):
+        return False
+    depth = draft.shapes[first.output][2]
+    if len(taken) > 1 and sum(len(each) for each in taken if each is not None) > depth:
+        return False
+    weights, bias = (draft.constants[name] for name in first.inputs[1:])
+    inputs = (
+        first.inputs[0],
+        draft.add_constant(node.inputs[1], weights[..., channels]),
+        draft.add_constant(node.inputs[2], bias[channels]),
+    )
+    draft.replace(node, draft.node("Conv", inputs, first.attrs, node.output))
+    return True

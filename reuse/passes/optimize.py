@@ -23,6 +23,7 @@ PASSES: tuple[Pass, ...] = (
     fold.affine_before_move,  # brings an affine next to the Conv it came from
     fold.affine_into_previous_conv,  # needs activations recognised: expanded, they hold affines
     fold.affine_into_next_conv,
+    fold.split_conv,  # before joining, which would multiply a selection with the weights
     fold.join_convs,  # needs the affines between two Convs folded
     fuse.act_before_move,
     fuse.act_into_producer,  # needs Conv -> Unary side by side: no affine between them

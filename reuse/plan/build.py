@@ -81,7 +81,7 @@ def build_plan(
 
     exported: tensors that islands or callers read. See `compile_graph` for the rest.
     """
-    builder = TableBuilder(graph, memory, workers, tuning.tiles)
+    builder = TableBuilder(graph, memory, workers, tuning.tiles, exact)
     layouts = export_layouts(graph)
     exports: dict[str, Floats] = {}
     steps: list[Region | IslandStep] = []
@@ -115,7 +115,9 @@ def build_plan(
             continue
         shape, root = graph.shapes[node.output], memory.storage.root(node.output)
         for lowered in LOWER[node.op](builder, node):
-            layer = PlannedLayer(node.output, node.op, shape, lowered.multiply_adds, number)
+            name = f"{node.output}~{lowered.label.lower()}" if lowered.label else node.output
+            op = lowered.label or node.op
+            layer = PlannedLayer(name, op, shape, lowered.multiply_adds, number)
             at = builder.add(lowered, layer)
             if root in memory.recomputed:
                 builder.clear_zero_pad(at, root)
@@ -147,6 +149,7 @@ def finish(
         abi.POINTERS: abi.POINTER_ARRAYS * abi.SLOTS * 8 + 64,
         abi.GAPS: (abi.SLOTS + 1) * 4 + 64,
         abi.RESULTS: builder.widest_result * 4 + 256,
+        abi.ATTENTION: builder.attention_bytes,
     }
     for worker in range(builder.workers):
         for column, size in sizes.items():

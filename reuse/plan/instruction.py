@@ -31,6 +31,8 @@ class Lowered:
     """To compute all positions."""
     result_floats: int = 0
     """Floats that it needs of a worker's RESULTS."""
+    label: str = ""
+    """Of an instruction that only prepares the operator's own: what it does."""
     compares: bool = False
     """Whether its kernel can cut off: leave a result unstored that is near the stored one."""
 

@@ -15,6 +15,7 @@ from stillframe.reuse.plan.columns import (
     sliding_columns,
 )
 from stillframe.reuse.plan.instruction import Lowered, MaskSource
+from stillframe.reuse.plan.lower_attention import lower_attention
 from stillframe.reuse.plan.lower_conv import lower_conv
 from stillframe.reuse.plan.tables import TableBuilder
 
@@ -43,7 +44,8 @@ def lower_pool(builder: TableBuilder, node: Node) -> list[Lowered]:
         pool.COUNTED_HEIGHT: counted[0],
         pool.COUNTED_WIDTH: counted[1],
     }
-    return [Lowered(columns)]
+    depth = builder.graph.shapes[node.output][2]
+    return [Lowered(columns, {}, 0, depth, compares=not average)]
 
 
 def lower_unary(builder: TableBuilder, node: Node) -> list[Lowered]:
@@ -93,7 +95,33 @@ def lower_modulate(builder: TableBuilder, node: Node) -> list[Lowered]:
 
 
 def lower_softmax(builder: TableBuilder, node: Node) -> list[Lowered]:
-    return [Lowered(mask_columns(builder, node) | {abi.KERNEL: pointwise.softmax.address})]
+    columns = mask_columns(builder, node) | {abi.KERNEL: pointwise.softmax.address}
+    size = node.attrs.get("size", builder.graph.shapes[node.output][2])
+    return [Lowered(columns | {pointwise.BINS: size})]
+
+
+def lower_layer_norm(builder: TableBuilder, node: Node) -> list[Lowered]:
+    scale, shift = (
+        builder.constant(np.asarray(builder.graph.constants[name], np.float32).ravel())
+        for name in node.inputs[1:3]
+    )
+    columns = mask_columns(builder, node) | {
+        abi.KERNEL: pointwise.layer_norm.address,
+        pointwise.SCALE: scale,
+        pointwise.SHIFT: shift,
+        pointwise.CENTRED: int(node.attrs["centred"]),
+    }
+    return [Lowered(columns, {abi.SCALAR: node.attrs["epsilon"]})]
+
+
+def lower_regrid(builder: TableBuilder, node: Node) -> list[Lowered]:
+    columns = mask_columns(builder, node) | {abi.KERNEL: layout.regrid.address}
+    if node.output not in builder.regions.sources:
+        (window,) = OPS["Regrid"].window(node, builder.graph.shapes)
+        out = builder.graph.shapes[node.output]
+        source = builder.source(node.inputs[0], window, out, (abi.FLAT, 1, 0))
+        columns[abi.SOURCES], columns[abi.SOURCE_COUNT] = builder.sources([source])
+    return [Lowered(columns)]
 
 
 def lower_reduction(builder: TableBuilder, node: Node) -> list[Lowered]:
@@ -254,6 +282,9 @@ LOWER: dict[str, Rule] = {
     "Moments": lower_reduction,
     "Modulate": lower_modulate,
     "Softmax": lower_softmax,
+    "LayerNorm": lower_layer_norm,
+    "Attention": lower_attention,
+    "Regrid": lower_regrid,
     "Concat": lower_concat,
     "Slice": lower_slice,
     "Pad": lower_pad,

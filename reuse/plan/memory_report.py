@@ -11,7 +11,8 @@ class MemoryReport:
 
     persistent: activations that the next frame reads. transient: the arena that the others share;
     lower_bound: the least that any arena for them needs. weights: packed weights and tables.
-    every_activation: what keeping the output of every layer would take. total: all of ours.
+    every_activation: what keeping the output of every layer would take. total: all of ours, for
+    one shape of feeds; other_shapes: what a session keeps for others that it was fed.
     """
 
     persistent: int
@@ -20,6 +21,7 @@ class MemoryReport:
     weights: int
     every_activation: int
     total: int
+    other_shapes: int = 0
 
 
 def report(plan: Plan) -> MemoryReport:

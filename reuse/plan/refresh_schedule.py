@@ -65,6 +65,7 @@ class RefreshSchedule:
             return
         due_of = {plan.mask_rows[name].owner: due for name, due in self.inputs.due.items()}
         compared = set(plan.cutoffs.values())
+        compared |= {at for at, layer in enumerate(plan.layers) if layer.op == "Drift"}
         for at, (target, layer) in enumerate(zip(plan.targets, plan.layers, strict=True)):
             height = int(plan.tensors[plan.instructions[at, abi.TARGET], abi.HEIGHT])
             due = self._last_read(plan, plan.reads[at], height, due_of)

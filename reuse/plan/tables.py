@@ -29,12 +29,15 @@ class TableBuilder:
         memory: MemoryPlan,
         workers: int,
         tiles: Mapping[str, int],
+        exact: bool = True,
     ) -> None:
         self.graph = graph
         self.storage = memory.storage
         self.regions = memory.regions
         self.tiles = tiles  # output of a convolution -> row of conv.TILES
         self.workers = workers
+        self.exact = exact  # a cut-off asks for equal bits
+        self.attention_bytes = 64  # scratch of a worker for the largest attention
         self.buffers: list[Any] = [np.zeros(0, np.uint8)]
         self.arena = zeroed(memory.size + SLACK)
         self._arena_start = self.arena.ctypes.data
@@ -65,6 +68,13 @@ class TableBuilder:
         self.buffers.append(copy)
         self.weights_bytes += copy.nbytes
         return int(copy.ctypes.data)
+
+    def state(self, count: int) -> int:
+        """Floats for the life of the plan, which kernels write; -> their address."""
+        values = zeroed(count * 4 + SLACK)
+        self.buffers.append(values)
+        self.weights_bytes += values.nbytes
+        return int(values.ctypes.data)
 
     def geometry(self, name: str) -> tuple[int, int, int]:
         """(address of element (0, 0, 0), row stride, pixel stride) in bytes."""
@@ -135,6 +145,13 @@ class TableBuilder:
         tensor = self._row((height, width, 0), 0, 0, 0)
         self._own_mask(tensor, height, width)
         return tensor
+
+    def marks(self, name: str, height: int, width: int) -> int:
+        """As `port`, under a name."""
+        self.shapes[name] = (height, width, 0)
+        self.index[name] = self.port(height, width)
+        self._names[self.index[name]] = name
+        return self.index[name]
 
     def constant_tensor(self, name: str) -> int:
         values = np.asarray(self.graph.constants[name], np.float32)

@@ -116,6 +116,12 @@ class PlanRunner:
         for session in list(self._islands.values()):
             session.end()
 
+    def set_providers(self, providers: Sequence[Any]) -> None:
+        """Run islands on other execution providers; the next step is dense."""
+        self._providers = providers
+        self._islands = self._island_sessions()
+        self.reset()
+
     def _remake_islands(self) -> None:
         """New sessions of the islands. The parent's are never destroyed: that would wait for
         threads that this process does not have."""
@@ -174,6 +180,7 @@ class PlanRunner:
         self._sweep_ends = renewed[1] > renewed[0] and renewed[1] >= self._schedule.height
         plan.live[...] = 0
         plan.island_records[...] = 0
+        plan.work[:, abi.ATTENTION_WORK] = 0
         everything = dense or self._fresh
         self._fresh = True  # while this step runs, what is stored belongs to no frame
         marked, positions = 0, 0
@@ -217,6 +224,7 @@ class PlanRunner:
             return 1.0, 1.0
         plan = self.plan
         done = float(plan.records[:, abi.ACTIVE] / self._positions @ self._work)
+        done += float(plan.work[:, abi.ATTENTION_WORK].sum())
         islands = float(plan.island_records[:, abi.ACTIVE] @ self._island_work)
         of_regions = max(self._total_work - float(self._island_work.sum()), 1.0)
         return done / of_regions, (done + islands) / self._total_work

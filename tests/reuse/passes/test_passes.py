@@ -67,6 +67,14 @@ def conv(
     return "Conv", [source, weights, w(depth), *more], output, whole | attrs
 
 
+def selection(source: str, output: str, depth: int, *channels: int) -> Line:
+    """A 1 × 1 Conv that takes some channels."""
+    weights = np.zeros((1, 1, depth, len(channels)), np.float32)
+    weights[0, 0, channels, range(len(channels))] = 1
+    attrs = conv("x", "y")[3] | {"pad": (0,) * 4}
+    return "Conv", [source, weights, np.zeros(len(channels), np.float32)], output, attrs
+
+
 def unary(source: str, output: str, kind: str, a: float = 0.0, b: float = 0.0) -> Line:
     return "Unary", [source], output, {"act": Act(kind, a, b)}
 
@@ -489,6 +497,27 @@ ROWS = (
         "in front of something else as well",
         fold.affine_into_next_conv,
         [affine("x", "a", w(3), w(3)), conv("a", "b"), binary("mul", "a", "b", "y")],
+    ),
+    Row(
+        "channels of queries and of keys",
+        fold.split_conv,
+        [
+            conv("x", "c", 3, 8, size=3),
+            selection("c", "q", 8, 0, 1, 4, 5),
+            selection("c", "k", 8, 2, 3, 6, 7),
+            binary("mul", "q", "k", "y"),
+        ],
+        "Conv Conv Binary",
+    ),
+    Row(
+        "more channels than there are",
+        fold.split_conv,
+        [
+            conv("x", "c", 3, 4),
+            selection("c", "q", 4, 0, 1, 3),
+            selection("c", "k", 4, 2, 0, 3),
+            binary("mul", "q", "k", "y"),
+        ],
     ),
     Row(
         "1 × 1, then 3 × 3",

@@ -1,18 +1,20 @@
 """Networks with attention: exact without a tolerance, sparse and within it with one."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.reuse.compile import compile_graph
+from stillframe.reuse.compile import compile_graph, load_graph
 from stillframe.reuse.introspection import ISLAND, layer_stats, layers
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND as ISLAND_OP
+from stillframe.reuse.ir.ops import OPS
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from stillframe.reuse.session import ReuseSession
-from tests.attention_nets import detector
+from tests.attention_nets import area_detector, bins_head, detector, vit
 from tests.random_graphs import random_graph
 from tests.reuse.plan.test_refresh_schedule import sweep
 from tests.reuse.runtime.test_engine import clip
@@ -103,10 +105,12 @@ def test_what_is_stored_of_an_island_is_within_tolerance_of_its_inputs(
             if node.op != ISLAND_OP or not set(node.outputs) & set(plan.island_cutoffs):
                 continue
             inputs = {
-                port.name: interpreter.to_region(engine.output(port.name).reshape(port.shape), port)
+                port.name: interpreter.to_region(
+                    engine.output(port.name), port, graph.shapes[port.name]
+                )
                 for port in node.attrs["reads"]
             }
-            fresh = interpreter.run_island(node, inputs)
+            fresh = interpreter.run_island(node, inputs, graph.shapes)
             for name in set(node.outputs) & set(plan.island_cutoffs):
                 gaps = np.square(fresh[name] - plan.view(name), dtype=np.float64).sum(axis=2)
                 assert gaps.max() <= plan.threshold(name) * (1 + 1e-4) + 1e-9, (number, name)
@@ -124,3 +128,152 @@ def test_the_work_of_islands_counts() -> None:
         for info in infos:
             if info.op == ISLAND:
                 assert info.multiply_adds >= 100 * 100 * (8 + 16) * 2
+
+
+NETS = {
+    "one attention block": detector(96, 128),
+    "attention in strips": area_detector(64, 96),
+    "transformer": vit(),
+    "transformer without a class token": vit(class_token=False),
+    "transformer in single operators": vit(expanded=True),
+    "transformer with windows": vit(56, 84, window=(4, 6), class_token=False),
+    "head with bins": bins_head(),
+}
+
+
+def size_of(source: bytes) -> tuple[int, int]:
+    shape = onnxruntime.InferenceSession(source).get_inputs()[0].shape
+    return shape[2], shape[3]
+
+
+def wandering(height: int, width: int, frames: int, seed: int = 0) -> list[Picture]:
+    """A small patch that is somewhere else in each frame; in the third nothing changes."""
+    rng = np.random.default_rng(seed)
+    still = rng.random((1, 3, height, width)).astype(np.float32)
+    pictures = [still]
+    for _ in range(frames - 1):
+        picture = still.copy()
+        top, left = int(rng.integers(height - 12)), int(rng.integers(width - 12))
+        picture[:, :, top : top + 12, left : left + 12] = rng.random((1, 3, 12, 12))
+        pictures.append(picture)
+    pictures[2:2] = pictures[1:2]
+    return pictures
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_networks_of_tokens_have_no_island_and_give_what_onnxruntime_gives(name: str) -> None:
+    graph = load_graph(NETS[name])
+    assert all(node.op != ISLAND_OP for node in graph.nodes)
+    picture = wandering(*size_of(NETS[name]), 2)[0]
+    (expected,) = onnxruntime.InferenceSession(NETS[name]).run(None, {"x": picture})
+    (oracle,) = interpreter.run(graph, {"x": picture}).values()
+    np.testing.assert_allclose(oracle, expected, atol=1e-5 * np.abs(expected).max())
+    with ReuseSession(NETS[name], threads=1) as session:
+        (ours,) = session.run(None, {"x": picture})
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("budget", [None, 0, KEEP_ALL])
+@pytest.mark.parametrize("name", NETS)
+def test_networks_of_tokens_are_exact_bit_for_bit(
+    name: str, budget: int | None, threads: int
+) -> None:
+    with (
+        ReuseSession(NETS[name], threads=threads, break_even=9.0, memory_budget=budget) as session,
+        ReuseSession(NETS[name], threads=1) as whole,
+    ):
+        for number, picture in enumerate(wandering(*size_of(NETS[name]), 6)):
+            (ours,), stats = session.step({"x": picture})
+            (theirs,), _ = whole.step({"x": picture}, dense=True)
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"frame {number}")
+            assert stats.dense == (number == 0)
+
+
+def attention_gaps(session: ReuseSession) -> list[tuple[float, float]]:
+    """Of each attention: the largest squared distance of a stored row to what its stored queries,
+    keys and values give, and the threshold."""
+    plan, gaps = session.plan, []
+    for node in plan.graph.nodes:
+        if node.op == "Attention":
+            arrays = [plan.view(name) for name in node.inputs]
+            fresh = OPS["Attention"].reference(node, arrays)
+            gap = np.square(fresh - plan.view(node.output), dtype=np.float64).sum(axis=2)
+            gaps.append((float(gap.max()), plan.threshold(node.output)))
+    return gaps
+
+
+@pytest.mark.parametrize("share", [0.003, 0.02, 0.3])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", [name for name in NETS if name != "head with bins"])
+def test_every_stored_row_of_attention_is_within_tolerance(
+    name: str, threads: int, share: float
+) -> None:
+    """However many frames have passed since it was computed."""
+    reused = 0.0
+    with ReuseSession(
+        NETS[name], tolerance=share, threads=threads, break_even=9.0, memory_budget=KEEP_ALL
+    ) as session:
+        for picture in wandering(*size_of(NETS[name]), 30):
+            session.step({"x": picture})
+            for gap, limit in attention_gaps(session):
+                assert gap <= limit * (1 + 1e-3) + 1e-12
+            stats, infos = layer_stats(session), layers(session)
+            reused += sum(
+                1 - stats.computed_share[index]
+                for index, info in enumerate(infos)
+                if info.op == "Attention"
+            )
+    assert reused > 1
+
+
+def test_sums_that_tell_which_rows_have_moved_do_not_wear_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Far more frames than a row goes without being computed."""
+    source = vit(42, 49, blocks=1)
+    with ReuseSession(source, tolerance=0.05, threads=1, break_even=9.0) as session:
+        for picture in wandering(42, 49, 400, seed=1):
+            session.step({"x": picture})
+        for gap, limit in attention_gaps(session):
+            assert gap <= limit * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("name", ["transformer", "transformer with windows", "attention in strips"])
+@pytest.mark.parametrize("rows", [8, 28])
+def test_a_sweep_renews_tokens_and_attention(name: str, rows: int) -> None:
+    height, width = size_of(NETS[name])
+    old, *_, new = wandering(height, width, 4, seed=5)
+    new = np.clip(new + 0.3, 0, 1).astype(np.float32)
+    with ReuseSession(NETS[name], threads=1) as session:
+        expected = session.run(None, {"x": new})
+    with ReuseSession(NETS[name], tolerance=1e3, threads=2, break_even=9.0) as session:
+        session.step({"x": old})
+        outputs, _ = session.step({"x": new}, np.ones((height, width), np.uint8))
+        assert not np.array_equal(outputs[0], expected[0])
+        np.testing.assert_array_equal(sweep(session, new, rows)[0], expected[0])
+
+
+def test_windows_that_nothing_touched_are_not_computed() -> None:
+    source = NETS["transformer with windows"]
+    with ReuseSession(source, threads=1, break_even=9.0) as session:
+        still = wandering(56, 84, 1)[0]
+        session.step({"x": still})
+        picture = still.copy()
+        picture[:, :, 1:3, 1:3] += 0.5
+        session.step({"x": picture})
+        stats, infos = layer_stats(session), layers(session)
+        for index, info in enumerate(infos):
+            if info.op == "Attention":
+                assert stats.computed[index] == 4 * 6
+
+
+def test_changed_keys_are_counted_as_work() -> None:
+    source = NETS["transformer"]
+    with ReuseSession(source, tolerance=0.3, threads=2, break_even=9.0) as session:
+        for picture in wandering(56, 70, 3):
+            _, stats = session.step({"x": picture})
+        infos, done = layers(session), layer_stats(session)
+        work = np.array([info.multiply_adds for info in infos], float)
+        rows = float(work @ done.computed_share) / work.sum()
+        assert stats.work >= rows
