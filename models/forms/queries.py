@@ -22,7 +22,7 @@ from stillframe.models.model import IMAGENET, Form, Preprocessing
 
 MANY = 0.5
 """Share of the queries that find nothing in a synthetic image, at least."""
-MOST_QUERIES = 1000
+MOST_QUERIES, MOST_CLASSES = 1000, 2000
 
 
 def _boxes_and_logits(model: InspectedModel) -> tuple[int, int] | None:
@@ -124,7 +124,7 @@ def _labels_of_top_pairs(model: InspectedModel, scores: int) -> tuple[str, ...]:
 def _combined_classes(model: InspectedModel) -> int:
     """Classes of the only output (1, n, 4 + classes) with queries instead of cells; else 0."""
     shapes = fixed_shapes(model, 3)
-    if not shapes or shapes[0][2] <= 4 or shapes[0][1] > MOST_QUERIES:
+    if not shapes or not 4 < shapes[0][2] <= MOST_CLASSES or shapes[0][1] > MOST_QUERIES:
         return 0
     if any(strides_of(side, model.size, anchors) for side in shapes[0][1:] for anchors in (1, 3)):
         return 0

@@ -4,10 +4,13 @@ import math
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+import stillframe
 from stillframe.errors import ModelError
+from stillframe.models import zoo
 from stillframe.models.decoders import rotated
 from stillframe.models.decoders.anchors import ANCHORS, AnchoredBoxes, anchors
 from stillframe.models.decoders.boxes import Ssd
@@ -15,6 +18,7 @@ from stillframe.models.decoders.centernet import CenterNet
 from stillframe.models.decoders.classification import ClassScores
 from stillframe.models.decoders.depth import depth_map
 from stillframe.models.decoders.queries import QueryBoxes
+from stillframe.models.forms.forms import recognise
 from stillframe.models.model import Decoder, Form, Sizing, View
 from stillframe.models.results import Classes, Depth, Detections
 
@@ -308,3 +312,50 @@ def test_depth_covers_the_source_without_the_letterbox() -> None:
         np.testing.assert_array_equal(result.values, np.full((100, 100), 5, np.float32))
     with pytest.raises(ModelError, match="depth: expected one value for each pixel"):
         depth_map([np.zeros((1, 3, 32, 48), np.float32)], view, form(depth_map))
+
+
+# --- trained models -------------------------------------------------------------------------------
+
+
+def published(name: str) -> Any:
+    try:
+        return zoo.load(name)
+    except ModelError as error:
+        pytest.skip(str(error))
+
+
+def answer(model: Any, image: Array) -> Any:
+    fitted, view = model.fit(image)
+    session = onnxruntime.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
+    return model.decode(session.run(None, model.feed(fitted)), view)
+
+
+@pytest.mark.fetch
+@pytest.mark.parametrize("name", ["ppocrv5-det", "ppocrv6-det"])
+def test_newer_text_detectors_find_the_lines_of_the_older_one(name: str) -> None:
+    try:
+        with stillframe.open_source("sample:screen?seconds=1") as source:
+            image = next(iter(source)).image
+    except stillframe.SourceError as error:
+        pytest.skip(str(error))
+    older, newer = answer(published("ppocr-det"), image), answer(published(name), image)
+    assert len(older) > 40
+    matched = sum(
+        max(overlap_of(list(box), list(other)) for other in newer.xyxy) > 0.5 for box in older.xyxy
+    )
+    assert matched >= 0.85 * len(older)
+
+
+@pytest.mark.fetch
+def test_open_nsfw_is_fed_as_its_makers_feed_it() -> None:
+    model = published("open-nsfw")
+    image = np.random.default_rng(3).integers(0, 256, (224, 224, 3)).astype(np.uint8)
+    fed = model.feed(model.fit(image)[0])[model.input_name]
+    # The package's own: BGR, less the mean of the training set, channels last.
+    want = image[None, :, :, ::-1].astype(np.float32) - np.array([104, 117, 123], np.float32)
+    np.testing.assert_array_equal(fed, want)
+    result = answer(model, image)
+    assert isinstance(result, Classes)
+    assert abs(float(result.scores.sum()) - 1) < 1e-4
+    assert result.labels == ("safe", "not safe")
+    assert recognise(zoo.original("open-nsfw")).task == "classification"
