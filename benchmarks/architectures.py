@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What reuse does on networks of today: work before and behind the attention, exactness, time.
+"""What reuse does on networks of today: work before and after the attention, exactness, time.
 
     python benchmarks/architectures.py               # every architecture, 5 and 10 % changed
     python benchmarks/architectures.py yolo11n dfine-n --no-time
@@ -43,10 +43,10 @@ HEADER = (
     "model",
     "input",
     "M mult-adds",
-    "behind attention",
+    "after attention",
     "changed",
     "work before",
-    "work behind",
+    "work after",
     "work",
     "exact",
     "to ORT",
@@ -98,30 +98,30 @@ class Stream:
         return outputs
 
 
-def behind_attention(path: Path) -> set[str]:
+def tensors_after_attention(path: Path) -> set[str]:
     """Names of tensors that depend on a product of two computed ones through a softmax."""
     graph = onnx.load(path).graph
     constant = {i.name for i in graph.initializer}
     products: set[str] = set()
-    behind: set[str] = set()
+    after_attention: set[str] = set()
     for node in graph.node:
         read = [name for name in node.input if name and name not in constant]
-        if any(name in behind for name in read):
-            behind.update(node.output)
+        if any(name in after_attention for name in read):
+            after_attention.update(node.output)
         elif node.op_type == "MatMul" and len(read) == 2:
             products.update(node.output)
         elif any(name in products for name in read):
             if node.op_type == "Softmax":
-                behind.update(node.output)
+                after_attention.update(node.output)
             else:
                 products.update(node.output)
-    return behind
+    return after_attention
 
 
-def sides(infos: Sequence[LayerInfo], behind: set[str]) -> NDArray[np.bool_]:
-    """Which layers lie behind the attention, by name; those after the last one do too."""
-    named = [any(name in behind for name in info.name.split(", ")) for info in infos]
-    end = max((index for index, is_behind in enumerate(named) if is_behind), default=len(infos))
+def sides(infos: Sequence[LayerInfo], after_attention: set[str]) -> NDArray[np.bool_]:
+    """Which layers lie after the attention, by name; those after the last one do too."""
+    named = [any(name in after_attention for name in info.name.split(", ")) for info in infos]
+    end = max((index for index, is_after in enumerate(named) if is_after), default=len(infos))
     return np.array([*named[: end + 1], *[True] * (len(infos) - end - 1)])
 
 
@@ -168,7 +168,7 @@ def measured(
         same, apart, work = True, 0.0, []
         infos = layers(exact)
         cost = np.array([info.multiply_adds for info in infos], np.float64)
-        behind = sides(infos, behind_attention(model.path))
+        after_attention = sides(infos, tensors_after_attention(model.path))
         for step in range(WARM_UP + 2 * len(frames)):
             dense.reset()
             expected, exactly, _, theirs = (stream.step() for stream in streams)
@@ -180,7 +180,7 @@ def measured(
         if len(done) != len(cost):  # another tolerance may give another plan
             infos = layers(reuse)
             cost = np.array([info.multiply_adds for info in infos], np.float64)
-            behind = sides(infos, behind_attention(model.path))
+            after_attention = sides(infos, tensors_after_attention(model.path))
 
         def part(mask: NDArray[np.bool_]) -> float | None:
             total = float(cost[mask].sum())
@@ -191,10 +191,10 @@ def measured(
             "model": name,
             "input": f"{model.size[1]}x{model.size[0]}",
             "multiply_adds": float(cost.sum()),
-            "share_behind": float(cost[behind].sum() / max(cost.sum(), 1)),
+            "share_after": float(cost[after_attention].sum() / max(cost.sum(), 1)),
             "changed": share,
-            "work_before": part(~behind),
-            "work_behind": part(behind),
+            "work_before": part(~after_attention),
+            "work_after": part(after_attention),
             "work": part(everything),
             "exact": same,
             "to_ort": apart,
@@ -225,10 +225,10 @@ def cells(line: dict[str, Any]) -> list[str]:
         line["model"],
         line["input"],
         f"{line['multiply_adds'] / 1e6:.0f}",
-        share("share_behind"),
+        share("share_after"),
         f"{line['changed']:.0%}",
         share("work_before"),
-        share("work_behind"),
+        share("work_after"),
         share("work"),
         "yes" if line["exact"] else "NO",
         f"{line['to_ort']:.0e}",

@@ -143,7 +143,7 @@ class HgBuilder(DetrBuilder):
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder:
+class DecoderSizes:
     """The sizes of a decoder."""
 
     width: int
@@ -154,7 +154,7 @@ class Decoder:
     layers: int = 3
 
 
-NANO = Decoder(128, 512, 300, (6, 6))
+NANO = DecoderSizes(128, 512, 300, (6, 6))
 
 
 class DFineBuilder(HgBuilder):
@@ -175,7 +175,7 @@ class DFineBuilder(HgBuilder):
         boxes: BuiltTensor,
         memory: Memory,
         name: str,
-        sizes: Decoder,
+        sizes: DecoderSizes,
     ) -> BuiltTensor:
         y = self.self_attention(self.binary("Add", x, place), x, f"{name}.self_attn", sizes.heads)
         x = self.layer_norm(self.binary("Add", x, y), f"{name}.norm1", 1e-5)
@@ -192,7 +192,7 @@ class DFineBuilder(HgBuilder):
         y = self.perceptron(x, f"{name}.ffn", (sizes.hidden, sizes.width), BRANCH)
         return self.layer_norm(self.binary("Add", x, y), f"{name}.norm3", 1e-5)
 
-    def selected(self, memory: Memory, sizes: Decoder) -> tuple[BuiltTensor, BuiltTensor]:
+    def selected(self, memory: Memory, sizes: DecoderSizes) -> tuple[BuiltTensor, BuiltTensor]:
         """The best positions as queries, and their boxes."""
         width = sizes.width
         logits, used = anchors(memory.sides)
@@ -237,7 +237,7 @@ class DFineBuilder(HgBuilder):
         rows = self.reshape(self.concat([best, mean], 3), 1, count, -1)
         return self.perceptron(rows, f"{name}.reg_conf", (64, 1), BRANCH)
 
-    def decoded(self, memory: Memory, sizes: Decoder) -> tuple[BuiltTensor, BuiltTensor]:
+    def decoded(self, memory: Memory, sizes: DecoderSizes) -> tuple[BuiltTensor, BuiltTensor]:
         """Logits of the classes and boxes of the last layer."""
         width = sizes.width
         x, boxes = self.selected(memory, sizes)
