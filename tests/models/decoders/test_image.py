@@ -103,10 +103,11 @@ def loaded(name: str, size: tuple[int, int]) -> Model:
 
 
 @pytest.mark.fetch
-def test_upscaler_doubles_a_picture_and_keeps_its_colours() -> None:
+@pytest.mark.parametrize("name", ["animevideo-x2", "span-x2"])
+def test_upscaler_doubles_a_picture_and_keeps_its_colours(name: str) -> None:
     whole = drawn((160, 240))
     half = cv2.resize(whole, (120, 80), interpolation=cv2.INTER_AREA)
-    image = answer(loaded("animevideo-x2", (80, 120)), half)
+    image = answer(loaded(name, (80, 120)), half)
     assert image.shape == whole.shape
     plain = np.asarray(cv2.resize(half, (240, 160), interpolation=cv2.INTER_LINEAR))
     swapped = np.ascontiguousarray(image[:, :, ::-1])

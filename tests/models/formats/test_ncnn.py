@@ -97,7 +97,7 @@ def random(*shape: int, kind: str = "<f4") -> NDArray[Any]:
 
 FLAG16, FLAG32 = np.array([ncnn.FLOAT16], "<u4"), np.array([ncnn.FLOAT32], "<u4")
 FILTER, SMALL, DEPTH = random(4, 3, 3, 2), random(5, 3, 3, 3, kind="<f2"), random(6, 1, 3, 3)
-BIAS, SLOPE = random(4), random(3)
+BIAS, SLOPE, BLOB = random(4), random(3), random(4, 3, 2)
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,8 @@ CASES = [
     Case("ReLU", "1 1 a b", lambda x: np.maximum(x, 0)),
     Case("ReLU", "1 1 a b 0=0.1", lambda x: np.where(x < 0, x * np.float32(0.1), x)),
     Case("Sigmoid", "1 1 a b", lambda x: 1 / (1 + np.exp(-x))),
+    Case("Swish", "1 1 a b", lambda x: x / (1 + np.exp(-x))),
+    Case("MemoryData", "0 1 b 0=2 1=3 2=4", lambda x: BLOB, [BLOB]),
     Case("PixelShuffle", "1 1 a b 0=2", shuffled, channels=8),
     *(
         Case("BinaryOp", f"2 1 a1 a2 b 0={op}", want, before=TWO)
@@ -251,6 +253,7 @@ HOSTILE = [
     (CASES[2].text, b"\x38\x4b\x0d\0" + CASES[2].binary[4:], "0x000d4b38 (int8 or a value table)"),
     (CASES[2].text.replace("4=1", "4=-233"), CASES[2].binary, "automatic padding is not supported"),
     (f"{ncnn.MAGIC}\n1 1\nBinaryOp p 1 1 a b 0=6", b"", "'p' (BinaryOp): operation 6 is not"),
+    (f"{ncnn.MAGIC}\n1 1\nMemoryData m 0 1 b 0=4", b"", "a constant of other than three dimen"),
     (f"{ncnn.MAGIC}\n1 1\nInterp p 1 1 a b 0=2 3=20 4=20", b"", "resizing to given sizes"),
 ]
 
