@@ -335,20 +335,23 @@ class ImportContext:
         """Declare the layout of an ONNX output by the factors of its axes."""
         shape = self.shapes[output] if shape is None else shape
         order = factors.order_of(axes, shape)
-        if order is not None:
-            self.set_layout(output, order, shape)
-            return
         known = self.onnx_shapes.get(output)
         sizes = tuple(prod(each.size for each in axis) for axis in axes)
         if known is None or any(size < 0 for size in known):
-            self.onnx_shapes[output] = sizes
-        elif tuple(known) != sizes:
+            self.onnx_shapes[output] = known = sizes
+        if order is not None:
+            self.set_layout(output, order, shape)
+            return
+        if tuple(known) != sizes:
             raise UnsupportedError(f"{output!r} should have shape {list(known)}, not {list(sizes)}")
         self.layouts[output] = TensorLayout(FACTORED, shape, axes)
 
     def set_like(self, output: str, source: str) -> None:
         """Declare an output of the same ONNX shape as another tensor, with the same layout."""
         layout = self.layout_of(source)
+        known = self.onnx_shapes.get(output)
+        if known is None or any(size < 0 for size in known):
+            self.onnx_shapes[output] = self.onnx_shape(source)
         if layout.axes is None:
             self.set_layout(output, layout.order)
         else:

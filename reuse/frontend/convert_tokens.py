@@ -292,6 +292,122 @@ def convert_attention(context: ImportContext, chain: Sequence[OnnxNode]) -> None
     context.set_axes(last.output, tuple(out))
 
 
+def fused_attention(context: ImportContext, node: OnnxNode) -> None:
+    """ONNX's own Attention and com.microsoft.MultiHeadAttention: queries, keys and values, as
+    tokens or by heads, without masks and without a past."""
+    more = {
+        "Attention": ("", "", "", "a mask", "past keys", "past values"),
+        "MultiHeadAttention": (
+            *("", "", "", "", "a mask of keys", "a bias of scores", "past keys", "past values"),
+        ),
+    }[node.op]
+    for index, what in enumerate(more):
+        if what and node.input(index):
+            raise UnsupportedError(what)
+    if any(node.outputs[1:]):
+        raise UnsupportedError("its keys or values as outputs")
+    causal = node.attrs.get("is_causal") or node.attrs.get("unidirectional")
+    if causal or node.attrs.get("softcap") or node.attrs.get("qk_matmul_output_mode"):
+        raise UnsupportedError("a causal or capped one")
+    names = [node.input(index) for index in range(3)]
+    if not all(names):
+        raise UnsupportedError("packed queries, keys and values")
+    ranks = {len(context.onnx_shape(name)) for name in names}
+    if ranks == {4}:
+        by_heads = [context.factored(name) for name in names]
+        heads = {
+            batches(axes, context.layout_of(name).shape)[0]
+            for axes, name in zip(by_heads, names, strict=True)
+        }
+    else:
+        heads = {
+            int(node.attrs[key])
+            for key in ("num_heads", "q_num_heads", "kv_num_heads")
+            if node.attrs.get(key)
+        }
+    if len(heads) != 1:
+        raise UnsupportedError("queries, keys and values differ in heads")
+    if node.op == "MultiHeadAttention" and node.input(3):
+        names = biased(context, node, names)
+    (count,) = heads
+    emit_attention(context, node, names, count, ranks == {4})
+
+
+def biased(context: ImportContext, node: OnnxNode, names: Sequence[str]) -> list[str]:
+    """Queries, keys and values plus their parts of a constant."""
+    bias = context.constant(node.input(3), "the bias").reshape(-1)
+    added, start = [], 0
+    for name, letter in zip(names, "qkv", strict=True):
+        depth = context.layout_of(name).shape[2]
+        part = context.add_constant(
+            f"{node.output}~bias {letter}", bias[None, None, start : start + depth]
+        )
+        start += depth
+        output = f"{node.output}~{letter}"
+        context.emit("Binary", [name, part], output, {"kind": "add", "act": None})
+        added.append(output)
+    return added
+
+
+def emit_attention(
+    context: ImportContext, node: OnnxNode, names: Sequence[str], heads: int, by_heads: bool
+) -> None:
+    """Attention of all queries to all keys. names: of graph tensors; the layout of the output
+    follows from that of the node's first input."""
+    queries = node.inputs[0]
+    for name in node.inputs[: len(names)]:
+        axes, shape = context.factored(name), context.layout_of(name).shape
+        tokens = axes[-2]
+        positions = tuple(each for each in factors.natural(shape, "NHWC") if each.axis < 2)
+        if tokens != factors.merged(positions):
+            raise UnsupportedError("tokens that are not all positions")
+        if not by_heads and axes[-1] != ((Factor(2, 1, shape[2]),) if shape[2] > 1 else ()):
+            raise UnsupportedError("tokens whose last axis is not all channels")
+    q, k, v = (context.shape(name) for name in names)
+    if k[:2] != v[:2] or q[2] != k[2] or any(each[2] % heads for each in (q, k, v)):
+        raise UnsupportedError("queries, keys and values differ in size")
+    scale = float(node.attrs.get("scale") or (q[2] // heads) ** -0.5)
+    attrs = {"heads": heads, "scale": scale, "window": q[:2]}
+    context.emit("Attention", names, node.output, attrs)
+    depth = v[2] // heads
+    axes = context.factored(queries)
+    if by_heads:
+        of_heads = (Factor(2, depth, heads),) if heads > 1 else ()
+        channels = (Factor(2, 1, depth),) if depth > 1 else ()
+        context.set_axes(node.output, (*axes[:-3], of_heads, axes[-2], channels))
+    else:
+        channels = (Factor(2, 1, v[2]),) if v[2] > 1 else ()
+        context.set_axes(node.output, (*axes[:-1], channels))
+
+
+def packed_attention(context: ImportContext, node: OnnxNode) -> None:
+    """com.microsoft.Attention: tokens times one matrix for queries, keys and values."""
+    if any(node.input(index) for index in range(3, len(node.inputs))):
+        raise UnsupportedError("a mask or a past")
+    if node.attrs.get("unidirectional") or node.attrs.get("do_rotary") or any(node.outputs[1:]):
+        raise UnsupportedError("a causal one, turned positions, or a past as output")
+    name = node.inputs[0]
+    axes, shape = context.factored(name), context.layout_of(name).shape
+    if axes[-1] != ((Factor(2, 1, shape[2]),) if shape[2] > 1 else ()):
+        raise UnsupportedError("tokens whose last axis is not all channels")
+    matrix = context.constant(node.inputs[1], "the matrix")
+    bias = np.zeros(matrix.shape[1], np.float32)
+    if node.input(2):
+        bias = context.constant(node.inputs[2], "the bias")
+    sizes = node.attrs.get("qkv_hidden_sizes") or [matrix.shape[1] // 3] * 3
+    names, start = [], 0
+    for size, letter in zip(sizes, "qkv", strict=True):
+        end = start + size
+        output = f"{node.output}~{letter}"
+        emit_product(context, name, output, matrix[:, start:end], bias[start:end])
+        names.append(output)
+        start = end
+    single = OnnxNode(
+        node.index, node.op, node.domain, node.name, (name,), node.outputs, node.attrs
+    )
+    emit_attention(context, single, names, int(node.attrs["num_heads"]), False)
+
+
 def batches(axes: Sequence[tuple[Factor, ...]], shape: Shape) -> tuple[int, tuple[int, int]]:
     """What the axes of queries, keys or values (..., tokens, channels of a head) say: how many
     heads, and the rows and columns of a window."""

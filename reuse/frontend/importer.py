@@ -10,6 +10,7 @@ from stillframe.reuse.frontend.context import (
     ImportContext,
     OnnxNode,
     UnsupportedError,
+    WrongShapeError,
 )
 from stillframe.reuse.frontend.convert_nn import CONVERTERS
 from stillframe.reuse.frontend.convert_shape import convert_chain, merge_nodes
@@ -117,6 +118,7 @@ class Importer:
         context, last = self.context, group[-1]
         context.nodes, context.shapes, context.constants = [], {}, {}
         reason = None
+        unknown = [name for name in last.outputs if name and name not in context.onnx_shapes]
         try:
             if last.operator not in CONVERTERS:
                 raise UnsupportedError("the engine has no such operator")
@@ -133,6 +135,9 @@ class Importer:
             for name in last.outputs:
                 context.layouts.pop(name, None)
         else:
+            for name in unknown:  # an operator that ONNX does not know: what follows is inferred
+                if name in context.onnx_shapes and context.readers.get(name):
+                    raise WrongShapeError(name, context.onnx_shapes[name])
             self.shapes |= context.shapes
             self.constants |= context.constants
         self.converted.append(context.nodes)

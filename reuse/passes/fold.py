@@ -300,3 +300,23 @@ def split_conv(draft: Draft, node: Node) -> bool:
     )
     draft.replace(node, draft.node("Conv", inputs, first.attrs, node.output))
     return True
+
+
+@rewrites("Attention")
+def scale_into_attention(draft: Draft, node: Node) -> bool:
+    """Queries or keys times one number : that number in the scale of the scores."""
+    for index in (0, 1):
+        affine = draft.producer(node.inputs[index], "Affine")
+        if affine is None or affine.attrs["act"] is not None or affine.output == node.inputs[2]:
+            continue
+        if affine.output in draft.model_outputs or node.inputs[0] == node.inputs[1]:
+            continue
+        scale, shift = scale_and_shift(draft, affine)
+        if np.ptp(scale) or shift.any() or scale[0] <= 0:
+            continue
+        inputs = list(node.inputs)
+        inputs[index] = affine.inputs[0]
+        attrs = {**node.attrs, "scale": node.attrs["scale"] * float(scale[0])}
+        draft.replace(node, node.with_(inputs=tuple(inputs), attrs=attrs))
+        return True
+    return False

@@ -20,6 +20,7 @@ PASSES: tuple[Pass, ...] = (
     recognize_activations.recognize_gated,  # needs merged affines before its input
     recognize_activations.recognize_hardsigmoid,
     recognize_activations.merge_gated_skip,
+    fold.scale_into_attention,
     fold.affine_before_move,  # brings an affine next to the Conv it came from
     fold.affine_into_previous_conv,  # needs activations recognised: expanded, they hold affines
     fold.affine_into_next_conv,

@@ -67,6 +67,11 @@ def conv(
     return "Conv", [source, weights, w(depth), *more], output, whole | attrs
 
 
+def attention(queries: str, keys: str, output: str) -> Line:
+    attrs = {"heads": 1, "scale": 0.5, "window": (9, 11)}
+    return "Attention", [queries, keys, keys], output, attrs
+
+
 def selection(source: str, output: str, depth: int, *channels: int) -> Line:
     """A 1 × 1 Conv that takes some channels."""
     weights = np.zeros((1, 1, depth, len(channels)), np.float32)
@@ -497,6 +502,17 @@ ROWS = (
         "in front of something else as well",
         fold.affine_into_next_conv,
         [affine("x", "a", w(3), w(3)), conv("a", "b"), binary("mul", "a", "b", "y")],
+    ),
+    Row(
+        "queries times a number",
+        fold.scale_into_attention,
+        [affine("x", "q", 0.25, 0), attention("q", "x", "y")],
+        "Attention",
+    ),
+    Row(
+        "queries times a number for each channel",
+        fold.scale_into_attention,
+        [affine("x", "q", [0.25, 1, 2], 0), attention("q", "x", "y")],
     ),
     Row(
         "channels of queries and of keys",
