@@ -94,6 +94,9 @@ LETTERBOX = Preprocessing(scale=1 / 255, fit="letterbox", fill=114)
 """What the YOLO family expects."""
 RELATIVE = Preprocessing(scale=1 / 255)
 """What detection transformers without ImageNet's statistics expect."""
+SIGNED = Preprocessing(scale=1 / 127.5, mean=(1.0,) * 3)
+"""Pixels of -1..1."""
+MATTING = ("fgr", "pha", "r1o", "r2o", "r3o", "r4o")
 
 PADDLE_HALF = Preprocessing(order="bgr", scale=1 / 255, mean=(0.5,) * 3, deviation=(0.5,) * 3)
 PADDLE_IMAGENET = replace(IMAGENET, order="bgr")
@@ -465,9 +468,12 @@ ROWS: tuple[ModelRow, ...] = (
     built("yolo26n", "a detector that ends in TopK", (640, 640), LETTERBOX, "output0"),
     built("rtdetr-r18", "a transformer's detector", (640, 640), RELATIVE, "logits", "pred_boxes"),
     built("dfine-n", "a small one", (640, 640), RELATIVE, "labels", "boxes", "scores"),
+    built("rfdetr-nano", "one on windows of tokens", (384, 384), IMAGENET, "dets", "labels"),
     built("depth-anything-s", "depth from tokens", (518, 518), IMAGENET, "predicted_depth"),
     built("depth-anything-s-252", "the same, smaller", (252, 252), IMAGENET, "predicted_depth"),
     built("dinov2-s", "features", (224, 224), IMAGENET, "last_hidden_state", "pooler_output"),
+    built("rvm-mobilenetv3", "matting with states", (576, 1024), RELATIVE, *MATTING),
+    built("ssdlite-mobilenetv3", "a small detector", (320, 320), SIGNED, "boxes", "scores"),
 )
 MODELS: dict[str, ModelRow] = {row.name: row for row in ROWS}
 

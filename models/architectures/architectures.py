@@ -10,12 +10,15 @@ from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
 from stillframe.models.architectures.convolutional import Size, resnet50, style, vgg16
 from stillframe.models.architectures.dfine import dfine_n
+from stillframe.models.architectures.mobilenet import ssdlite
+from stillframe.models.architectures.rfdetr import rfdetr_nano
 from stillframe.models.architectures.rtdetr import rtdetr_r18
+from stillframe.models.architectures.rvm import rvm
 from stillframe.models.architectures.vit import depth_anything_s, dinov2_s
 from stillframe.models.architectures.yolo import yolo11n, yolo12n, yolo26n
 from stillframe.models.weights.sealed import write_atomically
 
-VERSION = 2  # part of the file names in the cache: raise it when the weights or layers change
+VERSION = 3  # part of the file names in the cache: raise it when the weights or layers change
 
 ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
     "resnet50": resnet50,
@@ -26,8 +29,11 @@ ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
     "yolo26n": yolo26n,
     "rtdetr-r18": rtdetr_r18,
     "dfine-n": dfine_n,
+    "rfdetr-nano": rfdetr_nano,
     "depth-anything-s": depth_anything_s,
     "dinov2-s": dinov2_s,
+    "rvm-mobilenetv3": rvm,
+    "ssdlite-mobilenetv3": ssdlite,
 }
 
 

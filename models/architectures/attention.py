@@ -12,20 +12,27 @@ from numpy.typing import NDArray
 from stillframe.models.architectures.builder import BuiltTensor, NetworkBuilder
 
 KEY_LIKENESS = 0.9
-"""Correlation of a key's weights with those of the query at the same place."""
+"""Largest correlation of a key's weights with those of the query at the same place."""
 
 
-def likened(query: NDArray[np.float32], key: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The weights of a key: mostly the query's own."""
-    return np.float32(KEY_LIKENESS) * query + np.float32(math.sqrt(1 - KEY_LIKENESS**2)) * key
+def likened(
+    query: NDArray[np.float32], key: NDArray[np.float32], depth: int, count: int
+) -> NDArray[np.float32]:
+    """The weights of a key of `depth` numbers: as like the query's as gives each of `count`
+    positions about a third of its own attention.
+    """
+    likeness = min(KEY_LIKENESS, math.log(count) / math.sqrt(depth))
+    return np.float32(likeness) * query + np.float32(math.sqrt(1 - likeness**2)) * key
 
 
 def fused_projection(
-    b: NetworkBuilder, x: BuiltTensor, name: str, heads: int, key: int, value: int
+    b: NetworkBuilder, x: BuiltTensor, name: str, heads: int, key: int, value: int, areas: int = 1
 ) -> BuiltTensor:
     """A 1×1 convolution to (1, heads · (2 key + value), H, W): query, key, value of each head."""
     weight = b.uniform((heads, 2 * key + value, x.channels), x.channels**-0.5)
-    weight[:, key : 2 * key] = likened(weight[:, :key], weight[:, key : 2 * key])
+    weight[:, key : 2 * key] = likened(
+        weight[:, :key], weight[:, key : 2 * key], key, x.shape[2] * x.shape[3] // areas
+    )
     count = heads * (2 * key + value)
     return b.conv(x, name, count, weight=weight.reshape(count, x.channels, 1, 1))
 
@@ -58,7 +65,7 @@ def area_attention(
     """Positions attend to their own strip; a depthwise 7×7 of the values is added (A2C2f)."""
     _, channels, height, width = x.shape
     depth, count = channels // heads, height * width
-    fused = fused_projection(b, x, f"{name}.qkv", heads, depth, depth)
+    fused = fused_projection(b, x, f"{name}.qkv", heads, depth, depth, areas)
     rows = b.transpose(b.reshape(fused, 1, 3 * channels, count), 0, 2, 1)
     if areas > 1:
         rows = b.reshape(rows, areas, count // areas, 3 * channels)

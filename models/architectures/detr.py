@@ -70,7 +70,8 @@ class DetrBuilder(NetworkBuilder):
         channels, count = x.shape[-1], x.shape[1]
         depth = channels // heads
         weight = self.uniform((channels, channels), channels**-0.5)
-        likeness = likened(weight, self.uniform((channels, channels), channels**-0.5))
+        drawn = self.uniform((channels, channels), channels**-0.5)
+        likeness = likened(weight, drawn, depth, count)
 
         def split(y: BuiltTensor, *order: int) -> BuiltTensor:
             return self.transpose(self.reshape(y, 1, count, heads, depth), *order)

@@ -26,7 +26,7 @@ Size = tuple[int, int]
 
 
 class VitBuilder(NetworkBuilder):
-    """The parts of a vision transformer: tokens are (1, n, channels)."""
+    """The parts of a vision transformer: tokens are (windows, n, channels)."""
 
     def tokens(self, picture: BuiltTensor, name: str) -> BuiltTensor:
         """Patches of the picture, one token for the whole before them, and their positions."""
@@ -37,11 +37,20 @@ class VitBuilder(NetworkBuilder):
         places = self.parameter(f"{name}.positions", self.uniform(x.shape, 0.2))
         return self.binary("Add", x, places)
 
-    def block(self, x: BuiltTensor, name: str, *, packed: bool) -> BuiltTensor:
-        """Attention and a feed-forward part. packed: query, key and value come from one MatMul."""
+    def block(
+        self, x: BuiltTensor, name: str, *, packed: bool, windows_joined: bool = False
+    ) -> BuiltTensor:
+        """Attention and a feed-forward part. packed: query, key and value come from one MatMul.
+
+        windows_joined: tokens attend to those of all windows, instead of their own.
+        """
         normal = self.layer_norm(x, f"{name}.norm1")
+        if windows_joined:
+            normal = self.reshape(normal, 1, -1, WIDTH)
         attend = self.packed_attention if packed else self.separate_attention
         y = self.linear(attend(normal, f"{name}.attn"), f"{name}.attn.proj", WIDTH)
+        if windows_joined:
+            y = self.reshape(y, *x.shape)
         x = self.binary("Add", x, self.layer_scale(y, f"{name}.ls1"))
         y = self.linear(self.layer_norm(x, f"{name}.norm2"), f"{name}.mlp.fc1", 4 * WIDTH)
         y = self.linear(self.gelu(y), f"{name}.mlp.fc2", WIDTH)
@@ -54,7 +63,7 @@ class VitBuilder(NetworkBuilder):
         """As the original writes it: five axes, taken apart by Gather; the query is scaled."""
         depth, count = WIDTH // HEADS, x.shape[1]
         weight = self.uniform((WIDTH, 3, WIDTH), WIDTH**-0.5)
-        weight[:, 1] = likened(weight[:, 0], weight[:, 1])
+        weight[:, 1] = likened(weight[:, 0], weight[:, 1], depth, count)
         fused = self.linear(x, f"{name}.qkv", 3 * WIDTH, weight=weight.reshape(WIDTH, -1))
         parts = self.transpose(self.reshape(fused, 1, count, 3, HEADS, depth), 2, 0, 3, 1, 4)
         q, k, v = (self.pick(parts, index, 0) for index in range(3))
@@ -64,13 +73,13 @@ class VitBuilder(NetworkBuilder):
 
     def separate_attention(self, x: BuiltTensor, name: str) -> BuiltTensor:
         """As hub exports write it: a MatMul each; query and key take the root of the scale."""
-        depth, count = WIDTH // HEADS, x.shape[1]
+        depth, (windows, count, _) = WIDTH // HEADS, x.shape
         query = self.uniform((WIDTH, WIDTH), WIDTH**-0.5)
-        key = likened(query, self.uniform((WIDTH, WIDTH), WIDTH**-0.5))
+        key = likened(query, self.uniform((WIDTH, WIDTH), WIDTH**-0.5), depth, count)
 
         def heads(name: str, weight: np.ndarray | None, *order: int) -> BuiltTensor:
             y = self.linear(x, name, WIDTH, weight=weight)
-            return self.transpose(self.reshape(y, 1, count, HEADS, depth), *order)
+            return self.transpose(self.reshape(y, windows, count, HEADS, depth), *order)
 
         root = self.constant(depth**-0.25)
         q = self.binary("Mul", heads(f"{name}.query", query, 0, 2, 1, 3), root)
@@ -79,8 +88,8 @@ class VitBuilder(NetworkBuilder):
         return self.merged(self.matmul(self.softmax(self.matmul(q, k), -1), v))
 
     def merged(self, x: BuiltTensor) -> BuiltTensor:
-        """(1, heads, n, depth) -> (1, n, channels)."""
-        return self.reshape(self.transpose(x, 0, 2, 1, 3), 1, x.shape[2], WIDTH)
+        """(windows, heads, n, depth) -> (windows, n, channels)."""
+        return self.reshape(self.transpose(x, 0, 2, 1, 3), x.shape[0], x.shape[2], WIDTH)
 
     # --- the dense prediction head --------------------------------------------------------------
 

@@ -71,6 +71,42 @@ NETWORKS = (
         attention=True,
         listed=True,
     ),
+    # its authors: 31.9 GFLOPs; 30.5 M weights, of which 3.6 M are groups of queries for training
+    Published(
+        "rfdetr-nano",
+        26.9,
+        15.95,
+        (384, 384),
+        (128, 128),
+        {"dets": (1, 64, 4), "labels": (1, 64, 91)},
+        attention=True,
+        listed=True,
+    ),
+    # its authors: 3.749 M weights; the multiply-adds are our own count
+    Published(
+        "rvm-mobilenetv3",
+        3.749,
+        4.62,
+        (576, 1024),
+        (128, 128),
+        {
+            "fgr": (1, 3, 128, 128),
+            "pha": (1, 1, 128, 128),
+            "r1o": (1, 16, 32, 32),
+            "r2o": (1, 20, 16, 16),
+            "r3o": (1, 40, 8, 8),
+            "r4o": (1, 64, 4, 4),
+        },
+    ),
+    # torchvision: 3,440,060 weights with batch norms apart, 0.583 GMAC
+    Published(
+        "ssdlite-mobilenetv3",
+        3.44,
+        0.583,
+        (320, 320),
+        (128, 128),
+        {"boxes": (1, 522, 4), "scores": (1, 522, 91)},
+    ),
     # 24.8 M weights, 0.6 M of them unread or positions; timm's count of the encoder and the head's
     Published(
         "depth-anything-s",
