@@ -198,19 +198,38 @@ LIGHT = tuple(
 """Those of our own modules, and what is below them, that asking for help may load."""
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["models", "list"]])
-def test_help_loads_nothing_heavy(command: list[str]) -> None:
-    """Counts modules: what help has to load is what it has to be waited for."""
-    code = (
-        "import json, sys\n"
-        "from stillframe.pipeline import cli\n"
-        f"cli.status({[*command, '--help']})\n"
-        "print('LOADED', json.dumps(sorted(sys.modules)))"
-    )
+HELPED: list[list[str]] = [[], *([name] for name in COMMANDS), ["models", "list"]]
+ASK = """
+import json, os, sys
+from stillframe.pipeline import cli
+
+for command in json.loads(sys.argv[1]):
+    if not os.fork():
+        cli.status([*command, "--help"])
+        print("LOADED", json.dumps(sorted(sys.modules)), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+"""Asks each command for help, in a process that has loaded what all of them load and no more."""
+
+
+@pytest.fixture(scope="module")
+def loaded_by() -> dict[tuple[str, ...], list[str]]:
+    """Names of all modules that are loaded once a command has printed its help."""
     completed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", ASK, json.dumps(HELPED)], capture_output=True, text=True, check=True
     )
-    loaded = json.loads(completed.stdout.rpartition("LOADED")[2])
+    lines = [line for line in completed.stdout.splitlines() if line.startswith("LOADED")]
+    modules = [json.loads(line.removeprefix("LOADED")) for line in lines]
+    return {tuple(command): names for command, names in zip(HELPED, modules, strict=True)}
+
+
+@pytest.mark.parametrize("command", HELPED)
+def test_help_loads_nothing_heavy(
+    command: list[str], loaded_by: dict[tuple[str, ...], list[str]]
+) -> None:
+    """Counts modules: what help has to load is what it has to be waited for."""
+    loaded = loaded_by[tuple(command)]
     heavy = [name for name in loaded if name.split(".")[0] in HEAVY]
     ours = [name for name in loaded if name.startswith("stillframe.")]
     for package in ("stillframe.pipeline", "stillframe.pipeline.media"):  # empty themselves

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.reuse.compile import compile_graph, load_graph
+from stillframe.reuse.compile import UNMEASURED, compile_graph, load_graph
 from stillframe.reuse.disk_cache import DiskCache
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND, Graph
 from stillframe.reuse.ir.ops import OPS
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.memory.buffers import lay_out, region_tensors
+from stillframe.reuse.memory.planner import MemoryPlan, plan_memory
+from stillframe.reuse.plan.build import build_plan, island_reads
 from stillframe.reuse.plan.plan import Plan
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.engine import PlanRunner
@@ -64,6 +66,20 @@ def dense_answers(seed: int, wide: bool, frames: int) -> list[dict[str, NDArray[
     return answers
 
 
+@functools.cache
+def memory_of(seed: int, budget: int | None) -> tuple[Graph, frozenset[str], MemoryPlan]:
+    """A random graph with its memory plan, which is the same for any number of workers."""
+    graph = random_graph(seed)
+    exported = frozenset(island_reads(graph))
+    return graph, exported, plan_memory(graph, exported, budget)
+
+
+def compiled(seed: int, workers: int, budget: int | None) -> Plan:
+    """What `compile_graph` makes of a random graph."""
+    graph, exported, memory = memory_of(seed, budget)
+    return build_plan(graph, memory, exported, workers, True, UNMEASURED)
+
+
 def poison(plan: Plan) -> None:
     """Fill the transients' arena with NaN: nothing of it may be read in the next frame."""
     start, size = plan.memory.persistent_bytes, plan.memory.arena_bytes
@@ -83,8 +99,8 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
 def test_recomputing_what_changed_gives_the_dense_answer_bit_for_bit(
     seed: int, workers: Workers, budget: int | None
 ) -> None:
-    graph = random_graph(seed)
-    plan = compile_graph(graph, workers.count, memory_budget=budget)
+    plan = compiled(seed, workers.count, budget)
+    graph = plan.graph
     engine = PlanRunner(plan, workers)
     answers = dense_answers(seed, False, 12)
     for number, (feeds, dense) in enumerate(zip(clip(graph, seed, 12), answers, strict=True)):
