@@ -132,7 +132,8 @@ def execute(request: RunRequest) -> None:
                 record.stages = telemetry.to_dict()
         record.write(stopping.caught)
         title = f"{analysis.model.name} on {source.info.spec}"
-        summary(console, tally, title, outputs.written, _incidents(source, pipeline.dropped))
+        incidents = _incidents(source, pipeline.dropped)
+        summary(console, tally, title, outputs.written, incidents, queued=not source.info.live)
         if auto is not None:
             printing.plain(console, str(auto), wrap=True)
         if audit is not None:

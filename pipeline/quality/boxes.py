@@ -20,6 +20,8 @@ MOST_POINT_ERROR = 0.25
 """A pair whose landmarks are further apart is not the same object: mean distance of a point from
 its counterpart, as a share of the square root of the box's area. A square box that is off by so
 much has an intersection over union of 0.6."""
+NEAR_IOU, NEAR_POINT_ERROR = 0.65, 0.2
+"""A pair that overlaps by less, or whose landmarks are further apart, nearly counts as two."""
 SAME_OUTLINE_PX = 1.5
 """Four points that bound their box to within this are its outline, such as that of a line of text.
 They say where the box is, as its corners do, and are not compared by themselves."""
@@ -61,6 +63,8 @@ class BoxAgreement:
     """Sum over these pairs of their intersection over union."""
     point_errors: float = 0.0
     """Sum over these pairs of the distance of their landmarks, see MOST_POINT_ERROR."""
+    near_misses: int = 0
+    """Those of these pairs that nearly count as two boxes, see NEAR_IOU."""
     compares_points: bool = False
     """Whether there are landmarks to compare."""
 
@@ -83,10 +87,13 @@ class BoxAgreement:
         self.pairs += len(pairs)
         shares = overlap(ours_all.xyxy, strong.xyxy)
         self.overlaps += sum(float(shares[pair]) for pair in pairs)
+        near = {pair for pair in pairs if shares[pair] < NEAR_IOU}
         if _has_points(ours_all, strong):
             self.compares_points = True
             errors = point_error(ours_all, strong)
             self.point_errors += sum(float(errors[pair]) for pair in pairs)
+            near |= {pair for pair in pairs if errors[pair] > NEAR_POINT_ERROR}
+        self.near_misses += len(near)
 
     def merge(self, other: "BoxAgreement") -> None:
         """Count the frames of another agreement too."""
@@ -99,6 +106,7 @@ class BoxAgreement:
         self.pairs += other.pairs
         self.overlaps += other.overlaps
         self.point_errors += other.point_errors
+        self.near_misses += other.near_misses
         self.compares_points |= other.compares_points
 
     @property
@@ -106,6 +114,15 @@ class BoxAgreement:
         """Kept, 0..1."""
         lost = self.missed_objects + self.invented_objects
         return (self._boxes - lost) / self._boxes if self._boxes else 1.0
+
+    @property
+    def cautious(self) -> float:
+        """As kept, but a pair that nearly counts as two boxes is half lost.
+
+        Where boxes come close to the limit in some frames, they will be beyond it in others: so
+        fewer frames tell what is at risk. For choosing settings, not for what is reported.
+        """
+        return self.value - self.near_misses / self._boxes if self._boxes else 1.0
 
     @property
     def strict(self) -> float:

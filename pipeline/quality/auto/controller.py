@@ -39,8 +39,9 @@ from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.auto.costs import FrameCosts
 from stillframe.pipeline.quality.auto.evidence import TOLERANCES, LossEvidence
 from stillframe.pipeline.quality.auto.preparation import Preparation
+from stillframe.pipeline.quality.boxes import BoxAgreement
 
-ALLOWED_SHARE = 0.5
+ALLOWED_SHARE = 0.4
 """Of the loss that the quality leaves, what a setting may be expected to lose."""
 WITHIN_S = 0.5
 """The longest time without the network in which things move: what appears is missed so long."""
@@ -100,6 +101,8 @@ class AutoController(Closing):
         self._model = model
         self._dense: tuple[Path, Backend] | None = None
         self._reuse: ReuseBackend | None = None
+        self._was_ready = False
+        """Whether there ever was one."""
         self._preparation: Preparation | None = None
         self._path: Path | None = None
         """Of the model that frames are analysed with."""
@@ -235,6 +238,7 @@ class AutoController(Closing):
         if preparation is None:
             return
         self._reuse = preparation.take()
+        self._was_ready |= self._reuse is not None
         self.why = preparation.why
         self._tried = 0
 
@@ -335,7 +339,7 @@ class AutoController(Closing):
             between = "boxes followed" if self.follows else "results kept"
             how += f", {between} in {choice.every - 1} of {choice.every} frames that change"
         why = f"; the reuse engine cannot run it: {self.why}" if self.why else ""
-        if not why and self._reuse is None:
+        if not why and not self._was_ready:
             why = (
                 "; the reuse engine was not ready yet: its kernels are compiled once, and a later "
                 "run goes on from there"
@@ -358,7 +362,10 @@ class AutoController(Closing):
 
 
 def kept_share(result: Result, reference: Result) -> float | None:
-    """Which share of what two results hold is kept, 0..1; None: there is nothing in either."""
+    """Which share of what two results hold is kept, 0..1, by the cautious measure where there is
+    one; None: there is nothing in either."""
     agreement = agreement_with(reference)
     agreement.add(result, reference)
-    return agreement.value if agreement.telling else None
+    if not agreement.telling:
+        return None
+    return agreement.cautious if isinstance(agreement, BoxAgreement) else agreement.value

@@ -1,6 +1,6 @@
 """What is known of the quality that a setting costs: loss, 1 - kept, estimated from samples.
 
-An estimate starts from a prior, which counts as PRIOR_SAMPLES samples, and forgets: the weight of a
+An estimate starts from a prior, which counts as several samples, and forgets: the weight of a
 sample halves in a given time of the stream. So a setting that once failed comes back to its prior,
 and is tried again.
 """
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from stillframe.models.model import Task
 
-PRIOR_SAMPLES = 4.0
-"""How many samples a prior counts as."""
+SKIPPED_PRIOR_SAMPLES, TOLERANCE_PRIOR_SAMPLES = 4.0, 10.0
+"""How many samples a prior counts as. Skipping has a sample for each computed frame, tolerances for
+each audit only: a few good ones by chance must not raise the tolerance."""
 SKIPPED_HALF_LIVES_S = (15.0, 2.0)
 """Of samples of skipped frames. The worse of the two estimates counts: what begins to move is seen
 at once by the second, and what was lost before is not forgotten at once by the first."""
@@ -51,6 +52,8 @@ class LossEstimate:
     """The mean loss of one setting, of samples that fade."""
 
     half_life_s: float
+    prior_samples: float
+    """How many samples the prior counts as."""
     weight: float = 0.0
     """Of the samples, each 1 when it came."""
     total: float = 0.0
@@ -67,7 +70,8 @@ class LossEstimate:
     def value(self, prior: float, time_s: float) -> float:
         """The mean, drawn towards the prior where there are few samples."""
         self._fade(time_s)
-        return (PRIOR_SAMPLES * prior + self.total) / (PRIOR_SAMPLES + self.weight)
+        samples = self.prior_samples
+        return (samples * prior + self.total) / (samples + self.weight)
 
     def _fade(self, time_s: float) -> None:
         if time_s > self.time_s:
@@ -91,13 +95,18 @@ class LossEvidence:
     def add_skipped(self, distance: int, loss: float, time_s: float) -> None:
         """What skipping a frame cost, or would have cost."""
         if distance not in self._skipped:
-            self._skipped[distance] = tuple(map(LossEstimate, SKIPPED_HALF_LIVES_S))
+            self._skipped[distance] = tuple(
+                LossEstimate(half_life_s, SKIPPED_PRIOR_SAMPLES)
+                for half_life_s in SKIPPED_HALF_LIVES_S
+            )
         for estimate in self._skipped[distance]:
             estimate.add(loss, time_s)
 
     def add_tolerance(self, tolerance: float, loss: float, time_s: float) -> None:
         """What a frame that was computed with the tolerance lost, by an audit."""
-        estimate = self._tolerances.setdefault(tolerance, LossEstimate(TOLERANCE_HALF_LIFE_S))
+        estimate = self._tolerances.setdefault(
+            tolerance, LossEstimate(TOLERANCE_HALF_LIFE_S, TOLERANCE_PRIOR_SAMPLES)
+        )
         estimate.add(loss, time_s)
 
     def of_skipping(self, every: int, time_s: float) -> float:

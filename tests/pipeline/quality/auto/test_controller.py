@@ -52,10 +52,15 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return zoo.load(str(networks.brightness(tmp_path_factory.mktemp("detector") / "net.onnx")))
 
 
+MAY_PREPARE = threading.Event()
+
+
 @pytest.fixture(autouse=True)
 def _compiled_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process of its own for each test; what that does has a test below."""
-    monkeypatch.setattr(preparation, "is_warm", lambda path, threads: True)
+    """No process of its own for each test; what that does has a test below. The engine is not ready
+    before the first frame is through."""
+    MAY_PREPARE.clear()
+    monkeypatch.setattr(preparation, "is_warm", lambda path, threads: MAY_PREPARE.wait(0.2) or True)
 
 
 def frame(index: int, image: np.ndarray | None = None) -> Frame:
@@ -89,12 +94,18 @@ def controller(detector: Model) -> Iterator[AutoController]:
         yield steered
 
 
+def prepared(controller: AutoController) -> None:
+    """Wait until the reuse engine is ready."""
+    assert controller._preparation is not None
+    MAY_PREPARE.set()
+    controller._preparation.join()
+
+
 def takes_over(controller: AutoController, dense_ms: float = 100.0) -> None:
     """A dense frame, and one after which the reuse engine is ready."""
     controller.delivered(step(0, controller.setting(0), dense_ms))
     assert controller.choice.tolerance is None
-    assert controller._preparation is not None
-    controller._preparation.join()
+    prepared(controller)
     controller.delivered(step(1, controller.setting(0), dense_ms))
 
 
@@ -107,8 +118,7 @@ def test_a_run_begins_on_onnx_runtime_and_goes_over_to_the_engine(raw: Model) ->
             assert first.result.evidence.provenance == "computed"
             assert first.setting == FrameSetting(None, 1, 0)
             controller.delivered(first)
-            assert controller._preparation is not None
-            controller._preparation.join()
+            prepared(controller)
             provenances = []
             for index in range(1, 12):
                 done = runner.step(frame(index))
@@ -326,7 +336,7 @@ def test_closing_does_not_wait_for_a_thread_that_compiles(
     raw: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "GRACE_S", 0.01)
-    may_end, closed = threading.Event(), threading.Event()
+    may_end, begun, closed = threading.Event(), threading.Event(), threading.Event()
 
     class Slow(ReuseBackend):
         def close(self) -> None:
@@ -334,10 +344,13 @@ def test_closing_does_not_wait_for_a_thread_that_compiles(
             closed.set()
 
     def compiles(path: Path) -> ReuseBackend:
+        begun.set()
         assert may_end.wait(60)
         return Slow(path, 1, 0.1)
 
+    MAY_PREPARE.set()
     slow = preparation.Preparation(raw.path, compiles, 1)
+    assert begun.wait(60)
     slow.close()
     assert not closed.is_set()
     may_end.set()
@@ -374,3 +387,17 @@ def _agreement(result: Detections, reference: Detections):  # type: ignore[no-un
     agreement = agreement_with(reference)
     agreement.add(result, reference)
     return agreement
+
+
+def test_a_pair_that_nearly_counts_as_two_boxes_is_half_lost_when_settings_are_chosen() -> None:
+    assert kept_share(_boxes(10.0), _boxes(15.0)) == 1.0, "they overlap by 0.78"
+    assert kept_share(_boxes(10.0), _boxes(20.0)) == 0.5, "by 0.6"
+    assert kept_share(_boxes(10.0, 100.0), _boxes(20.0, 100.0)) == 0.75
+
+
+def test_the_summary_of_a_closed_run_knows_that_the_engine_was_ready(detector: Model) -> None:
+    with AutoController(detector, Settings("auto", threads=1)) as controller:
+        controller.adapt(detector)
+        assert "not ready yet" in str(controller)
+        takes_over(controller)
+    assert "not ready yet" not in str(controller)

@@ -16,7 +16,7 @@ from stillframe.pipeline.quality.auto.evidence import (
 
 
 def test_an_estimate_goes_from_its_prior_to_its_samples_and_back() -> None:
-    estimate = LossEstimate(half_life_s=10.0)
+    estimate = LossEstimate(half_life_s=10.0, prior_samples=4.0)
     assert estimate.value(0.1, 0.0) == 0.1
     for time_s in range(40):
         estimate.add(0.5, float(time_s))
