@@ -221,7 +221,7 @@ class StatedCard:
 
     @classmethod
     def of_name(cls, name: str, options: ModelCard) -> Self:
-        """Options for a model with a name, which has no card."""
+        """Options alone: a model with a name has no card."""
         return cls._merged(ModelCard(), options, "", name)
 
     @classmethod

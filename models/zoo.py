@@ -1,11 +1,12 @@
 """Models by name or by file: fetched, converted, cleaned, ready to run."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from stillframe.errors import ModelError, UsageError
+from stillframe.errors import CardWarning, ModelError, UsageError
 from stillframe.models.card import ModelCard, StatedCard, read_labels
 from stillframe.models.catalog import MODELS, row
 from stillframe.models.formats.exporting import refuse_foreign
@@ -118,9 +119,21 @@ def load_stated(
         refuse_foreign(origin)
         if not origin.exists() and origin.suffix != ".onnx":
             row(str(name))
-        stated = StatedCard.of(origin, options)
-        return Model.at(label, origin, applied_form(origin, stated))
+        return Model.at(label, origin, _form_of_file(origin, options))
     return Model.at(label, origin, stated.applied(form))
+
+
+def _form_of_file(origin: Path, options: ModelCard) -> Form:
+    """What is recognised and stated. Plain tensors are given whatever the card says."""
+    try:
+        return applied_form(origin, StatedCard.of(origin, options))
+    except ModelError as error:
+        if options.task != "tensors":
+            raise
+        form = applied_form(origin, StatedCard.of_name(origin.name, options))
+        text = f"{error}; as plain tensors were asked for, the model card is left out"
+        warnings.warn(CardWarning(text), stacklevel=2)
+        return form
 
 
 def applied_form(origin: Path, stated: StatedCard) -> Form:

@@ -25,7 +25,7 @@ import typer
 import stillframe
 from stillframe.cache_dir import CacheWarning
 from stillframe.cores import ThreadsWarning
-from stillframe.errors import SinkError, StillframeError
+from stillframe.errors import CardWarning, SinkError, StillframeError
 from stillframe.names import RenamedWarning, suggestion
 from stillframe.native_calls import hanging
 from stillframe.pipeline.cli import cache, models, printing, renamed, samples, signals
@@ -161,7 +161,7 @@ def _warnings_shown() -> Iterator[None]:
             if str(message) not in shown:  # each backend warns
                 printing.complaint("warning", str(message))
             shown.add(str(message))
-        elif issubclass(category, (RenamedWarning, CacheWarning)):
+        elif issubclass(category, (RenamedWarning, CacheWarning, CardWarning)):
             printing.complaint("warning", str(message))
         else:
             show_others(message, category, *place, **more)
@@ -169,6 +169,7 @@ def _warnings_shown() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", RenamedWarning)
         warnings.simplefilter("always", ThreadsWarning)
+        warnings.simplefilter("always", CardWarning)
         show_others, warnings.showwarning = warnings.showwarning, show
         yield
 

@@ -67,6 +67,10 @@ class CertificateError(StillframeError):
     exit_code = 8
 
 
+class CardWarning(UserWarning):
+    """A model card was left out, because plain tensors were asked for and it has a fault."""
+
+
 def shortened(text: str, most: int = LONGEST_TEXT) -> str:
     """The text, or as many of its first words as fit, and an ellipsis."""
     if len(text) <= most:

@@ -1,5 +1,6 @@
 """The model card: read, applied, written again; and what contradicts the model."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from onnx import TensorProto, helper
 
 import stillframe
-from stillframe.errors import ModelError, StillframeError, UsageError
+from stillframe.errors import CardWarning, ModelError, StillframeError, UsageError
 from stillframe.models import zoo
 from stillframe.models.card import ModelCard, StatedCard, card_beside, read_labels
 from stillframe.models.model import Model, View
@@ -208,10 +209,22 @@ def test_what_contradicts_is_one_line(text: str, says: str, file: Path) -> None:
     known = "yolov77", "layout: nhwc", "constants", "state"
     if not any(each in text for each in known):
         assert str(path) in str(caught.value)
-    elsewhere = file.parent / "elsewhere"
-    elsewhere.mkdir()
-    file.rename(elsewhere / file.name)
-    assert zoo.load(elsewhere / file.name, task="tensors").task == "tensors"
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert zoo.load(file, task="tensors").task == "tensors"  # always works
+    assert all(issubclass(each.category, CardWarning) for each in shown)
+
+
+def test_a_fault_of_the_card_is_reported_where_tensors_are_given_all_the_same(
+    file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    card(file.parent, "size: 32x32\n")
+    with pytest.warns(CardWarning, match="size: .* the model card is left out"):
+        assert zoo.load(file, task="tensors").size == SIZE
+    with pytest.raises(ModelError, match=r"net\.onnx: size: "):  # stated as an option: an error
+        zoo.load(file, task="tensors", input_size=(32, 32))
+    assert cli.status(["explain", str(file), "--task", "tensors"]) == 0
+    assert "stillframe: warning: " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
