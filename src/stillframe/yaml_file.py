@@ -1,5 +1,6 @@
 """YAML that users write: read within limits, and what is wrong with it in one line of our words."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ MAX_DEPTH = 20
 """Of a file; both far beyond what one needs."""
 LONGEST_VALUE = 60
 """Characters of a wrong value that a message shows."""
+
+ALTERNATIVE = re.compile(r"str|int|float|bool|(list|tuple|dict|constrained-\w+)(\[.*\])?")
+"""How pydantic names the types of a union."""
 
 # What pydantic calls a fault -> what was expected; {…} comes from the rule that was broken.
 EXPECTED: dict[str, str] = {
@@ -93,18 +97,18 @@ def fault_text(
     rule. quote: whether wrong values are shown.
     """
     first = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
-    # Of a union, pydantic reports each alternative, the name of its type last.
-    place = [each for each in first["loc"] if not _is_type(each)]
-    same = [each for each in faults if [p for p in each["loc"] if not _is_type(p)] == place]
+    place = _place(first)
+    same = [each for each in faults if _place(each) == place]
     where = ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
-        inside = ".".join(map(str, place[:-1]))
-        key = str(place[-1])
-        return f"{f'{inside}: ' if inside else ''}unknown key {key!r}{suggestion(key, known)}"
+        *inside, key = first["loc"]
+        part = ".".join(map(str, inside))
+        return f"{f'{part}: ' if part else ''}unknown key {key!r}{suggestion(str(key), known)}"
     if first["type"] == "missing":
         return f"{where}: expected a value, got none"
     if first["type"] in ("value_error", "assertion_error"):
-        return f"{where}: {first['msg'].partition(', ')[2]}" if where else first["msg"]
+        own_words = first["msg"].partition(", ")[2]  # after "Value error"
+        return f"{where}: {own_words}" if where else own_words
     key = next((each for each in reversed(place) if isinstance(each, str)), "")
     own = (words or {}).get(key)
     if own is not None:  # of the whole value, not of a part of it
@@ -115,12 +119,15 @@ def fault_text(
     if first["type"] == "literal_error" and isinstance(value, str):
         near = suggestion(value, _choices(first))
     shown = f", got {_shown(value)}" if quote else ""
-    return f"{where}: expected {expected}{shown}{near}"
+    return f"{f'{where}: ' if where else ''}expected {expected}{shown}{near}"
 
 
-def _is_type(part: int | str) -> bool:
-    """A part of a location that names an alternative of a union and not a key."""
-    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part)
+def _place(fault: "ErrorDetails") -> list[int | str]:
+    """Of a fault, without the names of types that pydantic adds for the alternatives of a union."""
+    first, *rest = fault["loc"] or ("",)
+    if first == "":
+        return []
+    return [first, *(p for p in rest if not (isinstance(p, str) and ALTERNATIVE.fullmatch(p)))]
 
 
 def _expected(fault: "ErrorDetails") -> str:
