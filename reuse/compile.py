@@ -5,7 +5,7 @@ compile_graph   graph -> memory plan -> tables
 compile_model   both, with what was measured on this host in between
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from stillframe.reuse.disk_cache import DiskCache
@@ -29,6 +29,7 @@ def compile_model(
     *,
     exact: bool = True,
     memory_budget: int | None = None,
+    states: Collection[str] = (),
     tune: Callable[[Graph], Tuning] = lambda _: UNMEASURED,
     disk_cache: DiskCache | None = None,
 ) -> Plan:
@@ -41,6 +42,7 @@ def compile_model(
             workers,
             exact=exact,
             memory_budget=memory_budget,
+            states=states,
             tuning=tune(graph),
             disk_cache=disk_cache,
         )
@@ -62,16 +64,18 @@ def compile_graph(
     *,
     exact: bool = True,
     memory_budget: int | None = None,
+    states: Collection[str] = (),
     tuning: Tuning = UNMEASURED,
     disk_cache: DiskCache | None = None,
 ) -> Plan:
     """The plan of a partitioned graph for so many workers.
 
     exact: a cut-off asks for equal bits; otherwise for a small distance, with thresholds of 0 until
-    `Tolerance.apply` sets them. memory_budget: bytes of activations, see `plan_memory`.
+    `Tolerance.apply` sets them. states: inputs that are cut off as well.
+    memory_budget: bytes of activations, see `plan_memory`.
     disk_cache: where choices that take long are looked up and stored.
     """
     exported = frozenset(island_reads(graph))
     memory = plan_memory(graph, exported, memory_budget, disk_cache)
     check_plan(memory.size)
-    return build_plan(graph, memory, exported, workers, exact, tuning)
+    return build_plan(graph, memory, exported, workers, exact, tuning, states)

@@ -231,7 +231,7 @@ def _island(plan: Plan, node: Node) -> LayerInfo:
         why="",
         bytes=0,
         last_reader=CALLER if last is None else described(graph, last),
-        cut_off=any(name in plan.island_cutoffs for name in node.outputs),
+        cut_off=any(name in plan.arrivals for name in node.outputs),
         after_global="",
         reason=node.attrs["reason"],
         nodes=tuple(node.attrs["nodes"]),

@@ -63,12 +63,12 @@ class _Compiled:
     runner: PlanRunner
     magnitudes: dict[str, float] = field(default_factory=dict)
     pause: int = 0
-    """Dense steps until the magnitudes are measured again."""
+    """Steps, of those that may, until the magnitudes are measured again."""
     measurements: int = 0
     """How often they were measured."""
 
     def calibrate(self, tolerance: Tolerance) -> None:
-        """Measure the layers after a dense step, at growing intervals: the first frame may be
+        """Measure the layers after a step, at growing intervals: the first frame may be
         black, but a moving camera makes every step dense, and measuring costs time."""
         if self.pause:
             self.pause -= 1
@@ -101,6 +101,10 @@ class ReuseSession(Closing):
         computed again instead of stored. None: three fifths of what storing every activation takes.
         If no plan fits the budget, `notes` says so.
     island_providers: execution providers of ONNX Runtime for islands; None: the CPU.
+    states: inputs that the caller feeds with outputs of the frame before, such as the recurrent
+        maps of a video matting network. With a tolerance they are taken in like the output of a
+        layer: what differs by less from what is stored counts as unchanged. None: all inputs but
+        the first.
 
     sess_options, providers and provider_options exist for code that was written for
     InferenceSession. The thread count of sess_options is used; the rest is ignored.
@@ -127,6 +131,7 @@ class ReuseSession(Closing):
         break_even: float | None = None,
         island_providers: Sequence[Any] | None = None,
         memory_budget: int | None = None,
+        states: Sequence[str] | None = (),
         **_: Any,
     ) -> None:
         if profile is not None:
@@ -154,6 +159,11 @@ class ReuseSession(Closing):
         if memory_budget is not None and memory_budget < 0:
             raise UsageError(f"memory budget: expected bytes >= 0, got {memory_budget}")
         self._memory_budget = memory_budget
+        names = [port.name for port in self._model.inputs]
+        self._states = tuple(names[1:] if states is None else states)
+        for name in self._states:
+            if name not in names:
+                raise UsageError(f"states: expected some of the inputs {names}, got {name!r}")
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
         self._closed = False
@@ -341,7 +351,8 @@ class ReuseSession(Closing):
             rows = self._rows(maps, renewed)
             with model_errors(model_title(self._source)):
                 stats = engine.step(arrays, maps, dense, rows, run_options)
-                if stats.dense and not self._tolerance.exact:
+                # a state begins as zeros, so what it is measured by comes with later frames
+                if (stats.dense or self._states) and not self._tolerance.exact:
                     current.calibrate(self._tolerance)
                 outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             self.last_stats = stats
@@ -509,6 +520,7 @@ class ReuseSession(Closing):
             self._workers.count,
             exact=self._tolerance.exact,
             memory_budget=self._memory_budget,
+            states=self._states,
             tune=lambda graph: tune(graph, disk_cache, compile_graph),
             disk_cache=disk_cache,
         )

@@ -212,6 +212,7 @@ class ReuseBackend:
             threads=threads or None,
             tolerance=tolerance if profile is None else profile.shares,
             island_providers=island_providers(islands),
+            states=None,
         )
         self._tolerance = self.session.tolerance
         self._state = FedBackState()

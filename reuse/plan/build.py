@@ -1,6 +1,6 @@
 """The optimised graph and its memory plan -> the tables that the kernels run through."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -76,6 +76,7 @@ def build_plan(
     workers: int,
     exact: bool,
     tuning: Tuning,
+    states: Collection[str] = (),
 ) -> Plan:
     """Lower every operator in order; consecutive ones form a region, an island ends it.
 
@@ -100,6 +101,8 @@ def build_plan(
     for port in graph.inputs:
         if port.layout != "raw":
             builder.tensor(port.name)
+            if port.name in states and not exact:
+                compared.append(port.name)
     for port in graph.inputs:
         export_if_read(port.name, -1)
     for number, node in enumerate(graph.nodes):
@@ -156,8 +159,8 @@ def finish(
             work[worker, column] = builder.constant(np.zeros(size, np.uint8))
             builder.weights_bytes -= size
     count = len(builder.instructions)
-    of_islands = [name for name in compared if name not in cutoffs]
-    island_cutoffs = {name: at for at, name in enumerate(of_islands)}
+    arriving = [name for name in compared if name not in cutoffs]
+    arrivals = {name: at for at, name in enumerate(arriving)}
     return Plan(
         graph=builder.graph,
         instructions=np.array(builder.instructions, np.int64).reshape(
@@ -180,8 +183,8 @@ def finish(
         index=dict(builder.index),
         exports=dict(exports),
         cutoffs=dict(cutoffs),
-        island_cutoffs=island_cutoffs,
-        island_thresholds=np.zeros(len(island_cutoffs), np.float32),
+        arrivals=arrivals,
+        arrival_thresholds=np.zeros(len(arrivals), np.float32),
         compared=tuple(compared),
         arena=builder.arena,
         memory=memory,

@@ -86,11 +86,12 @@ class Plan:
     """Tensor -> the array that its EXPORT keeps up to date."""
     cutoffs: Mapping[str, int]
     """Tensor -> the instruction that compares it with what is stored."""
-    island_cutoffs: Mapping[str, int]
-    """Output of an island -> its entry of `island_thresholds`; empty where the plan is exact."""
+    arrivals: Mapping[str, int]
+    """What is cut off as it arrives, outputs of islands and states that are fed back -> its entry
+    of `arrival_thresholds`; empty where the plan is exact."""
     compared: tuple[str, ...]
     """The tensors of both, in the order in which they are written."""
-    island_thresholds: Floats
+    arrival_thresholds: Floats
     """Of each: sum of squared differences beyond which a position has changed."""
     arena: NDArray[np.uint8]
     """The bytes of all activations, persistent and transient."""
@@ -108,13 +109,13 @@ class Plan:
         if name in self.cutoffs:
             self.floats[self.cutoffs[name], abi.THRESHOLD] = limit
         else:
-            self.island_thresholds[self.island_cutoffs[name]] = limit
+            self.arrival_thresholds[self.arrivals[name]] = limit
 
     def threshold(self, name: str) -> float:
         """What `set_threshold` set."""
         if name in self.cutoffs:
             return float(self.floats[self.cutoffs[name], abi.THRESHOLD])
-        return float(self.island_thresholds[self.island_cutoffs[name]])
+        return float(self.arrival_thresholds[self.arrivals[name]])
 
     def view(self, name: str) -> Floats:
         """A view of the (H, W, C) floats of a tensor in the arena."""

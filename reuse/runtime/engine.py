@@ -31,6 +31,9 @@ Array = NDArray[Any]
 
 CPU_ONLY = ("CPUExecutionProvider",)
 
+SAMPLED = 61
+"""Of the last axis of an array that islands read, every so manyeth is compared before all are."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
@@ -89,7 +92,7 @@ class PlanRunner:
             np.float64,
         )
         self._total_work = max(float(self._work.sum() + self._island_work.sum()), 1.0)
-        widest = max((plan.graph.shapes[name][1] for name in plan.island_cutoffs), default=0)
+        widest = max((plan.graph.shapes[name][1] for name in plan.arrivals), default=0)
         self._gaps = np.zeros(widest + 2, np.float32)
         self._schedule = RefreshSchedule(plan)
         self._none = np.zeros((len(plan.instructions), 2), np.int64)
@@ -188,7 +191,10 @@ class PlanRunner:
             row = plan.index[port.name]
             height, width = (int(plan.tensors[row, c]) for c in (abi.HEIGHT, abi.WIDTH))
             listed = None if changed is None else changed.get(port.name)
-            marked += self._take_in(row, feeds[port.name], port.layout, listed, everything)
+            if listed is None and port.name in plan.arrivals:
+                marked += self._take_arrival(port, feeds[port.name], everything)
+            else:
+                marked += self._take_in(row, feeds[port.name], port.layout, listed, everything)
             positions += height * width
         share = 1.0 if everything else marked / max(positions, 1)
         dense = everything or self._switch.is_dense(share)
@@ -250,13 +256,15 @@ class PlanRunner:
 
     def _keep_raw(self, name: str, value: Array) -> bool:
         before = self._values.get(name)
-        same = (
-            before is not None
-            and before.shape == value.shape
-            and bool(np.array_equal(before, value, equal_nan=value.dtype.kind == "f"))
-        )
-        if not same:
+        if before is None or before.shape != value.shape or before.dtype != value.dtype:
             self._values[name] = np.array(value)
+            return True
+        few = (..., slice(None, None, SAMPLED))  # a picture that changed shows it there
+        floats = value.dtype.kind == "f"
+        same = not value.ndim or np.array_equal(before[few], value[few], equal_nan=floats)
+        same = same and np.array_equal(before, value, equal_nan=floats)
+        if not same:
+            np.copyto(before, value)
         return not same
 
     def _run_region(self, region: Region, dense: bool) -> None:
@@ -311,27 +319,28 @@ class PlanRunner:
             if port.layout == "raw":
                 changed[port.name] = self._keep_raw(port.name, value) or dense
             else:
-                self._take_output(port, value, dense)
+                self._take_arrival(port, value, dense)
         return changed
 
-    def _take_output(self, port: Port, value: Array, dense: bool) -> None:
-        """Take an island's output into the region that reads it: what moved by more than the
-        tolerance is stored and marked, at the end of a sweep everything."""
-        row, cutoff = self.plan.index[port.name], self.plan.island_cutoffs.get(port.name)
+    def _take_arrival(self, port: Port, value: Array, dense: bool) -> int:
+        """Take an island's output or a state into the region that reads it: what moved by more
+        than the tolerance is stored and marked, at the end of a sweep everything; -> positions
+        marked."""
+        row, cutoff = self.plan.index[port.name], self.plan.arrivals.get(port.name)
         if dense or cutoff is None or self._sweep_ends:
             listed = self._everywhere(row) if self._sweep_ends and not dense else None
-            self._take_in(row, value, port.layout, listed, dense)
-            return
+            return self._take_in(row, value, port.layout, listed, dense)
         array = self._as_region(row, value, port.layout)
-        take_in_near(
+        marked: int = take_in_near(
             array.ctypes.data,
             np.array([step // 4 for step in array.strides], np.int64),
             self.plan.tensors,
             row,
             self._workers.count,
-            float(self.plan.island_thresholds[cutoff]),
+            float(self.plan.arrival_thresholds[cutoff]),
             self._gaps.ctypes.data,
         )
+        return marked
 
     def _everywhere(self, row: int) -> Array:
         """A change map that lists all positions of a tensor."""

@@ -102,7 +102,7 @@ def test_what_is_stored_of_an_island_is_within_tolerance_of_its_inputs(
         if number == 0:
             Tolerance(share).apply(plan, measure(plan))
         for node in graph.nodes:
-            if node.op != ISLAND_OP or not set(node.outputs) & set(plan.island_cutoffs):
+            if node.op != ISLAND_OP or not set(node.outputs) & set(plan.arrivals):
                 continue
             inputs = {
                 port.name: interpreter.to_region(
@@ -111,7 +111,7 @@ def test_what_is_stored_of_an_island_is_within_tolerance_of_its_inputs(
                 for port in node.attrs["reads"]
             }
             fresh = interpreter.run_island(node, inputs, graph.shapes)
-            for name in set(node.outputs) & set(plan.island_cutoffs):
+            for name in set(node.outputs) & set(plan.arrivals):
                 gaps = np.square(fresh[name] - plan.view(name), dtype=np.float64).sum(axis=2)
                 assert gaps.max() <= plan.threshold(name) * (1 + 1e-4) + 1e-9, (number, name)
     workers.close()
