@@ -106,6 +106,10 @@ class ReuseSession(Closing):
         layer: what differs by less from what is stored counts as unchanged. None: all inputs but
         the first.
 
+    batch: what feeds with a batch above 1 are, where the model leaves it open. "dense": ONNX
+        Runtime computes all of them each time. "streams": row i of the batch is a frame of stream
+        i, each with activations of its own; such a feed is compared and takes no change map.
+
     sess_options, providers and provider_options exist for code that was written for
     InferenceSession. The thread count of sess_options is used; the rest is ignored.
 
@@ -132,6 +136,7 @@ class ReuseSession(Closing):
         island_providers: Sequence[Any] | None = None,
         memory_budget: int | None = None,
         states: Sequence[str] | None = (),
+        batch: str = "dense",
         **_: Any,
     ) -> None:
         if profile is not None:
@@ -159,6 +164,10 @@ class ReuseSession(Closing):
         if memory_budget is not None and memory_budget < 0:
             raise UsageError(f"memory budget: expected bytes >= 0, got {memory_budget}")
         self._memory_budget = memory_budget
+        if batch not in ("dense", "streams"):
+            raise UsageError(f"batch: expected 'dense' or 'streams', got {batch!r}")
+        self._batch, self._cpus = batch, tuple(cpus)
+        self._streams: list[ReuseSession] = []  # of the rows of a batch
         names = [port.name for port in self._model.inputs]
         self._states = tuple(names[1:] if states is None else states)
         for name in self._states:
@@ -330,6 +339,8 @@ class ReuseSession(Closing):
             self._check_open()
             arrays = self._checked(feeds)
             shapes = {name: array.shape for name, array in arrays.items()}
+            if self._batch == "streams" and any(shape[:1] > (1,) for shape in shapes.values()):
+                return self._step_streams(arrays, change, dense, run_options)
             if self._current is None or shapes != self._shapes:
                 change = change if self._current is None else None  # it was about another shape
                 if self._current is not None and _key(shapes) not in self._compiled:
@@ -357,6 +368,59 @@ class ReuseSession(Closing):
                 outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             self.last_stats = stats
             return outputs, stats
+
+    def _step_streams(
+        self,
+        arrays: Mapping[str, Array],
+        change: Any,
+        dense: bool,
+        run_options: ort.RunOptions | None,
+    ) -> tuple[list[Array], StepStats]:
+        """One step of each row's stream; the outputs of all, one after the other."""
+        counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+        declared = [port.shape[0] if port.shape else 0 for port in self._model.inputs]
+        if len(counts) > 1 or any(isinstance(size, int) for size in declared):
+            raise UsageError(
+                f"batch='streams': expected feeds of one batch that the model leaves open, got "
+                f"{ {name: array.shape for name, array in arrays.items()} }"
+            )
+        if change is not None:
+            raise UsageError("batch='streams': expected no change map, a batch is compared")
+        (count,) = counts
+        while len(self._streams) < count:
+            self._streams.append(
+                ReuseSession(
+                    self._source,
+                    self._options,
+                    tolerance=self._tolerance,
+                    threads=self._workers.count,
+                    cpus=self._cpus,
+                    break_even=self._break_even,
+                    island_providers=self._islands_on,
+                    memory_budget=self._memory_budget,
+                    states=self._states,
+                )
+            )
+        rows: list[list[Array]] = []
+        done: list[StepStats] = []
+        for row, stream in enumerate(self._streams[:count]):
+            feeds = {name: array[row : row + 1] for name, array in arrays.items()}
+            outputs, stats = stream._step(feeds, None, dense, (0, 0), run_options)
+            rows.append(outputs)
+            done.append(stats)
+        for port, output in zip(self._model.outputs, rows[0], strict=True):
+            if output.shape[:1] != (1,):
+                raise UsageError(
+                    f"batch='streams': expected output {port.name!r} with a batch of 1 for a feed "
+                    f"of 1, got shape {output.shape}"
+                )
+        self.last_stats = StepStats(
+            changed=float(np.mean([each.changed for each in done])),
+            dense=all(each.dense for each in done),
+            work=float(np.mean([each.work for each in done])),
+            islands_run=sum(each.islands_run for each in done),
+        )
+        return [np.concatenate(each) for each in zip(*rows, strict=True)], self.last_stats
 
     @property
     def refresh_order(self) -> RefreshOrder:
@@ -391,6 +455,8 @@ class ReuseSession(Closing):
         with self._lock:
             for each in self._compiled.values():
                 each.reset()
+            for stream in self._streams:
+                stream.reset()
 
     @property
     def tolerance(self) -> Tolerance:
@@ -411,6 +477,8 @@ class ReuseSession(Closing):
             self._tolerance = tolerance
             for each in self._compiled.values():
                 tolerance.apply(each.runner.plan, each.magnitudes)
+            for stream in self._streams:
+                stream.tolerance = tolerance
 
     @property
     def plan(self) -> Plan:
@@ -457,6 +525,8 @@ class ReuseSession(Closing):
                 self._current.runner.end_runs()
             self._lock.acquire()
         try:
+            for stream in self._streams:
+                stream.close()
             self._workers.close()
         finally:
             self._lock.release()
@@ -494,6 +564,8 @@ class ReuseSession(Closing):
             each.runner.restart_after_fork()
 
     def _runner(self) -> PlanRunner:
+        if self._current is None and self._streams:
+            return self._streams[0]._runner()
         if self._current is None:
             raise UsageError("the model leaves its input shapes open: feed it once, then ask")
         return self._current.runner

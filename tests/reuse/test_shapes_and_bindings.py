@@ -194,3 +194,37 @@ def test_providers_are_those_of_islands_and_can_be_set() -> None:
             np.testing.assert_array_equal(ours, theirs)
         with pytest.raises(UsageError, match="not here"):
             session.set_providers(["NoSuchProvider"])
+
+
+def test_each_row_of_a_batch_can_be_a_stream_of_its_own() -> None:
+    source = net((-1, 3, 13, 15))
+    with ReuseSession(source, threads=1, batch="streams", break_even=9.0) as session:
+        batch = frame(3, 3, 13, 15)
+        for number in range(4):
+            outputs, stats = session.step({"x": batch})
+            np.testing.assert_allclose(outputs[0], reference(source, batch)[0], rtol=0, atol=2e-5)
+            assert stats.dense == (number == 0)
+            batch = batch.copy()
+            batch[1, :, 2:4, 3:5] += 1  # the second stream moves, the others are still
+        assert 0 < stats.work < 0.3
+        session.reset()
+        assert session.step({"x": batch})[1].dense
+        with pytest.raises(UsageError, match="no change map"):
+            session.step({"x": batch}, np.ones((13, 15), np.uint8))
+        (alone,) = session.run(None, {"x": batch[:1]})
+        np.testing.assert_allclose(alone, reference(source, batch[:1])[0], rtol=0, atol=2e-5)
+
+
+def test_a_batch_is_dense_unless_its_rows_are_streams() -> None:
+    source = net((-1, 3, 13, 15))
+    batch = frame(2, 3, 13, 15)
+    with ReuseSession(source, threads=1) as session:
+        (got,) = session.run(None, {"x": batch})
+        np.testing.assert_allclose(got, reference(source, batch)[0], rtol=0, atol=2e-5)
+    with pytest.raises(UsageError, match="expected 'dense' or 'streams'"):
+        ReuseSession(source, batch="rows")
+    with (
+        ReuseSession(net((2, 3, 13, 15)), threads=1, batch="streams") as session,
+        pytest.raises(UsageError, match="leaves open"),
+    ):
+        session.run(None, {"x": batch})
