@@ -4,6 +4,7 @@
     python benchmarks/architectures.py               # every architecture, 5 and 10 % changed
     python benchmarks/architectures.py yolo11n dfine-n --no-time
     python benchmarks/architectures.py depth-anything-s --share 0.1 --repeats 10 --json out.json
+    python benchmarks/architectures.py --page docs/reference/networks.md      # writes its tables
 
 A textured square moves to and fro over a still textured picture, so that a share of its pixels
 changes from frame to frame. Weights are random: shares, exactness and times are real ones, the
@@ -29,13 +30,15 @@ from stillframe.models import zoo
 from stillframe.models.architectures.builder import textured
 from stillframe.models.catalog import MODELS
 from stillframe.models.model import Model
-from stillframe.reuse.introspection import LayerInfo, layer_stats, layers
+from stillframe.reuse.introspection import ISLAND, LayerInfo, layer_stats, layers
 from stillframe.reuse.session import RecompiledWarning, ReuseSession
 
 NAMES = tuple(row.name for row in MODELS.values() if not row.assets)
 WARM_UP = 2
 SAME = 1e-3
 """Largest difference of two outputs, as a share of the largest value, that counts as none."""
+
+MARKER = "<!-- benchmarks/architectures.py writes what follows -->"
 
 Feed = dict[str, NDArray[Any]]
 Outputs = Sequence[NDArray[Any]]
@@ -187,7 +190,7 @@ def measured(
             return float((done * cost)[mask].sum()) / total if total else None
 
         everything = np.ones(len(cost), bool)
-        line = {
+        line: dict[str, Any] = {
             "model": name,
             "input": f"{model.size[1]}x{model.size[0]}",
             "multiply_adds": float(cost.sum()),
@@ -198,7 +201,9 @@ def measured(
             "work": part(everything),
             "exact": same,
             "to_ort": apart,
-            "islands": sum(info.op == "Island" for info in infos),
+            "islands": sum(info.op == ISLAND for info in infos),
+            "groups": groups(infos, after_attention, cost, done),
+            "reasons": reasons(infos),
         }
         if timed:
             spent: list[list[float]] = [[], [], []]
@@ -212,6 +217,79 @@ def measured(
             for key, values in zip(("dense_ms", "reuse_ms", "ort_ms"), spent, strict=True):
                 line[key] = statistics.median(values)
         return line
+
+
+def groups(
+    infos: Sequence[LayerInfo],
+    after_attention: NDArray[np.bool_],
+    cost: NDArray[np.float64],
+    done: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    """Layers by side of the attention and operator: how many, what they cost, what was computed."""
+    rows: dict[tuple[bool, str], list[int]] = {}
+    for index, info in enumerate(infos):
+        rows.setdefault((bool(after_attention[index]), info.op), []).append(index)
+    table = []
+    for (after, op), indices in sorted(rows.items()):
+        total = float(cost[indices].sum())
+        active = float((cost * done)[indices].sum() / total if total else done[indices].mean())
+        table.append(
+            {
+                "side": "after" if after else "before",
+                "operator": op,
+                "layers": len(indices),
+                "multiply_adds": total,
+                "active": active,
+            }
+        )
+    return table
+
+
+def reasons(infos: Sequence[LayerInfo]) -> list[str]:
+    """What forces each island, equal ones together."""
+    counted: dict[str, list[int]] = {}
+    for info in infos:
+        if info.op == ISLAND:
+            operator = info.reason.split(":")[0].split(" ")[0]
+            counted.setdefault(operator, []).append(len(info.nodes))
+    return [
+        f"{len(sizes)} of {min(sizes)} to {max(sizes)} nodes, from {operator} on"
+        if len(sizes) > 1
+        else f"one of {sizes[0]} nodes, from {operator} on"
+        for operator, sizes in counted.items()
+    ]
+
+
+def explained(line: dict[str, Any]) -> list[str]:
+    """A short table of what a network consists of."""
+    text = [f"### {line['model']}", ""]
+    total = max(line["multiply_adds"], 1.0)
+    text.append(f"Input {line['input']}, {line['multiply_adds'] / 1e6:.0f} M multiply-adds.")
+    text[-1] += f" Islands: {'; '.join(line['reasons']) or 'none'}."
+    text += ["", "| attention | operator | layers | M mult-adds | share | active |"]
+    text.append("| --- | --- | --- | --- | --- | --- |")
+    for group in line["groups"]:
+        text.append(
+            f"| {group['side']} | {group['operator']} | {group['layers']}"
+            f" | {group['multiply_adds'] / 1e6:.1f} | {group['multiply_adds'] / total:.1%}"
+            f" | {group['active']:.2f} |"
+        )
+    return [*text, ""]
+
+
+def write_page(page: Path, lines: list[dict[str, Any]]) -> None:
+    """Put the tables in the place of what follows MARKER on the page."""
+    head = page.read_text(encoding="utf-8").split(MARKER)[0]
+    text = [MARKER, "", "| " + " | ".join(HEADER) + " |"]
+    text.append("| " + " | ".join("---" for _ in HEADER) + " |")
+    text += ["| " + " | ".join(cells(line)) + " |" for line in lines]
+    text += ["", "## Network by network", ""]
+    first: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        first.setdefault(line["model"], line)
+    for line in first.values():
+        text += explained(line)
+    page.write_text(head + "\n".join(text).rstrip() + "\n", encoding="utf-8")
 
 
 def cells(line: dict[str, Any]) -> list[str]:
@@ -239,14 +317,16 @@ def cells(line: dict[str, Any]) -> list[str]:
     ]
 
 
-def printed(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Markdown, line by line as they come."""
+def printed(lines: Iterator[dict[str, Any]], page: Path | None) -> list[dict[str, Any]]:
+    """Markdown, line by line as they come, and the same on the page."""
     print("| " + " | ".join(HEADER) + " |")
     print("| " + " | ".join("---" for _ in HEADER) + " |", flush=True)
     seen = []
     for line in lines:
         print("| " + " | ".join(cells(line)) + " |", flush=True)
         seen.append(line)
+        if page:
+            write_page(page, seen)
     return seen
 
 
@@ -260,12 +340,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="of each timed step")
     parser.add_argument("--no-time", action="store_true", help="only shares and exactness")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--page", type=Path, help="a page of the documentation to write into")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", RecompiledWarning)
     lines = printed(
-        measured(name, share, chosen.tolerance, chosen.repeats, timed=not chosen.no_time)
-        for name in chosen.names
-        for share in chosen.share
+        (
+            measured(name, share, chosen.tolerance, chosen.repeats, timed=not chosen.no_time)
+            for name in chosen.names
+            for share in chosen.share
+        ),
+        chosen.page,
     )
     if chosen.json:
         chosen.json.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")

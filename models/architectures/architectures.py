@@ -9,6 +9,7 @@ import onnx
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
 from stillframe.models.architectures.convolutional import Size, resnet50, style, vgg16
+from stillframe.models.architectures.deimv2 import deimv2_pico
 from stillframe.models.architectures.dfine import dfine_n
 from stillframe.models.architectures.mobilenet import ssdlite
 from stillframe.models.architectures.rfdetr import rfdetr_nano
@@ -29,6 +30,7 @@ ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
     "yolo26n": yolo26n,
     "rtdetr-r18": rtdetr_r18,
     "dfine-n": dfine_n,
+    "deimv2-pico": deimv2_pico,
     "rfdetr-nano": rfdetr_nano,
     "depth-anything-s": depth_anything_s,
     "dinov2-s": dinov2_s,

@@ -23,7 +23,7 @@ from stillframe.models.architectures.detr import (
     anchors,
 )
 
-BINS, BOX_SCALE, BOX_REACH = 33, 8.0, 0.5
+BINS, BOX_REACH = 33, 0.5
 """Bins of a distance, and what spaces them."""
 BEST_BINS = 4
 """Highest bins that the quality of a box is estimated from."""
@@ -160,6 +160,13 @@ NANO = DecoderSizes(128, 512, 300, (6, 6))
 class DFineBuilder(HgBuilder):
     """The decoder of D-FINE: boxes refined as distributions."""
 
+    box_scale = 8.0
+    """Distances are in shares of the box's size over this."""
+
+    def sizes_input(self, name: str, sides: Size) -> BuiltTensor:
+        """Width and height of the picture that boxes are placed on, (1, 2) int64."""
+        return self.input(name, np.array([sides], np.int64))
+
     def gate(self, x: BuiltTensor, y: BuiltTensor, name: str) -> BuiltTensor:
         """Both, each times a gate of its own, normalised."""
         width = x.shape[-1]
@@ -208,14 +215,14 @@ class DFineBuilder(HgBuilder):
         """(1, n, 4 · 33) logits of bins -> (1, n, 4) mean distances."""
         count = corners.shape[1]
         shares = self.softmax(self.reshape(corners, -1, BINS), 1)
-        column = self.constant(bin_distances()[:, None])
+        column = self.constant(bin_distances(self.box_scale)[:, None])
         return self.reshape(self.matmul(shares, column), 1, count, 4)
 
     def box_of(self, start: BuiltTensor, distances: BuiltTensor) -> BuiltTensor:
         """Distances from the centre of the start box, in shares of its size -> a box."""
         count = start.shape[1]
         sides = [self.pick(start, index, 2) for index in range(4)]
-        half, scale = self.constant(0.5 * BOX_SCALE), self.constant(BOX_SCALE)
+        half, scale = self.constant(0.5 * self.box_scale), self.constant(self.box_scale)
         edges = []
         for index in range(4):
             reach = self.binary("Add", half, self.pick(distances, index, 2))
@@ -283,9 +290,9 @@ class DFineBuilder(HgBuilder):
         return [labels, *final]
 
 
-def bin_distances() -> np.ndarray:
+def bin_distances(scale: float) -> np.ndarray:
     """What each bin stands for: fine around 0, coarse towards both ends."""
-    reach, half = BOX_REACH * BOX_SCALE, (BINS - 1) // 2
+    reach, half = BOX_REACH * scale, (BINS - 1) // 2
     step = (reach + 1) ** (1 / (half - 1))
     right = step ** np.arange(1, half) - 1
     return np.concatenate([[-2 * reach], -right[::-1], [0], right, [2 * reach]])
@@ -301,7 +308,7 @@ def dfine_n(size: Size | None = None, *, seed: int = 4) -> onnx.ModelProto:
         raise ModelError(f"expected a size of multiples of 32, got {width}x{height}")
     b = DFineBuilder(seed)
     picture = b.picture("images", (height, width))
-    target = b.input("orig_target_sizes", np.array([[width, height]], np.int64))
+    target = b.sizes_input("orig_target_sizes", (width, height))
     maps = b.hgnet(picture, B0, (16, 16))[2:]
     channels = NANO.width
     narrow, depth = round(0.34 * channels // 2), 2

@@ -15,7 +15,7 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STATES = {1: (16, 2), 2: (20, 4), 3: (40, 8), 4: (64, 16)}
 """Number of a state -> channels, stride."""
 TAPS = {0: 1, 2: 2, 5: 3}
-"""Index of a block -> the level of the map behind it."""
+"""Index of a block -> the level of the map after it."""
 
 
 class MattingBuilder(MobileNetBuilder):

@@ -71,6 +71,17 @@ NETWORKS = (
         attention=True,
         listed=True,
     ),
+    # its authors: 1.51 M weights, 5.15 GFLOPs
+    Published(
+        "deimv2-pico",
+        1.51,
+        2.58,
+        (640, 640),
+        (128, 128),
+        {"labels": (1, 200), "boxes": (1, 200, 4), "scores": (1, 200)},
+        attention=True,
+        listed=True,
+    ),
     # its authors: 31.9 GFLOPs; 30.5 M weights, of which 3.6 M are groups of queries for training
     Published(
         "rfdetr-nano",
