@@ -1,4 +1,4 @@
-"""What is wrong with a file of settings, in our words."""
+"""What is wrong with a file of settings, in plain words."""
 
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ def text(values: Any, **options: Any) -> str:
         ({"name": "wrong"}, "expected a name that is right"),
     ],
 )
-def test_a_fault_is_said_in_our_words(values: Any, says: str) -> None:
+def test_a_fault_is_worded_by_us(values: Any, says: str) -> None:
     assert text(values) == says
 
 

@@ -324,8 +324,23 @@ NEAR = (disc() * 7)[None, None]
             },
             ("rt-detr", "detr"),
         ),
+        (
+            # The last column is likely, but another one wins: no sign of "no object".
+            {
+                "logits": np.tile(np.array([3, 0, 0, 1], np.float32), (1, 9, 1)),
+                "pred_boxes": np.zeros((1, 9, 4), np.float32),
+            },
+            ("rt-detr", "detr"),
+        ),
     ],
-    ids=["map", "56 columns", "20 columns", "seven numbers", "logits that do not tell"],
+    ids=[
+        "map",
+        "56 columns",
+        "20 columns",
+        "seven numbers",
+        "logits that do not tell",
+        "a last class",
+    ],
 )
 def test_outputs_of_two_forms_are_refused(
     answers: Answers, either: tuple[str, str], tmp_path: Path
