@@ -87,13 +87,13 @@ def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
 def halves(path: Path) -> tuple[bytes, bytes, Cut]:
     """The models of head and tail, serialized, and the cut. Raises UncuttableError."""
     model = shape_inference.infer_shapes(onnx.load(str(path)))
-    if len(model.graph.input) - len({i.name for i in model.graph.initializer}) > 1:
+    weights = {each.name for each in model.graph.initializer}
+    inputs = [each.name for each in model.graph.input if each.name not in weights]
+    if len(inputs) > 1:
         raise UncuttableError("it has a state that is fed back")
     cut = best_cut(model)
     extractor: Any = onnx.utils.Extractor(model)
     names = list(cut.names)
-    weights = {each.name for each in model.graph.initializer}
-    inputs = [each.name for each in model.graph.input if each.name not in weights]
     head = extractor.extract_model(inputs, names)
     tail = extractor.extract_model(names, [each.name for each in model.graph.output])
     return head.SerializeToString(), tail.SerializeToString(), cut
