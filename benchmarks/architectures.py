@@ -82,12 +82,9 @@ class Stream:
             feed = model.feed(frame)
             self.feeds.append({name: values.copy() for name, values in feed.items()})
         self.session = session
+        self.fed_back = model.form.side.state
         self.names = [port.name for port in session.get_outputs()]
-        self.states: Feed = {
-            port.name: np.zeros(port.shape, np.float32)
-            for port in session.get_inputs()
-            if port.name not in self.feeds[0]
-        }
+        self.states: Feed = {k: v for k, v in self.feeds[0].items() if k != model.input_name}
         self.frame = 0
 
     def step(self) -> Outputs:
@@ -95,9 +92,8 @@ class Stream:
         self.frame += 1
         outputs: Outputs = self.session.run(None, feed)
         for name, values in zip(self.names, outputs, strict=True):
-            source = name[:-1] + "i"  # r1o -> r1i, as Robust Video Matting names them
-            if source in self.states:
-                self.states[source] = values.copy()
+            if name in self.fed_back:
+                self.states[self.fed_back[name]] = values.copy()
         return outputs
 
 

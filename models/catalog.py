@@ -7,7 +7,7 @@ used.
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from stillframe.models.decoders.text import text_lines
 from stillframe.models.decoders.yolo import yolox
 from stillframe.models.formats import ncnn
 from stillframe.models.formats.darknet import YOLOV3_TINY, convert
+from stillframe.models.formats.side_inputs import SideInputs
 from stillframe.models.labels import CDLA, COCO
 from stillframe.models.model import IMAGENET, Form, Preprocessing, Sizing, Task
 from stillframe.models.weights.asset import Asset, asset_path, is_stored
@@ -71,9 +72,17 @@ class ModelRow:
 
 
 def built(
-    name: str, about: str, size: tuple[int, int], preprocessing: Preprocessing, *outputs: str
+    name: str,
+    about: str,
+    size: tuple[int, int],
+    preprocessing: Preprocessing,
+    *outputs: str,
+    state: Mapping[str, str] | None = None,
 ) -> ModelRow:
-    """A network of today with random weights, at the one size of its export."""
+    """A network of today with random weights, at the one size of its export.
+
+    state: outputs that are fed back to inputs with the next frame.
+    """
     return ModelRow(
         name=name,
         about=f"random weights, for measuring: {about}",
@@ -84,6 +93,7 @@ def built(
             decoder=TensorDecoder(outputs),
             sizing=Sizing(base=size, multiple=math.gcd(*size)),
             preprocessing=preprocessing,
+            side=SideInputs(state=state or {}),
         ),
         convert=lambda files: ARCHITECTURES[name.removesuffix("-252")](size).SerializeToString(),
         convert_version=ARCHITECTURES_VERSION,
@@ -96,7 +106,7 @@ RELATIVE = Preprocessing(scale=1 / 255)
 """What detection transformers without ImageNet's statistics expect."""
 SIGNED = Preprocessing(scale=1 / 127.5, mean=(1.0,) * 3)
 """Pixels of -1..1."""
-MATTING = ("fgr", "pha", "r1o", "r2o", "r3o", "r4o")
+MATTING_STATE = {f"r{number}o": f"r{number}i" for number in range(1, 5)}
 
 PADDLE_HALF = Preprocessing(order="bgr", scale=1 / 255, mean=(0.5,) * 3, deviation=(0.5,) * 3)
 PADDLE_IMAGENET = replace(IMAGENET, order="bgr")
@@ -489,7 +499,16 @@ ROWS: tuple[ModelRow, ...] = (
     built("depth-anything-s", "depth from tokens", (518, 518), IMAGENET, "predicted_depth"),
     built("depth-anything-s-252", "the same, smaller", (252, 252), IMAGENET, "predicted_depth"),
     built("dinov2-s", "features", (224, 224), IMAGENET, "last_hidden_state", "pooler_output"),
-    built("rvm-mobilenetv3", "matting with states", (576, 1024), RELATIVE, *MATTING),
+    built(
+        "rvm-mobilenetv3",
+        "matting with states",
+        (576, 1024),
+        RELATIVE,
+        "fgr",
+        "pha",
+        *MATTING_STATE,
+        state=MATTING_STATE,
+    ),
     built("ssdlite-mobilenetv3", "a small detector", (320, 320), SIGNED, "boxes", "scores"),
 )
 MODELS: dict[str, ModelRow] = {row.name: row for row in ROWS}

@@ -15,6 +15,7 @@ from stillframe.errors import ModelError
 from stillframe.models.architectures.architectures import ARCHITECTURES
 from stillframe.models.architectures.builder import textured
 from stillframe.models.catalog import MODELS
+from stillframe.models.formats.side_inputs import KNOWN_CONSTANTS
 from stillframe.reuse.session import ReuseSession
 
 Size = tuple[int, int]
@@ -279,6 +280,14 @@ def test_the_engine_agrees(row: Published) -> None:
 @pytest.mark.parametrize("row", NETWORKS, ids=str)
 def test_the_catalogue_names_its_outputs(row: Published) -> None:
     assert MODELS[row.name].form.decoder.names == tuple(row.outputs)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_inputs_beside_the_picture_are_fed(row: Published) -> None:
+    beside = [port.name for port in built(row.name, row.small).graph.input][1:]
+    state = MODELS[row.name].form.side.state
+    assert set(beside) == {*state.values(), *KNOWN_CONSTANTS} & set(beside)
+    assert set(state) <= set(row.outputs)
 
 
 def test_the_same_seed_writes_the_same_file_and_another_does_not() -> None:
