@@ -852,6 +852,14 @@ TOKENS = (
         ("Transpose", ["r"], "t", {"perm": [0, 2, 1]}),
         ("LayerNormalization", ["t", w(3, shift=1.0), w(3)], "y", {"epsilon": 1e-3}),
     ),
+    one("ReduceMax of channels", "ReduceMax", ["x"], ["ChannelMax"], axes=[1], keepdims=0),
+    chain(
+        "ArgMax of channels, as numbers",
+        ("ChannelMax", "Unary"),
+        ("ArgMax", ["x"], "a", {"axis": 1}),
+        ("Cast", ["a"], "f", {"to": onnx.TensorProto.FLOAT}),
+        ("Sigmoid", ["f"], "y", {}),
+    ),
     chain(
         "MatMul of tokens",
         ("Conv",),

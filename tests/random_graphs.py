@@ -195,6 +195,10 @@ def layer_norm(build: Builder) -> bool:
     return build.add("LayerNorm", inputs, epsilon=1e-2, centred=build.chance(0.7))
 
 
+def channel_max(build: Builder) -> bool:
+    return build.add("ChannelMax", [build.tensor()], index=False)
+
+
 def regrid(build: Builder) -> bool:
     name = build.tensor()
     count = build.shapes[name][0] * build.shapes[name][1]
@@ -330,7 +334,7 @@ KINDS: tuple[tuple[float, Callable[[Builder], bool]], ...] = (
 )
 """How often each kind of node is tried, and what adds it."""
 ISLANDS = (1.5, island)
-TOKENS = ((2.0, layer_norm), (2.0, regrid), (3.0, attention))
+TOKENS = ((2.0, layer_norm), (2.0, regrid), (3.0, attention), (0.7, channel_max))
 """What networks of tokens have as well, in every fifth graph."""
 
 

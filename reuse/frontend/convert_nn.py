@@ -172,8 +172,24 @@ def reduce(context: ImportContext, node: OnnxNode) -> None:
         )
         bias = context.add_constant(f"{node.output}~bias", np.zeros(1))
         context.emit("Conv", [name, weights, bias], node.output, POINTWISE_CONV)
+    elif reduced == [2] and node.op == "ReduceMax":
+        context.emit("ChannelMax", [name], node.output, {"index": False})
     else:
         raise UnsupportedError(f"reduces axes {list(axes)}: neither rows and columns nor channels")
+    context.set_layout(node.output, layout.order)
+
+
+def arg_max(context: ImportContext, node: OnnxNode) -> None:
+    """The channel with the largest number; whole numbers, which float32 holds exactly."""
+    name = node.inputs[0]
+    layout = context.layout_of(name)
+    if context.hwc_axis(name, node.attrs.get("axis", 0)) != 2:
+        raise UnsupportedError("over rows or columns")
+    if node.attrs.get("select_last_index"):
+        raise UnsupportedError("the last of equal ones")
+    if any(reader.op != "Cast" for reader in context.readers.get(node.output, ())):
+        raise UnsupportedError("its result is read as integers")
+    context.emit("ChannelMax", [name], node.output, {"index": True})
     context.set_layout(node.output, layout.order)
 
 
@@ -283,6 +299,7 @@ CONVERTERS: dict[str, Converter] = {
     "GlobalMaxPool": global_pool,
     "ReduceMean": reduce,
     "ReduceMax": reduce,
+    "ArgMax": arg_max,
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
     "Resize": resize,

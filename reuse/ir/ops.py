@@ -89,6 +89,10 @@ def vector_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     return (1, 1, shapes[0][2])
 
 
+def one_channel_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return (*shapes[0][:2], 1)
+
+
 def moments_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     return (1, 1, 2 * shapes[0][2])
 
@@ -269,6 +273,7 @@ OPS: dict[str, Op] = {
     "Moments": Op(moments_shape, no_window, reference.moments),
     "Modulate": Op(same_shape, pointwise_window(0, 1), reference.modulate),
     "Softmax": Op(same_shape, pointwise_window(0), reference.softmax),
+    "ChannelMax": Op(one_channel_shape, pointwise_window(0), reference.channel_max),
     "LayerNorm": Op(same_shape, pointwise_window(0), reference.layer_norm),
     "Attention": Op(attention_shape, attention_window, reference.attention),
     "Regrid": Op(regrid_shape, regrid_window, reference.regrid),

@@ -205,6 +205,14 @@ def softmax(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     return np.asarray(raised / raised.sum(3, keepdims=True)).reshape(out)
 
 
+def channel_max(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
+    """The largest channel of each position; its first index if `index`."""
+    (x,) = arrays
+    if node.attrs["index"]:
+        return np.asarray(x.argmax(2, keepdims=True), np.float32)
+    return np.asarray(x.max(2, keepdims=True))
+
+
 def layer_norm(node: Node, arrays: Sequence[Tensor], out: Shape) -> Tensor:
     """x / sqrt(mean(x²) + epsilon) · gamma + beta over channels; of x - mean(x) if centred."""
     x, gamma, beta = arrays

@@ -34,6 +34,7 @@ CHANNEL_STEP_A, CHANNEL_STEP_B = PARAMETER + 1, PARAMETER + 2
 # parameters of NORMALIZE: addresses of float32 (C,)
 SCALE, SHIFT = PARAMETER, PARAMETER + 1
 CENTRED = PARAMETER + 2  # of LAYER_NORM, which has those two as well
+INDEX = PARAMETER  # of CHANNEL_MAX: 1 for where the largest channel is
 BINS = PARAMETER  # of SOFTMAX: channels that are taken together
 
 
@@ -202,6 +203,27 @@ def softmax(ins, floats, tensors, spans, span_count, work, cutoff):
                     total += value
                 for c in range(first, first + bins):
                     set_f32(out, c, get_f32(out, c) / total)
+        written += length
+    return written
+
+
+@native(OPERATOR)
+def channel_max(ins, floats, tensors, spans, span_count, work, cutoff):
+    """The largest channel of each position, or with INDEX where it is; -> positions written."""
+    ins, floats, tensors, work = tables(ins, floats, tensors, work)
+    target, read = ins[TARGET], ins[INPUT]
+    written = 0
+    for index in range(span_count):
+        y, start, length = span_at(spans, index)
+        for x in range(start, start + length):
+            source = tensors[read, DATA] + y * tensors[read, ROW] + x * tensors[read, PIXEL]
+            out = tensors[target, DATA] + y * tensors[target, ROW] + x * tensors[target, PIXEL]
+            top, at = get_f32(source, 0), np.int64(0)
+            for c in range(1, tensors[read, CHANNELS]):
+                value = get_f32(source, c)
+                if value > top:
+                    top, at = value, c
+            set_f32(out, 0, np.float32(at) if ins[INDEX] != 0 else top)
         written += length
     return written
 

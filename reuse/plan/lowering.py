@@ -114,6 +114,11 @@ def lower_layer_norm(builder: TableBuilder, node: Node) -> list[Lowered]:
     return [Lowered(columns, {abi.SCALAR: node.attrs["epsilon"]})]
 
 
+def lower_channel_max(builder: TableBuilder, node: Node) -> list[Lowered]:
+    columns = mask_columns(builder, node) | {abi.KERNEL: pointwise.channel_max.address}
+    return [Lowered(columns | {pointwise.INDEX: int(node.attrs["index"])})]
+
+
 def lower_regrid(builder: TableBuilder, node: Node) -> list[Lowered]:
     columns = mask_columns(builder, node) | {abi.KERNEL: layout.regrid.address}
     if node.output not in builder.regions.sources:
@@ -282,6 +287,7 @@ LOWER: dict[str, Rule] = {
     "Moments": lower_reduction,
     "Modulate": lower_modulate,
     "Softmax": lower_softmax,
+    "ChannelMax": lower_channel_max,
     "LayerNorm": lower_layer_norm,
     "Attention": lower_attention,
     "Regrid": lower_regrid,
