@@ -97,31 +97,34 @@ class Stream:
         return outputs
 
 
-def tensors_after_attention(path: Path) -> set[str]:
-    """Names of tensors that depend on a product of two computed ones through a softmax."""
+def tensors_after_attention(path: Path) -> dict[str, bool]:
+    """Every tensor, and whether it depends on a softmax of a product of two computed ones."""
     graph = onnx.load(path).graph
     constant = {i.name for i in graph.initializer}
     products: set[str] = set()
-    after_attention: set[str] = set()
+    after: dict[str, bool] = {}
     for node in graph.node:
         read = [name for name in node.input if name and name not in constant]
-        if any(name in after_attention for name in read):
-            after_attention.update(node.output)
-        elif node.op_type == "MatMul" and len(read) == 2:
+        from_product = any(name in products for name in read)
+        is_after = any(after.get(name, False) for name in read)
+        if not is_after and node.op_type == "MatMul" and len(read) == 2:
             products.update(node.output)
-        elif any(name in products for name in read):
+        elif not is_after and from_product:
             if node.op_type == "Softmax":
-                after_attention.update(node.output)
+                is_after = True
             else:
                 products.update(node.output)
-    return after_attention
+        after.update(dict.fromkeys(node.output, is_after))
+    return after
 
 
-def sides(infos: Sequence[LayerInfo], after_attention: set[str]) -> NDArray[np.bool_]:
-    """Which layers lie after the attention, by name; those after the last one do too."""
-    named = [any(name in after_attention for name in info.name.split(", ")) for info in infos]
-    end = max((index for index, is_after in enumerate(named) if is_after), default=len(infos))
-    return np.array([*named[: end + 1], *[True] * (len(infos) - end - 1)])
+def sides(infos: Sequence[LayerInfo], after: dict[str, bool]) -> NDArray[np.bool_]:
+    """Which layers lie after the attention, by name; others as the layer before them."""
+    result: list[bool] = []
+    for info in infos:
+        known = [after[name] for name in info.name.split(", ") if name in after]
+        result.append(any(known) if known else bool(result and result[-1]))
+    return np.array(result)
 
 
 def rows_apart(ours: Outputs, theirs: Outputs) -> float:
