@@ -37,7 +37,7 @@ PAIRS: tuple[Pair, ...] = (
     Pair("yolov3-tiny", "sample:vtest", "surveillance, noisy MPEG-4, 10 fps"),
     Pair("yolov3-tiny", "sample:bikes", "moving camera and cuts"),
     Pair("yolov3-tiny", "sample:plaza?seconds=10", "still camera, noise", "held out"),
-    Pair("yolov3-tiny", "sample:sports2d_demo", "still camera, large people", "held out"),
+    Pair("yolov3-tiny", "sample:sports2d_demo", "still camera, large people"),
     Pair("ppocr-det", "sample:screen?seconds=10", "desktop, long still spans"),
     Pair("ppocr-det", "sample:blender_screen", "screen recording, dense text", "held out"),
     Pair("ppocr-det", "sample:pan?seconds=10", "moving camera", "held out"),
