@@ -144,7 +144,10 @@ SCALARS: dict[str, Any] = {
 
 
 def parse(signature: str) -> tuple[str, list[tuple[str, int]]]:
-    """ "int64(uint8[:,::1], float64)" -> ("int64", [("uint8", 2), ("float64", 0)])."""
+    """The type of the result, and of each parameter its type and number of axes: 0 for a scalar.
+
+    int64(uint8[:,::1], float64) -> ("int64", [("uint8", 2), ("float64", 0)])
+    """
     result, _, rest = signature.partition("(")
     kinds = rest.removesuffix(")").replace("[", "|").replace("::1]", "").replace(":,", "+")
     parameters = []
