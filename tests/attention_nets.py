@@ -134,6 +134,25 @@ def area_detector(height: int = 128, width: int = 160, areas: int = 4, seed: int
     return net.model([net.conv(x, depth, 8)], (1, 3, height, width))
 
 
+def cross_attention(side: int = 16, depth: int = 16, seed: int = 0) -> bytes:
+    """Queries from the first three channels of x, keys and values from the last three: each side
+    can change without the other."""
+    net = Writer(seed)
+
+    def part(of_queries: bool, out: int) -> str:
+        weights = net.weights(out, 6, 1, 1, fan_in=3)
+        weights[:, 3:] *= not of_queries
+        weights[:, :3] *= of_queries
+        return net.add("Reshape", net.add("Conv", "x", weights), ints(1, 1, out, side * side))
+
+    q, k, v = part(True, depth), part(False, depth), part(False, depth)
+    scores = net.add("MatMul", net.add("Transpose", q, perm=[0, 1, 3, 2]), k)
+    shares = net.add("Softmax", net.add("Mul", scores, number(depth**-0.5)), axis=-1)
+    y = net.add("MatMul", v, net.add("Transpose", shares, perm=[0, 1, 3, 2]))
+    y = net.add("Reshape", y, ints(1, depth, side, side))
+    return net.model([net.conv(y, depth, 8)], (1, 6, side, side))
+
+
 def vit(
     height: int = 56,
     width: int = 70,

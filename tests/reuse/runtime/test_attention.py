@@ -10,11 +10,12 @@ from stillframe.reuse.introspection import ISLAND, layer_stats, layers
 from stillframe.reuse.ir import interpreter
 from stillframe.reuse.ir.graph import ISLAND as ISLAND_OP
 from stillframe.reuse.ir.ops import OPS
+from stillframe.reuse.kernels.attention import RENEWED
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from stillframe.reuse.session import ReuseSession
-from tests.attention_nets import area_detector, bins_head, detector, vit
+from tests.attention_nets import area_detector, bins_head, cross_attention, detector, vit
 from tests.random_graphs import random_graph
 from tests.reuse.plan.test_refresh_schedule import sweep
 from tests.reuse.runtime.test_engine import clip
@@ -227,6 +228,25 @@ def test_every_stored_row_of_attention_is_within_tolerance(
     assert reused > 1
 
 
+@pytest.mark.parametrize("keys", [0, 1, 20, 120])
+def test_a_query_that_changed_is_computed_whatever_its_keys_do(keys: int) -> None:
+    """No key changes; a few do, so that rows are only brought up to date; or most of them do."""
+    rng = np.random.default_rng(keys)
+    with ReuseSession(
+        cross_attention(), tolerance=0.1, threads=1, break_even=9.0, memory_budget=KEEP_ALL
+    ) as session:
+        picture = rng.normal(size=(1, 6, 16, 16)).astype(np.float32)
+        session.step({"x": picture})
+        for _ in range(12):
+            flat = picture.reshape(6, 256)
+            query, *changed = rng.permutation(256)[: 1 + keys]
+            flat[:3, query] = 3 * rng.normal(size=3)
+            flat[3:, changed] += rng.normal(size=(3, keys)) / 20
+            session.step({"x": picture})
+            for gap, limit in attention_gaps(session):
+                assert gap <= limit * (1 + 1e-3) + 1e-12
+
+
 def test_sums_that_tell_which_rows_have_moved_do_not_wear_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -237,6 +257,23 @@ def test_sums_that_tell_which_rows_have_moved_do_not_wear_out(
             session.step({"x": picture})
         for gap, limit in attention_gaps(session):
             assert gap <= limit * (1 + 1e-3)
+
+
+def test_rows_that_do_not_move_are_computed_anew_in_turn() -> None:
+    """So rounding of the sums that tell is bounded however long nothing moves. With as many rows as
+    turns, one is due in each frame in which a key changes."""
+    picture = np.random.default_rng(0).normal(size=(1, 6, 16, 16)).astype(np.float32)
+    assert RENEWED == 16 * 16
+    with ReuseSession(
+        cross_attention(), tolerance=0.5, threads=1, break_even=9.0, memory_budget=KEEP_ALL
+    ) as session:
+        session.step({"x": picture})
+        index = next(i for i, info in enumerate(layers(session)) if info.op == "Attention")
+        for number in range(40):
+            other = picture.copy()
+            other[0, 3:, number % 16, number // 16] *= 2.5
+            session.step({"x": other})
+            assert layer_stats(session).computed_share[index] >= 1 / RENEWED
 
 
 @pytest.mark.parametrize("name", ["transformer", "transformer with windows", "attention in strips"])
