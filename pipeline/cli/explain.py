@@ -16,12 +16,12 @@ if TYPE_CHECKING:  # heavy, and asking for help must not wait for it
     from stillframe.pipeline.studies.explain.explanation import Explanation, Row
     from stillframe.pipeline.studies.explain.verdict import Verdict
 
-PLAIN_WIDTH = 190
-"""Columns of the table in a file or a pipe."""
+PLAIN_WIDTH = 10_000
+"""Columns in a file or a pipe: each line there is as long as what it says."""
+WIDE = 190
+"""Columns of a terminal from which on the table has what the memory planner knows, too."""
 LIVE_FRAMES = 300
 """Of a live stream, which has no end, if the user names no number."""
-REASON_LENGTH = 60
-"""Characters of a reason that the table shows; --json has all of it."""
 
 
 @options.options_of(options.ModelOptions)
@@ -139,22 +139,14 @@ def _draw(path: Path, explanation: "Explanation", clip: str) -> None:
 
 
 def _print(explanation: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
-    from rich.table import Table
     from rich.text import Text
+
+    from stillframe.pipeline.cli.explain_table import table
 
     total, memory = explanation.totals, explanation.memory
     console = printing.output(PLAIN_WIDTH)
-    columns: dict[str, Literal["left", "right"]] = {
-        "layer": "left", "operator": "left", "shape": "left", "M mult-adds": "right",
-        "active": "right", "reuse ms": "right", "dense ms": "right", "memory": "left",
-        "last read by": "left", "why": "left",
-    }  # fmt: skip
-    table = Table(box=None, padding=(0, 1), title_justify="left")
-    for name, side in columns.items():
-        table.add_column(name, justify=side, overflow="ellipsis" if name == "why" else "fold")
-    for row in explanation.rows:
-        table.add_row(*_cells(row))
-    console.print(table)
+    for verdict in verdicts:
+        console.print(Text.assemble((verdict.kind, "bold"), f": {verdict.words}"))
     height, width = explanation.size
     work = f", {total.work:.1%} of them done" if total.work is not None else ""
     console.print(
@@ -174,27 +166,20 @@ def _print(explanation: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
     )
     for note in explanation.notes:
         console.print(f"note: {note}")
-    for verdict in verdicts:
-        console.print(Text.assemble("\n", (verdict.kind, "bold"), f": {verdict.words}"))
+    for row in explanation.rows:
+        if row.reason:
+            console.print(f"island {row.name.split(', ')[0]}: {_nodes(row)}: {row.reason}")
+    console.print()
+    planned = console.width >= WIDE
+    printing.table_data(table(explanation, planned=planned), console.width)
+    if not planned:
+        console.print(
+            "\nA wider terminal, a file and --json also have who reads each layer last, and why "
+            "its values persist."
+        )
 
 
-def _cells(row: "Row") -> list[str]:
-    def figure(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    lifetime = {True: "persistent", False: "transient", None: ""}[row.persistent]
-    size = f" {row.bytes / 1e6:.1f} MB" if row.bytes else " view" if lifetime else ""
-    nodes = f"{len(row.nodes)} nodes: " if row.nodes else ""
-    reason = nodes + (row.reason or row.why)
-    return [
-        row.name if len(row.name) <= 28 else "…" + row.name[-27:],
-        row.operator,
-        "x".join("?" if size < 0 else str(size) for size in row.shape),
-        f"{row.multiply_adds / 1e6:.1f}" if row.multiply_adds else "",
-        figure(row.active, ".1%"),
-        figure(row.reuse_ms, ".2f"),
-        f"{row.dense_ms:.2f}",
-        lifetime + size,
-        row.last_reader.split(" -> ")[0],
-        reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 1] + "…",
-    ]
+def _nodes(row: "Row") -> str:
+    """What an island holds, in words."""
+    first = row.nodes[0] if row.nodes else "none"
+    return first if len(row.nodes) <= 1 else f"{len(row.nodes)} nodes, from {first} on"

@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 
 from stillframe.models.model import Model, Sizing
 from stillframe.pipeline.inference.backend_slot import BackendSlot
-from stillframe.pipeline.inference.backends import BorrowedBackend, ReuseBackend
+from stillframe.pipeline.inference.backends import (
+    Backend,
+    BorrowedBackend,
+    OnnxRuntimeBackend,
+    ReuseBackend,
+)
 from stillframe.pipeline.inference.observer import ObservedFrame
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings, StudySettings
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.studies.explain.explanation import Explanation, Gate, Row, Totals
 from stillframe.pipeline.studies.explain.heatmap import HeatmapCounter
+from stillframe.reuse.gate.change_gate import ChangeGate
 from stillframe.reuse.gate.gate_settings import GateSettings
 from stillframe.reuse.introspection import LayerStats, layer_stats, layers
 
@@ -32,6 +38,7 @@ GATES: dict[Gate, GateSettings] = {
     "exact": GateSettings(exact=True),
 }
 DENSE_STEPS = 3  # timed before the clip, and again after it
+WARM_UP_SIDE = 64  # of the picture that loads the gate's kernels, pixels
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -50,18 +57,22 @@ def explain(
     frames None, or empty: only what needs no clip, timed on a picture of noise. threads: None takes
     every core. heatmap: also count how often each position was computed.
     """
-    with closing(ReuseBackend(model.path, threads or 0, tolerance)) as backend:
+    with (
+        closing(ReuseBackend(model.path, threads or 0, tolerance)) as backend,
+        closing(OnnxRuntimeBackend(model.path, threads or 0)) as peer,
+    ):
         remaining = iter(frames or ())
         first = next(remaining, None)
         picture = _noise(model) if first is None else model.fit(first.image)[0]
         feed = model.feed(picture)
         backend.run(feed, None)
+        peer.run(feed, None)
         counts = heatmap and first is not None
         counter = HeatmapCounter(backend.session, picture) if counts else None
-        recorder = Recorder(backend, counter)
+        recorder = Recorder(backend, peer, counter)
         recorder.time_dense(feed)
         if first is not None:
-            backend.session.reset()
+            _warm_up(backend, feed, GATES[gate])
             with Runner(
                 _fixed(model),
                 Settings("layer", max_age_s=math.inf, gating=GATES[gate]),
@@ -93,11 +104,14 @@ class Recorder:
     last_picture: NDArray[np.uint8]
     """(H, W, 3): what the network was fed last."""
 
-    def __init__(self, backend: ReuseBackend, counter: HeatmapCounter | None) -> None:
-        self._session, self._counter = backend.session, counter
+    def __init__(
+        self, backend: ReuseBackend, peer: Backend, counter: HeatmapCounter | None
+    ) -> None:
+        self._session, self._peer, self._counter = backend.session, peer, counter
         self._infos = layers(backend.session)
         self._dense: list[LayerStats] = []
         self._dense_ms: list[float] = []
+        self._peer_ms: list[float] = []
         self._stats: list[LayerStats] = []
         self._reuse_ms: list[float] = []
         self._gate_ms: list[float] = []
@@ -107,12 +121,15 @@ class Recorder:
         self._seen = 0
 
     def time_dense(self, feed: Feed) -> None:
-        """Time computing all of it."""
+        """Time computing all of it, by the engine and by ONNX Runtime in turn."""
         for _ in range(DENSE_STEPS):
             began = time.perf_counter()
             self._session.step(feed, dense=True)
             self._dense_ms.append((time.perf_counter() - began) * 1e3)
             self._dense.append(layer_stats(self._session))
+            began = time.perf_counter()
+            self._peer.run(feed, None)
+            self._peer_ms.append((time.perf_counter() - began) * 1e3)
 
     def observe(self, seen: ObservedFrame) -> None:
         """Take one frame's figures."""
@@ -139,11 +156,13 @@ class Recorder:
     def totals(self) -> Totals:
         work = sum(info.multiply_adds for info in self._infos)
         dense_ms = float(np.median(self._dense_ms))
+        peer_ms = float(np.median(self._peer_ms))
         if not self._reuse_ms:
-            return Totals(work, dense_ms)
+            return Totals(work, dense_ms, peer_ms)
         return Totals(
             multiply_adds=work,
             dense_ms=dense_ms,
+            ort_ms=peer_ms,
             reuse_ms=float(np.median(self._reuse_ms)),
             reuse_mean_ms=float(np.mean(self._reuse_ms)),
             gate_ms=float(np.mean(self._gate_ms)),
@@ -182,6 +201,21 @@ class Recorder:
             )
             for index, info in enumerate(self._infos)
         )
+
+
+def _warm_up(backend: ReuseBackend, feed: Feed, gating: GateSettings) -> None:
+    """Load every kernel that frames need, which is a cost of the start and not of a frame."""
+    session = backend.session
+    if session.reads_pixels:
+        marks = np.zeros(session.plan.graph.shapes[session.picture_inputs[0]][:2], np.uint8)
+        marks[: max(1, marks.shape[0] // 4)] = 1
+        session.step(feed, marks)
+    session.reset()
+    change_gate = ChangeGate(WARM_UP_SIDE, WARM_UP_SIDE, gating)
+    for level in (0, 0, 99):
+        picture = np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
+        picture[: WARM_UP_SIDE // 4] = level
+        change_gate.step(picture)
 
 
 def _nothing(stats: LayerStats) -> LayerStats:

@@ -55,12 +55,14 @@ class Row:
 class Totals:
     """Sums and means over the frames after the first, which is computed whole.
 
-    Without a clip all but multiply_adds and dense_ms are None or 0.
+    Without a clip all but multiply_adds, dense_ms and ort_ms are None or 0.
     """
 
     multiply_adds: int
     dense_ms: float
     """Median of a step that computes everything."""
+    ort_ms: float | None = None
+    """Median of ONNX Runtime, which computes everything; None: not measured."""
     reuse_ms: float | None = None
     """Median of a step of the clip."""
     reuse_mean_ms: float | None = None
@@ -76,6 +78,11 @@ class Totals:
     """Frames with nothing to do."""
     dense: int = 0
     """Frames computed whole."""
+
+    @property
+    def fastest_ms(self) -> float:
+        """Of what computes everything: our engine or ONNX Runtime."""
+        return self.dense_ms if self.ort_ms is None else min(self.dense_ms, self.ort_ms)
 
 
 @dataclass(frozen=True, slots=True)

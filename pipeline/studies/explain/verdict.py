@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stillframe.pipeline.studies.explain.explanation import Explanation, Row
-from stillframe.reuse.introspection import GLOBAL, ISLAND
+from stillframe.reuse.introspection import EXPORT, GLOBAL, ISLAND
 
 PAYS = 1.1  # times faster, below which the gain is not worth having
 MOVING = 0.5  # share of the picture that is new
@@ -37,25 +37,44 @@ def judge(explained: Explanation) -> tuple[Verdict, ...]:
 
 def headline(explained: Explanation) -> Verdict | None:
     total = explained.totals
+    fastest = total.fastest_ms
+    dense = f"{fastest:.1f} ms to compute everything"
+    figures = {"dense_ms": total.dense_ms}
+    if total.ort_ms is not None:
+        figures["ort_ms"] = total.ort_ms
+        dense += f" (ONNX Runtime {total.ort_ms:.1f} ms, this engine {total.dense_ms:.1f} ms)"
+    if all_island(explained):
+        return Verdict(
+            "does not pay",
+            "Reuse cannot pay here: all of the network is left to ONNX Runtime, which computes it "
+            f"whole whenever the picture changes: {dense}. Use --reuse frame, or auto, which finds "
+            "that out by itself.",
+            figures,
+        )
     if total.reuse_mean_ms is None or total.gate_ms is None or total.work is None:
         return Verdict(
             "open",
-            f"Computing everything takes {total.dense_ms:.1f} ms a frame. Whether reuse pays "
+            f"A frame takes {dense}. Whether reuse pays "
             "depends on the video: give a clip to see the active share and the time of each "
             "layer, how far changes spread, and how often islands and global operators run again.",
-            {"dense_ms": total.dense_ms},
+            figures,
         )
     spent = total.reuse_mean_ms + total.gate_ms
-    gain = total.dense_ms / max(spent, 1e-6)
+    gain = fastest / max(spent, 1e-6)
     kind = "pays" if gain >= PAYS else "does not pay"
     words = (
-        f"Reuse {'pays' if gain >= PAYS else 'will not pay'} here: {total.dense_ms:.1f} ms to "
-        f"compute everything, {spent:.1f} ms with reuse (finding the change {total.gate_ms:.1f} ms "
-        f"of it), {gain:.1f} times as fast, with {total.work:.0%} of the multiply-adds; mean over "
-        f"{total.frames} frames."
+        f"Reuse {'pays' if gain >= PAYS else 'will not pay'} here: {gain:.1f} times as fast. "
+        f"{dense[0].upper()}{dense[1:]}, {spent:.1f} ms with reuse, {total.gate_ms:.1f} ms of them "
+        f"to find the change, with {total.work:.0%} of the multiply-adds; mean over {total.frames} "
+        "frames."
     )
-    figures = {"gain": gain, "dense_ms": total.dense_ms, "reuse_ms": spent, "work": total.work}
+    figures |= {"gain": gain, "reuse_ms": spent, "work": total.work}
     return Verdict(kind, words, figures)
+
+
+def all_island(explained: Explanation) -> bool:
+    """Whether the engine itself has nothing to compute."""
+    return all(row.operator in (ISLAND, EXPORT) for row in explained.rows)
 
 
 def moving(explained: Explanation) -> Verdict | None:
@@ -118,22 +137,28 @@ def spreading(explained: Explanation) -> Verdict | None:
 
 
 def islands(explained: Explanation) -> Verdict | None:
+    """By time and by multiply-adds: a few products can wait for much else, and the reverse."""
     rows = [row for row in explained.rows if row.operator == ISLAND]
     spent = sum(row.dense_ms for row in rows)
     share = spent / max(explained.totals.dense_ms, 1e-6)
-    if not rows or share < ISLANDS:
+    everything = sum(row.multiply_adds for row in explained.rows)
+    work = sum(row.multiply_adds for row in rows) / max(everything, 1)
+    if not rows or max(share, work) < ISLANDS:
         return None
     again = ""
-    figures = {"islands": float(len(rows)), "islands_ms": spent, "share": share}
+    figures = {"islands": float(len(rows)), "islands_ms": spent, "share": share, "work": work}
     if explained.totals.frames:
         runs = sum((row.active or 0.0) * row.dense_ms for row in rows) / max(spent, 1e-9)
         again = f", and run again in {runs:.0%} of the frames"
         figures["active"] = runs
     worst = max(rows, key=lambda row: row.dense_ms)
+    largest = f", {len(worst.nodes)} nodes from {worst.nodes[0]} on" if worst.nodes else ""
+    hold, count = ("holds", "1 island") if len(rows) == 1 else ("hold", f"{len(rows)} islands")
     return Verdict(
         "islands",
-        f"{len(rows)} islands, which ONNX Runtime runs whole, hold {min(share, 1):.0%} of the work "
-        f"({spent:.1f} of {explained.totals.dense_ms:.1f} ms){again}. The largest: {worst.reason}.",
+        f"{count}, which ONNX Runtime runs whole, {hold} {min(share, 1):.0%} of the time of a "
+        f"dense frame ({spent:.1f} of {explained.totals.dense_ms:.1f} ms) and {work:.0%} of the "
+        f"multiply-adds{again}. The largest{largest}: {worst.reason}.",
         figures,
     )
 
@@ -152,7 +177,7 @@ def overhead(explained: Explanation) -> Verdict | None:
     needed = sum(row.dense_ms * (row.active or 0.0) for row in explained.rows)
     fixed = max(total.reuse_mean_ms + total.gate_ms - needed, 0.0)
     share = fixed / max(total.dense_ms, 1e-6)
-    if share < OVERHEAD:
+    if share < OVERHEAD or all_island(explained):
         return None
     tiny = total.dense_ms < TINY_MS
     cause = "the network is tiny" if tiny else "many small or scattered pieces cost more than whole"

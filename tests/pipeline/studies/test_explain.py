@@ -1,6 +1,7 @@
 """What explain measures, what it draws and what it concludes, on tiny networks and drawn clips."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -9,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -217,6 +219,7 @@ def explanation(rows: list[Row], **totals: Any) -> Explanation:
 
 LAYER = Row("a", "Conv", (8, 8, 4), 100, 100.0, active=0.2)
 ISLAND = Row("i", "Island", (1, 9), 0, 60.0, active=1.0, reason="NonMaxSuppression: not ours")
+COPY = Row("i", EXPORT, (8, 8, 4), 0, 1.0, active=1.0)
 VERDICTS: list[tuple[Explanation, set[str]]] = [
     (explanation([LAYER]), {"pays"}),
     (explanation([LAYER], reuse_mean_ms=99.0, work=0.9), {"does not pay", "spreading", "overhead"}),
@@ -224,6 +227,13 @@ VERDICTS: list[tuple[Explanation, set[str]]] = [
     (explanation([LAYER], work=0.7), {"pays", "spreading"}),
     (explanation([LAYER], input=0.9, work=0.9, dense=9), {"pays", "moving picture"}),
     (explanation([replace(LAYER, dense_ms=40.0), ISLAND]), {"pays", "islands"}),
+    # an island that is quick while others are slow, and one whose multiply-adds nobody knows
+    (explanation([LAYER, replace(ISLAND, multiply_adds=80, dense_ms=1.0)]), {"pays", "islands"}),
+    (explanation([LAYER, replace(ISLAND, dense_ms=20.0)]), {"pays"}),
+    (explanation([ISLAND, COPY], reuse_mean_ms=90.0), {"does not pay", "islands"}),
+    (explanation([ISLAND, COPY], reuse_mean_ms=None), {"does not pay", "islands"}),
+    (explanation([LAYER], ort_ms=20.0), {"does not pay"}),  # ONNX Runtime is as fast
+    (explanation([LAYER], ort_ms=60.0), {"pays"}),
     (
         explanation([replace(LAYER, dense_ms=2.0)], dense_ms=2.0, reuse_mean_ms=1.5),
         {"does not pay", "tiny network"},
@@ -325,6 +335,70 @@ def test_a_file_of_unknown_task_is_explained_by_its_tensors(
     assert cli.status(["explain", files[0], "--threads", "1"]) == 0
     assert "give a clip" in capsys.readouterr().out
     assert cli.status(["explain", "centerface"]) == 4
+
+
+def test_the_clip_is_measured_with_warm_kernels(
+    models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[bool, bool]] = []
+    step, reset = ReuseSession.step, ReuseSession.reset
+
+    def counted(self: ReuseSession, feeds: Any, change: Any = None, **rest: Any) -> Any:
+        steps.append((change is not None and not np.all(change), rest.get("dense", False)))
+        return step(self, feeds, change, **rest)
+
+    def forgotten(self: ReuseSession) -> None:
+        partial.extend(part for part, dense in steps if not dense)
+        steps.clear()
+        reset(self)
+
+    partial: list[bool] = []
+    monkeypatch.setattr(ReuseSession, "step", counted)
+    monkeypatch.setattr(ReuseSession, "reset", forgotten)
+    explained = explain(models["plain"], clip(), threads=1)
+    assert partial == [True]  # a partial step before the frames that are measured
+    assert explained.totals.frames == 4
+
+
+def test_onnx_runtime_is_timed_beside_the_engine(models: dict[str, Model]) -> None:
+    explained = explain(models["plain"], threads=1)
+    assert explained.totals.ort_ms is not None
+    assert explained.totals.fastest_ms == min(explained.totals.dense_ms, explained.totals.ort_ms)
+    assert "ONNX Runtime" in judge(explained)[0].words
+
+
+LONG = "a_layer_of_a_module_of_a_module_whose_name_is_longer_than_anybody_would_like_it_to_be"
+
+
+def test_the_verdict_comes_first_and_nothing_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = network(tmp_path / "long.onnx", "island")
+    model = onnx.load(path)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = LONG if name == "half" else name
+    onnx.save(model, path)
+    assert cli.status(["explain", str(path), "--threads", "1"]) == 0
+    piped = capsys.readouterr().out
+    lines = piped.splitlines()
+    assert lines[0].startswith("open: ")
+    assert "ONNX Runtime" in lines[0]
+    assert lines[0].endswith("run again.")  # one line, whatever the width
+    assert any(line.startswith("island sums: CumSum sums: CumSum") for line in lines)
+    row = next(line for line in lines if line.startswith(f" {LONG}"))
+    assert "looks at 3x3 positions at once" in row
+    assert lines.index(row) > lines.index(lines[0]) + 3
+    assert not any(line != line.rstrip() for line in lines)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert cli.status(["explain", str(path), "--threads", "1"]) == 0
+    shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert all(len(line) <= 120 for line in shown.splitlines())
+    folded = "".join(line[:80].strip().split(" ")[0] for line in shown.splitlines())
+    assert LONG in folded
+    assert "…" not in piped + shown
 
 
 def test_the_command_prints_a_table(
