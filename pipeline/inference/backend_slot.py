@@ -164,7 +164,7 @@ class BackendSlot(Closing):
         with self._lock:
             self._running = handle
             factor, lowered = self._factor, self._lowered and not is_new
-            due = self._steered or (is_new and factor != 1.0)
+            due = self._steered or is_new  # one that was lent before has its old factor
             self._steered = self._lowered = False
         if isinstance(backend, SteerableBackend):
             self._steerable = not backend.exact

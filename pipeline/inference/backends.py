@@ -247,6 +247,29 @@ class ReuseBackend:
         self.session.close()
 
 
+class DenseStepBackend:
+    """Computes whole frames with a reuse engine, which somebody else closes.
+
+    The engine forgets what it stored: the next one to use it begins with a whole frame.
+    """
+
+    incremental = False
+
+    def __init__(self, backend: ReuseBackend) -> None:
+        self._backend = backend
+
+    def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
+        """Compute every layer, whatever changed. The arrays are new."""
+        return [np.array(output) for output in self._backend.run(feed, None)]
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._backend.cache_bytes
+
+    def close(self) -> None:
+        """Nothing: the owner does."""
+
+
 class BorrowedBackend:
     """Runs a backend that somebody else closes, because it goes on elsewhere.
 

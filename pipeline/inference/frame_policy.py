@@ -146,9 +146,11 @@ class FramePolicy:
         """What to do for the frame. Raises ModelError if the model cannot take it."""
         self._adapt(frame)
         backend = self._slot.claim(self.model.path, frame.image.shape)
-        if backend is not self._backend:  # it has seen no frame yet, so all of this one is new
-            self._backend = backend
-            self.forget()
+        if backend is not self._backend:
+            before, self._backend = self._backend, backend
+            # one that keeps values has seen no frame yet, so all of this one is new
+            if before is None or before.incremental or backend.incremental:
+                self.forget()
         stop_watch = self._stop_watch()
         if frame.discontinuity:
             self.forget()

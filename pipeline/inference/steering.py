@@ -22,6 +22,8 @@ class FrameSetting:
     """Frame skipping, see `FrameSkipping.every`."""
     distance: int = 0
     """Frames since the last one that the network computed; 0: it computed this one."""
+    dense: str = ""
+    """Name of the backend that computes frames whole; empty: there is one only."""
 
 
 class FrameSteering(Protocol):

@@ -9,13 +9,15 @@ A run begins on ONNX Runtime, with every frame computed whole, while the reuse e
 From then on the cheapest choice is taken of dense or reuse engine, tolerance and frame skipping
 whose expected loss is within the allowance. The allowance is ALLOWED_SHARE of what the quality
 leaves; the rest is for what changes before it is measured. Where the reuse engine costs more than
-computing everything it is left, and tried again after pauses that double.
+computing everything it is left, and tried again after pauses that double. Which backend computes
+whole frames is found by trying, see `DenseContest`.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import (
     Backend,
     BorrowedBackend,
+    DenseStepBackend,
     OnnxRuntimeBackend,
+    OpenvinoBackend,
     ReuseBackend,
     available_threads,
 )
@@ -37,7 +41,15 @@ from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import agreement_with
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.auto.costs import FrameCosts
+from stillframe.pipeline.quality.auto.dense_contest import (
+    ONNX_RUNTIME,
+    OPENVINO,
+    REUSE,
+    TITLES,
+    DenseContest,
+)
 from stillframe.pipeline.quality.auto.evidence import TOLERANCES, LossEvidence
+from stillframe.pipeline.quality.auto.loading import Loading
 from stillframe.pipeline.quality.auto.preparation import Preparation
 from stillframe.pipeline.quality.boxes import BoxAgreement
 
@@ -59,7 +71,10 @@ PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 PROVEN = 64
 """Frames of the reuse engine after which the next pause is a short one again."""
 FIRST_TOLERANCE = 0.1
-DENSE = "onnxruntime"
+IN_FLIGHT = 64
+"""Frames after which none is left that was decided for a backend that is not used any more."""
+LOADING_MS = 500.0
+"""Processor time that loading OpenVINO is thought to take: it is done once that is affordable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +91,8 @@ class AutoController(Closing):
     """Steers one run, see the module. A `FrameSteering` for the loop; the slot is part of it.
 
     model: at any size. settings: of mode "auto"; what they fix stays fixed.
-    make_dense, make_reuse: the backends for a model's file, instead of the usual ones.
+    make_dense, make_reuse, make_other: the backends for a model's file, instead of ONNX Runtime,
+    the reuse engine and OpenVINO, which is tried on whole frames where it is installed.
     """
 
     def __init__(
@@ -86,6 +102,7 @@ class AutoController(Closing):
         *,
         make_dense: Callable[[Path], Backend] | None = None,
         make_reuse: Callable[[Path], ReuseBackend] | None = None,
+        make_other: Callable[[Path], Backend] | None = None,
     ) -> None:
         self.settings = settings
         self.slot = BackendSlot(self._dense_backend, incremental=False)
@@ -96,6 +113,14 @@ class AutoController(Closing):
         threads = settings.threads
         self._make_dense = make_dense or (lambda path: OnnxRuntimeBackend(path, threads))
         self._make_reuse = make_reuse or (lambda path: ReuseBackend(path, threads, FIRST_TOLERANCE))
+        if make_other is None and make_dense is None and find_spec("openvino") is not None:
+            make_other = lambda path: OpenvinoBackend(path, threads)  # noqa: E731
+        self._make_other = make_other
+        """None: there is no further contender."""
+        self._other: Backend | None = None
+        self._other_is_idle, self._idle = False, 0
+        """Whether it has lost, and frames since then."""
+        self._loading: Loading | None = None
         self._threads = threads or available_threads()
         self._lock = threading.Lock()
         self._model = model
@@ -106,9 +131,12 @@ class AutoController(Closing):
         self._preparation: Preparation | None = None
         self._path: Path | None = None
         """Of the model that frames are analysed with."""
-        self._retired: list[Backend | Preparation] = []
+        self._retired: list[Backend | Preparation | Loading] = []
         """Of earlier sizes: frames in flight may still use them."""
         self._costs = FrameCosts()
+        self._contest = DenseContest(self._costs)
+        self._runs = ONNX_RUNTIME
+        """What whole frames are computed with now."""
         self._evidence = LossEvidence(model.task)
         self._time_s = 0.0
         """Of the last frame that was delivered."""
@@ -126,12 +154,12 @@ class AutoController(Closing):
         self.slot.close()
         with self._lock:
             preparation, self._preparation = self._preparation, None
-            closed: list[Backend | Preparation] = [*self._retired]
-            if self._reuse is not None:
-                closed.append(self._reuse)
+            closed: list[Backend | Preparation | Loading] = [*self._retired]
+            closed += [each for each in (self._reuse, self._other, self._loading) if each]
             if self._dense is not None:
                 closed.append(self._dense[1])
             self._reuse, self._dense, self._retired = None, None, []
+            self._other, self._loading = None, None
         if preparation is not None:
             preparation.close()
         for each in closed:
@@ -143,17 +171,17 @@ class AutoController(Closing):
         """Start afresh for a model at another size."""
         with self._lock:
             self._model = model
+            # the slot goes back to ONNX Runtime by itself
+            self.choice, self._runs = replace(self.choice, tolerance=None), ONNX_RUNTIME
             if model.path == self._path:
                 return
             self._path = model.path
-            if self._preparation is not None:
-                self._retired.append(self._preparation)
-                self._preparation = None
-            if self._reuse is not None:
-                self._retired.append(self._reuse)
-                self._reuse = None
-            self._choose(replace(self.choice, tolerance=None))
+            old = (self._preparation, self._reuse, self._loading, self._other)
+            self._retired += [each for each in old if each is not None]
+            self._preparation = self._reuse = self._loading = self._other = None
+            self._other_is_idle, self._idle = False, 0
             self._costs = FrameCosts()
+            self._contest = DenseContest(self._costs)
 
     def frame_skipping(self) -> FrameSkipping:
         every = self.choice.every
@@ -165,7 +193,7 @@ class AutoController(Closing):
 
     def setting(self, distance: int) -> FrameSetting:
         choice = self.choice
-        return FrameSetting(choice.tolerance, choice.every, distance)
+        return FrameSetting(choice.tolerance, choice.every, distance, self._runs)
 
     def wants_comparison(self, distance: int) -> bool:
         if self.settings.every is not None:
@@ -191,6 +219,8 @@ class AutoController(Closing):
             best = self._best(time_s)
             if best != self.choice:
                 self._choose(best)
+            if self.choice.tolerance is None:
+                self._run_whole_frames(time_s)
 
     def on_audit(self, audited: Audited) -> None:
         """Count an audited frame: what its tolerance lost, or skipping so many frames."""
@@ -209,7 +239,9 @@ class AutoController(Closing):
             return
         around = sum(ms for part, ms in spent.items() if part != "infer")
         self._counted += 1
-        self._spent_ms += around + self._threads * spent.get("infer", 0.0)
+        cost = around + self._threads * spent.get("infer", 0.0)
+        self._spent_ms += cost
+        self._contest.spent_ms += cost
         if step.kind == "computed" and setting.every == 1:  # following, in order to compare
             self._compared_ms += spent.get("follow", 0.0)
             around -= spent.get("follow", 0.0)
@@ -219,7 +251,7 @@ class AutoController(Closing):
             return
         cost = around + self._threads * spent.get("infer", 0.0)
         if setting.tolerance is None:
-            self._costs.add_dense(DENSE, cost)
+            self._contest.add(setting.dense or ONNX_RUNTIME, cost)
         elif step.result.evidence.provenance == "partial" or self._tried > 0:
             self._costs.add_partial(setting.tolerance, cost)
             self._tried += 1
@@ -248,7 +280,7 @@ class AutoController(Closing):
         fixed = self.settings.every
         counts = [fixed] if fixed is not None else range(1, evidence.most_every(time_s) + 1)
         skipped_cost = costs.of_skipped()
-        dense_cost = costs.of_dense(DENSE)
+        dense_cost = self._contest.cost_of_best
         if dense_cost is None:
             return self.choice
         cheapest, least = AutoChoice(), float("inf")
@@ -295,8 +327,7 @@ class AutoController(Closing):
         if choice.tolerance == before.tolerance:
             return
         if choice.tolerance is None:
-            if self._dense is not None and self._dense[0] == self._model.path:
-                self.slot.swap(BorrowedBackend(self._dense[1]), self._model.path)
+            self._swap(self._contest.best)
             self._costs.forget_partial()
             self._again_s = self._time_s + self._pause_s
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
@@ -308,33 +339,75 @@ class AutoController(Closing):
             self._tried = 0
             self.slot.swap(BorrowedBackend(self._reuse), self._model.path)
 
+    def _run_whole_frames(self, time_s: float) -> None:
+        """Compute later whole frames with the best contender, or try another one."""
+        contest = self._contest
+        ready = [ONNX_RUNTIME] if self._reuse is None else [ONNX_RUNTIME, REUSE]
+        if self._other is not None and not self._other_is_idle:
+            ready.append(OPENVINO)
+        name = contest.name(ready, time_s)
+        if name != self._runs:
+            self._swap(name)
+        if self._make_other is None or self._path is None:
+            return
+        if self._loading is None and contest.affords(LOADING_MS):
+            self._loading = Loading(self._path, self._make_other)
+        elif self._loading is not None and self._other is None:
+            self._other, spent_ms = self._loading.take()
+            contest.tried_ms += self._threads * spent_ms
+        elif self._other is not None and contest.has_lost(OPENVINO):
+            self._other_is_idle = True  # its weights are not kept
+            self._idle += 1
+            if self._idle == IN_FLIGHT:
+                self._other.close()
+
+    def _swap(self, name: str) -> None:
+        """Compute whole frames with this contender from the next one on."""
+        backend: Backend
+        if name == REUSE and self._reuse is not None:
+            backend = DenseStepBackend(self._reuse)
+        elif name == OPENVINO and self._other is not None:
+            backend = BorrowedBackend(self._other)
+        else:
+            name, backend = ONNX_RUNTIME, self._onnx_runtime(self._model.path)
+        self.slot.swap(backend, self._model.path)
+        self._runs = name
+
     def _dense_backend(self, path: Path) -> Backend:
         """What the slot runs by itself: at first, and when the size of the frames changes."""
         with self._lock:
-            if self._dense is not None and self._dense[0] != path:
-                self._retired.append(self._dense[1])
-                self._dense = None
-            if self._dense is None:
-                self._dense = path, self._make_dense(path)
-            return BorrowedBackend(self._dense[1])
+            return self._onnx_runtime(path)
+
+    def _onnx_runtime(self, path: Path) -> Backend:
+        """ONNX Runtime for the model's file, lent."""
+        if self._dense is not None and self._dense[0] != path:
+            self._retired.append(self._dense[1])
+            self._dense = None
+        if self._dense is None:
+            self._dense = path, self._make_dense(path)
+        return BorrowedBackend(self._dense[1])
 
     def to_dict(self) -> dict[str, Any]:
         """What was chosen, as JSON values."""
-        choice, gain = self.choice, self.gain
+        choice, gain, of_ort = self.choice, self.gain, self.gain_over(ONNX_RUNTIME)
         return {
             "tolerance": choice.tolerance,
             "every": choice.every,
             "times_as_fast": None if gain is None else round(gain, 3),
-            "dense_backend": DENSE,
+            "times_onnxruntime": None if of_ort is None else round(of_ort, 3),
+            "dense_backend": self._contest.best,
+            "dense_ms": self._costs.dense_medians(),
             "why_dense": self.why or None,
         }
 
     def __str__(self) -> str:
         """What was gained and how, in one line for people."""
-        choice, gain = self.choice, self.gain
+        choice, gain, best = self.choice, self.gain, self._contest.best
         how = "frames are computed whole"
         if choice.tolerance is not None:
             how = f"tolerance {choice.tolerance:g}"
+        elif best != ONNX_RUNTIME:
+            how += f" by {TITLES[best]}"
         if choice.every > 1:
             between = "boxes followed" if self.follows else "results kept"
             how += f", {between} in {choice.every - 1} of {choice.every} frames that change"
@@ -346,16 +419,25 @@ class AutoController(Closing):
             )
         if gain is None:
             return f"auto: {how}{why}"
+        of_ort = self.gain_over(ONNX_RUNTIME)
+        beside = ""
+        if best != ONNX_RUNTIME and of_ort is not None:
+            beside = f", {of_ort:.1f} times as fast as with ONNX Runtime"
         return (
-            f"auto: {gain:.1f} times as fast as computing everything with ONNX Runtime (processor "
-            f"time, network and what is around it); at the end {how}{why}"
+            f"auto: {gain:.1f} times as fast as computing everything with {TITLES[best]}{beside} "
+            f"(processor time, network and what is around it); at the end {how}{why}"
         )
 
     @property
     def gain(self) -> float | None:
-        """Processor time of a dense frame over that of the mean frame; None: not known yet."""
+        """Processor time of a whole frame, by the fastest backend that was tried, over that of the
+        mean frame; None: not known yet."""
+        return self.gain_over(self._contest.best)
+
+    def gain_over(self, name: str) -> float | None:
+        """The same against one contender."""
         with self._lock:
-            dense_ms = self._costs.of_dense(DENSE)
+            dense_ms = self._costs.of_dense(name)
             if dense_ms is None or not self._spent_ms:
                 return None
             return dense_ms * self._counted / self._spent_ms

@@ -40,6 +40,10 @@ class FrameCosts:
         for each in [t for t, last in self._used.items() if self._frames - last > EXPIRES]:
             del self.partial[each], self._used[each]
 
+    def forget_dense(self, backend: str) -> None:
+        """It is measured anew."""
+        self.dense.pop(backend, None)
+
     def forget_partial(self) -> None:
         """Frames at other times cost something else."""
         self.partial.clear()
@@ -50,6 +54,10 @@ class FrameCosts:
         """Median; None: not measured."""
         costs = self.dense.get(backend)
         return statistics.median(costs) if costs else None
+
+    def dense_medians(self) -> dict[str, float]:
+        """Of each backend that was tried, milliseconds."""
+        return {name: round(statistics.median(ms), 3) for name, ms in list(self.dense.items())}
 
     def of_partial(self, tolerance: float, dense_ms: float) -> float | None:
         """Mean; of a tolerance that was not tried, a guess by the one that was used last.

@@ -16,7 +16,11 @@ from stillframe.cache_dir import SECTIONS
 from stillframe.models import zoo
 from stillframe.models.model import Model
 from stillframe.models.results import Detections, Evidence
-from stillframe.pipeline.inference.backends import ReuseBackend
+from stillframe.pipeline.inference.backends import (
+    DenseStepBackend,
+    OnnxRuntimeBackend,
+    ReuseBackend,
+)
 from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.steering import FrameSetting
@@ -31,6 +35,7 @@ from stillframe.pipeline.quality.auto.controller import (
     AutoController,
     kept_share,
 )
+from stillframe.pipeline.quality.auto.dense_contest import TRYING_SHARE
 from stillframe.pipeline.quality.auto.evidence import MOST_EVERY
 from stillframe.pipeline.quality.auto.runner import SteeredRunner
 from tests import networks
@@ -116,7 +121,7 @@ def test_a_run_begins_on_onnx_runtime_and_goes_over_to_the_engine(raw: Model) ->
         with runner:
             first = runner.step(frame(0))
             assert first.result.evidence.provenance == "computed"
-            assert first.setting == FrameSetting(None, 1, 0)
+            assert first.setting == FrameSetting(None, 1, 0, "onnxruntime")
             controller.delivered(first)
             prepared(controller)
             provenances = []
@@ -401,3 +406,104 @@ def test_the_summary_of_a_closed_run_knows_that_the_engine_was_ready(detector: M
         assert "not ready yet" in str(controller)
         takes_over(controller)
     assert "not ready yet" not in str(controller)
+
+
+def moves_everywhere(controller: AutoController, cost_ms: dict[str, float], count: int) -> set[str]:
+    """Frames in which the reuse engine does not pay; -> what computed whole ones."""
+    used = set()
+    for index in range(2, 2 + count):
+        setting = controller.setting(0)
+        whole = setting.tolerance is None
+        used |= {setting.dense} if whole else set()
+        cost = cost_ms[setting.dense] if whole else 300.0
+        controller.delivered(step(index, setting, cost))
+    return used
+
+
+def test_the_engines_dense_step_computes_whole_frames_where_it_is_cheaper(
+    controller: AutoController, detector: Model
+) -> None:
+    takes_over(controller)
+    costs = {"onnxruntime": 100.0, "reuse": 60.0}
+    moves_everywhere(controller, costs, 400)
+    assert controller.setting(0).dense == "reuse"
+    assert not controller.gates()
+    assert not controller.slot.claim(detector.path, (96, 128, 3)).incremental
+    figures = controller.to_dict()
+    assert figures["dense_backend"] == "reuse"
+    assert figures["dense_ms"] == {"onnxruntime": 100.0, "reuse": 60.0}
+    assert figures["times_onnxruntime"] == pytest.approx(figures["times_as_fast"] / 0.6, 0.01)
+    assert "with the reuse engine's dense step, " in str(controller)
+
+
+def test_a_dense_step_that_costs_more_is_tried_on_few_frames(controller: AutoController) -> None:
+    takes_over(controller)
+    costs = {"onnxruntime": 100.0, "reuse": 250.0}
+    assert moves_everywhere(controller, costs, 900) == {"onnxruntime", "reuse"}
+    assert controller.to_dict()["dense_backend"] == "onnxruntime"
+    assert controller._contest.tried_ms <= TRYING_SHARE * controller._contest.spent_ms
+
+
+def test_outputs_of_the_engines_dense_step_belong_to_the_caller(raw: Model) -> None:
+    with AutoController(raw, Settings("auto", threads=1)) as controller:
+        controller.adapt(raw)
+        takes_over(controller)
+        assert controller._reuse is not None
+        backend = DenseStepBackend(controller._reuse)
+        feeds = [raw.feed(np.full((96, 128, 3), level, np.uint8)) for level in (20, 200)]
+        with OnnxRuntimeBackend(raw.path, 1) as reference:
+            whole = [np.array(reference.run(feed, None)[0]) for feed in feeds]
+        first, second = (backend.run(feed, None)[0] for feed in feeds)
+        np.testing.assert_allclose(first, whole[0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(second, whole[1], rtol=1e-4, atol=1e-4)
+
+
+class Other:
+    """A third backend, such as OpenVINO."""
+
+    incremental, cache_bytes = False, 0
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def run(self, feed: object, change: object) -> list[np.ndarray]:
+        return []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("cost_ms", "wins"), [(50.0, True), (180.0, False)])
+def test_another_backend_is_loaded_once_that_is_affordable_and_closed_if_it_loses(
+    detector: Model, cost_ms: float, wins: bool
+) -> None:
+    other = Other()
+    settings = Settings("auto", threads=1)
+    with AutoController(detector, settings, make_other=lambda path: other) as controller:
+        controller.adapt(detector)
+        takes_over(controller)
+        assert controller._loading is None, "two frames do not pay for loading"
+        costs = {"onnxruntime": 100.0, "reuse": 200.0, "openvino": cost_ms}
+        used = moves_everywhere(controller, costs, 300)
+        assert controller._loading is not None
+        controller._loading.join()
+        used |= moves_everywhere(controller, costs, 700)
+        assert "openvino" in used
+        assert (controller.to_dict()["dense_backend"] == "openvino") == wins
+        assert other.closed != wins
+    assert other.closed
+
+
+def test_frames_of_another_size_at_the_same_model_size_go_on_with_the_engine(raw: Model) -> None:
+    """The slot goes back to ONNX Runtime then; the choice must not claim otherwise."""
+    with AutoController(raw, Settings("auto", threads=1, quality=0.5)) as controller:
+        controller.adapt(raw)
+        controller.slot.claim(raw.path, (96, 128, 3))
+        takes_over(controller)
+        assert controller.choice.tolerance is not None
+        controller.adapt(raw)
+        handle = controller.slot.claim(raw.path, (192, 256, 3))
+        assert controller.setting(0).tolerance is None
+        assert not handle.incremental
+        controller.delivered(step(2, controller.setting(0), 100.0))
+        assert controller.slot.claim(raw.path, (192, 256, 3)).incremental
