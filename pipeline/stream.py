@@ -37,6 +37,7 @@ class SettingsKwargs(TypedDict, total=False):
     between: Between | None
     threads: int
     tolerance: float
+    widen: bool
     profile: Spec | TuningProfile | None
     quality: float
 
@@ -104,6 +105,7 @@ def stream(
         threads: Threads of the network; 0: one for each CPU. Default 0.
         tolerance: Of "layer": how far a stored value may be from the computed one, as a share of
             its layer's root mean square. Default 0.1.
+        widen: Whether the reuse engine computes a quantised model in float32. Default False.
         profile: Of "layer": a file that `stillframe tune` wrote, or a TuningProfile, instead of
             `tolerance`. Default None.
 

@@ -30,13 +30,14 @@ def compile_model(
     exact: bool = True,
     memory_budget: int | None = None,
     states: Collection[str] = (),
+    widened: bool = False,
     tune: Callable[[Graph], Tuning] = lambda _: UNMEASURED,
     disk_cache: DiskCache | None = None,
 ) -> Plan:
     """The plan of a model. tune: measures the graph's convolutions on this host; for the rest see
     `load_graph` and `compile_graph`."""
     with model_errors(model_title(source)):
-        graph = load_graph(source, shapes)
+        graph = load_graph(source, shapes, widened=widened)
         return compile_graph(
             graph,
             workers,
@@ -48,14 +49,17 @@ def compile_model(
         )
 
 
-def load_graph(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
+def load_graph(
+    source: str | Path | bytes, shapes: Shapes | None = None, *, widened: bool = False
+) -> Graph:
     """The optimised graph of a model. shapes: input name -> shape, for inputs with open sizes.
+    widened: a quantised model is computed in float32.
 
     Raises ModelError, with the node's name and operator, for a model that neither the engine nor
     ONNX Runtime can run.
     """
     with model_errors(model_title(source)):
-        return optimize(import_model(source, shapes=shapes))
+        return optimize(import_model(source, shapes=shapes, widened=widened))
 
 
 def compile_graph(

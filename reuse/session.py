@@ -101,6 +101,11 @@ class ReuseSession(Closing):
         computed again instead of stored. None: three fifths of what storing every activation takes.
         If no plan fits the budget, `notes` says so.
     island_providers: execution providers of ONNX Runtime for islands; None: the CPU.
+    widen: compute a quantised model (QDQ, QLinear operators, dynamic quantisation) in float32,
+        with the weights that quantising left it. It can be reused then; results are not bit for bit
+        those of its integers, since they are rounded less. Otherwise ONNX Runtime runs the
+        integers, and nothing there is reused. `notes` says what was done. float16 is always
+        widened.
     states: inputs that the caller feeds with outputs of the frame before, such as the recurrent
         maps of a video matting network. With a tolerance they are taken in like the output of a
         layer: what differs by less from what is stored counts as unchanged. None: all inputs but
@@ -137,6 +142,7 @@ class ReuseSession(Closing):
         memory_budget: int | None = None,
         states: Sequence[str] | None = (),
         batch: str = "dense",
+        widen: bool = False,
         **_: Any,
     ) -> None:
         if profile is not None:
@@ -166,7 +172,7 @@ class ReuseSession(Closing):
         self._memory_budget = memory_budget
         if batch not in ("dense", "streams"):
             raise UsageError(f"batch: expected 'dense' or 'streams', got {batch!r}")
-        self._batch, self._cpus = batch, tuple(cpus)
+        self._batch, self._cpus, self._widen = batch, tuple(cpus), widen
         self._streams: list[ReuseSession] = []  # of the rows of a batch
         names = [port.name for port in self._model.inputs]
         self._states = tuple(names[1:] if states is None else states)
@@ -399,6 +405,7 @@ class ReuseSession(Closing):
                     island_providers=self._islands_on,
                     memory_budget=self._memory_budget,
                     states=self._states,
+                    widen=self._widen,
                 )
             )
         rows: list[list[Array]] = []
@@ -494,6 +501,12 @@ class ReuseSession(Closing):
     def reads_pixels(self) -> bool:
         """Whether the first input takes a change map."""
         return self._model.inputs[0].name in self.picture_inputs
+
+    @property
+    def all_island(self) -> bool:
+        """Whether ONNX Runtime does nearly all of the work, so that reuse cannot pay. False before
+        the first feed of a model with open shapes."""
+        return self._current is not None and self.plan.all_island
 
     @property
     def memory(self) -> MemoryReport:
@@ -593,6 +606,7 @@ class ReuseSession(Closing):
             exact=self._tolerance.exact,
             memory_budget=self._memory_budget,
             states=self._states,
+            widened=self._widen,
             tune=lambda graph: tune(graph, disk_cache, compile_graph),
             disk_cache=disk_cache,
         )

@@ -53,6 +53,7 @@ def explain(
         Path | None,
         typer.Option(metavar="FILE.png", help="Picture of where each resolution was recomputed."),
     ] = None,
+    widen: options.Widen = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the --heatmap file.")] = False,
     **model_options: Any,
 ) -> None:
@@ -89,6 +90,7 @@ def explain(
             gate=gate,
             threads=threads or None,
             heatmap=heatmap is not None,
+            widen=widen,
         )
     verdicts = judge(explanation)
     if heatmap is not None:

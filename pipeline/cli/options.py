@@ -60,6 +60,15 @@ Between = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+Widen = Annotated[
+    bool,
+    typer.Option(
+        "--widen",
+        help="Let the reuse engine compute a quantised model in float32, with the weights that "
+        "quantising left it; results are rounded less than those of its integers.",
+        rich_help_panel=HOW,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +223,7 @@ class ReuseOptions:
     ] = None
     every: Every = None
     between: Between = None
+    widen: Widen = False
     threads: Annotated[
         int,
         typer.Option(
@@ -237,6 +247,7 @@ class ReuseOptions:
             profile=tuned,
             gating=gate_settings(self.gate) if self.gate else None,
             quality=QUALITY if self.quality is None else self.quality,
+            widen=self.widen,
         )
 
     def _mode(self) -> "Reuse":

@@ -5,7 +5,6 @@ keeps the values of its layers between calls and recomputes what `change` reache
 the gate's reference, the picture that those values stand for, and not the frame itself.
 """
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from stillframe.errors import ModelError, shortened
 from stillframe.extras import install_command
 from stillframe.native_calls import RunEndedError, native_call
 from stillframe.pipeline.inference.state import FedBackState
-from stillframe.pipeline.inference.worker_clock import WorkerClock
 from stillframe.reuse.gate.change_map import ChangeMap
 
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ class BackendHandle:
     path: Path
     """The model's file."""
     incremental: bool
-    """See `Backend`."""
+    """See `Backend`; what is expected until the backend is made."""
     backend: Backend | None = None
     """None until its first frame runs."""
 
@@ -105,12 +103,10 @@ class OnnxRuntimeBackend(Closing):
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 4
         self.path, self.session_options = path, options
-        self.worker_clock = WorkerClock()
         try:
-            with self.worker_clock:
-                self._session: EndableSession | None = EndableSession(
-                    str(path), options, [provider or "CPUExecutionProvider"], str(path)
-                )
+            self._session: EndableSession | None = EndableSession(
+                str(path), options, [provider or "CPUExecutionProvider"], str(path)
+            )
         except Exception as error:
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
         self._inputs = {each.name: each for each in self._session.session.get_inputs()}
@@ -173,8 +169,6 @@ class OpenvinoBackend:
                 f"{path}: OpenVINO cannot compile it for {device}: {reason}"
             ) from error
         self._request: Any = self._model.create_infer_request()
-        self.worker_clock = WorkerClock()
-        self._has_run = False
         self._state = FedBackState()
 
     def __repr__(self) -> str:
@@ -182,11 +176,7 @@ class OpenvinoBackend:
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Compute every layer, whatever changed. The arrays are new."""
-        feed = self._state.applied(dict(feed))
-        # its threads are started by the first run
-        with contextlib.nullcontext() if self._has_run else self.worker_clock:
-            results = infer_openvino(self._request, feed, str(self.path))
-        self._has_run = True
+        results = infer_openvino(self._request, self._state.applied(dict(feed)), str(self.path))
         outputs = [np.asarray(value) for value in results.to_tuple()]
         self._state.take(outputs)
         return outputs
@@ -197,14 +187,13 @@ class OpenvinoBackend:
 
 class ReuseBackend:
     """The reuse engine: recomputes what the changed pixels reach. Outputs are views until the next
-    call.
+    call. Where nearly all of a network is islands it is not incremental: it computes whole frames,
+    and its outputs are new arrays.
 
     threads: 0: one a CPU. tolerance: see `ReuseSession`; 0 is exact. profile: a share for each
     layer instead. islands: where the parts run that the reuse engine leaves to ONNX Runtime; None:
-    on the CPU. Raises ModelError if the file cannot be compiled.
+    on the CPU. widen: see `ReuseSession`. Raises ModelError if the file cannot be compiled.
     """
-
-    incremental = True
 
     def __init__(
         self,
@@ -213,6 +202,8 @@ class ReuseBackend:
         tolerance: float = 0.0,
         profile: "TuningProfile | None" = None,
         islands: Device | None = None,
+        *,
+        widen: bool = False,
     ) -> None:
         from stillframe.reuse.session import ReuseSession  # the compiler: slow to import
 
@@ -223,7 +214,9 @@ class ReuseBackend:
             tolerance=tolerance if profile is None else profile.shares,
             island_providers=island_providers(islands),
             states=None,
+            widen=widen,
         )
+        self.incremental = not self.session.all_island
         self._tolerance = self.session.tolerance
         self._state = FedBackState()
 
@@ -245,9 +238,10 @@ class ReuseBackend:
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Recompute what `change` reaches; None: everything."""
+        change = change if self.incremental else None
         outputs = step_session(self.session, self._state.applied(dict(feed)), change)
         self._state.take(outputs)
-        return outputs
+        return outputs if self.incremental else [np.array(output) for output in outputs]
 
     @property
     def cache_bytes(self) -> int:
@@ -289,7 +283,6 @@ class BorrowedBackend:
     def __init__(self, backend: Backend) -> None:
         self.incremental = backend.incremental
         self.run = backend.run
-        self.worker_clock: WorkerClock | None = getattr(backend, "worker_clock", None)
         self._backend: Any = backend
 
     @property

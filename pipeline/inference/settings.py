@@ -98,6 +98,8 @@ class Settings:
     Runtime; None: on the CPU."""
     between: Between | None = None
     """See `FrameSkipping.between`; None: the profile's, or "keep"."""
+    widen: bool = False
+    """Whether the reuse engine computes quantised models in float32, see `ReuseSession`."""
     quality: float = QUALITY
     """Of mode "auto": the least share of what is found that results keep, 0..1."""
 
@@ -167,4 +169,4 @@ class Settings:
 
     def make_reuse_backend(self, path: Path, threads: int) -> ReuseBackend:
         """The reuse engine with another number of threads. Raises ModelError."""
-        return ReuseBackend(path, threads, self.share, self.profile, self.islands)
+        return ReuseBackend(path, threads, self.share, self.profile, self.islands, widen=self.widen)

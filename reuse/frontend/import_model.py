@@ -19,9 +19,11 @@ from stillframe.reuse.frontend.shape_inference import dtype_name, infer_shapes, 
 from stillframe.reuse.ir.graph import Graph, Shape
 
 
-def import_model(source: str | Path | bytes, *, shapes: Shapes | None = None) -> Graph:
+def import_model(
+    source: str | Path | bytes, *, shapes: Shapes | None = None, widened: bool = False
+) -> Graph:
     """The graph as the file has it: engine operators in regions, islands for everything else."""
-    prepared = prepare_model(source, shapes or {})
+    prepared = prepare_model(source, shapes or {}, widened=widened)
     corrected: dict[str, Shape] = {}
     for _ in range(len(prepared.model.graph.node) + 1):
         infer_shapes(prepared.model, corrected)

@@ -17,6 +17,7 @@ from stillframe.reuse.frontend.model_errors import model_title
 from stillframe.reuse.frontend.model_limits import check_memory, check_windows
 from stillframe.reuse.frontend.node_order import node_title, sort_nodes
 from stillframe.reuse.frontend.shape_inference import dtype_name
+from stillframe.reuse.frontend.widen import WidenError, is_quantised, widen
 
 Shapes = Mapping[str, Sequence[int]]
 UNSOUND_OPTIMIZERS = ["Pad_Fusion"]
@@ -55,10 +56,13 @@ def load_model(source: str | Path | bytes) -> onnx.ModelProto:
     return model
 
 
-def prepare_model(source: str | Path | bytes, shapes: Shapes) -> PreparedModel:
+def prepare_model(
+    source: str | Path | bytes, shapes: Shapes, *, widened: bool = False
+) -> PreparedModel:
     """Load a model and bring it into the form that the importer expects. Raises ModelError.
 
-    shapes: input name -> shape, for inputs that leave sizes open.
+    shapes: input name -> shape, for inputs that leave sizes open. widened: a quantised model is to
+    be computed in float32; where it cannot be, a note says why.
     """
     model, title = load_model(source), model_title(source)
     initializers = {tensor.name for tensor in model.graph.initializer}
@@ -73,7 +77,26 @@ def prepare_model(source: str | Path | bytes, shapes: Shapes) -> PreparedModel:
     notes: tuple[str, ...] = ()
     if float16_to_float32(model.graph):
         notes = ("float16 model: converted whole to float32",)
+    if is_quantised(model):
+        notes += (quantised_note(model, widened),)
     return PreparedModel(fold_constants(model, title), dtypes, notes)
+
+
+def quantised_note(model: onnx.ModelProto, widened: bool) -> str:
+    """Widen a quantised model where that is asked for; what became of it, in words."""
+    if not widened:
+        return (
+            "quantised model: its integers are left to ONNX Runtime and nothing there is reused; "
+            "widen (--widen) lets the engine compute it in float32"
+        )
+    try:
+        widen(model)
+    except WidenError as error:
+        return f"quantised model: left to ONNX Runtime, since it cannot be widened: {error}"
+    return (
+        "quantised model: widened to float32; results differ from the quantised ones by less "
+        "rounding in them"
+    )
 
 
 def fix_shapes(model: onnx.ModelProto, shapes: Shapes, title: str) -> None:

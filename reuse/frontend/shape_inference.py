@@ -36,7 +36,9 @@ def inferred_values(
     """
     known = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in corrected.items()]
     graph = onnx.GraphProto(name="shapes")
-    graph.node.extend(n for n in model.graph.node if not set(n.output) & set(corrected))
+    graph.node.extend(
+        standing_in(n) for n in model.graph.node if not set(n.output) & set(corrected)
+    )
     graph.input.extend([*model.graph.input, *known])
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) > MAX_SHAPE_CONSTANT:
@@ -52,6 +54,36 @@ def inferred_values(
     )
     inferred = shape_inference.infer_shapes(copy, data_prop=data_prop).graph
     return [*inferred.value_info, *inferred.output, *known]
+
+
+STAND_INS: Mapping[str, tuple[str, slice]] = {
+    "QLinearAdd": ("Add", slice(0, 6, 3)),
+    "QLinearMul": ("Mul", slice(0, 6, 3)),
+    "QLinearConcat": ("Concat", slice(2, None, 3)),
+    "QLinearSigmoid": ("Identity", slice(0, 1)),
+    "QLinearLeakyRelu": ("Identity", slice(0, 1)),
+    "QLinearSoftmax": ("Identity", slice(0, 1)),
+    "QLinearAveragePool": ("MaxPool", slice(0, 1)),
+    "QLinearGlobalAveragePool": ("GlobalMaxPool", slice(0, 1)),
+    "QGemm": ("Gemm", slice(0, 6, 3)),
+}
+"""Operators on integers that ONNX does not define -> one that it does, of the same shapes and
+dtypes, and which of their inputs that one reads."""
+
+
+def standing_in(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node that ONNX can infer the shape of, where it cannot of this one."""
+    if node.domain != "com.microsoft" or node.op_type not in STAND_INS:
+        return node
+    operator, read = STAND_INS[node.op_type]
+    inputs = list(node.input)[read]
+    known = onnx.defs.get_schema(operator).attributes
+    attributes = [each for each in node.attribute if each.name in known]
+    if any(each.name == "channels_last" and each.i for each in node.attribute):
+        return node
+    return onnx.NodeProto(
+        op_type=operator, name=node.name, input=inputs, output=node.output, attribute=attributes
+    )
 
 
 def tensor_shape(value: onnx.ValueInfoProto) -> Shape | None:

@@ -47,6 +47,8 @@ class Tuning:
 
 
 BARRIER_BYTES = 128
+LEAST_SHARE = 0.01
+"""Of the multiply-adds, what islands leave to the engine where reuse cannot pay."""
 
 
 @dataclass(slots=True)
@@ -138,6 +140,16 @@ class Plan:
         shape = (int(row[abi.HEIGHT]), int(row[abi.WIDTH]))
         strides = (int(row[abi.MASK_ROW]), int(row[abi.MASK_PIXEL]))
         return np.ndarray(shape, np.uint8, self.masks.data, start, strides)
+
+    @property
+    def all_island(self) -> bool:
+        """Whether the engine's own share of the multiply-adds is not worth having."""
+        islands = [step.node for step in self.steps if isinstance(step, IslandStep)]
+        own = sum(layer.multiply_adds for layer in self.layers)
+        others = sum(int(node.attrs["multiply_adds"]) for node in islands)
+        if own + others == 0:  # nobody counts what there is
+            return bool(islands) and not any(self.targets)
+        return bool(islands) and own <= LEAST_SHARE * (own + others)
 
     @property
     def masks(self) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ from stillframe.pipeline.inference.backends import (
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.steering import FrameSetting
-from stillframe.pipeline.inference.types import WORKERS, StepResult
+from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import agreement_with
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.auto.costs import FrameCosts
@@ -112,7 +112,9 @@ class AutoController(Closing):
         """Why the reuse engine cannot run the model."""
         threads = settings.threads
         self._make_dense = make_dense or (lambda path: OnnxRuntimeBackend(path, threads))
-        self._make_reuse = make_reuse or (lambda path: ReuseBackend(path, threads, FIRST_TOLERANCE))
+        self._make_reuse = make_reuse or (
+            lambda path: ReuseBackend(path, threads, FIRST_TOLERANCE, widen=settings.widen)
+        )
         if make_other is None and make_dense is None and find_spec("openvino") is not None:
             make_other = lambda path: OpenvinoBackend(path, threads)  # noqa: E731
         self._make_other = make_other
@@ -237,12 +239,9 @@ class AutoController(Closing):
         setting, spent = step.setting, step.thread_ms
         if setting is None or step.frame.corrupt:
             return
-        infer_ms = spent.get("infer", 0.0)
-        # where it is not known how busy the other threads were, they were as busy as the first
-        network_ms = infer_ms + spent.get(WORKERS, (self._threads - 1) * infer_ms)
-        around = sum(ms for part, ms in spent.items() if part not in ("infer", WORKERS))
+        around = sum(ms for part, ms in spent.items() if part != "infer")
         self._counted += 1
-        cost = around + network_ms
+        cost = around + self._threads * spent.get("infer", 0.0)
         self._spent_ms += cost
         self._contest.spent_ms += cost
         if step.kind == "computed" and setting.every == 1:  # following, in order to compare
@@ -252,7 +251,7 @@ class AutoController(Closing):
             self._costs.skipped.append(around)
         if step.kind != "computed":
             return
-        cost = around + network_ms
+        cost = around + self._threads * spent.get("infer", 0.0)
         if setting.tolerance is None:
             self._contest.add(setting.dense or ONNX_RUNTIME, cost)
         elif step.result.evidence.provenance == "partial" or self._tried > 0:
@@ -268,7 +267,9 @@ class AutoController(Closing):
         if self._reuse is not None:
             return
         if self._preparation is None and self._path is not None:
-            self._preparation = Preparation(self._path, self._make_reuse, self._threads)
+            self._preparation = Preparation(
+                self._path, self._make_reuse, self._threads, widen=self.settings.widen
+            )
         preparation = self._preparation
         if preparation is None:
             return
@@ -380,15 +381,6 @@ class AutoController(Closing):
         """What the slot runs by itself: at first, and when the size of the frames changes."""
         with self._lock:
             return self._onnx_runtime(path)
-
-    def lent_onnx_runtime(self, path: Path) -> Backend:
-        """ONNX Runtime for an audit: the run's own session, so that weights are in memory once."""
-        with self._lock:
-            own = [] if self._dense is None else [self._dense[1]]
-            for each in (*own, *self._retired):
-                if isinstance(each, OnnxRuntimeBackend) and each.path == path:
-                    return BorrowedBackend(each)
-        return OnnxRuntimeBackend(path, 1)
 
     def _onnx_runtime(self, path: Path) -> Backend:
         """ONNX Runtime for the model's file, lent."""

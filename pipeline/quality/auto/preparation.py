@@ -8,22 +8,39 @@ from pathlib import Path
 from stillframe.errors import StillframeError
 from stillframe.native_calls import GRACE_S, abandon
 from stillframe.pipeline.inference.backends import ReuseBackend
-from stillframe.pipeline.quality.auto.warm_up import is_warm, note_warm, start_elsewhere, warm_up
+from stillframe.pipeline.quality.auto.warm_up import (
+    is_all_island,
+    is_warm,
+    note_all_island,
+    note_warm,
+    start_elsewhere,
+    warm_up,
+)
+
+ALL_ISLAND = "nearly all of it is left to ONNX Runtime, so there is nothing to reuse"
 
 
 class Preparation:
     """One backend for a model's file, made in a thread of its own.
 
-    make: the backend. threads: of it, to be compiled for. The thread has another process compile
-    kernels that are not cached, and runs the backend on empty pictures, so that every kernel is
-    loaded before the first frame needs it.
+    make: the backend. threads: of it, to be compiled for. widen: whether it widens, see
+    `ReuseSession`. The thread has another process compile kernels that are not cached, and runs the
+    backend on empty pictures, so that every kernel is loaded before the first frame needs it. There
+    is no backend for a network that is all island, and once that is known nothing is done for it.
     """
 
-    def __init__(self, path: Path, make: Callable[[Path], ReuseBackend], threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        make: Callable[[Path], ReuseBackend],
+        threads: int,
+        *,
+        widen: bool = False,
+    ) -> None:
         self.path = path
         self.why = ""
         """Why there will be no backend."""
-        self._make, self._threads = make, threads
+        self._make, self._threads, self._widen = make, threads, widen
         self._lock = threading.Lock()
         self._backend: ReuseBackend | None = None
         self._compiler: subprocess.Popen[bytes] | None = None
@@ -59,13 +76,23 @@ class Preparation:
 
     def _work(self) -> None:
         try:
-            if not is_warm(self.path, self._threads):
-                self._compile_elsewhere()
-            if self._is_dropped:
+            key = (self.path, self._threads)
+            if not is_all_island(*key, widen=self._widen):
+                if not is_warm(*key, widen=self._widen):
+                    self._compile_elsewhere()
+                if self._is_dropped:
+                    return
+            if is_all_island(*key, widen=self._widen):
+                self.why = ALL_ISLAND
                 return
             backend = self._make(self.path)
+            if not backend.incremental:
+                backend.close()
+                note_all_island(*key, widen=self._widen)
+                self.why = ALL_ISLAND
+                return
             warm_up(backend)
-            note_warm(self.path, self._threads)
+            note_warm(*key, widen=self._widen)
         except StillframeError as error:
             self.why = str(error)
             return
@@ -80,6 +107,6 @@ class Preparation:
         with self._lock:
             if self._is_dropped:
                 return
-            self._compiler = start_elsewhere(self.path, self._threads)
+            self._compiler = start_elsewhere(self.path, self._threads, widen=self._widen)
         if self._compiler is not None:
             self._compiler.wait()

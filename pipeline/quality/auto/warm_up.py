@@ -1,6 +1,6 @@
 """Loads, or compiles, every kernel that a backend and the change gate run.
 
-    python -m stillframe.pipeline.quality.auto.warm_up MODEL.onnx THREADS
+    python -m stillframe.pipeline.quality.auto.warm_up MODEL.onnx THREADS [widen]
 
 As a program it fills the cache on disk for another process: compiling takes half a minute of one
 core, and done in a thread it would hold the interpreter's lock against the frames.
@@ -19,6 +19,7 @@ from stillframe.pipeline.inference.backends import ReuseBackend
 
 TOLERANCE = 0.1
 """Of the backend; another one runs the same kernels."""
+WIDEN = "widen"
 SIDE = 64
 """Of the picture that the gate is tried on, pixels."""
 
@@ -46,13 +47,26 @@ def warm_up(backend: ReuseBackend) -> None:
         gate.step(picture)
 
 
-def is_warm(path: Path, threads: int) -> bool:
+def is_warm(path: Path, threads: int, *, widen: bool = False) -> bool:
     """Whether the kernels for the model's file were compiled here before."""
-    note = _note(path, threads)
+    note = _note(path, threads, widen)
     return note is not None and note.exists()
 
 
-def start_elsewhere(path: Path, threads: int) -> "subprocess.Popen[bytes] | None":
+def is_all_island(path: Path, threads: int, *, widen: bool = False) -> bool:
+    """Whether the model's file, as it is now, was found to leave the reuse engine nothing to do."""
+    note = _note(path, threads, widen)
+    if note is None:
+        return False
+    try:
+        return note.read_text() == _state(path)
+    except OSError:
+        return False
+
+
+def start_elsewhere(
+    path: Path, threads: int, *, widen: bool = False
+) -> "subprocess.Popen[bytes] | None":
     """Compile for the model's file in a process of its own.
 
     What it compiled before it was killed is cached, so the next one goes on from there. None where
@@ -61,6 +75,7 @@ def start_elsewhere(path: Path, threads: int) -> "subprocess.Popen[bytes] | None
     if not sys.executable or kernel_folder() is None:
         return None
     command = [sys.executable, "-m", __spec__.name, str(path), str(threads)]
+    command += [WIDEN] if widen else []
     quiet = subprocess.DEVNULL
     try:
         return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
@@ -68,34 +83,52 @@ def start_elsewhere(path: Path, threads: int) -> "subprocess.Popen[bytes] | None
         return None
 
 
-def main(path: Path, threads: int) -> None:
+def main(path: Path, threads: int, widen: bool) -> None:
     """Fill the cache, and note that it is filled."""
-    backend = ReuseBackend(path, threads, TOLERANCE)
-    warm_up(backend)
+    backend = ReuseBackend(path, threads, TOLERANCE, widen=widen)
+    if backend.incremental:
+        warm_up(backend)
+        note_warm(path, threads, widen=widen)
+    else:
+        note_all_island(path, threads, widen=widen)
     backend.close()
-    note_warm(path, threads)
 
 
-def note_warm(path: Path, threads: int) -> None:
+def note_warm(path: Path, threads: int, *, widen: bool = False) -> None:
     """Kernels for the model's file are in the cache now."""
-    note = _note(path, threads)
+    _write(_note(path, threads, widen), "")
+
+
+def note_all_island(path: Path, threads: int, *, widen: bool = False) -> None:
+    """The reuse engine has nothing to do for the model's file as it is now."""
+    with contextlib.suppress(OSError):
+        _write(_note(path, threads, widen), _state(path))
+
+
+def _write(note: Path | None, text: str) -> None:
     if note is not None:
         with contextlib.suppress(OSError):
-            note.touch()
+            note.write_text(text)
 
 
-def _note(path: Path, threads: int) -> Path | None:
-    """The empty file beside the kernels that says so; None where no kernels are stored.
+def _state(path: Path) -> str:
+    """What tells that a file was written anew."""
+    facts = path.stat()
+    return f"all island: {facts.st_size} bytes, {facts.st_mtime_ns}"
+
+
+def _note(path: Path, threads: int, widen: bool) -> Path | None:
+    """The file beside the kernels that says so; None where no kernels are stored.
 
     Kernels belong to a processor, to their sources and to where these lie.
     """
     from stillframe.reuse.disk_cache import host
 
     folder = kernel_folder()
-    facts = (host(), str(Path(__file__).resolve()), path.name, threads)
+    facts = (host(), str(Path(__file__).resolve()), path.name, threads, *[WIDEN] * widen)
     name = f"warm-{sha256(repr(facts).encode()).hexdigest()[:16]}"
     return None if folder is None else folder / name
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), WIDEN in sys.argv[3:])

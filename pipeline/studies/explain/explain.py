@@ -51,14 +51,15 @@ def explain(
     gate: Gate = "adaptive",
     threads: int | None = None,
     heatmap: bool = False,
+    widen: bool = False,
 ) -> Explanation:
     """The model at its present size, and what the frames of a clip make of it.
 
     frames None, or empty: only what needs no clip, timed on a picture of noise. threads: None takes
-    every core. heatmap: also count how often each position was computed.
+    every core. heatmap: also count how often each position was computed. widen: see `ReuseSession`.
     """
     with (
-        closing(ReuseBackend(model.path, threads or 0, tolerance)) as backend,
+        closing(ReuseBackend(model.path, threads or 0, tolerance, widen=widen)) as backend,
         closing(OnnxRuntimeBackend(model.path, threads or 0)) as peer,
     ):
         remaining = iter(frames or ())
@@ -94,6 +95,7 @@ def explain(
             totals=recorder.totals(),
             memory=backend.session.memory,
             notes=backend.session.notes,
+            all_island=backend.session.all_island,
             heatmap=counter.heatmap() if counter is not None else None,
         )
 

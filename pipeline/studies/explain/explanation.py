@@ -101,6 +101,8 @@ class Explanation:
     memory: MemoryReport
     notes: tuple[str, ...]
     """What was done to the model that its user should know."""
+    all_island: bool = False
+    """Whether the engine has next to nothing to compute."""
     heatmap: Heatmap | None = field(default=None, repr=False)
     """None unless asked for."""
 
@@ -115,5 +117,6 @@ class Explanation:
             "totals": asdict(self.totals),
             "memory": asdict(self.memory),
             "notes": list(self.notes),
+            "all_island": self.all_island,
             "rows": [row.to_dict() for row in self.rows],
         }

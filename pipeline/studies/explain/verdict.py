@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stillframe.pipeline.studies.explain.explanation import Explanation, Row
-from stillframe.reuse.introspection import EXPORT, GLOBAL, ISLAND
+from stillframe.reuse.introspection import GLOBAL, ISLAND
 
 PAYS = 1.1  # times faster, below which the gain is not worth having
 MOVING = 0.5  # share of the picture that is new
@@ -43,12 +43,12 @@ def headline(explained: Explanation) -> Verdict | None:
     if total.ort_ms is not None:
         figures["ort_ms"] = total.ort_ms
         dense += f" (ONNX Runtime {total.ort_ms:.1f} ms, this engine {total.dense_ms:.1f} ms)"
-    if all_island(explained):
+    if explained.all_island:
         return Verdict(
             "does not pay",
-            "Reuse cannot pay here: all of the network is left to ONNX Runtime, which computes it "
-            f"whole whenever the picture changes: {dense}. Use --reuse frame, or auto, which finds "
-            "that out by itself.",
+            "Reuse cannot pay here: nearly all of the network is left to ONNX Runtime, which "
+            f"computes it whole whenever the picture changes: {dense}. Use --reuse frame, or auto, "
+            "which finds that out by itself.",
             figures,
         )
     if total.reuse_mean_ms is None or total.gate_ms is None or total.work is None:
@@ -70,11 +70,6 @@ def headline(explained: Explanation) -> Verdict | None:
     )
     figures |= {"gain": gain, "reuse_ms": spent, "work": total.work}
     return Verdict(kind, words, figures)
-
-
-def all_island(explained: Explanation) -> bool:
-    """Whether the engine itself has nothing to compute."""
-    return all(row.operator in (ISLAND, EXPORT) for row in explained.rows)
 
 
 def moving(explained: Explanation) -> Verdict | None:
@@ -177,7 +172,7 @@ def overhead(explained: Explanation) -> Verdict | None:
     needed = sum(row.dense_ms * (row.active or 0.0) for row in explained.rows)
     fixed = max(total.reuse_mean_ms + total.gate_ms - needed, 0.0)
     share = fixed / max(total.dense_ms, 1e-6)
-    if share < OVERHEAD or all_island(explained):
+    if share < OVERHEAD or explained.all_island:
         return None
     tiny = total.dense_ms < TINY_MS
     cause = "the network is tiny" if tiny else "many small or scattered pieces cost more than whole"
