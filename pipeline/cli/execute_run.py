@@ -104,7 +104,8 @@ def execute(request: RunRequest) -> None:
             if goal is not None:
                 steered = analysis.slot if request.quality is not None and auto is None else None
                 steers = () if auto is None else (auto.on_audit,)
-                audit = stack.enter_context(RunAudit(goal, steered, events.write, steers))
+                lent = {} if auto is None else {"make_backend": auto.lent_onnx_runtime}
+                audit = stack.enter_context(RunAudit(goal, steered, events.write, steers, **lent))
                 record.audit = audit
                 telemetry.audit = audit
             stack.enter_context(planned)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from stillframe.closing import Closing
 from stillframe.pipeline.inference.backends import Backend, BackendHandle, Feed
 from stillframe.pipeline.inference.settings import Settings
-from stillframe.pipeline.inference.types import Task
+from stillframe.pipeline.inference.types import WORKERS, Task
+from stillframe.pipeline.inference.worker_clock import worker_seconds
 from stillframe.reuse.gate.change_map import ChangeMap
 
 Run = Callable[[Feed, ChangeMap | None], list[NDArray[Any]]]
@@ -177,7 +178,8 @@ class BackendSlot(Closing):
 
     def run(self, task: Task) -> list[NDArray[Any]]:
         """The task's outputs, valid until the next run if the backend is incremental."""
-        return timed(task, self.enter(task).run)
+        backend = self.enter(task)
+        return timed(task, backend.run, backend)
 
     # --------------------------------------------------------------------------------------------
 
@@ -200,15 +202,19 @@ class BackendSlot(Closing):
         return unused
 
 
-def timed(task: Task, run: Run) -> list[NDArray[Any]]:
-    """Feed the task to a backend's function; the task's stop watch takes the time."""
+def timed(task: Task, run: Run, backend: Backend) -> list[NDArray[Any]]:
+    """Feed the task to a function of the backend; the task's stop watch takes the time."""
     assert task.fitted is not None
     task.stop_watch.start()
     feed = task.model.feed(task.fitted)
     if task.stop_watch.detailed:
         task.stop_watch.lap("feed")
+    before_s = worker_seconds(backend)
     outputs = run(feed, task.change)
     task.stop_watch.lap("infer")
+    after_s = worker_seconds(backend)
+    if before_s is not None and after_s is not None:
+        task.stop_watch.thread_ms[WORKERS] = max(0.0, after_s - before_s) * 1e3
     return outputs
 
 

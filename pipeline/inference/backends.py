@@ -5,6 +5,7 @@ keeps the values of its layers between calls and recomputes what `change` reache
 the gate's reference, the picture that those values stand for, and not the frame itself.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from stillframe.errors import ModelError, shortened
 from stillframe.extras import install_command
 from stillframe.native_calls import RunEndedError, native_call
 from stillframe.pipeline.inference.state import FedBackState
+from stillframe.pipeline.inference.worker_clock import WorkerClock
 from stillframe.reuse.gate.change_map import ChangeMap
 
 if TYPE_CHECKING:
@@ -103,10 +105,12 @@ class OnnxRuntimeBackend(Closing):
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 4
         self.path, self.session_options = path, options
+        self.worker_clock = WorkerClock()
         try:
-            self._session: EndableSession | None = EndableSession(
-                str(path), options, [provider or "CPUExecutionProvider"], str(path)
-            )
+            with self.worker_clock:
+                self._session: EndableSession | None = EndableSession(
+                    str(path), options, [provider or "CPUExecutionProvider"], str(path)
+                )
         except Exception as error:
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
         self._inputs = {each.name: each for each in self._session.session.get_inputs()}
@@ -169,6 +173,8 @@ class OpenvinoBackend:
                 f"{path}: OpenVINO cannot compile it for {device}: {reason}"
             ) from error
         self._request: Any = self._model.create_infer_request()
+        self.worker_clock = WorkerClock()
+        self._has_run = False
         self._state = FedBackState()
 
     def __repr__(self) -> str:
@@ -176,7 +182,11 @@ class OpenvinoBackend:
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Compute every layer, whatever changed. The arrays are new."""
-        results = infer_openvino(self._request, self._state.applied(dict(feed)), str(self.path))
+        feed = self._state.applied(dict(feed))
+        # its threads are started by the first run
+        with contextlib.nullcontext() if self._has_run else self.worker_clock:
+            results = infer_openvino(self._request, feed, str(self.path))
+        self._has_run = True
         outputs = [np.asarray(value) for value in results.to_tuple()]
         self._state.take(outputs)
         return outputs
@@ -283,6 +293,7 @@ class BorrowedBackend:
     def __init__(self, backend: Backend) -> None:
         self.incremental = backend.incremental
         self.run = backend.run
+        self.worker_clock: WorkerClock | None = getattr(backend, "worker_clock", None)
         self._backend: Any = backend
 
     @property

@@ -118,7 +118,7 @@ class InferenceStages:
             return Inferred(task, None)
         backend = self.slot.enter(task)
         split = backend if self._in_two and isinstance(backend, SplitBackend) else None
-        outputs = timed(task, backend.run if split is None else split.head)
+        outputs = timed(task, backend.run if split is None else split.head, backend)
         if backend.incremental:
             outputs = [self.pool.copy(output) for output in outputs]
         return Inferred(replace(task, fitted=None, backend=None), outputs, split)

@@ -18,6 +18,9 @@ from stillframe.reuse.gate.change_map import ChangeMap
 Kind = Literal["computed", "unchanged", "corrupt", "skipped"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PARTS = ("fit", "gate", "infer", "decode", "follow")
+WORKERS = "workers"
+"""Key of `StopWatch.thread_ms`: of the threads that a backend's library has started, while it ran
+the network; absent where that is not known."""
 DETAILS = {"grey": "fit", "feed": "infer"}
 """Of an observed frame these laps are told apart from a part that else holds them: making the
 picture that boxes are followed on, and making the network's input."""
@@ -142,4 +145,5 @@ class StepResult:
     setting: FrameSetting | None = None
     """What it was analysed with, in a run that is steered."""
     thread_ms: dict[str, float] = field(default_factory=dict)
-    """As `spent_ms`, in processor time of the threads that did it: not of those that they wake."""
+    """As `spent_ms`, in processor time of the threads that did it: not of those that they wake,
+    which WORKERS has where they are known."""

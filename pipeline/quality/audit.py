@@ -34,6 +34,7 @@ from stillframe.native_calls import HANG_S, abandon, end_native_calls
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
+from stillframe.pipeline.inference.worker_clock import worker_seconds
 from stillframe.pipeline.quality.agreement import Agreement, agreement_with
 from stillframe.pipeline.quality.audit_clock import (
     FIRST_GAP,
@@ -64,8 +65,8 @@ class Audit(Closing):
     the audit's thread. copies: whether their owner may overwrite pictures once `offer` has
     returned; audits then have copies, and noise between frames is not measured. mean_gap: frames
     between two audits; None: by their costs. in_line: compare within `offer`, for tests and
-    benchmarks. make_backend: runs the whole model. Only steps whose frame still has its picture can
-    be offered.
+    benchmarks. make_backend: runs the whole model; the audit closes it. Only steps whose frame
+    still has its picture can be offered.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class Audit(Closing):
         """Of this process when the audit began."""
         self._spent_s = 0.0
         """Of that, what audits took."""
+        self._workers_s = 0.0
+        """Of the last audit, what threads of the backend took."""
         self._rare_s = 0.0
         """Of the last audit, what loading the model and measuring repeatability took."""
         self._frames = 0
@@ -224,7 +227,8 @@ class Audit(Closing):
         except Exception as error:  # the run goes on without this audit, and reports it
             failure = error
         with self._lock:
-            gap = self._gap_after(time.thread_time() - began_s)
+            workers_s, self._workers_s = self._workers_s, 0.0
+            gap = self._gap_after(time.thread_time() - began_s + workers_s)
             gap = self._gap = self._mean_gap or gap
             if self._measuring:
                 self._measuring = False
@@ -246,7 +250,7 @@ class Audit(Closing):
         model, backend = self._whole_model(sample.model)
         result: Any = sample.step.result
         fitted, view = model.fit(sample.step.frame.image)
-        outputs = backend.run(model.feed(fitted), None)
+        outputs = self._run(backend, model, fitted)
         if not all(map(_is_number, outputs)):
             return None
         dense: Any = model.decode(outputs, view)
@@ -255,10 +259,19 @@ class Audit(Closing):
         audits = self._report.audits
         repeats = self._repetitions < REPEATED_FIRST or audits % REPEATED_EVERY == 0
         if agreement.telling and repeats:
-            began_s = time.thread_time()
+            began_s = time.thread_time() + self._workers_s
             self._repeat(sample, model, backend, fitted, view, dense)
-            self._rare_s += time.thread_time() - began_s
+            self._rare_s += time.thread_time() + self._workers_s - began_s
         return agreement
+
+    def _run(self, backend: Backend, model: Model, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """The whole network's outputs for a picture at its size."""
+        before_s = worker_seconds(backend)
+        outputs = backend.run(model.feed(image), None)
+        after_s = worker_seconds(backend)
+        if before_s is not None and after_s is not None:
+            self._workers_s += max(0.0, after_s - before_s)
+        return outputs
 
     def _count(
         self,
@@ -327,7 +340,7 @@ class Audit(Closing):
             noise.add(np.array(model.fit(sample.previous)[0]))
         noise.add(fitted)
         image = noisy(fitted, noise.level, (self._seed, self._report.audits))
-        again: Any = model.decode(backend.run(model.feed(image), None), view)
+        again: Any = model.decode(self._run(backend, model, image), view)
         agreement = agreement_with(dense)
         agreement.add(again, dense)
         if not agreement.telling:

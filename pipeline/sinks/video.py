@@ -17,21 +17,25 @@ from typing import Any
 import av
 import numpy as np
 from av.container import OutputContainer
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
+from stillframe.cores import core_count
 from stillframe.errors import SinkError, StillframeError
 from stillframe.models.results import Result
 from stillframe.pipeline.media.address import parse_address
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.media.source import SourceInfo
 from stillframe.pipeline.sinks.audio_remux import AudioRemuxer
+from stillframe.pipeline.sinks.mp4_tail import drop_cut_header
 from stillframe.pipeline.sinks.sink import Sink, create_file, reason
+from stillframe.pipeline.sinks.to_yuv import YuvConverter
 
 Pixels = NDArray[np.uint8]
 
 DEFAULT_RATE = Fraction(25)
 KEY_FRAME_EVERY_S = 2
+MOST_THREADS = 4
+"""Of an encoder."""
 BT709, LIMITED = 1, 1  # codes of H.273 for primaries, transfer and matrix; and for range
 
 
@@ -110,7 +114,7 @@ class VideoSink(Sink):
         self._codec = _encoder(codec or self._format.codec, self._path, self._format)
         self._info = info
         audio_path = _audio_file(audio_from)
-        self._reformatter = VideoReformatter()
+        self._converter: YuvConverter | None = None
         self._output: OutputContainer | None = None
         self._stream: Any = None
         self._audio: AudioRemuxer | None = None
@@ -194,6 +198,8 @@ class VideoSink(Sink):
         stream: Any = self._output.add_stream(self._codec, rate=rate, options=options)
         context = stream.codec_context
         context.width, context.height = width + width % 2, height + height % 2
+        context.thread_count = _threads()
+        self._converter = YuvConverter(context.width, context.height)
         context.pix_fmt = "yuv420p"
         context.time_base = stream.time_base = self._time_base
         context.color_range = LIMITED
@@ -209,15 +215,10 @@ class VideoSink(Sink):
 
     def _encode(self, picture: Pixels, pts: int) -> None:
         assert self._output is not None
+        assert self._converter is not None
         context = self._stream.codec_context
         fitted = self._fitted(picture, context.width, context.height)
-        frame = self._reformatter.reformat(
-            av.VideoFrame.from_numpy_buffer(fitted, "rgb24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,
-        )
+        frame = self._converter.convert(fitted)
         frame.pts, frame.time_base = pts, self._time_base
         self._output.mux(self._stream.encode(frame))
 
@@ -247,6 +248,9 @@ class VideoSink(Sink):
         """Stop for good; -> the error to raise. What was written so far plays."""
         self._closed = True
         self._release()
+        if self._format.options is _FRAGMENTS:
+            with contextlib.suppress(OSError):
+                drop_cut_header(self._path)
         return SinkError(
             f"{self._path}: writing failed: {reason(error)}; it plays up to where it broke off"
         )
@@ -265,6 +269,11 @@ class VideoSink(Sink):
         self._release()
         if self._path.is_file() and self._path.stat().st_size == 0:
             self._path.unlink()
+
+
+def _threads() -> int:
+    """Of the encoder: it shares the cores with the network, and threads cost it a tenth more."""
+    return max(1, min(MOST_THREADS, core_count() // 2))
 
 
 def _video_format(path: Path, info: SourceInfo) -> VideoFormat:

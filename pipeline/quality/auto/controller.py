@@ -37,7 +37,7 @@ from stillframe.pipeline.inference.backends import (
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.steering import FrameSetting
-from stillframe.pipeline.inference.types import StepResult
+from stillframe.pipeline.inference.types import WORKERS, StepResult
 from stillframe.pipeline.quality.agreement import agreement_with
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.auto.costs import FrameCosts
@@ -239,9 +239,12 @@ class AutoController(Closing):
         setting, spent = step.setting, step.thread_ms
         if setting is None or step.frame.corrupt:
             return
-        around = sum(ms for part, ms in spent.items() if part != "infer")
+        infer_ms = spent.get("infer", 0.0)
+        # where it is not known how busy the other threads were, they were as busy as the first
+        network_ms = infer_ms + spent.get(WORKERS, (self._threads - 1) * infer_ms)
+        around = sum(ms for part, ms in spent.items() if part not in ("infer", WORKERS))
         self._counted += 1
-        cost = around + self._threads * spent.get("infer", 0.0)
+        cost = around + network_ms
         self._spent_ms += cost
         self._contest.spent_ms += cost
         if step.kind == "computed" and setting.every == 1:  # following, in order to compare
@@ -251,7 +254,7 @@ class AutoController(Closing):
             self._costs.skipped.append(around)
         if step.kind != "computed":
             return
-        cost = around + self._threads * spent.get("infer", 0.0)
+        cost = around + network_ms
         if setting.tolerance is None:
             self._contest.add(setting.dense or ONNX_RUNTIME, cost)
         elif step.result.evidence.provenance == "partial" or self._tried > 0:
@@ -381,6 +384,15 @@ class AutoController(Closing):
         """What the slot runs by itself: at first, and when the size of the frames changes."""
         with self._lock:
             return self._onnx_runtime(path)
+
+    def lent_onnx_runtime(self, path: Path) -> Backend:
+        """ONNX Runtime for an audit: the run's own session, so that weights are in memory once."""
+        with self._lock:
+            own = [] if self._dense is None else [self._dense[1]]
+            for each in (*own, *self._retired):
+                if isinstance(each, OnnxRuntimeBackend) and each.path == path:
+                    return BorrowedBackend(each)
+        return OnnxRuntimeBackend(path, 1)
 
     def _onnx_runtime(self, path: Path) -> Backend:
         """ONNX Runtime for the model's file, lent."""

@@ -23,7 +23,12 @@ class SteeredRunner(Closing):
         self.audit: Audit | None = None
         if settings.reuse == "auto":
             self.controller = AutoController(model, settings)
-            self.audit = Audit(settings.quality, [self.controller.on_audit], copies=True)
+            self.audit = Audit(
+                settings.quality,
+                [self.controller.on_audit],
+                copies=True,
+                make_backend=self.controller.lent_onnx_runtime,
+            )
             self._runner = Runner(
                 model, settings, slot=self.controller.slot, steering=self.controller
             )

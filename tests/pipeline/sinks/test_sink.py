@@ -17,6 +17,7 @@ import pytest
 
 from stillframe.errors import SinkError
 from stillframe.pipeline.media.open_source import frames, open_source
+from stillframe.pipeline.sinks.mp4_tail import drop_cut_header
 from stillframe.pipeline.sinks.records import CsvSink, JsonlSink, MotSink
 from stillframe.pipeline.sinks.sink import Sink
 from stillframe.pipeline.sinks.video import VIDEO_FORMATS, VideoSink
@@ -305,6 +306,28 @@ def test_a_small_disk_that_runs_full(tmp_path: Path) -> None:
             write_many(records, 3000)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 100])
+def test_a_fragment_that_broke_off_in_its_header_is_dropped(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sink = VideoSink(path, info=INFO)
+    for number in range(120):
+        sink.write(frame_of(number), boxes(), None)
+    data = path.read_bytes()  # as it is while the file is open: fragments
+    kinds, last = boxes_of(data), data.rindex(b"moof") - 4
+    assert kinds.count(b"moof") > 2
+    path.write_bytes(data[: last + cut])
+    drop_cut_header(path)
+    assert path.stat().st_size == last
+    numbers, _ = contents(path)
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 20
+    whole = path.read_bytes() + data[last : last + int.from_bytes(data[last : last + 4])]
+    path.write_bytes(whole + b"\0\0\1\0mdat12345")  # its pictures broke off: it plays up to there
+    drop_cut_header(path)
+    assert path.stat().st_size == len(whole) + 13
+    sink.close()
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

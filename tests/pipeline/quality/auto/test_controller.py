@@ -507,3 +507,38 @@ def test_frames_of_another_size_at_the_same_model_size_go_on_with_the_engine(raw
         assert not handle.incremental
         controller.delivered(step(2, controller.setting(0), 100.0))
         assert controller.slot.claim(raw.path, (192, 256, 3)).incremental
+
+
+def test_audits_share_the_runs_session(raw: Model) -> None:
+    """Two sessions would hold the weights twice."""
+    with SteeredRunner(raw, Settings("auto", threads=1, quality=0.5)) as runner:
+        runner.step(frame(0))
+        assert runner.controller is not None
+        assert runner.controller._dense is not None
+        own = runner.controller._dense[1]
+        assert runner.audit is not None
+        lent = runner.audit._make_backend(raw.path)
+        assert lent.run.__self__ is own  # type: ignore[attr-defined]
+        lent.close()
+        assert runner.step(frame(1)).kind == "computed", "the run goes on with it"
+
+
+def test_an_audit_of_frames_of_an_earlier_size_has_their_session(raw: Model) -> None:
+    with AutoController(raw, Settings("auto", threads=1)) as controller:
+        own = controller._onnx_runtime(raw.path)
+        controller._onnx_runtime(Path(networks.brightness(raw.path.parent / "other.onnx")))
+        assert controller.lent_onnx_runtime(raw.path).run == own.run
+
+
+def test_other_threads_count_as_busy_as_the_first_only_where_nothing_is_known(
+    detector: Model,
+) -> None:
+    with AutoController(detector, Settings("auto", threads=1)) as controller:
+        controller._threads = 4
+        controller.adapt(detector)
+        done = step(0, controller.setting(0), 10.0)
+        controller.delivered(done)
+        assert controller._costs.of_dense("onnxruntime") == 40.0
+        controller._costs.forget_dense("onnxruntime")
+        controller.delivered(replace(done, thread_ms={"infer": 10.0, "workers": 7.0, "fit": 1.0}))
+        assert controller._costs.of_dense("onnxruntime") == 18.0
