@@ -143,8 +143,8 @@ class Plan:
 
     @property
     def all_island(self) -> bool:
-        """Whether the engine's own share of the multiply-adds is not worth having. False where there
-        are none, or nobody counts them: such a network costs little either way."""
+        """Whether the engine's own share of the multiply-adds is not worth having. False where
+        there are none, or nobody counts them: such a network costs little either way."""
         islands = [step.node for step in self.steps if isinstance(step, IslandStep)]
         own = sum(layer.multiply_adds for layer in self.layers)
         others = sum(int(node.attrs["multiply_adds"]) for node in islands)

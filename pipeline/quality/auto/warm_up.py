@@ -112,9 +112,13 @@ def _write(note: Path | None, text: str) -> None:
 
 
 def _state(path: Path) -> str:
-    """What tells that a file was written anew."""
+    """What tells that a file was written anew, or that another importer may do more with it."""
+    from stillframe import reuse
+
     facts = path.stat()
-    return f"all island: {facts.st_size} bytes, {facts.st_mtime_ns}"
+    sources = Path(str(reuse.__file__)).parent.rglob("*.py")
+    newest = max(each.stat().st_mtime_ns for each in sources)
+    return f"all island: {facts.st_size} bytes, {facts.st_mtime_ns}, engine of {newest}"
 
 
 def _note(path: Path, threads: int, widen: bool) -> Path | None:
