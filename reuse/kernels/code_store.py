@@ -129,9 +129,12 @@ def _prune(folder: Path, kernel: str) -> None:
             path.unlink(missing_ok=True)
 
 
-@functools.cache
-def _linker() -> Any:
-    """LLVM's in-memory linker for this process."""
+def _new_linker() -> Any:
+    """LLVM's in-memory linker for one object file.
+
+    One for all would mix kernels up: the compiler numbers symbols within its own process, so files
+    that different processes stored may have the same symbol.
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     if llvm.address_of_symbol(UNREACHED) is None:
@@ -142,14 +145,17 @@ def _linker() -> Any:
 
 
 _linking = threading.Lock()
+_linkers: list[Any] = []
+"""They own the code, which lives as long as the process."""
 
 
 def _linked(symbol: str, object_file: bytes) -> int:
     """Load an object file; -> address of the symbol."""
     with _linking:
-        linker = _linker()
+        linker = _new_linker()
         linker.add_object_file(llvm.ObjectFileRef.from_data(object_file))
         linker.finalize_object()
+        _linkers.append(linker)
         return int(linker.get_function_address(symbol))
 
 

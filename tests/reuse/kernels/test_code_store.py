@@ -186,3 +186,41 @@ def test_code_that_cannot_be_stored_still_runs(
     monkeypatch.setattr(code_store, "_linked", lambda symbol, content: 7)
     with pytest.warns(code_store.CacheWarning, match="cannot store kernels"):
         assert jit.entry("int64(int64)")(lambda x: x).address == 7
+
+
+VARIANTS = """
+import sys
+from stillframe.reuse.kernels.jit import entry
+
+def times(factor):
+    @entry("int64(int64)")
+    def multiplied(x):  # too long to be inlined, so that there is a second symbol
+        total = 0
+BODY
+        return total
+    return multiplied
+
+print(*(times(int(each))(7) for each in sys.argv[1:]))
+""".replace(
+    "BODY",
+    "\n".join(f"        for i in range(x): total += factor * (i ^ {k})" for k in range(60)),
+)
+
+
+def test_code_of_different_processes_is_not_mixed_up(tmp_path: Path) -> None:
+    """The compiler numbers symbols within a process: each of two stores its variant as the first
+    one, and a third process loads both."""
+    path, cache = tmp_path / "variants.py", tmp_path / "cache"
+    path.write_text(VARIANTS)
+    outputs = [
+        subprocess.run(
+            [sys.executable, str(path), *factors],
+            env=os.environ | {"STILLFRAME_CACHE": str(cache)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for factors in (["2"], ["3"], ["2", "3"])
+    ]
+    once = sum(i ^ k for i in range(7) for k in range(60))
+    assert outputs == [[str(2 * once)], [str(3 * once)], [str(2 * once), str(3 * once)]]
