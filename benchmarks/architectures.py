@@ -35,6 +35,8 @@ from stillframe.reuse.session import RecompiledWarning, ReuseSession
 
 NAMES = tuple(row.name for row in MODELS.values() if not row.assets)
 WARM_UP = 2
+SETTLED = 30
+"""Frames after which states that begin as zeros have settled."""
 SAME = 1e-3
 """Largest difference of two outputs, as a share of the largest value, that counts as none."""
 
@@ -171,12 +173,13 @@ def measured(
         infos = layers(exact)
         cost = np.array([info.multiply_adds for info in infos], np.float64)
         after_attention = sides(infos, tensors_after_attention(model.path))
-        for step in range(WARM_UP + 2 * len(frames)):
+        warm_up = SETTLED if model.form.side.state else WARM_UP
+        for step in range(warm_up + 2 * len(frames)):
             dense.reset()
             expected, exactly, _, theirs = (stream.step() for stream in streams)
             same = same and all(map(np.array_equal, expected, exactly))
             apart = max(apart, rows_apart(expected, theirs))
-            if step >= WARM_UP:
+            if step >= warm_up:
                 work.append(layer_stats(reuse).computed_share)
         done = np.mean(work, 0)
         if len(done) != len(cost):  # another tolerance may give another plan

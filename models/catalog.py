@@ -81,7 +81,8 @@ def built(
 ) -> ModelRow:
     """A network of today with random weights, at the one size of its export.
 
-    state: outputs that are fed back to inputs with the next frame.
+    outputs: names of all but those that are fed back. state: outputs that are fed back to inputs
+    with the next frame.
     """
     return ModelRow(
         name=name,
@@ -506,7 +507,6 @@ ROWS: tuple[ModelRow, ...] = (
         RELATIVE,
         "fgr",
         "pha",
-        *MATTING_STATE,
         state=MATTING_STATE,
     ),
     built("ssdlite-mobilenetv3", "a small detector", (320, 320), SIGNED, "boxes", "scores"),

@@ -80,6 +80,6 @@ def compile_graph(
     disk_cache: where choices that take long are looked up and stored.
     """
     exported = frozenset(island_reads(graph))
-    memory = plan_memory(graph, exported, memory_budget, disk_cache)
+    memory = plan_memory(graph, exported, memory_budget, disk_cache, states)
     check_plan(memory.size)
     return build_plan(graph, memory, exported, workers, exact, tuning, states)

@@ -6,7 +6,7 @@ least to compute again is dropped (`rematerialize`), until it fits.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import sha256
@@ -34,7 +34,7 @@ from stillframe.reuse.memory.required_regions import (
 )
 
 COMPARING = frozenset({"Conv", "GlobalPool", "Moments", "Attention"})  # whose kernels can cut off
-FIRST_LAYERS = 3  # after attention or an island: compared even if that makes them persistent
+FIRST_LAYERS = 3  # after attention, an island or a state: compared even if they persist for that
 FIXPOINT_ROUNDS = 4  # of cut-offs that make others persistent
 BUDGET_SHARE = 0.6
 """Of keeping every activation: the budget of those who name none."""
@@ -87,27 +87,35 @@ def plan_memory(
     exports: AbstractSet[str],
     budget_bytes: int | None = None,
     disk_cache: DiskCache | None = None,
+    states: Collection[str] = (),
 ) -> MemoryPlan:
     """Keep what saves most within so many bytes of activations, persistent and shared together.
 
     exports: graph outputs and inputs of islands whose changes are copied out right behind their
     writer. budget_bytes: None is BUDGET_SHARE of what keeping every activation takes; where even
     the least is more than the budget, the plan is the least. disk_cache: where the choice is looked
-    up and noted; with any choice, even one made for another network, results are right.
+    up and noted; with any choice, even one made for another network, results are right. states:
+    inputs that are fed back, which move a little everywhere.
     """
     try:
-        return _planned(Dataflow.of(graph, exports), budget_bytes, disk_cache)
+        return _planned(Dataflow.of(graph, exports), budget_bytes, disk_cache, states)
     finally:
         windows.forget()
 
 
-def _planned(flow: Dataflow, budget_bytes: int | None, disk_cache: DiskCache | None) -> MemoryPlan:
-    graph, cutoffs = flow.graph, choose_cutoffs(flow)
+def _planned(
+    flow: Dataflow,
+    budget_bytes: int | None,
+    disk_cache: DiskCache | None,
+    states: Collection[str],
+) -> MemoryPlan:
+    graph, cutoffs = flow.graph, choose_cutoffs(flow, states)
     reasons = reasons_to_persist(flow, cutoffs)
     budget = budget_bytes
     if budget is None:
         budget = int(BUDGET_SHARE * every_activation_bytes(graph))
     key = f"dropped within {budget} of {digest(graph)}"
+    key += f" with states {', '.join(states)}" if states else ""
     noted = None if disk_cache is None else disk_cache.get(key)
     if isinstance(noted, list) and all(isinstance(each, str) for each in noted):
         with contextlib.suppress(ValueError):  # then it was of another network
@@ -126,19 +134,20 @@ def compares(node: Node) -> bool:
     return node.op in COMPARING
 
 
-def choose_cutoffs(flow: Dataflow) -> frozenset[str]:
+def choose_cutoffs(flow: Dataflow, states: Collection[str] = ()) -> frozenset[str]:
     """The tensors that are compared with their stored values: those that persist in any case.
 
     Vectors, such as the gates behind a global pool, are always compared: it costs nothing, and a
-    changed one makes a whole layer new. After attention or an island, which move everything a
-    little, the first layers are compared and all that the other cut-offs make persistent.
+    changed one makes a whole layer new. After attention, an island or a state that is fed back,
+    which move everything a little, the first layers are compared and all that the other cut-offs
+    make persistent.
     """
     ranges = live_ranges(flow, reasons_to_persist(flow, frozenset()))
     comparing = [node.output for node in flow.graph.nodes if compares(node)]
     chosen = frozenset(
         name for name in comparing if ranges[name].persistent or flow.is_vector(name)
     )
-    after, first = _after_mixing(flow)
+    after, first = _after_mixing(flow, states)
     if not after:
         return chosen
     chosen |= first
@@ -151,9 +160,10 @@ def choose_cutoffs(flow: Dataflow) -> frozenset[str]:
     return chosen
 
 
-def _after_mixing(flow: Dataflow) -> tuple[frozenset[str], frozenset[str]]:
-    """What depends on attention or an island, and the first layers there that can be compared."""
-    distance: dict[str, int] = {}
+def _after_mixing(flow: Dataflow, states: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """What depends on attention, an island or a state, and the first layers there that can be
+    compared."""
+    distance = dict.fromkeys(states, 0)
     first: set[str] = set()
     for index, node in enumerate(flow.graph.nodes):
         if node.op == "Attention" or flow.is_island(index):

@@ -15,6 +15,7 @@ from stillframe.errors import ModelError
 from stillframe.models.architectures.architectures import ARCHITECTURES
 from stillframe.models.architectures.builder import textured
 from stillframe.models.catalog import MODELS
+from stillframe.models.decoders.tensors import TensorDecoder
 from stillframe.models.formats.side_inputs import KNOWN_CONSTANTS
 from stillframe.reuse.session import ReuseSession
 
@@ -316,3 +317,13 @@ def test_metadata_are_those_of_the_familys_exporter() -> None:
     assert metadata["imgsz"] == "[128, 128]"
     assert metadata["end2end"] == "True"
     assert metadata["names"].startswith("{0: 'person', 1: 'bicycle'")
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=str)
+def test_the_catalog_names_the_outputs_that_are_not_fed_back(row: Published) -> None:
+    form = MODELS[row.name].form
+    names = [output.name for output in built(row.name, row.small).graph.output]
+    assert isinstance(form.decoder, TensorDecoder)
+    assert form.decoder.names == tuple(name for name in names if name not in form.side.state)
+    last = names[len(names) - len(form.side.state) :]
+    assert set(last) == set(form.side.state)  # a result is of what stands before them

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stillframe.errors import UsageError
+from stillframe.reuse.introspection import layers
 from stillframe.reuse.session import ReuseSession
 from tests.graph_cases import model, number, w
 from tests.reuse.test_session import Picture
@@ -75,6 +76,35 @@ def test_without_a_tolerance_states_are_compared_bit_by_bit() -> None:
             for one, two in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(one, two)
             state = np.array(ours[1])
+
+
+def test_layers_after_a_state_are_compared_so_that_what_hardly_moves_stops_there() -> None:
+    """As in the decoder of a matting network: convolutions of a state that need not persist."""
+    steps = [
+        ("Conv", ["x", w(6, 3, 3, 3, scale=0.2)], "a", {"pads": [1] * 4}),
+        ("Mul", ["s", number(0.9)], "c", {}),
+        ("Mul", ["a", number(0.1)], "d", {}),
+        ("Add", ["c", "d"], "next", {}),
+        ("Conv", ["next", w(8, 6, 1, 1)], "e", {}),
+        ("Relu", ["e"], "f", {}),
+        ("Conv", ["f", w(16, 8, 1, 1)], "g", {}),
+        ("Tanh", ["g"], "h", {}),
+        ("Conv", ["h", w(4, 16, 1, 1)], "y", {}),
+    ]
+    network = model(steps, {"x": SIZE, "s": (1, 6, 24, 32)}, ["y", "next"])
+    work = {}
+    for states in (("s",), ()):
+        state = np.zeros((1, 6, 24, 32), np.float32)
+        with ReuseSession(
+            network, tolerance=0.2, threads=1, break_even=9.0, states=states, memory_budget=10**9
+        ) as session:
+            compared = {layer.name for layer in layers(session) if layer.cut_off}
+            assert ({"f", "h"} <= compared) == bool(states)
+            for picture in frames(12):
+                (_, following), stats = session.step({"x": picture, "s": state})
+                state = np.array(following)
+            work[states] = stats.work
+    assert work[("s",)] < 0.8 * work[()]
 
 
 def test_a_state_that_the_model_does_not_have_is_refused() -> None:
