@@ -164,7 +164,8 @@ def measured(
     with ExitStack() as stack:
 
         def opened(value: float) -> ReuseSession:
-            session = ReuseSession(model.path, threads=1, tolerance=value)
+            states = tuple(model.form.side.state.values())
+            session = ReuseSession(model.path, threads=1, tolerance=value, states=states)
             return stack.enter_context(closing(session))
 
         dense, exact, reuse = opened(0.0), opened(0.0), opened(tolerance)
