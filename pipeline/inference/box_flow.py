@@ -78,6 +78,11 @@ class BoxFollower:
         self._has_moved: NDArray[np.bool_] = np.empty(0, bool)
         """(n + m,) which boxes, and then which faint ones, have moved since `begin`."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is a result to carry."""
+        return self._result is not None
+
     def begin(self, result: Result, grey: Grey) -> None:
         """Start from the network's result for a picture."""
         self._before, self._result = grey, result

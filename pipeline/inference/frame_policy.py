@@ -35,6 +35,11 @@ CUT_LEVELS, CUT_SHARE, CUT_FACTOR = 20, 0.15, 3.0
 """Grey levels that count as changed, share of the samples, and multiple of the share before."""
 
 
+BLOCKS, BLOCK_SHARE = (8, 6), 0.02
+"""Across and down: the blocks that motion is spread over, and the share of changed samples from
+which a block counts."""
+
+
 def clearly_changed(gate: "ChangeGate", image: NDArray[np.uint8]) -> bool:
     """Cheap pre-check: if clearly more than noise differs in the sampled rows, the gate is skipped.
 
@@ -63,15 +68,23 @@ class SceneCutDetector:
         """Samples of the frame before."""
         self._share = 0.0
         """Of the samples, how many had changed in it."""
+        self.spread: float | None = None
+        """Share of the picture's blocks in which the last frame clearly differs from the one
+        before; None: it was the first of its size."""
 
     def is_cut(self, image: NDArray[np.uint8]) -> bool:
         """Whether the next frame, (H, W, 3), begins another scene."""
         down, across = (min(CUT_SAMPLES, side) for side in image.shape[:2])
         samples = np.ascontiguousarray(image[down // 2 :: down, across // 2 :: across])
         before, self._before = self._before, samples
+        self.spread = None
         if before.shape != samples.shape:
+            self._share = 1.0  # not known: the next frame is no cut
             return False
         changed = cv2.absdiff(samples, before) > CUT_LEVELS
+        marks = np.asarray(changed.any(axis=2), np.float32)
+        blocks = cv2.resize(marks, BLOCKS, interpolation=cv2.INTER_AREA)
+        self.spread = int(np.count_nonzero(blocks > BLOCK_SHARE)) / blocks.size
         last, self._share = self._share, int(np.count_nonzero(changed)) / changed.size
         return self._share > max(CUT_SHARE, CUT_FACTOR * last)
 
@@ -162,7 +175,8 @@ class FramePolicy:
         is_young = has_result and age_s - frame.late_s <= self.settings.age_limit_s
         is_unfit = frame.corrupt or frame.stale
         carried: Kind | None = None
-        if is_young and self._skips(frame):
+        skips = self._skips(frame)  # asked for each frame, since it looks for cuts between them
+        if is_young and skips:
             carried = "skipped"
             self._skipped += 1
         elif is_unfit and is_young:
@@ -244,13 +258,18 @@ class FramePolicy:
         if self._skipping.every == 1 and self._steering is None:
             return False
         cuts = None if frame.corrupt else self._cuts
-        if cuts is not None and cuts.is_cut(frame.image):
+        is_cut = cuts is not None and cuts.is_cut(frame.image)
+        if self._steering is not None and cuts is not None and cuts.spread is not None:
+            self._steering.note_spread(cuts.spread)
+        if is_cut:
             return False
         return self._skipping.skips(self._skipped, frame.clock_s - self._computed_s)
 
     def _grey(self, frame: Frame) -> Grey | None:
         """What boxes are followed on; None if none are."""
         if self._lens is None or frame.corrupt:
+            return None
+        if self._steering is not None and not self._steering.wants_following():
             return None
         return frame.grey if isinstance(frame, FittedFrame) else self._lens.grey(frame.image)
 

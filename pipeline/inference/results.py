@@ -4,7 +4,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stillframe.models.results import Evidence, Result
+from stillframe.models.results import Detections, Evidence, Result
 from stillframe.pipeline.inference.box_flow import BoxFollower
 from stillframe.pipeline.inference.steering import FrameSteering
 from stillframe.pipeline.inference.types import StepResult, Task
@@ -60,7 +60,7 @@ class ResultHolder:
         self._distance += 1
         if task.kind == "unchanged":
             self._begin(self._last, task)
-        elif task.kind == "skipped" and task.grey is not None:
+        elif task.kind == "skipped" and task.grey is not None and self._follower.ready:
             self._followed = self._follower.carry(task.grey, task.frame.image.shape)
             task.stop_watch.lap("follow")
         result: Any = self._followed.with_evidence(Evidence("reused", task.age_s))
@@ -81,7 +81,11 @@ class ResultHolder:
         carried, distance = self._followed, self._distance + 1
         if carried is None or not task.reusable or not steering.wants_comparison(distance):
             return
-        if task.grey is not None:
+        if not (_has_something(carried) or _has_something(computed)):
+            return  # nothing could have been lost
+        if steering.follows:
+            if task.grey is None or not self._follower.ready:
+                return
             carried = self._follower.carry(task.grey, task.frame.image.shape)
         steering.compare(carried, computed, distance, task.frame.clock_s)
         task.stop_watch.lap("follow")
@@ -94,7 +98,12 @@ class ResultHolder:
         """Let later frames rest on the result, as it is in the task's frame."""
         self._last = self._followed = result
         self._distance = 0
-        if result is None:
+        if result is None or task is None or task.grey is None:
             self._follower.forget()
-        elif task is not None and task.grey is not None:
+        else:
             self._follower.begin(result, task.grey)
+
+
+def _has_something(result: Result) -> bool:
+    """Whether there is anything that could be lost."""
+    return not isinstance(result, Detections) or len(result) > 0

@@ -40,6 +40,14 @@ class FrameSteering(Protocol):
         """Which frames are skipped from now on."""
         ...
 
+    def note_spread(self, share: float) -> None:
+        """In so many blocks of the picture, 0..1, the next frame differs from the one before."""
+        ...
+
+    def wants_following(self) -> bool:
+        """Whether boxes may have to be followed to the next frame, or from it."""
+        ...
+
     def gates(self) -> bool:
         """Whether changes are looked for in the next frame; else all of it counts as new."""
         ...

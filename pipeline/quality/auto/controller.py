@@ -15,6 +15,7 @@ whole frames is found by trying, see `DenseContest`.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from typing import Any
 
 from stillframe.closing import Closing
 from stillframe.models.model import Model
-from stillframe.models.results import Result
+from stillframe.models.results import Detections, Result
 from stillframe.pipeline.inference.backend_slot import BackendSlot
 from stillframe.pipeline.inference.backends import (
     Backend,
@@ -68,6 +69,18 @@ WORTH = 0.97
 """Of the cost of a dense frame: if reuse costs more, it does not pay."""
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Until reuse is tried again: at first, and at most."""
+MOVES = 0.8
+"""Share of the picture's blocks: if more of them change, everything moves, and no reuse pays."""
+SPREADS = 9
+"""Frames whose median tells whether everything moves."""
+PREPARING_MS, PREPARING_SHARE = 1000.0, 0.02
+"""Processor time that preparing the reuse engine is thought to take: while everything moves it is
+prepared once that is a small share of what frames took."""
+EMPTY = 8
+"""Frames without anything in them after which no boxes are followed in order to compare."""
+HOPELESS, SELDOM = 3.0, 8
+"""Times the allowance: if skipping every second frame loses more, two frames in a row out of so
+many are compared."""
 PROVEN = 64
 """Frames of the reuse engine after which the next pause is a short one again."""
 FIRST_TOLERANCE = 0.1
@@ -145,6 +158,16 @@ class AutoController(Closing):
         self._tried = 0
         """Frames since the reuse engine took over."""
         self._pause_s, self._again_s = PAUSE_S, 0.0
+        self._again_moving_s = 0.0
+        """The same while everything moves."""
+        self._spreads: deque[float] = deque(maxlen=SPREADS)
+        """In how much of the picture recent frames differ from those before."""
+        self._noted = 0
+        """Frames of which that was noted."""
+        self._hopeless = False
+        """Whether skipping loses far too much now."""
+        self._empty = 0
+        """Frames in a row with nothing in them."""
         self._counted = 0
         """Frames."""
         self._spent_ms = self._compared_ms = 0.0
@@ -178,6 +201,7 @@ class AutoController(Closing):
             if model.path == self._path:
                 return
             self._path = model.path
+            self._spreads.clear()
             old = (self._preparation, self._reuse, self._loading, self._other)
             self._retired += [each for each in old if each is not None]
             self._preparation = self._reuse = self._loading = self._other = None
@@ -189,6 +213,17 @@ class AutoController(Closing):
         every = self.choice.every
         within_s = None if self.settings.every is not None else WITHIN_S
         return FrameSkipping(every, "follow" if self.follows else "keep", within_s)
+
+    def note_spread(self, share: float) -> None:
+        self._noted += 1
+        self._spreads.append(share)
+
+    def wants_following(self) -> bool:
+        if not self.follows or self.choice.every > 1:
+            return self.follows
+        if self._empty >= EMPTY or not self.wants_comparison(1):
+            return False
+        return not self._hopeless or self._noted % SELDOM < 2
 
     def gates(self) -> bool:
         return self.choice.tolerance is not None
@@ -223,6 +258,7 @@ class AutoController(Closing):
                 self._choose(best)
             if self.choice.tolerance is None:
                 self._run_whole_frames(time_s)
+            self._hopeless = self._evidence.of_skipping(2, time_s) > HOPELESS * self._allowed > 0
 
     def on_audit(self, audited: Audited) -> None:
         """Count an audited frame: what its tolerance lost, or skipping so many frames."""
@@ -242,6 +278,9 @@ class AutoController(Closing):
         infer_ms = spent.get("infer", 0.0)
         # where it is not known how busy the other threads were, they were as busy as the first
         network_ms = infer_ms + spent.get(WORKERS, (self._threads - 1) * infer_ms)
+        result = step.result
+        empty = isinstance(result, Detections) and not len(result)
+        self._empty = self._empty + 1 if empty else 0
         around = sum(ms for part, ms in spent.items() if part not in ("infer", WORKERS))
         self._counted += 1
         cost = around + network_ms
@@ -269,7 +308,7 @@ class AutoController(Closing):
         """Begin to prepare the reuse engine once a frame is through; take it once it is ready."""
         if self._reuse is not None:
             return
-        if self._preparation is None and self._path is not None:
+        if self._preparation is None and self._path is not None and self._may_prepare():
             self._preparation = Preparation(
                 self._path, self._make_reuse, self._threads, widen=self.settings.widen
             )
@@ -280,6 +319,18 @@ class AutoController(Closing):
         self._was_ready |= self._reuse is not None
         self.why = preparation.why
         self._tried = 0
+
+    @property
+    def _moving(self) -> bool:
+        """Whether everything moves now."""
+        spreads = sorted(self._spreads)
+        return bool(spreads) and spreads[len(spreads) // 2] > MOVES
+
+    def _may_prepare(self) -> bool:
+        """Whether the reuse engine is worth being prepared."""
+        if not self._spreads:
+            return False
+        return not self._moving or PREPARING_SHARE * self._spent_ms >= PREPARING_MS
 
     def _best(self, time_s: float) -> AutoChoice:
         """What costs least, of all that is expected to lose no more than is allowed."""
@@ -312,8 +363,12 @@ class AutoController(Closing):
 
     def _tolerances(self, time_s: float) -> tuple[float, ...]:
         """What the reuse engine may be asked for now."""
-        if self._reuse is None or time_s < self._again_s:
+        if self._reuse is None:
             return ()
+        if self.choice.tolerance is None:
+            again_s = self._again_moving_s if self._moving else self._again_s
+            if time_s < again_s:
+                return ()
         if self._tried < TRIED and self.choice.tolerance is not None:
             return (self.choice.tolerance,)
         return TOLERANCES
@@ -337,6 +392,8 @@ class AutoController(Closing):
             self._swap(self._contest.best)
             self._costs.forget_partial()
             self._again_s = self._time_s + self._pause_s
+            if self._moving:
+                self._again_moving_s = self._time_s + LONGEST_PAUSE_S
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
             return
         lowered = before.tolerance is not None and choice.tolerance < before.tolerance

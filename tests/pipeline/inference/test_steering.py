@@ -24,6 +24,8 @@ class Recorder:
     every: int = 1
     gated: bool = False
     follows: bool = True
+    following: bool = True
+    spreads: list[float] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     compared: list[tuple[Result, Result, int]] = field(default_factory=list)
 
@@ -32,6 +34,12 @@ class Recorder:
 
     def frame_skipping(self) -> FrameSkipping:
         return FrameSkipping(self.every, "follow" if self.follows else "keep")
+
+    def note_spread(self, share: float) -> None:
+        self.spreads.append(share)
+
+    def wants_following(self) -> bool:
+        return self.following
 
     def gates(self) -> bool:
         return self.gated
@@ -114,3 +122,44 @@ def _score(runner: Runner, frame: Frame) -> float:
     assert step.kind == "computed"
     assert isinstance(step.result, Detections)
     return float(step.result.confidence[0])
+
+
+def test_it_learns_in_how_much_of_the_picture_frames_differ(model: Model) -> None:
+    steering = Recorder()
+    with runs(model, steering) as runner:
+        runner.step(grey(0, 100))
+        assert steering.spreads == [], "there is none before"
+        runner.step(grey(1, 100))
+        runner.step(grey(2, 250))
+        corner = np.full((64, 96, 3), 250, np.uint8)
+        corner[:16, :24] = 20
+        runner.step(Frame(corner, 3, 0.1, 3, Fraction(1, 30)))
+    assert steering.spreads[:2] == [0.0, 1.0]
+    assert 0 < steering.spreads[2] < 0.25
+
+
+def test_without_following_nothing_is_compared_and_skipped_frames_keep_their_boxes(
+    model: Model,
+) -> None:
+    steering = Recorder(following=False)
+    with runs(model, steering) as runner:
+        first, second = (runner.step(picture(index, 4 * index)) for index in range(2))
+        assert steering.compared == []
+        assert first.result.xyxy.size
+        steering.every = 2
+        skipped = runner.step(picture(2, 8))
+        assert skipped.kind == "skipped"
+        np.testing.assert_array_equal(skipped.result.xyxy, second.result.xyxy)
+        steering.following = True
+        runner.step(picture(3, 12))
+        followed = runner.step(picture(4, 16))
+        assert followed.kind == "skipped"
+        assert (followed.result.xyxy != second.result.xyxy).any()
+
+
+def test_results_without_anything_in_them_are_not_compared(model: Model) -> None:
+    steering = Recorder()
+    with runs(model, steering) as runner:
+        steps = [runner.step(grey(index, 5)) for index in range(3)]
+    assert [len(each.result) for each in steps] == [0, 0, 0]
+    assert steering.compared == []

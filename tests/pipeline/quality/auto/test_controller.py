@@ -96,6 +96,7 @@ def step(
 def controller(detector: Model) -> Iterator[AutoController]:
     with AutoController(detector, Settings("auto", threads=1)) as steered:
         steered.adapt(detector)
+        steered.note_spread(0.1)
         yield steered
 
 
@@ -108,6 +109,7 @@ def prepared(controller: AutoController) -> None:
 
 def takes_over(controller: AutoController, dense_ms: float = 100.0) -> None:
     """A dense frame, and one after which the reuse engine is ready."""
+    controller.note_spread(0.1)
     controller.delivered(step(0, controller.setting(0), dense_ms))
     assert controller.choice.tolerance is None
     prepared(controller)
@@ -123,9 +125,10 @@ def test_a_run_begins_on_onnx_runtime_and_goes_over_to_the_engine(raw: Model) ->
             assert first.result.evidence.provenance == "computed"
             assert first.setting == FrameSetting(None, 1, 0, "onnxruntime")
             controller.delivered(first)
+            controller.delivered(runner.step(frame(1, np.full((96, 128, 3), 90, np.uint8))))
             prepared(controller)
             provenances = []
-            for index in range(1, 12):
+            for index in range(2, 13):
                 done = runner.step(frame(index))
                 controller.delivered(done)
                 provenances.append(done.result.evidence.provenance)
@@ -450,10 +453,10 @@ def test_outputs_of_the_engines_dense_step_belong_to_the_caller(raw: Model) -> N
         takes_over(controller)
         assert controller._reuse is not None
         backend = DenseStepBackend(controller._reuse)
-        feeds = [raw.feed(np.full((96, 128, 3), level, np.uint8)) for level in (20, 200)]
+        pictures = [np.full((96, 128, 3), level, np.uint8) for level in (20, 200)]
         with OnnxRuntimeBackend(raw.path, 1) as reference:
-            whole = [np.array(reference.run(feed, None)[0]) for feed in feeds]
-        first, second = (backend.run(feed, None)[0] for feed in feeds)
+            whole = [np.array(reference.run(raw.feed(each), None)[0]) for each in pictures]
+        first, second = [backend.run(raw.feed(each), None)[0] for each in pictures]
         np.testing.assert_allclose(first, whole[0], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(second, whole[1], rtol=1e-4, atol=1e-4)
 
@@ -542,3 +545,66 @@ def test_other_threads_count_as_busy_as_the_first_only_where_nothing_is_known(
         controller._costs.forget_dense("onnxruntime")
         controller.delivered(replace(done, thread_ms={"infer": 10.0, "workers": 7.0, "fit": 1.0}))
         assert controller._costs.of_dense("onnxruntime") == 18.0
+
+
+def test_while_everything_moves_the_engine_is_prepared_only_once_that_is_a_small_share(
+    detector: Model,
+) -> None:
+    with AutoController(detector, Settings("auto", threads=1)) as controller:
+        controller.adapt(detector)
+        controller.delivered(step(0, controller.setting(0), 100.0))
+        assert controller._preparation is None, "what moves is not known yet"
+        index = 1
+        while controller._preparation is None:
+            controller.note_spread(1.0)
+            controller.delivered(step(index, controller.setting(0), 100.0))
+            index += 1
+        assert 0.019 < 1000 / (index * 100.0) < 0.0205
+    with AutoController(detector, Settings("auto", threads=1)) as controller:
+        controller.adapt(detector)
+        controller.note_spread(0.3)
+        controller.delivered(step(0, controller.setting(0), 100.0))
+        assert controller._preparation is not None
+
+
+def test_while_everything_moves_the_engine_is_not_tried_again_until_it_stops(
+    controller: AutoController,
+) -> None:
+    takes_over(controller)
+    index = 2
+    for _ in range(9):
+        controller.note_spread(1.0)
+    while controller.choice.tolerance is not None:
+        controller.delivered(step(index, controller.setting(0), 120.0))
+        index += 1
+    for later in range(index, index + 10 * 30):
+        controller.delivered(step(later, controller.setting(0), 100.0))
+        assert controller.choice.tolerance is None
+    for _ in range(9):
+        controller.note_spread(0.1)
+    controller.delivered(step(index + 300, controller.setting(0), 100.0))
+    assert controller.choice.tolerance is not None, "it stands still again"
+
+
+def test_boxes_are_followed_only_while_there_are_any_to_compare(controller: AutoController) -> None:
+    assert controller.wants_following()
+    for index in range(8):
+        controller.delivered(step(index, FrameSetting(), 100.0))  # finds nothing
+    assert not controller.wants_following()
+    seen = step(9, FrameSetting(), 100.0)
+    controller.delivered(replace(seen, result=_boxes(10.0)))
+    assert controller.wants_following()
+
+
+def test_where_skipping_loses_far_too_much_it_is_seldom_compared(
+    controller: AutoController,
+) -> None:
+    for index in range(8):
+        controller.compare(_boxes(300.0), _boxes(10.0), 1, index * FRAME_S)
+        controller.delivered(replace(step(index, FrameSetting(), 1000.0), result=_boxes(10.0)))
+    following = []
+    for _ in range(32):
+        controller.note_spread(0.1)
+        following.append(controller.wants_following())
+    assert sum(following) == 8
+    assert "TT" in "".join("T" if each else "." for each in following), "two in a row"
