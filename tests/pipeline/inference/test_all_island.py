@@ -18,7 +18,7 @@ from stillframe.pipeline.inference.runner import Runner
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.stages import InferenceStages
 from stillframe.pipeline.media.frame import Frame
-from stillframe.pipeline.quality.auto import preparation, warm_up
+from stillframe.pipeline.quality.auto import controller, preparation, warm_up
 from stillframe.pipeline.quality.auto.runner import SteeredRunner
 from stillframe.reuse.gate.change_gate import ChangeGate
 from tests.graph_cases import model, number, w
@@ -127,6 +127,7 @@ def test_auto_prepares_nothing_for_it_and_says_why(
         assert prepared.why == preparation.ALL_ISLAND
         assert len(sources) == 1, f"attempt {attempt}"  # the second run need not find it out again
     assert not warmed
+    monkeypatch.setattr(controller, "MOVES", 1.0)  # the frames move everywhere
     with SteeredRunner(island, Settings("auto", threads=1)) as runner:
         assert runner.controller is not None
         for index, frame in enumerate(frames(6)):
