@@ -27,6 +27,8 @@ COMMON = {
     "cores",
     "endable_session",
     "yaml_file",
+    "certificate",
+    "audit_clock",
 }
 """Modules beside the four folders that everybody may import."""
 

@@ -27,6 +27,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.audit_clock import (
+    FIRST_GAP,
+    START_AUDITS,
+    STEADY,
+    AuditBudget,
+    AuditClock,
+)
+from stillframe.certificate import Certificate
 from stillframe.closing import Closing
 from stillframe.models.model import Model
 from stillframe.models.results import Depth, Detections, Mask, Result
@@ -36,15 +44,7 @@ from stillframe.pipeline.inference.stages import without_pixels
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.inference.worker_clock import worker_seconds
 from stillframe.pipeline.quality.agreement import Agreement, agreement_with
-from stillframe.pipeline.quality.audit_clock import (
-    FIRST_GAP,
-    START_AUDITS,
-    STEADY,
-    AuditBudget,
-    AuditClock,
-)
 from stillframe.pipeline.quality.audited import Audited, AuditReport, check_quality
-from stillframe.pipeline.quality.certificate import Certificate
 from stillframe.pipeline.quality.repeatability import CameraNoise, noisy
 
 OnAudit = Callable[[Audited], None]

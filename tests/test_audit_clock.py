@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillframe.pipeline.quality.audit_clock import (
+from stillframe.audit_clock import (
     CERTIFIED_SHARE,
     FRAMES_A_SECOND,
     SHARE,
@@ -11,7 +11,7 @@ from stillframe.pipeline.quality.audit_clock import (
     AuditBudget,
     AuditClock,
 )
-from stillframe.pipeline.quality.certificate import BettingBounds
+from stillframe.certificate import BettingBounds
 
 
 def test_gaps_are_exponential_and_each_frame_has_the_same_chance() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stillframe.pipeline.quality.certificate import (
+from stillframe.certificate import (
     FALSE_ALARM_EVERY,
     MOST_WEIGHT,
     OCTAVES,
