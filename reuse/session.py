@@ -31,12 +31,13 @@ from stillframe.reuse.frontend.model_errors import model_errors, model_title
 from stillframe.reuse.frontend.signature import DeclaredPort, ModelSignature, read_signature
 from stillframe.reuse.ir.graph import Port
 from stillframe.reuse.plan.memory_report import MemoryReport, report
-from stillframe.reuse.plan.plan import Plan
+from stillframe.reuse.plan.plan import Plan, Tuning
 from stillframe.reuse.plan.refresh_schedule import RefreshOrder
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.autotune import tune
 from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, known_providers
 from stillframe.reuse.runtime.io_binding import IoBinding
+from stillframe.reuse.runtime.whole_model import WholeModel
 from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
@@ -112,7 +113,8 @@ class ReuseSession(Closing):
         the first.
 
     batch: what feeds with a batch above 1 are, where the model leaves it open. "dense": ONNX
-        Runtime computes all of them each time. "streams": row i of the batch is a frame of stream
+        Runtime computes all of them, unless a batch is the last one of its shape again; nothing is
+        compiled for them. "streams": row i of the batch is a frame of stream
         i, each with activations of its own; such a feed is compared and takes no change map.
 
     sess_options, providers and provider_options exist for code that was written for
@@ -174,6 +176,8 @@ class ReuseSession(Closing):
             raise UsageError(f"batch: expected 'dense' or 'streams', got {batch!r}")
         self._batch, self._cpus, self._widen = batch, tuple(cpus), widen
         self._streams: list[ReuseSession] = []  # of the rows of a batch
+        self._tuning: Tuning | None = None  # measured for the first shape
+        self._whole: WholeModel | None = None  # for batches that are no streams
         names = [port.name for port in self._model.inputs]
         self._states = tuple(names[1:] if states is None else states)
         for name in self._states:
@@ -245,6 +249,8 @@ class ReuseSession(Closing):
             with model_errors(model_title(self._source)):
                 for each in self._compiled.values():
                     each.runner.set_providers(self._islands_on)
+                if self._whole is not None:
+                    self._whole.set_providers(self._islands_on)
 
     def run_async(
         self,
@@ -347,6 +353,8 @@ class ReuseSession(Closing):
             shapes = {name: array.shape for name, array in arrays.items()}
             if self._batch == "streams" and any(shape[:1] > (1,) for shape in shapes.values()):
                 return self._step_streams(arrays, change, dense, run_options)
+            if self._is_open_batch(shapes):
+                return self._step_whole(arrays, change, dense, run_options)
             if self._current is None or shapes != self._shapes:
                 change = change if self._current is None else None  # it was about another shape
                 if self._current is not None and _key(shapes) not in self._compiled:
@@ -374,6 +382,30 @@ class ReuseSession(Closing):
                 outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
             self.last_stats = stats
             return outputs, stats
+
+    def _is_open_batch(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether a feed is several pictures where the model leaves open how many."""
+        first = self._model.inputs[0]
+        shape = shapes[first.name]
+        return len(shape) == 4 and shape[0] > 1 and not isinstance(first.shape[0], int)
+
+    def _step_whole(
+        self,
+        arrays: Mapping[str, Array],
+        change: Any,
+        dense: bool,
+        run_options: ort.RunOptions | None,
+    ) -> tuple[list[Array], StepStats]:
+        """A batch, computed by ONNX Runtime unless it is the last one of its shape again."""
+        if change is not None:
+            raise UsageError("expected no change map for a batch, which is compared as a whole")
+        title = model_title(self._source)
+        names = [port.name for port in self._model.outputs]
+        with model_errors(title):
+            if self._whole is None:
+                self._whole = WholeModel(self._source, title, self._workers.count, self._islands_on)
+            outputs, self.last_stats = self._whole.step(arrays, names, dense, run_options)
+        return [_read_only(output) for output in outputs], self.last_stats
 
     def _step_streams(
         self,
@@ -462,6 +494,8 @@ class ReuseSession(Closing):
         with self._lock:
             for each in self._compiled.values():
                 each.reset()
+            if self._whole is not None:
+                self._whole.reset()
             for stream in self._streams:
                 stream.reset()
 
@@ -513,6 +547,7 @@ class ReuseSession(Closing):
         """Bytes by purpose, for the shape of the last feed, and of the other shapes together."""
         current = report(self.plan)
         others = sum(_bytes(each) for each in self._compiled.values()) - current.total
+        others += 0 if self._whole is None else self._whole.stored_bytes
         return replace(current, other_shapes=others)
 
     @property
@@ -536,6 +571,8 @@ class ReuseSession(Closing):
         if not self._lock.acquire(timeout=CLOSE_GRACE_S):
             if self._current is not None:
                 self._current.runner.end_runs()
+            if self._whole is not None:
+                self._whole.end_runs()
             self._lock.acquire()
         try:
             for stream in self._streams:
@@ -575,6 +612,9 @@ class ReuseSession(Closing):
         self._lock = threading.RLock()  # a thread that only the parent has may hold the old one
         for each in self._compiled.values():
             each.runner.restart_after_fork()
+        if self._whole is not None:
+            self._whole.leave_to_parent()
+            self._whole = None
 
     def _runner(self) -> PlanRunner:
         if self._current is None and self._streams:
@@ -607,9 +647,10 @@ class ReuseSession(Closing):
             memory_budget=self._memory_budget,
             states=self._states,
             widened=self._widen,
-            tune=lambda graph: tune(graph, disk_cache, compile_graph),
+            tune=lambda graph: self._tuning or tune(graph, disk_cache, compile_graph),
             disk_cache=disk_cache,
         )
+        self._tuning = plan.tuning  # it changes no bit, and another shape's is near enough
         with model_errors(model_title(self._source)):
             return PlanRunner(plan, self._workers, self._break_even, self._islands_on)
 
@@ -685,9 +726,7 @@ class ReuseSession(Closing):
         if port.layout != "raw":
             value = value.reshape(port.shape)
         value = value.astype(port.dtype, copy=False) if port.dtype != "unknown" else value
-        view = value.view()
-        view.flags.writeable = False
-        return view
+        return _read_only(value)
 
 
 _sessions: weakref.WeakSet[ReuseSession] = weakref.WeakSet()
@@ -701,6 +740,12 @@ def _restart_all_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_restart_all_after_fork)
+
+
+def _read_only(values: Array) -> Array:
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:

@@ -164,3 +164,31 @@ def test_rapidocr_finds_the_same_text(
     assert counts == [3, 3, 4, 4, 3, 4, 4]
     assert work[0] == 1.0
     assert work[-1] == 0.0  # the last picture is the one before it
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::stillframe.reuse.session.RecompiledWarning")
+def test_rapidocr_reads_the_same_text_with_all_three_sessions_replaced(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    sessions: list[ReuseSession],
+) -> None:
+    base = tmp_path_factory.getbasetemp()
+    folders = [unpacked(release, base) for release in (*NEEDED, RAPIDOCR)]
+    settings = {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
+    plain = imported(monkeypatch, "rapidocr_onnxruntime", *folders).RapidOCR(**settings)
+    put_in_place(monkeypatch, sessions)
+    ours = imported(monkeypatch, "rapidocr_onnxruntime").RapidOCR(**settings)
+    assert len(sessions) == 3
+    detector, _, recogniser = sessions
+    for number, picture in enumerate(page()):
+        lines, _ = plain(picture)
+        got, _ = ours(picture)
+        assert [text for _, text, _ in got] == [text for _, text, _ in lines]
+        assert [box for box, _, _ in got] == [box for box, _, _ in lines]
+        scores = [score for _, _, score in lines]
+        assert [score for _, _, score in got] == pytest.approx(scores, abs=1e-4)
+        assert detector.last_stats is not None
+        assert number == 0 or detector.last_stats.work < 1
+    assert recogniser.last_stats is not None
+    assert recogniser.last_stats.work == 0.0  # the last picture is the one before it

@@ -11,6 +11,7 @@ import pytest
 
 from stillframe.errors import UsageError
 from stillframe.reuse import session as session_module
+from stillframe.reuse.runtime.engine import StepStats
 from stillframe.reuse.session import RecompiledWarning, ReuseSession
 from tests.reuse.test_session import Picture, frame, net, reference
 
@@ -228,3 +229,51 @@ def test_a_batch_is_dense_unless_its_rows_are_streams() -> None:
         pytest.raises(UsageError, match="leaves open"),
     ):
         session.run(None, {"x": batch})
+
+
+def test_batches_of_any_shape_run_without_being_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a text recogniser is fed: so many lines at once, as wide as the widest."""
+    source = net((-1, 3, -1, -1))
+    with ReuseSession(source, threads=1) as session:
+        monkeypatch.setattr(session_module, "compile_model", None)  # would fail if it were called
+        for count, width in ((2, 15), (3, 17), (4, 21), (2, 22)):
+            batch = frame(count, 3, 13, width)
+            outputs, stats = session.step({"x": batch})
+            assert stats.dense
+            np.testing.assert_allclose(outputs[0], reference(source, batch)[0], rtol=0, atol=2e-5)
+            again, stats = session.step({"x": batch.copy()})
+            assert session.last_stats is stats
+            assert stats == StepStats(0.0, False, 0.0, 0)
+            np.testing.assert_array_equal(again[0], outputs[0])
+            assert session.step({"x": batch}, dense=True)[1].dense
+        batch = batch + 1
+        outputs, stats = session.step({"x": batch})
+        assert stats.dense
+        np.testing.assert_allclose(outputs[0], reference(source, batch)[0], rtol=0, atol=2e-5)
+        with pytest.raises(UsageError, match="no change map"):
+            session.step({"x": batch}, np.ones((13, 15), np.uint8))
+        assert not outputs[0].flags.writeable
+        session.run(None, {"x": batch})[0][:] = 0  # the caller's own
+        np.testing.assert_array_equal(session.step({"x": batch})[0][0], outputs[0])
+        session.reset()
+        assert session.step({"x": batch})[1].dense
+        session.set_providers(["CPUExecutionProvider"])
+        assert session.step({"x": batch})[1].dense
+    with pytest.raises(UsageError, match="was closed"):
+        session.run(None, {"x": batch})
+
+
+def test_layers_are_measured_for_the_first_shape_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[Any] = []
+    tune = session_module.tune
+
+    def counted(graph: Any, *rest: Any) -> Any:
+        graphs.append(graph)
+        return tune(graph, *rest)
+
+    monkeypatch.setattr(session_module, "tune", counted)
+    with ReuseSession(OPEN, threads=1) as session:
+        feed_all(session, 15, 22, 31)
+    assert len(graphs) == 1
