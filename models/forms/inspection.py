@@ -29,6 +29,12 @@ from stillframe.native_calls import RunEndedError
 DEFAULT_SIZE = (640, 640)
 """(H, W) for a file that leaves its input size open and names none in its metadata."""
 
+OTHER_SIZES = ((48, 320), (224, 224), (256, 256), (320, 320))
+"""What is tried where a network cannot run at that: a line of text, pictures of classifiers."""
+
+MOST_UNNAMED = 3
+"""Outputs of a recogniser beside its signs: for no sign, a space, an end."""
+
 RANGE_PRESERVING = frozenset(
     (
         *("Cast", "Concat", "Flatten", "Identity", "Reshape", "Resize", "Slice", "Split"),
@@ -41,6 +47,17 @@ MAX_NAMED_SIDE = 4096  # pixels a side that metadata may ask for
 MAX_METADATA = 200_000  # characters
 MAX_STRIDE = 128
 STRIDE_TOLERANCE = 0.25  # rows and columns of a grid are rounded, so its two strides may differ
+
+
+def reads_lines(proto: onnx.ModelProto) -> bool:
+    """Whether the outputs are scores of the signs in the metadata at each place of a line, as of
+    PaddleOCR's recognisers."""
+    signs = next((p.value for p in proto.metadata_props if p.key == "character"), "")
+    if not signs or len(proto.graph.output) != 1:
+        return False
+    dims = proto.graph.output[0].type.tensor_type.shape.dim
+    count = len(signs.splitlines())
+    return len(dims) == 3 and 1 <= dims[-1].dim_value - count <= MOST_UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +100,8 @@ class InspectedModel:
         labels: tuple[str, ...] | None = None,
         layout: Layout | None = None,
     ) -> "InspectedModel":
-        """The file at the size it fixes, else at `size`, else at the size in its metadata.
+        """The file at the size it fixes, else at `size`, else at the size in its metadata, else at
+        DEFAULT_SIZE or, where the network cannot run at that, at the first of OTHER_SIZES.
 
         side: what inputs beside the picture are fed, and is not known. layout: of a file that
         leaves it open.
@@ -102,9 +120,38 @@ class InspectedModel:
                 case int(square) if 0 < square <= MAX_NAMED_SIDE:
                     size = square, square
                 case _:
-                    size = DEFAULT_SIZE
+                    return cls._of_usual_size(proto, path, image, beside, labels)
         fixed = image.height or size[0], image.width or size[1]
         return cls(path, fixed, image.height is None and image.width is None, image, beside, labels)
+
+    @classmethod
+    def _of_usual_size(
+        cls,
+        proto: onnx.ModelProto,
+        path: Path,
+        image: ImageInput,
+        beside: SideInputs,
+        labels: tuple[str, ...] | None,
+    ) -> "InspectedModel":
+        """At the first usual size that the network runs at; one that is not DEFAULT_SIZE is fixed,
+        for others may not do. Raises ModelError, of DEFAULT_SIZE, where none does."""
+        sizes = (*OTHER_SIZES, DEFAULT_SIZE) if reads_lines(proto) else (DEFAULT_SIZE, *OTHER_SIZES)
+        refusals: dict[tuple[int, int], ModelError] = {}
+        for size in sizes:
+            is_free = size == DEFAULT_SIZE and image.height is None and image.width is None
+            fixed = image.height or size[0], image.width or size[1]
+            inspected = cls(path, fixed, is_free, image, beside, labels)
+            try:
+                _ = inspected.session
+            except ModelError as error:
+                refusals[size] = error
+                continue
+            return inspected
+        height, width = DEFAULT_SIZE
+        raise ModelError(
+            f"{refusals[DEFAULT_SIZE]}; its input size is open and it does not run at "
+            f"{height}x{width}: state one with --size HEIGHTxWIDTH"
+        )
 
     @cached_property
     def cleaned(self) -> Path:

@@ -4,7 +4,7 @@ from stillframe.models.decoders.classification import ClassScores
 from stillframe.models.decoders.depth import depth_map
 from stillframe.models.decoders.segmentation import Probability
 from stillframe.models.decoders.tensors import TensorDecoder
-from stillframe.models.forms.inspection import InspectedModel, output_index
+from stillframe.models.forms.inspection import InspectedModel, output_index, reads_lines
 from stillframe.models.forms.maps import (
     FLOAT_TYPES,
     common_preprocessing,
@@ -21,12 +21,14 @@ from stillframe.models.forms.rule import (
     labels_for,
     own_labels,
 )
-from stillframe.models.model import IMAGENET, Form
+from stillframe.models.model import IMAGENET, Form, Preprocessing
 
 IMAGENET_CLASSES = frozenset({1000, 1001, 21841, 21843})
 """Of ImageNet, with and without a background, and of ImageNet-21k."""
 ROUNDING = 1e-3
 """How far probabilities of all classes may be from 1 in all."""
+HALF_BGR = Preprocessing(order="bgr", scale=1 / 255, mean=(0.5,) * 3, deviation=(0.5,) * 3)
+"""What PaddleOCR feeds its recognisers."""
 EMBEDDING_WORDS = ("embed", "feature", "pooler", "last_hidden")
 DEPTH_WORDS = ("depth", "disp")
 ALPHA_WORDS = ("pha", "alpha", "matte")
@@ -76,6 +78,11 @@ def _is_embedding(model: InspectedModel) -> Match:
 def _embedding(model: InspectedModel) -> Form:
     names = tuple(output.name for output in model.outputs)
     return form_for(model, "tensors", TensorDecoder(names), (), common_preprocessing(model))
+
+
+def _text_line(model: InspectedModel) -> Form:
+    names = tuple(output.name for output in model.outputs)
+    return form_for(model, "tensors", TensorDecoder(names), (), HALF_BGR)
 
 
 def _is_depth(model: InspectedModel) -> Match:
@@ -132,6 +139,13 @@ RULES: tuple[FormRule, ...] = (
         lambda model: _alpha(model) is not None,
         _matting,
         Match.NAMED,
+    ),
+    FormRule(
+        "text-line",
+        "tensors",
+        "scores of signs at each place of a line 1xplacesxsigns, signs in the metadata; PaddleOCR",
+        lambda model: Match.NAMED if reads_lines(model.proto) else Match.NONE,
+        _text_line,
     ),
     FormRule(
         "embedding",

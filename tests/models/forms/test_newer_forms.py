@@ -300,7 +300,7 @@ def test_no_other_form_matches_as_well(case: Case, tmp_path: Path) -> None:
 
 
 def test_every_form_has_a_case() -> None:
-    apart = {"picture", "raw", "d-fine", "paddle"}  # these have tests of their own
+    apart = {"picture", "raw", "d-fine", "paddle", "text-line"}  # these have tests of their own
     assert {c.form for c in [*CASES, *NEWER]} | apart == set(FORMS)
 
 
@@ -448,3 +448,52 @@ def test_coco_categories_have_the_gaps_of_the_annotations() -> None:
         "stop sign",
         "toothbrush",
     )
+
+
+def recogniser(path: Path, signs: int = 0, rows: int = 48) -> Path:
+    """A file that leaves all sizes open and needs `rows` rows: scores of 40 signs at each place."""
+    kernel = np.ones((40, 3, rows, 8), np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["columns"], strides=[1, 8]),
+        helper.make_node("Squeeze", ["columns", "axis"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["scores"], perm=[0, 2, 1]),
+    ]
+    sizes = ["batch", 3, "height", "width"]
+    graph = helper.make_graph(
+        nodes,
+        "recogniser",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "places", 40])],
+        [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(np.array([2]), "axis")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if signs:
+        value = "\n".join(chr(97 + each) for each in range(signs))
+        model.metadata_props.add(key="character", value=value)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_recogniser_of_lines_is_fixed_at_the_height_that_it_takes(tmp_path: Path) -> None:
+    model = zoo.load(str(recogniser(tmp_path / "lines.onnx", signs=38)))
+    assert model.size == (48, 320)
+    assert model.task == "tensors"
+    assert model.for_source(480, 640).size == (48, 320)
+    assert model.form.preprocessing.order == "bgr"
+    feed = model.feed(np.full((48, 320, 3), 255, np.uint8))
+    assert feed[model.input_name].max() == pytest.approx(1.0)
+    tall = zoo.load(str(recogniser(tmp_path / "tall.onnx", 38, rows=64)), input_size=(64, 512))
+    assert tall.size == (64, 512)
+
+
+def test_a_network_that_cannot_take_the_usual_size_gets_one_that_it_can(tmp_path: Path) -> None:
+    path = str(recogniser(tmp_path / "unknown.onnx", rows=224))
+    model = zoo.load(path, task="tensors")
+    assert model.size == (224, 224)
+    assert model.for_source(480, 640).size == (224, 224)
+    with pytest.raises(ModelError, match="not recognised"):
+        zoo.load(path)
+    odd = str(recogniser(tmp_path / "odd.onnx", rows=77))
+    with pytest.raises(ModelError, match=r"odd.onnx: ONNX Runtime refuses it.*--size HEIGHTxWIDTH"):
+        zoo.load(odd, task="tensors")
+    assert zoo.load(odd, task="tensors", input_size=(77, 160)).size == (77, 160)
