@@ -49,15 +49,19 @@ MAX_STRIDE = 128
 STRIDE_TOLERANCE = 0.25  # rows and columns of a grid are rounded, so its two strides may differ
 
 
-def reads_lines(proto: onnx.ModelProto) -> bool:
-    """Whether the outputs are scores of the signs in the metadata at each place of a line, as of
-    PaddleOCR's recognisers."""
+def reads_lines(proto: onnx.ModelProto, shapes: Sequence[Sequence[int | None]]) -> bool:
+    """Whether the outputs, of these shapes, are scores of the signs in the metadata at each place
+    of a line, as of PaddleOCR's recognisers."""
     signs = next((p.value for p in proto.metadata_props if p.key == "character"), "")
-    if not signs or len(proto.graph.output) != 1:
+    if not signs or len(shapes) != 1 or len(shapes[0]) != 3:
         return False
-    dims = proto.graph.output[0].type.tensor_type.shape.dim
-    count = len(signs.splitlines())
-    return len(dims) == 3 and 1 <= dims[-1].dim_value - count <= MOST_UNNAMED
+    return 1 <= (shapes[0][2] or 0) - len(signs.split("\n")) <= MOST_UNNAMED
+
+
+def declared_shapes(proto: onnx.ModelProto) -> list[list[int]]:
+    """Of the outputs; 0 for a size that is open."""
+    dims = (output.type.tensor_type.shape.dim for output in proto.graph.output)
+    return [[dim.dim_value for dim in each] for each in dims]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,8 @@ class InspectedModel:
     ) -> "InspectedModel":
         """At the first usual size that the network runs at; one that is not DEFAULT_SIZE is fixed,
         for others may not do. Raises ModelError, of DEFAULT_SIZE, where none does."""
-        sizes = (*OTHER_SIZES, DEFAULT_SIZE) if reads_lines(proto) else (DEFAULT_SIZE, *OTHER_SIZES)
+        is_line = reads_lines(proto, declared_shapes(proto))
+        sizes = (*OTHER_SIZES, DEFAULT_SIZE) if is_line else (DEFAULT_SIZE, *OTHER_SIZES)
         refusals: dict[tuple[int, int], ModelError] = {}
         for size in sizes:
             is_free = size == DEFAULT_SIZE and image.height is None and image.width is None

@@ -144,8 +144,9 @@ RULES: tuple[FormRule, ...] = (
         "text-line",
         "tensors",
         "scores of signs at each place of a line 1xplacesxsigns, signs in the metadata; PaddleOCR",
-        lambda model: Match.NAMED if reads_lines(model.proto) else Match.NONE,
+        lambda model: reads_lines(model.proto, model.shapes),
         _text_line,
+        Match.NAMED,
     ),
     FormRule(
         "embedding",
