@@ -8,6 +8,7 @@ stillframe bench centerface --clip C      one model on one clip
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,7 @@ MOVING: tuple[Pair, ...] = (
 )
 
 
+@options.options_of(options.ModelOptions)
 def bench(
     models: Annotated[
         list[str] | None,
@@ -75,10 +77,6 @@ def bench(
     crop: Annotated[
         str | None, typer.Option(metavar="WxH+X+Y", help="Use only this part of every frame.")
     ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Input size of the model; default: as the clip suggests."),
-    ] = None,
     gate: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,14 +90,6 @@ def bench(
     ] = None,
     every: options.Every = None,
     between: options.Between = None,
-    confidence: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Drop detections with a lower score; default: the model's own limit.",
-        ),
-    ] = None,
     memory: Annotated[
         bool,
         typer.Option("--memory/--no-memory", help="Measure peak memory, in separate processes."),
@@ -110,6 +100,7 @@ def bench(
     ] = None,
     allow_sdist: options.AllowSdist = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the JSON file.")] = False,
+    **model_options: Any,
 ) -> None:
     """Check the results, then time every engine on the same frames, side by side.
 
@@ -120,6 +111,8 @@ def bench(
     from stillframe.pipeline.inference.settings import Settings
     from stillframe.pipeline.studies.bench.case import Case, Conditions, Crop
 
+    stated = options.ModelOptions(**model_options)
+    rest = replace(stated, size=None, confidence=None)
     tuned = None if profile is None else TuningProfile.read(profile)
     reuse = Settings(reuse="layer", every=every, between=between, profile=tuned)
     conditions = Conditions(
@@ -127,17 +120,17 @@ def bench(
         tolerance,
         options.gate_settings(gate or []),
         allow_sdist=allow_sdist,
-        confidence=confidence,
+        confidence=stated.confidence,
         profile=tuned,
         frame_skipping=reuse.frame_skipping,
+        stated=rest.card() if rest.stated() else None,
     )
     frames = min(filter(None, (max_frames, QUICK_FRAMES if quick else None)), default=None)
+    size = _size(stated.size)
     cases = [
-        Case(
-            name, spec, frames or count, None if part is None else Crop.parse(part), _size(size)
-        )
+        Case(name, spec, frames or count, None if part is None else Crop.parse(part), size)
         for name, spec, part, count in _pairs(models or [], clip or [], moving, crop)
-    ]  # fmt: skip
+    ]
     if json_file is not None and json_file.exists() and not force:
         raise SinkError(f"{json_file}: there is such a file; overwrite it with --force")
     named = bool(models or clip)

@@ -113,10 +113,10 @@ def _write(note: Path | None, text: str) -> None:
 
 def _state(path: Path) -> str:
     """What tells that a file was written anew, or that another importer may do more with it."""
-    from stillframe import reuse
+    from stillframe.reuse.disk_cache import host
 
     facts = path.stat()
-    sources = Path(str(reuse.__file__)).parent.rglob("*.py")
+    sources = Path(host.__code__.co_filename).parent.rglob("*.py")
     newest = max(each.stat().st_mtime_ns for each in sources)
     return f"all island: {facts.st_size} bytes, {facts.st_mtime_ns}, engine of {newest}"
 

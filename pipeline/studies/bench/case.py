@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stillframe import sample_videos
 from stillframe.errors import SourceError, UsageError
+from stillframe.models.card import ModelCard
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.profile import TuningProfile
 from stillframe.pipeline.media.frame import Frame
@@ -93,6 +94,8 @@ class Conditions:
     """Of reuse, instead of tolerance and gate."""
     frame_skipping: FrameSkipping = field(default_factory=FrameSkipping)
     """Of reuse: which frames it does not compute."""
+    stated: ModelCard | None = None
+    """What is stated of every model, beside size and confidence; None: nothing."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:

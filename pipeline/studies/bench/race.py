@@ -18,6 +18,7 @@ import numpy as np
 
 from stillframe.errors import QualityError
 from stillframe.models import zoo
+from stillframe.models.card import ModelCard
 from stillframe.models.model import Model
 from stillframe.models.results import Result
 from stillframe.pipeline.inference.backend_slot import BackendSlot
@@ -209,12 +210,11 @@ def prepare(
     report = on_progress or (lambda what, done, total: None)
     report("decoding", 0, 0)
     frames = decoded(case, conditions.warm_up, conditions.allow_sdist)
-    model = zoo.load(
-        case.model,
-        input_size=case.size,
-        confidence=conditions.confidence,
-        allow_sdist=conditions.allow_sdist,
+    own = {"size": case.size, "confidence": conditions.confidence}
+    card = (conditions.stated or ModelCard()).model_copy(
+        update={name: value for name, value in own.items() if value is not None}
     )
+    model = zoo.load_stated(case.model, card, allow_sdist=conditions.allow_sdist)
     if case.size is None:
         model = model.for_source(*frames[0].image.shape[:2])
     setting = ContenderSetting(

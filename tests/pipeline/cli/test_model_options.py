@@ -48,7 +48,7 @@ def labels_of(capfd: pytest.CaptureFixture[str]) -> list[list[str]]:
     return [json.loads(line)["detections"]["labels"] for line in lines]
 
 
-@pytest.mark.parametrize("command", ["run", "filter", "sweep", "tune", "explain"])
+@pytest.mark.parametrize("command", ["run", "filter", "sweep", "tune", "explain", "bench"])
 def test_every_command_takes_them(command: str) -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert {each.name for each in commands[command].params} >= OPTIONS

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from stillframe.errors import ModelError, QualityError, SourceError, UsageError
+from stillframe.models.card import ModelCard
 from stillframe.pipeline.cli import status
 from stillframe.pipeline.cli.bench import MOVING, PAIRS
 from stillframe.pipeline.cli.options import gate_settings
@@ -38,6 +39,7 @@ from stillframe.pipeline.studies.bench.contenders import (
     UnavailableError,
     contender,
 )
+from stillframe.pipeline.studies.bench.race import prepare
 from stillframe.pipeline.studies.bench.row import measure
 from stillframe.reuse.frontend.fingerprint import fingerprint
 from stillframe.reuse.gate.change_map import ChangeMap
@@ -467,6 +469,25 @@ def test_options_reach_what_is_measured(measured: list[Any]) -> None:
     assert conditions == Conditions(
         2, 0.2, GateSettings(margin=5), confidence=0.1, frame_skipping=skipping
     )
+
+
+def test_what_is_stated_of_a_model_reaches_what_is_measured(measured: list[Any]) -> None:
+    asked = measured[0]
+    words = ["--labels", "a,b", "--scale", "1/255", "--task", "yolov8", "--iou", "0.6"]
+    assert status(["bench", "m.onnx", "--clip", "c", *words]) == 0
+    ((_, conditions),) = asked
+    assert conditions.stated.task == "yolov8"
+    assert tuple(conditions.stated.labels) == ("a", "b")
+    assert conditions.stated.iou == 0.6
+    assert status(["bench", "m.onnx", "--clip", "c", "--scale", "x"]) == 2
+
+
+def test_a_stated_model_is_measured_as_it_is_stated(case: Case) -> None:
+    stated = ModelCard.checked({"task": "tensors"})
+    with prepare(case, replace(CONDITIONS, stated=stated), rows=()) as ready:
+        assert ready.model.task == "tensors"
+    with prepare(replace(case, size=(HEIGHT, WIDTH)), CONDITIONS, rows=()) as ready:
+        assert ready.model.size == (HEIGHT, WIDTH)
 
 
 def test_a_model_alone_runs_on_its_clips_of_the_table(measured: list[Any]) -> None:
