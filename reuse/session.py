@@ -488,6 +488,26 @@ class ReuseSession(Closing):
             marks[name][first:end] = 1
         return marks if any(each.any() for each in marks.values()) else {}
 
+    def attend(self, near: Array | None) -> None:
+        """Say where exactness matters: in the next steps changes elsewhere may be larger.
+
+        near: (h, w), true where something of importance is or is about to be, such as around the
+        boxes of the last result; it is stretched over the first picture, and a cell of 16 pixels is
+        fine enough. There the tolerance's shares hold, elsewhere they are `Tolerance.far` times
+        larger. None: the same everywhere, as at first. It holds for a feed of the present shape.
+        Rows of a batch have no such map.
+
+        A value that was far and comes near may be off by the far limit until something that it
+        reads changes. Raises UsageError unless `near` has two axes and a cell.
+        """
+        if near is not None:
+            near = np.asarray(near)
+            if near.ndim != 2 or not near.size:
+                raise UsageError(f"attend: expected a map (h, w), got shape {near.shape}")
+        with self._lock:
+            self._check_open()
+            self._runner().attend(near)
+
     def reset(self) -> None:
         """Forget all activations, and what was learnt about the stream: the next call computes
         everything."""

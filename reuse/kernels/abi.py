@@ -2,7 +2,7 @@
 
 Addresses are absolute and in bytes, strides are in bytes. Everything is int64, except the floats of
 an instruction, which are float32. Features are (H, W, C) float32. A mask has one byte a position,
-1 for active.
+0 unless active; an active position has FAR_BIT too where the far limit applies.
 """
 
 from enum import IntEnum
@@ -20,7 +20,8 @@ MASK_PIXEL = 8  # bytes from one position of the mask to the next
 ROW_FLAGS = 9  # address of one byte a row: 0 where the whole row of the mask is inactive
 ROW_FLAGS_STEP = 10  # bytes from one row's flag to the next
 LIVE = 11  # address of one int64 a worker: positions of this mask that the worker left active
-TENSOR_COLUMNS = 12
+FAR = 12  # address of one byte a position, row after row: FAR_BIT where the far limit applies; or 0
+TENSOR_COLUMNS = 13
 
 # --- mask sources: what a position of the output reads of one input -----------------------------
 SOURCE_TENSOR = 0  # index of the input in the table of tensors
@@ -73,7 +74,8 @@ SCALAR = 3  # an operator's number, such as the value of a constant padding
 BEND = 4  # factor by which a micro-kernel multiplies negative results as it stores them
 LOW = 5  # lower bound that a micro-kernel applies after that
 HIGH = 6  # upper bound
-FLOAT_COLUMNS = 7
+FAR_THRESHOLD = 7  # as THRESHOLD, for positions whose mask byte has FAR_BIT
+FLOAT_COLUMNS = 8
 
 # --- workers: one row each ----------------------------------------------------------------------
 ACTIVE_SPANS = 0  # address of the active spans in this worker's rows
@@ -93,6 +95,8 @@ SPAN_Y = 0  # row
 SPAN_X = 1  # first column
 SPAN_LENGTH = 2  # positions
 SPAN_INTS = 3
+
+FAR_BIT = 2  # of a mask byte
 
 CHUNK = 96  # positions whose results wait until they are compared and stored
 SLOTS = CHUNK + 1  # one more for the last result of a chunk, which waits for its right neighbour

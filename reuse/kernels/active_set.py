@@ -14,6 +14,7 @@ from stillframe.reuse.kernels.abi import (
     ANY,
     COLUMN_HIGH,
     COLUMN_LOW,
+    FAR,
     FLAT,
     HEIGHT,
     LINE,
@@ -215,11 +216,20 @@ def scan_row(mask, step, width, y, spans, count):
 
 
 @kernel
+def mark_far(mask, far, width):
+    # FAR_BIT of the active positions of a mask row (width,), as in that row of a map; it is 2 * ON
+    for x in range(width):
+        on = get_u8(mask, x) & ON
+        set_u8(mask, x, on | (get_u8(far, x) & (on << 1)))
+
+
+@kernel
 def find_active(tensors, target, sources, source_count, workers, rows, work):
     """Write this worker's rows of the target's mask and list their spans.
 
     rows: the (first, end) output rows of this worker. work: its row of the worker table; ACTIVE_*
-    are written.
+    are written. A tensor without a map of what is far has the FAR_BIT of anything that it reads,
+    which nobody asks for.
     """
     width = tensors[target, WIDTH]
     mask = tensors[target, MASK]
@@ -243,6 +253,8 @@ def find_active(tensors, target, sources, source_count, workers, rows, work):
         if any_on:
             count, new = scan_row(row, 1, width, y, spans, count)
             active += new
+            if tensors[target, FAR] != 0:
+                mark_far(row, tensors[target, FAR] + y * width, width)
             set_u8(flags, y, ON if new > 0 else OFF)
         else:
             set_u8(flags, y, OFF)

@@ -23,6 +23,7 @@ from stillframe.reuse.kernels.abi import (
     ATTENTION,
     ATTENTION_WORK,
     DATA,
+    FAR_THRESHOLD,
     FLOAT_COLUMNS,
     HEIGHT,
     INPUT,
@@ -313,6 +314,7 @@ def compute_rows(ins, floats, tensors, scratch, offsets, window, count, cutoff):
             channels,
             cutoff,
             floats[THRESHOLD],
+            floats[FAR_THRESHOLD],
             get_i64(scratch + offsets[MARKS], slot),
         )
     return changed

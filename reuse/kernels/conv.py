@@ -15,6 +15,7 @@ from stillframe.reuse.kernels.abi import (
     BEND,
     CHANNELS,
     DATA,
+    FAR_THRESHOLD,
     GAPS,
     HIGH,
     INPUT,
@@ -297,6 +298,7 @@ def flush(ins, ins_address, floats, channels, cutoff, work, waiting, count, last
             work[GAPS],
             channels,
             floats[THRESHOLD],
+            floats[FAR_THRESHOLD],
             waiting,
             count,
             last,
@@ -309,6 +311,7 @@ def flush(ins, ins_address, floats, channels, cutoff, work, waiting, count, last
             channels,
             cutoff,
             floats[THRESHOLD],
+            floats[FAR_THRESHOLD],
             get_i64(pointers + MASKS, slot),
         )
     return changed

@@ -5,6 +5,7 @@ import numpy as np
 from stillframe.reuse.kernels.abi import (
     CHANNELS,
     DATA,
+    FAR_THRESHOLD,
     HEIGHT,
     INPUT,
     MASK,
@@ -118,7 +119,8 @@ def max_pool(ins, floats, tensors, spans, span_count, work, cutoff):
                 written += 1
             else:
                 mark = mask + x * tensors[target, MASK_PIXEL]
-                written += store_result(out, stored, channels, cutoff, floats[THRESHOLD], mark)
+                near, far = floats[THRESHOLD], floats[FAR_THRESHOLD]
+                written += store_result(out, stored, channels, cutoff, near, far, mark)
             stored += tensors[target, PIXEL]
     return written
 

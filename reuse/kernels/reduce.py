@@ -10,6 +10,7 @@ import numpy as np
 from stillframe.reuse.kernels.abi import (
     CHANNELS,
     DATA,
+    FAR_THRESHOLD,
     HEIGHT,
     INPUT,
     INSTRUCTION_COLUMNS,
@@ -111,5 +112,6 @@ def reduce_all(ins, floats, tensors, spans, span_count, work, cutoff):
         tensors[target, CHANNELS],
         cutoff,
         floats[THRESHOLD],
+        floats[FAR_THRESHOLD],
         tensors[target, MASK],
     )

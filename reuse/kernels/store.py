@@ -6,7 +6,8 @@ inputs give, however many frames have passed.
 There are two thresholds, as in Canny's edge detector (IEEE PAMI 8(6), 1986). A position has changed
 if its difference is beyond the tolerance, or beyond a third of it together with both neighbours in
 the row. A change of one position alone is mostly noise, or the border that windows grow around each
-change; a change of several is an object. docs/explanation/quality.md has what this saves.
+change; a change of several is an object. And there are two limits: a loose one where the mask says
+that nothing of importance is near. docs/explanation/quality.md has what both save.
 """
 
 from typing import Any
@@ -14,12 +15,21 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from stillframe.reuse.kernels.abi import Cutoff
+from stillframe.reuse.kernels.abi import FAR_BIT, Cutoff
 from stillframe.reuse.kernels.jit import intrinsic, kernel, types
 from stillframe.reuse.kernels.microkernel import F32, I64, LANES, Loop, load_vector, multiply_add
-from stillframe.reuse.kernels.pointers import get_f32, get_i32, get_i64, set_f32, set_i64, set_u8
+from stillframe.reuse.kernels.pointers import (
+    get_f32,
+    get_i32,
+    get_i64,
+    get_u8,
+    set_f32,
+    set_i64,
+    set_u8,
+)
 
 NEVER, EQUAL = int(Cutoff.NEVER), int(Cutoff.EQUAL)
+FAR, OFF = np.uint8(FAR_BIT), np.uint8(0)
 TOGETHER = np.float32(1 / 9)  # a third of the tolerance, squared
 
 
@@ -75,10 +85,17 @@ def copy(source, target, count):
 
 
 @kernel
-def store_result(result, stored, channels, cutoff, threshold, mask):
+def limit_at(mask, near, far):
+    """The limit of the position whose mask byte has this address."""
+    return far if get_u8(mask, 0) & FAR != OFF else near
+
+
+@kernel
+def store_result(result, stored, channels, cutoff, near, far, mask):
     """Store result (channels,) unless it counts as unchanged; -> 1 if stored.
 
-    mask: address of the position's mask byte, set to 0 if unchanged.
+    near, far: limits, see `limit_at`. mask: address of the position's mask byte, set to 0 if
+    unchanged.
     """
     if cutoff != NEVER:
         if cutoff == EQUAL:
@@ -87,9 +104,9 @@ def store_result(result, stored, channels, cutoff, threshold, mask):
                 difference |= get_i32(result, i) ^ get_i32(stored, i)
             same = difference == 0
         else:  # written so that NaN counts as changed
-            same = distance(result, stored, channels) <= threshold
+            same = distance(result, stored, channels) <= limit_at(mask, near, far)
         if same:
-            set_u8(mask, 0, np.uint8(0))
+            set_u8(mask, 0, OFF)
             return 0
     copy(result, stored, channels)
     return 1
@@ -118,23 +135,25 @@ def has_changed(joined, gaps, slot, count, threshold):
 
 @kernel
 def store_with_hysteresis(
-    results, step, stored, masks, joined, gaps, channels, threshold, waiting, count, last
+    results, step, stored, masks, joined, gaps, channels, near, far, waiting, count, last
 ):
     """Store results 1 .. count, and result 0 if one waits there; -> positions stored as changed.
 
     results: rows of `step` bytes, one a slot. stored, masks: int64 addresses, one a slot.
-    gaps (slots + 1,) float32: filled in here. last: False if more positions follow: result `count`
-    then moves to slot 0, where it waits for its right neighbour.
+    gaps (slots + 1,) float32: filled in here. near, far: limits, see `limit_at`. last: False if
+    more positions follow: result `count` then moves to slot 0, where it waits for its right
+    neighbour.
     """
     for slot in range(1, count + 1):
         set_f32(gaps, slot + 1, distance(results + slot * step, get_i64(stored, slot), channels))
     changed = 0
     for slot in range(0 if waiting else 1, count + 1 if last else count):
-        if has_changed(joined, gaps, slot, count, threshold):
+        mask = get_i64(masks, slot)
+        if has_changed(joined, gaps, slot, count, limit_at(mask, near, far)):
             copy(results + slot * step, get_i64(stored, slot), channels)
             changed += 1
         else:
-            set_u8(get_i64(masks, slot), 0, np.uint8(0))
+            set_u8(mask, 0, OFF)
     if not last:
         copy(results + count * step, results, channels)
         for each in (stored, masks, joined):

@@ -106,17 +106,24 @@ class Plan:
     buffers: list[Any] = field(default_factory=list)
     """Everything that the tables point to and the plan must keep alive; the masks first."""
 
-    def set_threshold(self, name: str, limit: float) -> None:
-        """The sum of squared differences beyond which a position of a tensor has changed."""
+    def set_threshold(self, name: str, limit: float, far: float | None = None) -> None:
+        """The sum of squared differences beyond which a position of a tensor has changed.
+
+        far: the same where the far limit applies; None: no other one. What arrives from islands has
+        one limit.
+        """
         if name in self.cutoffs:
-            self.floats[self.cutoffs[name], abi.THRESHOLD] = limit
+            floats = self.floats[self.cutoffs[name]]
+            floats[abi.THRESHOLD] = limit
+            floats[abi.FAR_THRESHOLD] = limit if far is None else far
         else:
             self.arrival_thresholds[self.arrivals[name]] = limit
 
-    def threshold(self, name: str) -> float:
+    def threshold(self, name: str, *, far: bool = False) -> float:
         """What `set_threshold` set."""
         if name in self.cutoffs:
-            return float(self.floats[self.cutoffs[name], abi.THRESHOLD])
+            column = abi.FAR_THRESHOLD if far else abi.THRESHOLD
+            return float(self.floats[self.cutoffs[name], column])
         return float(self.arrival_thresholds[self.arrivals[name]])
 
     def view(self, name: str) -> Floats:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:  # the compiler: slow to import, and a profile is read without
 
 RULE = 2
 """Version of the rule that gives shares their meaning. Profiles of another rule are refused."""
+
+
+MOST_FAR = 0.3
+"""Of a layer's root mean square: no far limit goes beyond it, unless the near one does. From 0.4 on
+new objects are found late, see docs/explanation/quality.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,16 @@ class Tolerance:
     """Name of the model that the shares were tuned for; empty: any model."""
     fingerprint: str = field(default="", compare=False)
     """Fingerprint of that model's weights, see `frontend.fingerprint`; empty: any."""
+    far: float = 1.0
+    """Where the far limit applies the shares are so many times larger, up to MOST_FAR; see
+    `ReuseSession.attend`."""
 
     def __post_init__(self) -> None:
         for name, share in (("tolerance", self.share), *self.layers.items()):
             if not (share >= 0 and np.isfinite(share)):
                 raise UsageError(f"{name}: expected a number >= 0, got {share}")
+        if not (self.far >= 1 and np.isfinite(self.far)):
+            raise UsageError(f"far: expected a number >= 1, got {self.far}")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Tolerance":
@@ -78,10 +88,15 @@ class Tolerance:
         """The share of one layer."""
         return self.layers.get(name, self.share)
 
+    def far_of(self, name: str) -> float:
+        """The share of one layer where the far limit applies."""
+        share = self.of(name)
+        return max(share, min(share * self.far, MOST_FAR))
+
     def scaled(self, factor: float) -> "Tolerance":
         """All shares times the factor: 1 is the same, 0 exact."""
         layers = {name: share * factor for name, share in self.layers.items()}
-        return Tolerance(self.share * factor, layers, self.model, self.fingerprint)
+        return replace(self, share=self.share * factor, layers=layers)
 
     def apply(self, plan: "Plan", magnitudes: Mapping[str, float]) -> None:
         """Turn shares into thresholds of a plan. magnitudes: see `measure`; absent ones are 0."""
@@ -89,9 +104,19 @@ class Tolerance:
             return
         for name in plan.compared:
             channels = plan.graph.shapes[name][2]
-            with np.errstate(over="ignore"):
-                limit = np.float32((self.of(name) * magnitudes.get(name, 0.0)) ** 2 * channels)
-            plan.set_threshold(name, float(limit) if np.isfinite(limit) else 0.0)
+            magnitude = magnitudes.get(name, 0.0)
+            near, far = (
+                _squared(share * magnitude, channels)
+                for share in (self.of(name), self.far_of(name))
+            )
+            plan.set_threshold(name, near, far)
+
+
+def _squared(change: float, channels: int) -> float:
+    """The sum of squared differences of a root mean square change; 0 where there is none."""
+    with np.errstate(over="ignore"):
+        limit = np.float32(change**2 * channels)
+    return float(limit) if np.isfinite(limit) else 0.0
 
 
 def measure(plan: "Plan") -> dict[str, float]:

@@ -25,6 +25,7 @@ from stillframe.reuse.kernels.run_plan import run_instructions
 from stillframe.reuse.plan.plan import BARRIER_BYTES, IslandStep, Plan, Region
 from stillframe.reuse.plan.refresh_schedule import RefreshOrder, RefreshSchedule
 from stillframe.reuse.runtime.dense_switch import DenseSwitch
+from stillframe.reuse.runtime.far_map import FarMap
 from stillframe.reuse.runtime.workers import Workers
 
 Array = NDArray[Any]
@@ -98,6 +99,7 @@ class PlanRunner:
         self._none = np.zeros((len(plan.instructions), 2), np.int64)
         self._bands = self._none
         self._sweep_ends = False  # with this step: all that islands return is renewed
+        self._far_map = FarMap(plan)
         self._providers = island_providers
         self._islands_of_parent = False  # after a fork, until the first step
         self._islands = self._island_sessions()
@@ -139,6 +141,10 @@ class PlanRunner:
             for step in self.plan.steps
             if isinstance(step, IslandStep)
         }
+
+    def attend(self, near: Array | None) -> None:
+        """Apply the near limit where the map is true, from the next step on; see `FarMap`."""
+        self._far_map.set(near)
 
     @property
     def refresh_schedule(self) -> RefreshSchedule:
