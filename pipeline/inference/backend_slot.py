@@ -20,7 +20,10 @@ from typing import Any, Protocol, Self, runtime_checkable
 from numpy.typing import NDArray
 
 from stillframe.closing import Closing
+from stillframe.models.model import View
+from stillframe.models.results import Result
 from stillframe.pipeline.inference.backends import Backend, BackendHandle, Feed
+from stillframe.pipeline.inference.importance import Map, near_map
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.types import WORKERS, Task
 from stillframe.pipeline.inference.worker_clock import worker_seconds
@@ -43,6 +46,20 @@ class SteerableBackend(Protocol):
 
         lowered: the factor is below the last one, so stored values may be too far off.
         """
+        ...
+
+
+@runtime_checkable
+class AttentiveBackend(Protocol):
+    """A backend that may be less exact where nothing of importance is near."""
+
+    @property
+    def attends(self) -> bool:
+        """Whether it makes a difference to it."""
+        ...
+
+    def attend(self, near: Map | None) -> None:
+        """From the next run on be exact where the map says so; None: everywhere."""
         ...
 
 
@@ -73,6 +90,10 @@ class BackendSlot(Closing):
         self._lowered = False
         """Whether it was lowered since then."""
         self._steerable = incremental
+        self._seen: tuple[Result, View] | None = None
+        """The last result, and how the model's picture lies over its frame."""
+        self._attended: tuple[Result, View] | None = None
+        """The one that the running backend attends to."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -124,6 +145,17 @@ class BackendSlot(Closing):
             self._factor, self._steered = factor, True
             self._lowered |= lowered
 
+    def attend(self, result: Result, view: View | None) -> None:
+        """Be more exact around what this result shows, from the next frame that is run on.
+
+        view: how the model's picture lies over its frame; None: as it did last.
+        """
+        with self._lock:
+            before = self._seen
+            if view is None and before is not None:
+                view = before[1]
+            self._seen = None if view is None else (result, view)
+
     # --- the thread that decides ----------------------------------------------------------------
 
     def claim(self, path: Path, shape: tuple[int, ...]) -> BackendHandle:
@@ -174,6 +206,12 @@ class BackendSlot(Closing):
                 backend.steer(factor, lowered)
         else:
             self._steerable = False
+        if isinstance(backend, AttentiveBackend) and backend.attends:
+            seen = self._seen
+            if is_new or seen is not self._attended:
+                fits = seen is not None and seen[1].size == task.model.size
+                backend.attend(near_map(*seen) if seen is not None and fits else None)
+                self._attended = seen
         return backend
 
     def run(self, task: Task) -> list[NDArray[Any]]:

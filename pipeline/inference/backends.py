@@ -7,7 +7,7 @@ the gate's reference, the picture that those values stand for, and not the frame
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -202,7 +202,8 @@ class ReuseBackend:
 
     threads: 0: one a CPU. tolerance: see `ReuseSession`; 0 is exact. profile: a share for each
     layer instead. islands: where the parts run that the reuse engine leaves to ONNX Runtime; None:
-    on the CPU. widen: see `ReuseSession`. Raises ModelError if the file cannot be compiled.
+    on the CPU. widen: see `ReuseSession`. far: see `Tolerance.far`; it applies where `attend` says
+    that nothing of importance is near. Raises ModelError if the file cannot be compiled.
     """
 
     def __init__(
@@ -214,14 +215,17 @@ class ReuseBackend:
         islands: Device | None = None,
         *,
         widen: bool = False,
+        far: float = 1.0,
     ) -> None:
+        from stillframe.reuse.plan.tolerance import Tolerance
         from stillframe.reuse.session import ReuseSession  # the compiler: slow to import
 
         self.path = path
+        shares = Tolerance(tolerance) if profile is None else profile.shares
         self.session = ReuseSession(
             path,
             threads=threads or None,
-            tolerance=tolerance if profile is None else profile.shares,
+            tolerance=replace(shares, far=far),
             island_providers=island_providers(islands),
             states=None,
             widen=widen,
@@ -245,6 +249,15 @@ class ReuseBackend:
         anew. From any thread.
         """
         scale_tolerance(self.session, self._tolerance, factor, lowered)
+
+    @property
+    def attends(self) -> bool:
+        """Whether `attend` makes a difference."""
+        return self._tolerance.far > 1 and not self.exact and self.incremental
+
+    def attend(self, near: NDArray[np.uint8] | None) -> None:
+        """Say where exactness matters, see `ReuseSession.attend`."""
+        self.session.attend(near)
 
     def run(self, feed: Feed, change: ChangeMap | None) -> list[NDArray[Any]]:
         """Recompute what `change` reaches; None: everything."""
@@ -304,6 +317,14 @@ class BorrowedBackend:
         """Scale the backend's tolerance, if it has one."""
         if not self.exact:
             self._backend.steer(factor, lowered)
+
+    @property
+    def attends(self) -> bool:
+        return bool(getattr(self._backend, "attends", False))
+
+    def attend(self, near: NDArray[np.uint8] | None) -> None:
+        """Say where exactness matters, to a backend that attends."""
+        self._backend.attend(near)
 
     @property
     def cache_bytes(self) -> int:

@@ -78,10 +78,13 @@ class Runner(Closing):
         outputs = None
         if task.kind != "computed":
             step = self._results.carried(task)
+            if task.kind == "skipped":
+                self.slot.attend(step.result, None)
         else:
             try:
                 outputs = self.slot.run(task)
                 step = self._results.computed(task, outputs)
+                self.slot.attend(step.result, step.view)
             except BaseException as error:
                 self._policy.forget()  # there is no result that could stand for later frames
                 if self._observer is not None:

@@ -100,6 +100,9 @@ class Settings:
     """See `FrameSkipping.between`; None: the profile's, or "keep"."""
     widen: bool = False
     """Whether the reuse engine computes quantised models in float32, see `ReuseSession`."""
+    far: float = 1.0
+    """Of mode "layer": by how many times the tolerance is larger where the last result has nothing
+    near, see `Tolerance.far`. Mode "auto" sets its own."""
     quality: float = QUALITY
     """Of mode "auto": the least share of what is found that results keep, 0..1."""
 
@@ -108,6 +111,8 @@ class Settings:
             raise UsageError(f"reuse: expected one of {', '.join(MODES)}, got {self.reuse!r}")
         if not 0 <= self.tolerance < 10:
             raise UsageError(f"tolerance: expected 0 .. 10, got {self.tolerance}")
+        if not 1 <= self.far < 100:
+            raise UsageError(f"far: expected 1 .. 100, got {self.far}")
         if self.max_age_s is not None and not self.max_age_s >= 0:
             raise UsageError(f"max age: expected 0 seconds or more, got {self.max_age_s}")
         if self.profile is not None and self.reuse != "layer":
@@ -169,4 +174,12 @@ class Settings:
 
     def make_reuse_backend(self, path: Path, threads: int) -> ReuseBackend:
         """The reuse engine with another number of threads. Raises ModelError."""
-        return ReuseBackend(path, threads, self.share, self.profile, self.islands, widen=self.widen)
+        return ReuseBackend(
+            path,
+            threads,
+            self.share,
+            self.profile,
+            self.islands,
+            widen=self.widen,
+            far=self.far,
+        )

@@ -141,8 +141,12 @@ class InferenceStages:
     def postprocess(self, done: Inferred) -> StepResult:
         """Decode the outputs, or carry the last result over."""
         if done.outputs is None:
-            return self._results.carried(done.task)
-        return self._results.computed(done.task, done.outputs)
+            step = self._results.carried(done.task)
+        else:
+            step = self._results.computed(done.task, done.outputs)
+        if step.kind in ("computed", "skipped"):
+            self.slot.attend(step.result, step.view)
+        return step
 
     def stages(self) -> list[Stage]:
         """preprocess, infer (and infer-2) and postprocess, in order."""

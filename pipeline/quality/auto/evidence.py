@@ -24,12 +24,13 @@ MOST_GROWTH = 3.0
 """A tolerance is thought to lose at most so many times what the next smaller one does."""
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""What the reuse engine may run at, as shares of a layer's root mean square."""
+"""What the reuse engine may run at near what the last result shows, as shares of a layer's root
+mean square; elsewhere at so many times that as `controller.FAR` says."""
 TOLERANCE_LOSS: Mapping[float, float] = {
     0.01: 0.0005,
     0.02: 0.001,
     0.05: 0.003,
-    0.1: 0.005,
+    0.1: 0.0075,
     0.2: 0.02,
 }
 """Prior: loss of frames that are computed with a tolerance."""

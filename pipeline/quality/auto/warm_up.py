@@ -38,7 +38,9 @@ def warm_up(backend: ReuseBackend) -> None:
         height, width = session.plan.graph.shapes[session.picture_inputs[0]][:2]
         marks = np.zeros((height, width), np.uint8)
         marks[: max(1, height // 4)] = 1
+        session.attend(marks)
         session.step(feeds, marks)
+        session.attend(None)
     session.reset()
     gate = ChangeGate(SIDE, SIDE)
     for level in (0, 0, 99):

@@ -29,6 +29,7 @@ from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.auto import preparation, warm_up
 from stillframe.pipeline.quality.auto.controller import (
+    FIRST_TOLERANCE,
     PAUSE_S,
     TRIED,
     AutoChoice,
@@ -138,7 +139,7 @@ def test_a_run_begins_on_onnx_runtime_and_goes_over_to_the_engine(raw: Model) ->
 
 def test_the_engine_stays_where_it_pays(controller: AutoController) -> None:
     takes_over(controller)
-    assert controller.choice.tolerance == 0.1
+    assert controller.choice.tolerance == FIRST_TOLERANCE
     for index in range(2, 2 + 2 * TRIED):
         controller.delivered(step(index, controller.setting(0), 20.0))
     assert controller.choice.tolerance is not None
@@ -205,7 +206,7 @@ def test_stored_values_are_dropped_when_the_tolerance_is_lowered_and_only_then(
         if controller._reuse is None:
             takes_over(controller)
         controller._choose(AutoChoice(tolerance, 1))
-    assert steered == [(1.0, False), (2.0, False), (0.5, True)]
+    assert steered == [(0.5, False), (1.0, False), (2.0, False), (0.5, True)]
 
 
 def test_audits_of_skipped_frames_tell_of_skipping_and_not_of_tolerances(
