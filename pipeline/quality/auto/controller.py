@@ -83,12 +83,10 @@ HOPELESS, SELDOM = 3.0, 8
 many are compared."""
 PROVEN = 64
 """Frames of the reuse engine after which the next pause is a short one again."""
-MADE_WITH = 0.1
-"""Tolerance that the reuse engine is made with; it is steered to others."""
-FIRST_TOLERANCE = 0.05
-"""The largest that is tried before there is evidence."""
+FIRST_TOLERANCE = 0.1
 FAR = 4.0
-"""Times the tolerance where the last result has nothing near, see `Tolerance.far`."""
+"""Times the tolerance where the last result has nothing near, see `Tolerance.far`; of detectors.
+Other results were not measured, or have no place."""
 IN_FLIGHT = 64
 """Frames after which none is left that was decided for a backend that is not used any more."""
 LOADING_MS = 500.0
@@ -129,9 +127,10 @@ class AutoController(Closing):
         self.why = ""
         """Why the reuse engine cannot run the model."""
         threads = settings.threads
+        far = FAR if model.task == "detection" else 1.0
         self._make_dense = make_dense or (lambda path: OnnxRuntimeBackend(path, threads))
         self._make_reuse = make_reuse or (
-            lambda path: ReuseBackend(path, threads, MADE_WITH, widen=settings.widen, far=FAR)
+            lambda path: ReuseBackend(path, threads, FIRST_TOLERANCE, widen=settings.widen, far=far)
         )
         if make_other is None and make_dense is None and find_spec("openvino") is not None:
             make_other = lambda path: OpenvinoBackend(path, threads)  # noqa: E731
@@ -402,7 +401,7 @@ class AutoController(Closing):
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
             return
         lowered = before.tolerance is not None and choice.tolerance < before.tolerance
-        self.slot.steer(choice.tolerance / MADE_WITH, lowered)
+        self.slot.steer(choice.tolerance / FIRST_TOLERANCE, lowered)
         if before.tolerance is None:
             assert self._reuse is not None
             self._tried = 0

@@ -30,10 +30,19 @@ TOLERANCE_LOSS: Mapping[float, float] = {
     0.01: 0.0005,
     0.02: 0.001,
     0.05: 0.003,
-    0.1: 0.0075,
+    0.1: 0.005,
     0.2: 0.02,
 }
 """Prior: loss of frames that are computed with a tolerance."""
+FAR_LOSS: Mapping[float, float] = {
+    0.01: 0.0005,
+    0.02: 0.001,
+    0.05: 0.003,
+    0.1: 0.009,
+    0.2: 0.027,
+}
+"""The same of detectors, for which the tolerance is larger where nothing was found: 0.05 loses what
+0.1 everywhere does."""
 SKIPPED_LOSS: Mapping[Task, float] = {
     "detection": 0.005,
     "segmentation": 0.01,
@@ -131,9 +140,10 @@ class LossEvidence:
         """
         if tolerance is None:
             return 0.0
+        priors = FAR_LOSS if self.task == "detection" else TOLERANCE_LOSS
         losses: list[float] = []
         for each in TOLERANCES:
-            prior = TOLERANCE_LOSS[each]
+            prior = priors[each]
             if losses:
                 prior = max(losses[-1], min(prior, MOST_GROWTH * losses[-1]))
             estimate = self._tolerances.get(each)

@@ -1,9 +1,13 @@
 """What is known of losses: priors, samples that fade, and what one setting tells of another."""
 
+from collections.abc import Mapping
+
 import pytest
 
+from stillframe.models.model import Task
 from stillframe.pipeline.quality.auto.costs import EXPIRES, WORK_OF_TOLERANCE, FrameCosts
 from stillframe.pipeline.quality.auto.evidence import (
+    FAR_LOSS,
     LEAST_SAMPLES,
     MOST_EVERY,
     SKIPPED_HALF_LIVES_S,
@@ -64,12 +68,17 @@ def test_a_loss_counts_at_once_and_is_not_forgotten_at_once() -> None:
     assert evidence.of_skipping(2, 21.0) > 0.0015, "they still count ten seconds later"
 
 
-def test_a_tolerance_loses_no_less_than_a_smaller_one() -> None:
-    evidence = LossEvidence("detection")
+@pytest.mark.parametrize(
+    ("task", "known"), [("detection", FAR_LOSS), ("segmentation", TOLERANCE_LOSS)]
+)
+def test_a_tolerance_loses_no_less_than_a_smaller_one(
+    task: Task, known: Mapping[float, float]
+) -> None:
+    evidence = LossEvidence(task)
     assert evidence.of_tolerance(None, 0.0) == 0.0
     priors = [evidence.of_tolerance(each, 0.0) for each in TOLERANCES]
     assert priors == sorted(priors)
-    assert priors[:-1] == [TOLERANCE_LOSS[each] for each in TOLERANCES[:-1]]
+    assert priors[:-1] == pytest.approx([known[each] for each in TOLERANCES[:-1]])
     for _ in range(30):
         evidence.add_tolerance(0.1, 0.0, 0.0)
     loose = evidence.of_tolerance(0.2, 0.0)
