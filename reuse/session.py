@@ -8,6 +8,7 @@ Feed it the frames of one stream in order; it computes what changed since the la
 
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections import OrderedDict
@@ -35,8 +36,10 @@ from stillframe.reuse.plan.plan import Plan, Tuning
 from stillframe.reuse.plan.refresh_schedule import RefreshOrder
 from stillframe.reuse.plan.tolerance import Tolerance, measure
 from stillframe.reuse.runtime.autotune import tune
+from stillframe.reuse.runtime.dense_start import DenseStart
 from stillframe.reuse.runtime.engine import CPU_ONLY, PlanRunner, StepStats, known_providers
 from stillframe.reuse.runtime.io_binding import IoBinding
+from stillframe.reuse.runtime.session_quality import QualityKeeper, SessionQuality
 from stillframe.reuse.runtime.whole_model import WholeModel
 from stillframe.reuse.runtime.workers import Workers
 
@@ -117,6 +120,13 @@ class ReuseSession(Closing):
         compiled for them. "streams": row i of the batch is a frame of stream
         i, each with activations of its own; such a feed is compared and takes no change map.
 
+    quality: instead of a tolerance: the least mean closeness of the outputs to those of computing
+        everything, above 0 and at most 1; 1 is exact. Closeness is 1 - relative error of the worst
+        output: a session does not know what outputs mean. The tolerance is chosen and changed by
+        audits: steps drawn at random are computed whole too, about a tenth of the work. The first
+        results come from ONNX Runtime while the engine is prepared. `session.quality` says what
+        was measured, and what is proven.
+
     sess_options, providers and provider_options exist for code that was written for
     InferenceSession. The thread count of sess_options is used; the rest is ignored.
 
@@ -145,8 +155,17 @@ class ReuseSession(Closing):
         states: Sequence[str] | None = (),
         batch: str = "dense",
         widen: bool = False,
+        quality: float | None = None,
         **_: Any,
     ) -> None:
+        self._keeper = None if quality is None else QualityKeeper(quality)
+        if self._keeper is not None:
+            if tolerance or profile is not None or batch != "dense" or states != ():
+                raise UsageError(
+                    "quality: expected no tolerance, profile, streams or states beside it: it "
+                    "chooses the tolerance of one stream, whose steps can be measured one by one"
+                )
+            tolerance = self._keeper.tolerance
         if profile is not None:
             tolerance = _from_profile(profile, tolerance)
         if isinstance(path_or_bytes, bytes | bytearray | memoryview):
@@ -165,6 +184,8 @@ class ReuseSession(Closing):
         if tolerance.fingerprint:
             tolerance.check(fingerprint(self._source))
         self._tolerance = tolerance
+        self._start: DenseStart[_Compiled] | None = None
+        """While the engine is prepared."""
         self._break_even, self._islands_on = (
             break_even,
             known_providers(island_providers or CPU_ONLY),
@@ -183,6 +204,8 @@ class ReuseSession(Closing):
         for name in self._states:
             if name not in names:
                 raise UsageError(f"states: expected some of the inputs {names}, got {name!r}")
+        if self._keeper is not None and not tolerance.exact:
+            self._states = tuple(names)  # a camera's noise is taken in with the tolerance too
         self._workers = Workers(count, cpus)
         self._lock = threading.RLock()
         self._closed = False
@@ -197,7 +220,10 @@ class ReuseSession(Closing):
             name: tuple(size for size in shape if isinstance(size, int))
             for name, shape in fixed.items()
         }
-        if all(len(known[name]) == len(shape) for name, shape in fixed.items()):
+        is_fixed = all(len(known[name]) == len(shape) for name, shape in fixed.items())
+        if self._keeper is not None and not (tolerance.exact or widen):
+            self._start_dense(known if is_fixed else None)
+        elif is_fixed:
             self._compile(known)
         _sessions.add(self)
 
@@ -354,7 +380,18 @@ class ReuseSession(Closing):
             if self._batch == "streams" and any(shape[:1] > (1,) for shape in shapes.values()):
                 return self._step_streams(arrays, change, dense, run_options)
             if self._is_open_batch(shapes):
+                if self._keeper is not None:
+                    self._keeper.draws(whole=True)
                 return self._step_whole(arrays, change, dense, run_options)
+            if self._start is not None:
+                answer = self._start.run(arrays, run_options) if change is None else None
+                if answer is not None:
+                    assert self._keeper is not None
+                    self._keeper.draws(whole=True)
+                    self.last_stats = StepStats(1.0, True, 1.0, 0)
+                    return answer, self.last_stats
+                self._finish_start()
+            began_s = time.thread_time()
             if self._current is None or shapes != self._shapes:
                 change = change if self._current is None else None  # it was about another shape
                 if self._current is not None and _key(shapes) not in self._compiled:
@@ -379,7 +416,12 @@ class ReuseSession(Closing):
                 # a state begins as zeros, so what it is measured by comes with later frames
                 if (stats.dense or self._states) and not self._tolerance.exact:
                     current.calibrate(self._tolerance)
-                outputs = [self._view(engine, port.name) for port in engine.plan.graph.outputs]
+                if self._keeper is not None:
+                    spent_s = self._workers.count * (time.thread_time() - began_s)
+                    covered = maps is None  # the feed was compared, so all of it is there
+                    if self._keeper.draws(whole=stats.dense, covered=covered, spent_s=spent_s):
+                        self._audit(engine, self._keeper, arrays, run_options)
+                outputs = self._views(engine)
             self.last_stats = stats
             return outputs, stats
 
@@ -406,6 +448,27 @@ class ReuseSession(Closing):
                 self._whole = WholeModel(self._source, title, self._workers.count, self._islands_on)
             outputs, self.last_stats = self._whole.step(arrays, names, dense, run_options)
         return [_read_only(output) for output in outputs], self.last_stats
+
+    def _audit(
+        self,
+        engine: PlanRunner,
+        keeper: QualityKeeper,
+        arrays: Mapping[str, Array],
+        run_options: ort.RunOptions | None,
+    ) -> None:
+        """Compute all of the step that was just done, and steer by how close it was. The outputs
+        are the whole ones then."""
+        partial = [np.array(output) for output in self._views(engine)]
+        began_s = time.thread_time()
+        engine.step(arrays, None, True, (0, 0), run_options)
+        spent_s = self._workers.count * (time.thread_time() - began_s)
+        keeper.add_audit(partial, self._views(engine), spent_s)
+        if keeper.tolerance != self._tolerance.share:
+            self._set_tolerance(Tolerance(keeper.tolerance))
+
+    def _views(self, engine: PlanRunner) -> list[Array]:
+        """All outputs, overwritten by the next step."""
+        return [self._view(engine, port.name) for port in engine.plan.graph.outputs]
 
     def _step_streams(
         self,
@@ -508,6 +571,15 @@ class ReuseSession(Closing):
             self._check_open()
             self._runner().attend(near)
 
+    @property
+    def quality(self) -> SessionQuality | None:
+        """How close the outputs were to those of computing everything: measured, and proven.
+
+        None unless the session was made with `quality`.
+        """
+        with self._lock:
+            return None if self._keeper is None else self._keeper.report
+
     def reset(self) -> None:
         """Forget all activations, and what was learnt about the stream: the next call computes
         everything."""
@@ -530,6 +602,11 @@ class ReuseSession(Closing):
 
     @tolerance.setter
     def tolerance(self, tolerance: Tolerance) -> None:
+        if self._keeper is not None:
+            raise UsageError("tolerance: this session chooses its own, by its quality")
+        self._set_tolerance(tolerance)
+
+    def _set_tolerance(self, tolerance: Tolerance) -> None:
         with self._lock:
             if tolerance.exact != self._tolerance.exact:
                 raise UsageError(
@@ -597,6 +674,9 @@ class ReuseSession(Closing):
         try:
             for stream in self._streams:
                 stream.close()
+            start, self._start = self._start, None
+            if start is not None:
+                start.end(CLOSE_GRACE_S)
             self._workers.close()
         finally:
             self._lock.release()
@@ -636,7 +716,42 @@ class ReuseSession(Closing):
             self._whole.leave_to_parent()
             self._whole = None
 
+    def _start_dense(self, shapes: Mapping[str, tuple[int, ...]] | None) -> None:
+        """Answer by ONNX Runtime until the engine is ready for these shapes; None: for those that
+        are fed first."""
+        title = model_title(self._source)
+        model = self._source if isinstance(self._source, bytes) else str(self._source)
+        with model_errors(title):
+            self._start = DenseStart(model, title, self._workers.count, self._prepared)
+        if shapes is not None:
+            self._start.begin(shapes)
+
+    def _prepared(self, shapes: Mapping[str, tuple[int, ...]]) -> _Compiled:
+        """The engine for these shapes, its kernels loaded by a step on empty feeds."""
+        compiled = _Compiled(self._new_runner(shapes))
+        feeds = {port.name: np.zeros(shapes[port.name], port.dtype) for port in self._model.inputs}
+        for port in compiled.runner.plan.graph.inputs:
+            if port.layout != "raw":
+                feeds[port.name] = feeds[port.name].astype(np.float32, copy=False)
+        with model_errors(model_title(self._source)):
+            compiled.runner.step(feeds, None, True)
+        compiled.reset()
+        return compiled
+
+    def _finish_start(self) -> None:
+        """Let the engine take over, after waiting for it. ONNX Runtime's weights are let go."""
+        start, self._start = self._start, None
+        if start is None or not start.begun:
+            return
+        compiled = start.take()
+        if compiled is not None:
+            self._compiled[_key(start.shapes)] = compiled
+            self._compile(start.shapes)
+
     def _runner(self) -> PlanRunner:
+        if self._start is not None and self._start.begun:
+            with self._lock:
+                self._finish_start()
         if self._current is None and self._streams:
             return self._streams[0]._runner()
         if self._current is None:
