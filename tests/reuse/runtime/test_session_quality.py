@@ -100,7 +100,7 @@ def test_the_bound_is_below_the_true_mean_in_19_of_20_streams() -> None:
     assert wrong <= 0.05 * STREAMS
 
 
-def test_a_bound_that_is_never_reached_is_said_not_to_be_proven() -> None:
+def test_a_bound_that_is_never_reached_is_reported_as_unproven() -> None:
     keeper = QualityKeeper(0.999)
     stream(keeper, lambda index, t: 0.01, 200)
     report = keeper.report
