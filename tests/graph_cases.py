@@ -968,4 +968,32 @@ TOKENS = (
     ),
 )
 
-CASES = (*TOKENS, *CONVS, *POOLS, *ACTIVATIONS, *SPELLED, *ARITHMETIC, *MOVES, *RESIZES)
+PEAKS: tuple[Step, ...] = (
+    ("Sigmoid", ["x"], "h", {}),
+    ("MaxPool", ["h"], "p", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    ("Equal", ["h", "p"], "e", {}),
+)
+"""Where a map is as large as its largest neighbour, as in CenterNet."""
+MASKS = (
+    chain(
+        "Peaks by Cast and Mul",
+        ("Unary", "MaxPool", "Binary", "Affine", "Binary"),
+        *PEAKS,
+        ("Cast", ["e"], "m", {"to": onnx.TensorProto.FLOAT}),
+        ("Mul", ["h", "m"], "y", {}),
+    ),
+    chain(
+        "Peaks by Where",
+        ("Unary", "MaxPool", "Binary", "Affine", "Binary"),
+        *PEAKS,
+        ("Where", ["e", "h", number(0)], "y", {}),
+    ),
+    chain(
+        "All but the peaks",
+        ("Unary", "MaxPool", "Binary", "Affine", "Affine", "Binary"),
+        *PEAKS,
+        ("Where", ["e", number(0), "h"], "y", {}),
+    ),
+)
+
+CASES = (*MASKS, *TOKENS, *CONVS, *POOLS, *ACTIVATIONS, *SPELLED, *ARITHMETIC, *MOVES, *RESIZES)

@@ -255,6 +255,53 @@ def power(context: ImportContext, node: OnnxNode) -> None:
     context.set_like(output, name)
 
 
+STEEP = 3e38
+"""Times this, any difference of two numbers but a denormal one is more than 1."""
+
+
+def equal(context: ImportContext, node: OnnxNode) -> None:
+    """1 where two computed tensors are equal, else 0: max(0, 1 - |a - b| * STEEP). As in the masks
+    of peaks, which compare a map with its largest neighbours."""
+    left, right = node.inputs
+    if left in context.weights or right in context.weights:
+        raise UnsupportedError("with a constant")
+    output = node.output
+    emit_binary(context, "sub", left, right, f"{output}~difference")
+    names = [f"{output}~difference"]
+    context.emit("Unary", names, f"{output}~distance", {"act": Act("abs")})
+    steep = context.add_constant(f"{output}~steep", np.full((1, 1, 1), STEEP))
+    attrs = {"kind": "mul", "act": None}
+    context.emit("Binary", [f"{output}~distance", steep], f"{output}~far", attrs)
+    emit_inverse(context, f"{output}~far", output, Act("relu"))
+    context.set_like(output, left)
+
+
+def emit_inverse(context: ImportContext, name: str, output: str, act: Act | None = None) -> None:
+    """1 - x."""
+    one = context.add_constant(f"{output}~one", np.ones((1, 1, 1)))
+    last = output if act is None else f"{output}~inverse"
+    context.emit("Binary", [one, name], last, {"kind": "sub", "act": None})
+    if act is not None:
+        context.emit("Unary", [last], output, {"act": act})
+
+
+def where(context: ImportContext, node: OnnxNode) -> None:
+    """A computed tensor where a mask is 1, and 0 elsewhere; or the other way round."""
+    mask, chosen, other = node.inputs
+    if context.dtypes.get(mask) != "bool" or mask not in context.layouts:
+        raise UnsupportedError("whose condition the engine does not compute")
+    constants = [context.weights.get(name) for name in (chosen, other)]
+    zeros = [value is not None and not np.any(value) for value in constants]
+    if zeros == [False, True] and constants[0] is None:
+        emit_binary(context, "mul", chosen, mask, node.output)
+    elif zeros == [True, False] and constants[1] is None:
+        emit_inverse(context, mask, f"{node.output}~rest")
+        context.set_like(f"{node.output}~rest", mask)
+        emit_binary(context, "mul", other, f"{node.output}~rest", node.output)
+    else:
+        raise UnsupportedError("that chooses between other things than a tensor and 0")
+
+
 def reciprocal(context: ImportContext, node: OnnxNode) -> None:
     """1 / x."""
     context.layout_of(node.inputs[0])
@@ -290,6 +337,8 @@ POINTWISE_CONVERTERS: dict[str, Callable[[ImportContext, OnnxNode], None]] = {
     "PRelu": parametric_relu,
     **dict.fromkeys(BINARY, binary),
     "Pow": power,
+    "Equal": equal,
+    "Where": where,
     "Reciprocal": reciprocal,
     "Softmax": softmax,
 }

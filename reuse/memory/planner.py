@@ -134,6 +134,14 @@ def compares(node: Node) -> bool:
     return node.op in COMPARING
 
 
+def finds_peaks(graph: Graph, node: Node) -> bool:
+    """Whether a pool is compared with its own input: what is left unstored would be no peak."""
+    return node.op == "MaxPool" and any(
+        reader.op == "Binary" and {node.output, node.inputs[0]} <= {*reader.inputs}
+        for reader in graph.nodes
+    )
+
+
 def choose_cutoffs(flow: Dataflow, states: Collection[str] = ()) -> frozenset[str]:
     """The tensors that are compared with their stored values: those that persist in any case.
 
@@ -143,7 +151,11 @@ def choose_cutoffs(flow: Dataflow, states: Collection[str] = ()) -> frozenset[st
     make persistent.
     """
     ranges = live_ranges(flow, reasons_to_persist(flow, frozenset()))
-    comparing = [node.output for node in flow.graph.nodes if compares(node)]
+    comparing = [
+        node.output
+        for node in flow.graph.nodes
+        if compares(node) and not finds_peaks(flow.graph, node)
+    ]
     chosen = frozenset(
         name for name in comparing if ranges[name].persistent or flow.is_vector(name)
     )

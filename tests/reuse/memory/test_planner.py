@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from stillframe.models.architectures import convolutional
 from stillframe.reuse.compile import compile_graph, load_graph
+from stillframe.reuse.introspection import activation, layers
 from stillframe.reuse.ir.graph import Graph
 from stillframe.reuse.kernels import abi
 from stillframe.reuse.plan.plan import Plan
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
+from stillframe.reuse.session import ReuseSession
+from tests.graph_cases import model, w
 from tests.nets import Net
 
 FILE = Path(__file__).with_name("plans.json")
@@ -198,3 +201,28 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_a_pool_that_finds_peaks_is_never_cut_off() -> None:
+    """A largest neighbour that is left unstored differs from the map, whose peak would be lost."""
+    pool = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    steps = [
+        ("Conv", ["x", w(4, 3, 3, 3)], "h", {"pads": [1, 1, 1, 1]}),
+        ("MaxPool", ["h"], "p", pool),
+        ("Equal", ["h", "p"], "e", {}),
+        ("Where", ["e", "h", np.zeros((), np.float32)], "y", {}),
+        ("Conv", ["p", w(4, 4, 3, 3)], "z", {"pads": [1, 1, 1, 1]}),
+    ]
+    network = model(steps, {"x": (1, 3, 24, 32)}, ["y", "z"])
+    picture = np.random.default_rng(0).normal(size=(1, 3, 24, 32)).astype(np.float32)
+    with ReuseSession(network, tolerance=0.5, threads=1, break_even=9.0) as session:
+        compared = {layer.name for layer in layers(session) if layer.cut_off}
+        assert "p" not in compared
+        for step in range(20):
+            picture[:, :, 5:15, step % 12 : step % 12 + 9] *= 1.03
+            (peaks, _), _ = session.step({"x": picture})
+            scores = activation(session, "h")
+            largest = np.pad(scores, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+            views = [largest[i : i + 24, j : j + 32] for i in range(3) for j in range(3)]
+            expected = np.where(scores == np.max(views, axis=0), scores, 0)
+            np.testing.assert_array_equal(peaks[0], expected.transpose(2, 0, 1))
