@@ -255,8 +255,8 @@ def power(context: ImportContext, node: OnnxNode) -> None:
     context.set_like(output, name)
 
 
-STEEP = 3e38
-"""Times this, any difference of two numbers but a denormal one is more than 1."""
+STEEP = 1e30
+"""Times this, any difference of two numbers above 1e-23 is more than 1, and none overflows."""
 
 
 def equal(context: ImportContext, node: OnnxNode) -> None:
