@@ -16,7 +16,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from stillframe.cache_dir import cache_folder
-from stillframe.reuse.kernels.code_store import fingerprint
+from stillframe.reuse.kernels import code_store
 
 VERSION = 1
 
@@ -24,8 +24,13 @@ VERSION = 1
 def host() -> str:
     """Twelve digits for this processor and these kernels."""
     features = sorted(name for name, has in llvm.get_host_cpu_features().items() if has)
-    facts = (VERSION, llvm.get_host_cpu_name(), features, fingerprint(__file__))
+    facts = (VERSION, llvm.get_host_cpu_name(), features, code_store.fingerprint(__file__))
     return sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def kernels_are_built() -> bool:
+    """Whether the package came with compiled kernels for this host, so that none is compiled."""
+    return code_store.is_built()
 
 
 class DiskCache:

@@ -36,13 +36,20 @@ def run(*command: object, **more: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that was built from it."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    target = tmp_path_factory.mktemp("dist")
+    source = copied_sources(tmp_path_factory.mktemp("source"))
+    leave_out = {"STILLFRAME_BUILD_KERNELS": "none"}  # their code is tested below
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", target, source, env=leave_out)
+    return target
+
+
+def copied_sources(target: Path) -> Path:
+    """What a package is built from, in another folder."""
     for name in (*ROOMS, "src"):
-        unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=unwanted)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
-        shutil.copy(ROOT / name, source)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", target, source)
+        unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", "built")
+        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=unwanted)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, target)
     return target
 
 
@@ -84,6 +91,41 @@ def test_the_sdist_holds_every_module(built: Path) -> None:
     assert {f"src/stillframe/{name}" for name in modules()} <= names
     assert {"LICENSE", "README.md", "pyproject.toml"} <= names
     assert not [name for name in names if name.startswith("tests/")]
+
+
+AHEAD = "reuse/kernels/ahead.py"
+WRITES_A_FILE = """
+import pathlib, sys
+for level in sys.argv[2:]:
+    folder = pathlib.Path(sys.argv[1], level)
+    folder.mkdir(parents=True)
+    (folder / "kernel.code").write_text("code")
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "levels", "expected"),
+    [
+        (WRITES_A_FILE, None, ["x86-64-v3/kernel.code", "x86-64-v4/kernel.code"]),
+        (WRITES_A_FILE, "x86-64-v3", ["x86-64-v3/kernel.code"]),
+        (WRITES_A_FILE, "none", []),
+        ("raise SystemExit(3)", None, []),
+        ("import a_compiler_that_is_absent", None, []),
+    ],
+)
+def test_a_wheel_has_the_kernels_that_could_be_compiled(
+    program: str, levels: str | None, expected: list[str], tmp_path: Path
+) -> None:
+    source = copied_sources(tmp_path)
+    (source / AHEAD).write_text(program)
+    environment = {} if levels is None else {"STILLFRAME_BUILD_KERNELS": levels}
+    run(sys.executable, "setup.py", "--quiet", "bdist_wheel", cwd=source, env=environment)
+    (wheel,) = (source / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    start = "stillframe/reuse/kernels/built/"
+    assert sorted(name.removeprefix(start) for name in names if name.startswith(start)) == expected
+    assert f"stillframe/{AHEAD}" in names, "the rest is there whatever happened"
 
 
 def test_every_folder_with_modules_is_a_package() -> None:

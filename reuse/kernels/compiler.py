@@ -3,7 +3,9 @@
     machine_code(function, signature) -> (symbol, object file)
 
 The symbol is a plain C function around what numba made of the kernel. Kernels raise nothing, so its
-status is not asked for, and the code needs nothing of numba when it is loaded again.
+status is not asked for, and the code needs nothing of numba when it is loaded again. It is named
+like the kernel's file, and is the only name that an object file defines for others: numba's names
+count what a process compiled, so files of two processes would define the same ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,13 +18,22 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as make_intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
+from stillframe.reuse.kernels import code_store, processor
+
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
+CALLEE_OPTIONS: dict[str, Any] = OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Making a function callable from elsewhere would take a fifth of its time."""
 I64 = ir.IntType(64)
 
 
 def dispatcher(function: Callable[..., Any]) -> Any:
-    """numba's object for a function that kernels call."""
+    """numba's object for a function that is called from Python."""
     return numba.njit(nogil=True, **OPTIONS)(function)
+
+
+def callee(function: Callable[..., Any]) -> Any:
+    """numba's object for a function that kernels call."""
+    return numba.njit(**CALLEE_OPTIONS)(function)
 
 
 def intrinsic(emit: Callable[..., Any], prefer_literal: bool) -> Any:
@@ -38,28 +49,38 @@ def type_of(value: Any) -> Any:
 
 
 def machine_code(function: Callable[..., Any], signature: str) -> tuple[str, bytes]:
-    """Compile a kernel for this host; -> (name of its C function, an object file that has it)."""
+    """Compile a kernel for `processor.target`; -> (name of its C function, an object file that has
+    it)."""
+    file = code_store.name(function, signature, processor.target())
+    symbol = f"stillframe.{file.removesuffix(code_store.SUFFIX)}"
     with global_compiler_lock:
-        return _machine_code(function, *sigutils.normalize_signature(signature))
+        parameters, result = sigutils.normalize_signature(signature)
+        return symbol, _object_file(function, parameters, result, symbol)
 
 
-def _machine_code(
-    function: Callable[..., Any], parameters: tuple[Any, ...], result: Any
-) -> tuple[str, bytes]:
+def _object_file(
+    function: Callable[..., Any], parameters: tuple[Any, ...], result: Any, symbol: str
+) -> bytes:
     target = registry.cpu_target
     compiled = compiler.compile_extra(
         target.typing_context, target.target_context, function, parameters, result, _flags(), {}
     )
-    symbol = f"stillframe.{compiled.fndesc.unique_name}"
-    library = compiled.target_context.codegen().create_library(symbol)
-    library.enable_object_caching()
+    library = compiled.library
     module = library.create_ir_module(symbol)
     _emit_wrapper(module, symbol, compiled, result, parameters)
     library.add_ir_module(module)
-    library.add_linking_library(compiled.library)
+    optimize = library._optimize_final_module
+
+    def optimize_for_one_symbol() -> None:
+        for each in library._final_module.functions:
+            if not each.is_declaration and each.name != symbol:
+                each.linkage = "internal"
+        optimize()
+
+    library._optimize_final_module = optimize_for_one_symbol
     library.finalize()
     _, _, (content, _) = library.serialize_using_object_code()
-    return symbol, content
+    return bytes(content)
 
 
 def _flags() -> Any:
@@ -69,6 +90,7 @@ def _flags() -> Any:
     flags.boundscheck = OPTIONS["boundscheck"]
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
+    flags.no_compile = True  # the C function is added first
     return flags
 
 

@@ -5,9 +5,9 @@ first-level cache until they are compared and stored. A dense step is the same c
 position listed; each output is summed in the same order either way.
 """
 
-import llvmlite.binding as llvm
 import numpy as np
 
+from stillframe.reuse.kernels import processor
 from stillframe.reuse.kernels.abi import (
     ACT_A,
     ACT_B,
@@ -86,8 +86,7 @@ def tile_shapes(registers: int) -> tuple[tuple[int, int], ...]:
 
 
 def vector_registers() -> int:
-    features = llvm.get_host_cpu_features()
-    return 32 if features.get("avx512f") or features.get("neon") else 16
+    return 32 if processor.features() & {"avx512f", "neon"} else 16
 
 
 TILES = tile_shapes(vector_registers())

@@ -59,11 +59,16 @@ class Kernel(Deferred):
 
     @functools.cached_property
     def dispatcher(self) -> Any:
-        """numba's own object for it."""
+        """numba's own object for it, for calls from Python."""
         return _compiler().dispatcher(self.py_func)
 
+    @functools.cached_property
+    def callee(self) -> Any:
+        """numba's own object for it, for calls from other kernels."""
+        return _compiler().callee(self.py_func)
+
     def resolve(self) -> Any:
-        return self.dispatcher
+        return self.callee
 
     def __call__(self, *args: Any) -> Any:
         """From Python: compiled for these types, and not stored. For tests of single kernels."""

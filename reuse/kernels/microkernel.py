@@ -6,16 +6,16 @@ vector feeds M of them. Positions are given as M pointers (the indirect convolut
 Dukhan 2019), so that neighbours in memory and scattered ones cost the same, and every output is
 summed in the same order whichever tile it falls into.
 
-The vector width is the host's. `emit_*` build plain IR, so that the tests can compile the same
+The vector width is the processor's. `emit_*` build plain IR, so that the tests can compile the same
 kernels for other processors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
+from stillframe.reuse.kernels import processor
 from stillframe.reuse.kernels.jit import intrinsic, types
 
 F32 = ir.FloatType()
@@ -23,14 +23,14 @@ I64 = ir.IntType(64)
 BYTE = ir.IntType(8)
 
 
-def vector_lanes(features: dict[str, bool]) -> int:
+def vector_lanes(features: Container[str]) -> int:
     """float32 lanes of the widest vector that these processor features offer."""
-    if features.get("avx512f"):
+    if "avx512f" in features:
         return 16
-    return 8 if features.get("avx") else 4
+    return 8 if "avx" in features else 4
 
 
-LANES = vector_lanes(dict(llvm.get_host_cpu_features()))
+LANES = vector_lanes(processor.features())
 
 
 def pointer(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:

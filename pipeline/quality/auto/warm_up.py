@@ -2,8 +2,9 @@
 
     python -m stillframe.pipeline.quality.auto.warm_up MODEL.onnx THREADS [widen]
 
-As a program it fills the cache on disk for another process: compiling takes half a minute of one
-core, and done in a thread it would hold the interpreter's lock against the frames.
+As a program it fills the cache on disk for another process: where the package came without compiled
+kernels, compiling takes half a minute of one core, and done in a thread it would hold the
+interpreter's lock against the frames.
 """
 
 import contextlib
@@ -50,7 +51,11 @@ def warm_up(backend: ReuseBackend) -> None:
 
 
 def is_warm(path: Path, threads: int, *, widen: bool = False) -> bool:
-    """Whether the kernels for the model's file were compiled here before."""
+    """Whether the kernels for the model's file came with the package, or were compiled before."""
+    from stillframe.reuse.disk_cache import kernels_are_built
+
+    if kernels_are_built():
+        return True
     note = _note(path, threads, widen)
     return note is not None and note.exists()
 

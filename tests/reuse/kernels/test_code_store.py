@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillframe.reuse.kernels import code_store, jit
+from stillframe.reuse.kernels import code_store, jit, processor
 
 PROGRAM = """
 import sys
@@ -45,6 +45,12 @@ def run(path: Path, cache: Path, **variables: str) -> tuple[str, str]:
         check=True,
     )
     return ran.stdout.strip(), ran.stderr
+
+
+@pytest.fixture(autouse=True)
+def nothing_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came with the package is left aside: these tests are about the cache."""
+    monkeypatch.setattr(processor, "level_of_host", lambda: None)
 
 
 def damage(path: Path, kind: str) -> None:
@@ -96,7 +102,7 @@ def test_a_damaged_file_is_no_result(
     monkeypatch.setattr(code_store, "warn_once", code_store.warn_once.__wrapped__)
     monkeypatch.setattr(code_store, "kernel_folder", lambda: tmp_path)
     function, signature = jit.entry("int64(int64)")(lambda x: x).py_func, "int64(int64)"
-    monkeypatch.setattr(code_store, "_linked", lambda symbol, content: len(symbol + content.hex()))
+    monkeypatch.setattr(code_store, "linked", lambda symbol, content: len(symbol + content.hex()))
     code_store.add(function, signature, "symbol", b"code")
     assert code_store.load(function, signature) == code_store.MachineCode(6 + 8, True)
     (file,) = tmp_path.iterdir()
@@ -114,7 +120,7 @@ def test_only_so_many_files_of_one_kernel_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_store, "kernel_folder", lambda: tmp_path)
-    monkeypatch.setattr(code_store, "_linked", lambda symbol, content: 1)
+    monkeypatch.setattr(code_store, "linked", lambda symbol, content: 1)
     monkeypatch.setattr(code_store, "FILES_KEPT", 2)
 
     def kernel(constant: int) -> Any:
@@ -183,7 +189,7 @@ def test_code_that_cannot_be_stored_still_runs(
     monkeypatch.setattr(code_store, "kernel_folder", lambda: tmp_path / "absent")
     compiler = SimpleNamespace(machine_code=lambda *_: ("symbol", b"code"))
     monkeypatch.setattr(jit, "_compiler", lambda: compiler)
-    monkeypatch.setattr(code_store, "_linked", lambda symbol, content: 7)
+    monkeypatch.setattr(code_store, "linked", lambda symbol, content: 7)
     with pytest.warns(code_store.CacheWarning, match="cannot store kernels"):
         assert jit.entry("int64(int64)")(lambda x: x).address == 7
 

@@ -21,7 +21,12 @@ def cache_hits(folder: Path, package: Path) -> list[int]:
     """Of each convolution kernel, in a process of its own. package: the folder that it runs."""
     result = subprocess.run(
         [sys.executable, "-c", COUNT_HITS],
-        env=os.environ | {"STILLFRAME_CACHE": str(folder), "PYTHONPATH": str(package.parent)},
+        env=os.environ
+        | {
+            "STILLFRAME_CACHE": str(folder),
+            "PYTHONPATH": str(package.parent),
+            "NUMBA_OPT": "3",  # the default; a setting puts what came with the package aside
+        },
         capture_output=True,
         text=True,
         check=True,

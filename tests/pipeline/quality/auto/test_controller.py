@@ -38,6 +38,7 @@ from stillframe.pipeline.quality.auto.controller import (
 from stillframe.pipeline.quality.auto.dense_contest import TRYING_SHARE
 from stillframe.pipeline.quality.auto.evidence import MOST_EVERY
 from stillframe.pipeline.quality.auto.runner import SteeredRunner
+from stillframe.reuse import disk_cache
 from tests import networks
 from tests.reuse.test_session import net
 
@@ -312,7 +313,10 @@ def test_what_closes_first_does_not_matter(raw: Model) -> None:
     runner.close()
 
 
-def test_another_process_compiles_what_is_not_cached(tmp_path: Path, raw: Model) -> None:
+def test_another_process_compiles_what_is_not_cached(
+    tmp_path: Path, raw: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_cache, "kernels_are_built", lambda: False)
     assert not warm_up.is_warm(tmp_path / "never.onnx", 1)
     command = [sys.executable, "-m", "stillframe.pipeline.quality.auto.warm_up", str(raw.path), "1"]
     subprocess.run(command, check=True, timeout=300)
@@ -326,6 +330,7 @@ def test_a_note_about_kernels_goes_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warm_up, "kernel_folder", lambda: tmp_path)
+    monkeypatch.setattr(disk_cache, "kernels_are_built", lambda: False)
     model = tmp_path / "model.onnx"
     assert not warm_up.is_warm(model, 1)
     warm_up.note_warm(model, 1)
@@ -338,6 +343,21 @@ def test_a_note_about_kernels_goes_with_them(
     monkeypatch.setattr(warm_up, "kernel_folder", lambda: None)
     warm_up.note_warm(model, 1)
     assert not warm_up.is_warm(model, 1)
+
+
+def test_no_process_compiles_kernels_that_came_with_the_package(
+    raw: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(preparation, "is_warm", warm_up.is_warm)
+    monkeypatch.setattr(preparation, "start_elsewhere", lambda *facts, **_: started.append(facts))
+    monkeypatch.setattr(warm_up, "kernel_folder", lambda: None)  # no note says so
+    for is_built in (True, False):
+        monkeypatch.setattr(disk_cache, "kernels_are_built", lambda is_built=is_built: is_built)
+        prepared = preparation.Preparation(raw.path, lambda path: ReuseBackend(path, 1, 0.1), 1)
+        prepared.join()
+        prepared.close()
+        assert bool(started) == (not is_built)
 
 
 def test_closing_does_not_wait_for_a_thread_that_compiles(
