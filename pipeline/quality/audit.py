@@ -37,7 +37,7 @@ from stillframe.audit_clock import (
 from stillframe.certificate import Certificate
 from stillframe.closing import Closing
 from stillframe.models.model import Model
-from stillframe.models.results import Depth, Detections, Mask, Result
+from stillframe.models.results import Depth, Detections, Mask, Result, Tensors
 from stillframe.native_calls import HANG_S, abandon, end_native_calls
 from stillframe.pipeline.inference.backends import Backend, OnnxRuntimeBackend
 from stillframe.pipeline.inference.stages import without_pixels
@@ -391,6 +391,8 @@ def _is_telling(result: Result) -> bool:
         return len(result) > 0
     if isinstance(result, Mask | Depth):
         return bool(np.any(result.values != result.values.flat[0]))
+    if isinstance(result, Tensors):
+        return all(map(_is_number, result.arrays.values()))
     return True
 
 

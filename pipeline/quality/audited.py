@@ -151,6 +151,11 @@ class AuditReport:
                 "audits: no certificate"
             )
         if self.whole and not self.others:
+            if self.kept is None:
+                return (
+                    f"each of {self.whole} frames was computed whole, and there was nothing to "
+                    "compare in them: no certificate"
+                )
             return f"kept 1: each of {self.whole} frames was computed whole"
         if self.lower is None:
             if self.audits:

@@ -489,7 +489,9 @@ class AutoController(Closing):
             between = "boxes followed" if self.follows else "results kept"
             how += f", {between} in {choice.every - 1} of {choice.every} frames that change"
         why = f"; the reuse engine cannot run it: {self.why}" if self.why else ""
-        if not why and not self._was_ready:
+        if not why and not self._was_ready and self._preparation is None and self._moving:
+            why = "; everything moves, so the reuse engine was not prepared"
+        elif not why and not self._was_ready:
             why = (
                 "; the reuse engine was not ready yet: its kernels are compiled once, and a later "
                 "run goes on from there"

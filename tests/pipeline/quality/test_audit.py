@@ -27,7 +27,7 @@ from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.media.frame import Frame
 from stillframe.pipeline.quality import audit as audit_module
 from stillframe.pipeline.quality.agreement import TensorAgreement
-from stillframe.pipeline.quality.audit import REPEATED_FIRST, WAITING, Audit
+from stillframe.pipeline.quality.audit import REPEATED_FIRST, WAITING, Audit, _is_telling
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.tolerance_steering import ToleranceSteering
 from stillframe.reuse.plan.tolerance import Tolerance
@@ -524,3 +524,8 @@ def test_shares_are_checked_before_any_work(
 ) -> None:
     assert status(["run", "nowhere.mp4", "--reuse", "layer", option, "45"]) == 2
     assert f"{option}: expected more than 0 and at most 1" in capsys.readouterr().err
+
+
+def test_whole_outputs_that_are_not_numbers_do_not_count_as_kept() -> None:
+    for value, telling in ((1.0, True), (float("nan"), False)):
+        assert _is_telling(Tensors({"y": np.array([value])})) == telling

@@ -65,3 +65,13 @@ def test_no_bound_is_rounded_up() -> None:
 @pytest.mark.parametrize("quality", [0.001, 0.98, 1.0])
 def test_a_share_that_can_be_kept(quality: float) -> None:
     check_quality(quality)
+
+
+def test_whole_frames_with_nothing_in_them_prove_nothing() -> None:
+    """Such as those of a stream without any object, or outputs that are not numbers."""
+    assert str(AuditReport(0.98, 0.98, whole=9)) == (
+        "each of 9 frames was computed whole, and there was nothing to compare in them: "
+        "no certificate"
+    )
+    certain = AuditReport(0.98, 0.98, whole=9, kept=1.0, lower=1.0, certified=True)
+    assert str(certain) == "kept 1: each of 9 frames was computed whole"

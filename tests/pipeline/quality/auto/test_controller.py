@@ -628,3 +628,12 @@ def test_where_skipping_loses_far_too_much_it_is_seldom_compared(
         following.append(controller.wants_following())
     assert sum(following) == 8
     assert "TT" in "".join("T" if each else "." for each in following), "two in a row"
+
+
+def test_the_summary_gives_the_reason_why_the_engine_was_not_prepared(detector: Model) -> None:
+    with AutoController(detector, Settings("auto", threads=1)) as controller:
+        controller.adapt(detector)
+        controller.note_spread(1.0)
+        controller.delivered(step(0, controller.setting(0), 100.0))
+        assert "everything moves, so the reuse engine was not prepared" in str(controller)
+        assert "not ready yet" not in str(controller)
