@@ -13,9 +13,7 @@ from pathlib import Path
 
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
-from stillframe.models.architectures.architectures import ARCHITECTURES
-from stillframe.models.architectures.architectures import VERSION as ARCHITECTURES_VERSION
-from stillframe.models.architectures.convolutional import resnet50, style, vgg16
+from stillframe.models.architectures.version import VERSION as ARCHITECTURES_VERSION
 from stillframe.models.decoders.classification import ClassScores
 from stillframe.models.decoders.detection import centerface, yolo_v3
 from stillframe.models.decoders.image import ImageDecoder
@@ -24,8 +22,6 @@ from stillframe.models.decoders.pnet import pnet, transpose_kernels
 from stillframe.models.decoders.tensors import TensorDecoder
 from stillframe.models.decoders.text import text_lines
 from stillframe.models.decoders.yolo import yolox
-from stillframe.models.formats import ncnn
-from stillframe.models.formats.darknet import YOLOV3_TINY, convert
 from stillframe.models.formats.side_inputs import SideInputs
 from stillframe.models.labels import CDLA, COCO
 from stillframe.models.model import IMAGENET, Form, Preprocessing, Sizing, Task
@@ -71,6 +67,26 @@ class ModelRow:
         return all(is_stored(a) for a in self.assets)
 
 
+def _architecture(name: str, *size: tuple[int, int]) -> bytes:
+    """A network that is built here; loaded only where one is built, as other formats are."""
+    from stillframe.models.architectures.architectures import ARCHITECTURES
+
+    return bytes(ARCHITECTURES[name](*size).SerializeToString())
+
+
+def _from_ncnn(files: Sequence[Path]) -> bytes:
+    from stillframe.models.formats import ncnn
+
+    network = ncnn.convert(files[0].read_text(), files[1].read_bytes())
+    return bytes(network.SerializeToString())
+
+
+def _from_darknet(files: Sequence[Path]) -> bytes:
+    from stillframe.models.formats.darknet import YOLOV3_TINY, convert
+
+    return convert(YOLOV3_TINY, files[0])
+
+
 def built(
     name: str,
     about: str,
@@ -96,7 +112,7 @@ def built(
             preprocessing=preprocessing,
             side=SideInputs(state=state or {}),
         ),
-        convert=lambda files: ARCHITECTURES[name.removesuffix("-252")](size).SerializeToString(),
+        convert=lambda files: _architecture(name.removesuffix("-252"), size),
         convert_version=ARCHITECTURES_VERSION,
     )
 
@@ -193,7 +209,7 @@ ROWS: tuple[ModelRow, ...] = (
             confidence=0.3,
             overlap=0.45,
         ),
-        convert=lambda files: convert(YOLOV3_TINY, files[0]),
+        convert=_from_darknet,
     ),
     ModelRow(
         name="ppocr-det",
@@ -309,9 +325,7 @@ ROWS: tuple[ModelRow, ...] = (
             sizing=Sizing(base=(360, 640), longest=640, multiple=1),
             preprocessing=Preprocessing(scale=1 / 255),
         ),
-        convert=lambda files: ncnn.convert(
-            files[0].read_text(), files[1].read_bytes()
-        ).SerializeToString(),
+        convert=_from_ncnn,
     ),
     ModelRow(
         name="span-x2",
@@ -342,9 +356,7 @@ ROWS: tuple[ModelRow, ...] = (
             sizing=Sizing(base=(360, 640), longest=640, multiple=1),
             preprocessing=Preprocessing(scale=1 / 255),
         ),
-        convert=lambda files: ncnn.convert(
-            files[0].read_text(), files[1].read_bytes()
-        ).SerializeToString(),
+        convert=_from_ncnn,
     ),
     ModelRow(
         name="yolox-tiny",
@@ -444,7 +456,7 @@ ROWS: tuple[ModelRow, ...] = (
             sizing=Sizing(base=(224, 224)),
             preprocessing=IMAGENET,
         ),
-        convert=lambda files: resnet50().SerializeToString(),
+        convert=lambda files: _architecture("resnet50"),
         convert_version=ARCHITECTURES_VERSION,
     ),
     ModelRow(
@@ -458,7 +470,7 @@ ROWS: tuple[ModelRow, ...] = (
             sizing=Sizing(base=(224, 224)),
             preprocessing=IMAGENET,
         ),
-        convert=lambda files: vgg16().SerializeToString(),
+        convert=lambda files: _architecture("vgg16"),
         convert_version=ARCHITECTURES_VERSION,
     ),
     ModelRow(
@@ -471,7 +483,7 @@ ROWS: tuple[ModelRow, ...] = (
             decoder=ImageDecoder(white=255),
             sizing=Sizing(base=(360, 640), longest=640, multiple=4),
         ),
-        convert=lambda files: style().SerializeToString(),
+        convert=lambda files: _architecture("style"),
         convert_version=ARCHITECTURES_VERSION,
     ),
     built("yolo11n", "a detector with one attention block", (640, 640), LETTERBOX, "output0"),

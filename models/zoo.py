@@ -10,7 +10,6 @@ from stillframe.errors import CardWarning, ModelError, UsageError
 from stillframe.models.card import ModelCard, StatedCard, read_labels
 from stillframe.models.catalog import MODELS, row
 from stillframe.models.formats.exporting import refuse_foreign
-from stillframe.models.forms.forms import recognise
 from stillframe.models.model import Form, Model
 from stillframe.models.weights.download import Progress
 from stillframe.models.weights.fetch import fetch_all
@@ -143,6 +142,8 @@ def applied_form(origin: Path, stated: StatedCard) -> Form:
 
 def _recognised(origin: Path, stated: StatedCard) -> Form:
     """Before what is stated of its values."""
+    from stillframe.models.forms.forms import recognise  # a model with a name needs none of it
+
     card = stated.card
     try:
         return recognise(

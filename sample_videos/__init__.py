@@ -7,19 +7,29 @@ truth("plaza", size=(640, 360), seconds=5)     the frames of a drawn clip, with 
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillframe.errors import SourceError, UsageError
 from stillframe.sample_videos.catalog import CLIPS, real
-from stillframe.sample_videos.encode import clip
 from stillframe.sample_videos.options import Options, options_from, parse_spec
-from stillframe.sample_videos.scenes.scenes import SCENES, draw
-from stillframe.sample_videos.truth import SceneFrame
+from stillframe.sample_videos.truth import SceneFrame  # the module: before the function of its name
+
+if TYPE_CHECKING:
+    from stillframe.sample_videos.scenes.scenes import SCENES
+
+    NAMES: tuple[str, ...]
+    """Every name that `resolve` takes: the drawn clips, then the real ones."""
 
 __all__ = ["CLIPS", "NAMES", "SCENES", "Options", "SceneFrame", "parse_spec", "resolve", "truth"]
 
-NAMES: tuple[str, ...] = (*SCENES, *CLIPS)
-"""Every name that `resolve` takes: the drawn clips, then the real ones."""
+
+def __getattr__(name: str) -> Any:
+    """What draws is loaded on first use: a real clip needs none of it."""
+    if name not in ("SCENES", "NAMES"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from stillframe.sample_videos.scenes.scenes import SCENES
+
+    return SCENES if name == "SCENES" else (*SCENES, *CLIPS)
 
 
 def resolve(
@@ -35,9 +45,13 @@ def resolve(
     """
     name, values = _parse(name, options)
     allow_sdist = bool(values.pop("allow_sdist", False))
-    if name in SCENES:
+    if name not in CLIPS:
+        from stillframe.sample_videos.encode import clip
+
         return clip(name, options_from(values), progress=progress)
     if values:
+        from stillframe.sample_videos.scenes.scenes import SCENES
+
         raise UsageError(
             f"sample:{name} is a real clip and takes no {', '.join(values)}; only drawn ones do: "
             f"{', '.join(SCENES)}"
@@ -51,6 +65,8 @@ def truth(name: str, **options: Any) -> Iterator[SceneFrame]:
     The same name and options as for `resolve` give the frames that were encoded. Raises
     SourceError for a real clip.
     """
+    from stillframe.sample_videos.scenes.scenes import SCENES, draw
+
     name, values = _parse(name, options)
     if name not in SCENES:
         raise SourceError(
@@ -63,6 +79,10 @@ def truth(name: str, **options: Any) -> Iterator[SceneFrame]:
 
 def _parse(text: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     name, values = parse_spec(text)
-    if name not in NAMES:
-        raise SourceError(f"there is no sample:{name}; there are {', '.join(NAMES)}")
+    if name not in CLIPS:
+        from stillframe.sample_videos.scenes.scenes import SCENES
+
+        if name not in SCENES:
+            names = ", ".join((*SCENES, *CLIPS))
+            raise SourceError(f"there is no sample:{name}; there are {names}")
     return name, values | options

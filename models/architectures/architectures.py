@@ -15,11 +15,10 @@ from stillframe.models.architectures.mobilenet import ssdlite
 from stillframe.models.architectures.rfdetr import rfdetr_nano
 from stillframe.models.architectures.rtdetr import rtdetr_r18
 from stillframe.models.architectures.rvm import rvm
+from stillframe.models.architectures.version import VERSION
 from stillframe.models.architectures.vit import depth_anything_s, dinov2_s
 from stillframe.models.architectures.yolo import yolo11n, yolo12n, yolo26n
 from stillframe.models.weights.sealed import write_atomically
-
-VERSION = 3  # part of the file names in the cache: raise it when the weights or layers change
 
 ARCHITECTURES: dict[str, Callable[..., onnx.ModelProto]] = {
     "resnet50": resnet50,

