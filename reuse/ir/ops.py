@@ -161,8 +161,11 @@ def kernel_window(node: Node, shapes: Shapes) -> tuple[Window | None, ...]:
     """A convolution or pool; a residual is read at the output position."""
     in_shape, out = shapes[node.inputs[0]], shapes[node.output]
     kernel = node.attrs["kernel"] if node.op != "Conv" else shapes[node.inputs[1]][:2]
+    side = node.attrs.get("winograd", 0)
     rows, cols = (
-        windows.sliding(
+        windows.tiled(out[axis], in_shape[axis], side, node.attrs["pad"][axis])
+        if side
+        else windows.sliding(
             out[axis],
             in_shape[axis],
             kernel[axis],

@@ -247,6 +247,20 @@ def sliding(
     return span(low, low + (kernel - 1) * dilation + 1, in_size)
 
 
+def tiled(out_size: int, in_size: int, side: int, pad: int) -> Span:
+    """A kernel of three taps in tiles of `side` outputs, computed by Winograd's transforms.
+
+    The first and the last output of a tile of four read, beside all inputs between them, the first
+    and the last input. In exact arithmetic the others cancel out, in floats they change bits. In
+    tiles of two nothing has to cancel.
+    """
+    at = np.arange(out_size)
+    if side == 2:
+        return sliding(out_size, in_size, 3, pad=pad)
+    low = at // side * side - pad
+    return span(low + (at % side != 0), low + side + 1 + (at % side == side - 1), in_size)
+
+
 def strided(out_size: int, in_size: int, start: int, step: int) -> Span:
     """Position i reads position start + i * step, or nothing where that is outside."""
     low = start + np.arange(out_size) * step

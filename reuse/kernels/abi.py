@@ -88,6 +88,7 @@ RESULTS = 6  # address of SLOTS rows of float32
 GAPS = 7  # address of SLOTS + 1 float32: squared distances
 ATTENTION = 8  # address of the scratch memory of attention
 ATTENTION_WORK = 9  # multiply-adds done to find which rows of attention have moved
+TILES = 10  # address of the scratch memory of Winograd convolutions
 WORKER_COLUMNS = 16
 
 # --- a span: consecutive positions of a row, as int32 -------------------------------------------

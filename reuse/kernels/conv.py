@@ -9,13 +9,9 @@ import numpy as np
 
 from stillframe.reuse.kernels import processor
 from stillframe.reuse.kernels.abi import (
-    ACT_A,
-    ACT_B,
-    ACTIVATE,
     BEND,
     CHANNELS,
     DATA,
-    FAR_THRESHOLD,
     GAPS,
     HIGH,
     INPUT,
@@ -33,42 +29,42 @@ from stillframe.reuse.kernels.abi import (
     RESULTS,
     ROW,
     SECOND,
-    SLOPES,
     SLOTS,
     STRIDE_X,
     STRIDE_Y,
     TARGET,
-    THRESHOLD,
     Cutoff,
 )
 from stillframe.reuse.kernels.calls import (
     address_of,
-    call_activation,
     call_multiply,
     span_at,
     tables,
+)
+from stillframe.reuse.kernels.epilogue import (
+    RESIDUAL,
+    RESIDUAL_NONE,
+    RESULT_STEP,
+    complete,
+    store_all,
 )
 from stillframe.reuse.kernels.jit import MULTIPLY as MULTIPLY_SIGNATURE
 from stillframe.reuse.kernels.jit import OPERATOR, Native, carray, kernel, native
 from stillframe.reuse.kernels.microkernel import LANES, conv_tile, depthwise_tile
 from stillframe.reuse.kernels.pointers import get_f32, get_i64, prefetch, set_f32, set_i64
-from stillframe.reuse.kernels.store import store_result, store_with_hysteresis
 
-# parameters
+# parameters, beside those of `epilogue`
 MULTIPLY = PARAMETER  # address of one of the `multiply_` kernels
 WEIGHTS, BIAS = PARAMETER + 1, PARAMETER + 2  # addresses
 RUNS = PARAMETER + 3  # address of int64 byte offsets from a window's origin
 RUN_COUNT, RUN_LENGTH = PARAMETER + 4, PARAMETER + 5  # and the floats of each run
 PANELS, PANEL_BYTES = PARAMETER + 6, PARAMETER + 7  # blocks of output channels
 TILE_POSITIONS = PARAMETER + 8  # positions that the micro-kernel computes at once
-RESULT_STEP = PARAMETER + 9  # bytes from one position's results to the next
 CHUNK_POSITIONS = PARAMETER + 10  # how many are gathered before they are computed
-RESIDUAL = PARAMETER + 11  # one of the RESIDUAL_ kinds
 DEPTH_BYTES = PARAMETER + 13
 DIRECT = PARAMETER + 14  # 1: the micro-kernel may store the final result itself
 AHEAD = PARAMETER + 15  # address of int64: a count, and offsets from origins of lines to prefetch
 OUTPUTS, GROUPS = PARAMETER + 12, PARAMETER + 13  # of `multiply_grouped`
-RESIDUAL_NONE, RESIDUAL_BEFORE, RESIDUAL_AFTER = 0, 1, 2
 
 NEVER, NORM = int(Cutoff.NEVER), int(Cutoff.NORM)
 
@@ -220,16 +216,6 @@ multiply_depthwise_apart = depthwise_kernel(overlapping=False)
 
 
 @kernel
-def add_rows(results, step, addends, count, channels):
-    # results (count, step bytes) += the float32 rows that addends (count,) points to
-    for at in range(count):
-        row = results + at * step
-        other = get_i64(addends, at)
-        for c in range(channels):
-            set_f32(row, c, get_f32(row, c) + get_f32(other, c))
-
-
-@kernel
 def compute(ins, ins_address, floats, channels, cutoff, pointers, results, count):
     """Results of the `count` positions from slot 1 on; -> whether they are stored already."""
     tile, step = ins[TILE_POSITIONS], ins[RESULT_STEP]
@@ -250,30 +236,7 @@ def compute(ins, ins_address, floats, channels, cutoff, pointers, results, count
     )
     if direct:
         return True
-    first = results + step
-    if ins[RESIDUAL] == RESIDUAL_BEFORE:
-        add_rows(first, step, pointers + ADDENDS + 8, count, channels)
-    if ins[SLOPES] != 0:
-        for at in range(count):
-            call_activation(
-                ins[ACTIVATE],
-                first + at * step,
-                channels,
-                floats[ACT_A],
-                floats[ACT_B],
-                ins[SLOPES],
-            )
-    elif ins[ACTIVATE] != 0:
-        call_activation(
-            ins[ACTIVATE],
-            first,
-            count * step // 4,
-            floats[ACT_A],
-            floats[ACT_B],
-            np.int64(0),
-        )
-    if ins[RESIDUAL] == RESIDUAL_AFTER:
-        add_rows(first, step, pointers + ADDENDS + 8, count, channels)
+    complete(ins, floats, channels, results + step, pointers + ADDENDS + 8, count)
     return False
 
 
@@ -287,33 +250,20 @@ def flush(ins, ins_address, floats, channels, cutoff, work, waiting, count, last
     pointers, results, step = work[POINTERS], work[RESULTS], ins[RESULT_STEP]
     if count > 0 and compute(ins, ins_address, floats, channels, cutoff, pointers, results, count):
         return count
-    if cutoff == NORM:
-        return store_with_hysteresis(
-            results,
-            step,
-            pointers + STORED,
-            pointers + MASKS,
-            pointers + JOINED,
-            work[GAPS],
-            channels,
-            floats[THRESHOLD],
-            floats[FAR_THRESHOLD],
-            waiting,
-            count,
-            last,
-        )
-    changed = 0
-    for slot in range(1, count + 1):
-        changed += store_result(
-            results + slot * step,
-            get_i64(pointers + STORED, slot),
-            channels,
-            cutoff,
-            floats[THRESHOLD],
-            floats[FAR_THRESHOLD],
-            get_i64(pointers + MASKS, slot),
-        )
-    return changed
+    return store_all(
+        floats,
+        channels,
+        cutoff,
+        results,
+        step,
+        pointers + STORED,
+        pointers + MASKS,
+        pointers + JOINED,
+        work[GAPS],
+        waiting,
+        count,
+        last,
+    )
 
 
 @native(OPERATOR)

@@ -66,6 +66,9 @@ def needed_pad(node: Node, graph: Graph) -> ZeroPad:
     taps_y, taps_x = graph.shapes[node.inputs[1]][:2]
     (stride_y, stride_x), (dilation_y, dilation_x) = node.attrs["stride"], node.attrs["dilation"]
     top, left = node.attrs["pad"][:2]
+    side = node.attrs.get("winograd", 0)
+    if side:  # whole tiles
+        out_height, out_width = (-(-size // side) * side for size in (out_height, out_width))
     bottom = (out_height - 1) * stride_y - top + (taps_y - 1) * dilation_y + 1 - height
     right = (out_width - 1) * stride_x - left + (taps_x - 1) * dilation_x + 1 - width
     return top, left, max(bottom, 0), max(right, 0)

@@ -248,6 +248,12 @@ def _arranged(
 
 def digest(graph: Graph) -> str:
     """Twelve digits for the structure of a graph: operators, names and shapes."""
-    nodes = [(node.op, node.inputs, node.outputs) for node in graph.nodes]
+    nodes = [(node.op, node.inputs, node.outputs, *_tiles(node)) for node in graph.nodes]
     sizes = [(port.name, port.shape) for port in (*graph.inputs, *graph.outputs)]
     return sha256(repr((nodes, sizes)).encode()).hexdigest()[:12]
+
+
+def _tiles(node: Node) -> list[int]:
+    """Where windows depend on more than shapes: the side of the tiles that are computed whole."""
+    side = node.attrs.get("winograd", 0)
+    return [side] if side else []

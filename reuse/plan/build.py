@@ -153,6 +153,7 @@ def finish(
         abi.GAPS: (abi.SLOTS + 1) * 4 + 64,
         abi.RESULTS: builder.widest_result * 4 + 256,
         abi.ATTENTION: builder.attention_bytes,
+        abi.TILES: builder.tiles_bytes + 256,
     }
     for worker in range(builder.workers):
         for column, size in sizes.items():

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.reuse.ir.graph import Act, Node
-from stillframe.reuse.kernels import abi, conv
+from stillframe.reuse.kernels import abi, conv, epilogue
 from stillframe.reuse.kernels.microkernel import LANES
 from stillframe.reuse.plan.columns import act_columns, mask_columns, sliding_columns
 from stillframe.reuse.plan.instruction import Lowered
+from stillframe.reuse.plan.lower_winograd import lower_winograd
 from stillframe.reuse.plan.tables import TableBuilder
 
 Floats = NDArray[np.float32]
@@ -82,6 +83,10 @@ def bend_and_bounds(node: Node) -> tuple[float, float, float] | None:
 
 
 def lower_conv(builder: TableBuilder, node: Node) -> list[Lowered]:
+    if node.attrs.get("winograd"):
+        channels = builder.graph.shapes[node.output][2]
+        tile = builder.tiles.get(node.output, choose_tile(channels))
+        return lower_winograd(builder, node, tile)
     weights = np.asarray(builder.graph.constants[node.inputs[1]], np.float32)
     bias = np.asarray(builder.graph.constants[node.inputs[2]], np.float32)
     taps_y, taps_x, depth, channels = weights.shape
@@ -123,7 +128,7 @@ def lower_conv(builder: TableBuilder, node: Node) -> list[Lowered]:
         first = node.attrs["residual_first"]
         columns |= {
             abi.SECOND: builder.tensor(node.inputs[3]),
-            conv.RESIDUAL: conv.RESIDUAL_BEFORE if first else conv.RESIDUAL_AFTER,
+            epilogue.RESIDUAL: epilogue.RESIDUAL_BEFORE if first else epilogue.RESIDUAL_AFTER,
         }
     columns[conv.AHEAD] = builder.constant(lines_ahead(node, lines, taps_x, pixel))
     columns |= extra | {
@@ -140,7 +145,7 @@ def lower_conv(builder: TableBuilder, node: Node) -> list[Lowered]:
         conv.RUN_LENGTH: length,
         conv.PANELS: panels,
         conv.TILE_POSITIONS: positions,
-        conv.RESULT_STEP: step * 4,
+        epilogue.RESULT_STEP: step * 4,
         conv.CHUNK_POSITIONS: chunk,
     }
     work = height * width * channels * taps_y * taps_x * depth

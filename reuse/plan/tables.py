@@ -38,6 +38,7 @@ class TableBuilder:
         self.workers = workers
         self.exact = exact  # a cut-off asks for equal bits
         self.attention_bytes = 64  # scratch of a worker for the largest attention
+        self.tiles_bytes = 64  # and for the largest batch of Winograd's tiles
         self.buffers: list[Any] = [np.zeros(0, np.uint8)]
         self.arena = zeroed(memory.size + SLACK)
         self._arena_start = self.arena.ctypes.data
