@@ -18,6 +18,7 @@ from stillframe.reuse.memory.planner import plan_memory
 from stillframe.reuse.passes.optimize import optimize
 from stillframe.reuse.plan.build import build_plan, island_reads
 from stillframe.reuse.plan.plan import Plan, Tuning
+from stillframe.reuse.plan.winograd_choice import choose_winograd
 
 UNMEASURED = Tuning()
 
@@ -37,7 +38,7 @@ def compile_model(
     """The plan of a model. tune: measures the graph's convolutions on this host; for the rest see
     `load_graph` and `compile_graph`."""
     with model_errors(model_title(source)):
-        graph = load_graph(source, shapes, widened=widened)
+        graph = choose_winograd(load_graph(source, shapes, widened=widened), exact)
         return compile_graph(
             graph,
             workers,
@@ -79,6 +80,7 @@ def compile_graph(
     memory_budget: bytes of activations, see `plan_memory`.
     disk_cache: where choices that take long are looked up and stored.
     """
+    graph = choose_winograd(graph, exact)
     exported = frozenset(island_reads(graph))
     memory = plan_memory(graph, exported, memory_budget, disk_cache, states)
     check_plan(memory.size)

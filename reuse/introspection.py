@@ -75,6 +75,8 @@ class LayerInfo:
     """Why an island is one."""
     nodes: tuple[str, ...] = ()
     """The model's nodes that an island holds."""
+    algorithm: str = ""
+    """How a convolution is computed, if not directly, or why it must be; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,15 @@ def _layer(plan: Plan, index: int, after: dict[str, str]) -> LayerInfo:
         last_reader=(live_range.last_reader or CALLER) if live_range else "",
         cut_off=plan.cutoffs.get(layer.name) == index,
         after_global=after.get(layer.name, ""),
+        algorithm=_algorithm(plan.graph.nodes[layer.node]) if layer.op == "Conv" else "",
     )
+
+
+def _algorithm(node: Node) -> str:
+    if side := node.attrs.get("winograd", 0):
+        return f"Winograd, tiles of {side} x {side}"
+    reason = node.attrs.get("why_direct", "")
+    return f"direct: {reason}" if reason else ""
 
 
 def _island(plan: Plan, node: Node) -> LayerInfo:

@@ -168,6 +168,9 @@ def _print(explanation: "Explanation", verdicts: tuple["Verdict", ...]) -> None:
     )
     for note in explanation.notes:
         console.print(f"note: {note}")
+    for algorithm in dict.fromkeys(row.algorithm for row in explanation.rows if row.algorithm):
+        names = [row.name for row in explanation.rows if row.algorithm == algorithm]
+        console.print(f"{algorithm}: {', '.join(names)}")
     for row in explanation.rows:
         if row.reason:
             console.print(f"island {row.name.split(', ')[0]}: {_nodes(row)}: {row.reason}")

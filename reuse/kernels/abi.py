@@ -54,7 +54,8 @@ PAD_TOP = 12
 PAD_LEFT = 13
 PARAMETER = 14  # the first of sixteen whose meaning is the operator's
 ZERO_PAD = 30  # address of ZERO_PAD_COLUMNS int64, of the PREPARE `clear_zero_pad`
-INSTRUCTION_COLUMNS = 31
+TILE_SIDE = 31  # rows and columns of outputs that one worker computes together, or 0: any
+INSTRUCTION_COLUMNS = 32
 
 # --- zero padding of a tensor, in bytes ---------------------------------------------------------
 ZERO_PAD_START = 0  # address of the first zero

@@ -52,6 +52,7 @@ from stillframe.reuse.kernels.pointers import (
 
 OFF, ON = np.uint8(0), np.uint8(1)
 WORD = 8
+FAR_RIGHT = 1 << 32  # beyond every column
 
 
 @kernel
@@ -323,4 +324,82 @@ def share_all(tensors, target, work, workers, worker):
         set_span(work[worker, SHARE], span_count, y, x, length)
         span_count += 1
         at += length
+    return span_count, total
+
+
+@kernel
+def share_all_tiles(tensors, target, work, workers, worker, side):
+    """As `share_all` where squares of `side` positions are computed together: whole tiles."""
+    height, width = tensors[target, HEIGHT], tensors[target, WIDTH]
+    across = (width + side - 1) // side
+    total = (height + side - 1) // side * across
+    at = total * worker // workers
+    end = total * (worker + 1) // workers
+    span_count = 0
+    while at < end:
+        tile_y = at // across
+        tile_x = at - tile_y * across
+        count = min(across - tile_x, end - at)
+        x = tile_x * side
+        length = min(width - x, count * side)
+        for y in range(tile_y * side, min(tile_y * side + side, height)):
+            set_span(work[worker, SHARE], span_count, y, x, length)
+            span_count += 1
+        at += count
+    return span_count, height * width
+
+
+@kernel
+def column_of(tile_y, side, left, right, at, count):
+    # the boundary after `at` of `count` positions, as if they were spread evenly from left to right
+    first, end = left // side, (right + side - 1) // side
+    return tile_y * FAR_RIGHT + (first + at * (end - first) // count) * side
+
+
+@kernel
+def tile_boundary(work, workers, side, at):
+    """Where a share of `at` listed positions ends, about: its row of tiles times FAR_RIGHT plus a
+    column at which a tile begins."""
+    before = np.int64(0)  # positions in the rows of tiles above
+    count = np.int64(0)  # and in this one
+    tile_y, left, right = np.int64(-1), np.int64(0), np.int64(0)
+    for other in range(workers):
+        spans = work[other, ACTIVE_SPANS]
+        for index in range(work[other, ACTIVE_SPAN_COUNT]):
+            y = np.int64(get_i32(spans, index * SPAN_INTS + SPAN_Y))
+            x = np.int64(get_i32(spans, index * SPAN_INTS + SPAN_X))
+            length = np.int64(get_i32(spans, index * SPAN_INTS + SPAN_LENGTH))
+            if y // side != tile_y:
+                if before + count > at:
+                    return column_of(tile_y, side, left, right, at - before, count)
+                before += count
+                count = np.int64(0)
+                tile_y, left, right = y // side, x, x + length
+            count += length
+            left, right = min(left, x), max(right, x + length)
+    if before + count <= at:
+        return (tile_y + 1) * FAR_RIGHT
+    return column_of(tile_y, side, left, right, at - before, count)
+
+
+@kernel
+def take_tiles(work, workers, worker, side):
+    """As `take_share` where squares of `side` positions are computed together: whole tiles."""
+    total = 0
+    for other in range(workers):
+        total += work[other, ACTIVE_POSITIONS]
+    begin = tile_boundary(work, workers, side, total * worker // workers)
+    end = tile_boundary(work, workers, side, total * (worker + 1) // workers)
+    span_count = 0
+    for other in range(workers):
+        spans = work[other, ACTIVE_SPANS]
+        for index in range(work[other, ACTIVE_SPAN_COUNT]):
+            y = np.int64(get_i32(spans, index * SPAN_INTS + SPAN_Y))
+            x = np.int64(get_i32(spans, index * SPAN_INTS + SPAN_X))
+            line = y // side * FAR_RIGHT
+            stop = min(x + get_i32(spans, index * SPAN_INTS + SPAN_LENGTH), end - line)
+            x = max(x, begin - line)
+            if x < stop:
+                set_span(work[worker, SHARE], span_count, y, x, stop - x)
+                span_count += 1
     return span_count, total

@@ -23,9 +23,17 @@ from stillframe.reuse.kernels.abi import (
     SPAN_INTS,
     SPAN_Y,
     TARGET,
+    TILE_SIDE,
     Cutoff,
 )
-from stillframe.reuse.kernels.active_set import find_active, live, share_all, take_share
+from stillframe.reuse.kernels.active_set import (
+    find_active,
+    live,
+    share_all,
+    share_all_tiles,
+    take_share,
+    take_tiles,
+)
 from stillframe.reuse.kernels.calls import call_operator, call_prepare
 from stillframe.reuse.kernels.jit import entry, kernel
 from stillframe.reuse.kernels.pointers import (
@@ -129,8 +137,13 @@ def run_instructions(
             )
         if ins[PREPARE] != 0 or not dense:
             meet(barrier, workers)
-        if dense:
+        side = ins[TILE_SIDE]
+        if dense and side > 0:
+            count, total = share_all_tiles(tensors, target, work, workers, worker, side)
+        elif dense:
             count, total = share_all(tensors, target, work, workers, worker)
+        elif side > 0 and workers > 1:
+            count, total = take_tiles(work, workers, worker, side)
         else:
             count, total = take_share(work, workers, worker)
         changed = 0

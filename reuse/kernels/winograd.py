@@ -30,6 +30,7 @@ from stillframe.reuse.kernels.abi import (
     ROW,
     SECOND,
     TARGET,
+    TILE_SIDE,
     TILES,
     WIDTH,
     Cutoff,
@@ -58,7 +59,6 @@ PRODUCTS = PARAMETER  # addresses of a `product_kernel`
 INPUTS, OUTPUTS = PARAMETER + 1, PARAMETER + 2  # of an `input_kernel` and an `output_kernel`
 WEIGHTS = PARAMETER + 3  # address: [factor][panel][channel][panel's width] float32
 BIAS, BENDS = PARAMETER + 4, PARAMETER + 5  # addresses of float32 [channel], whole vectors
-SIDE = PARAMETER + 6  # m
 DEPTH = PARAMETER + 7  # input channels
 PANELS = PARAMETER + 8  # blocks of output channels
 POSITIONS = PARAMETER + 10  # tiles whose products are computed at once
@@ -202,7 +202,7 @@ def mark_listed(bits, side, y, x, length):
 def finish_group(ins, ins_address, floats, tensors, base, lists, first, count, cutoff, last):
     """Outputs of tiles first .. first + count - 1 of a batch, stored; -> stored as changed."""
     target, residual = ins[TARGET], ins[SECOND]
-    layout, side, step = ins[LAYOUT], ins[SIDE], ins[RESULT_STEP]
+    layout, side, step = ins[LAYOUT], ins[TILE_SIDE], ins[RESULT_STEP]
     slots, batch = get_i64(layout, STREAM_SLOTS), ins[BATCH]
     results, spare = base + get_i64(layout, RESULTS), base + get_i64(layout, SPARE)
     stream_bytes = get_i64(layout, STREAM_RESULTS)
@@ -326,7 +326,7 @@ def convolve_tiles(ins, floats, tensors, spans, span_count, work, cutoff):
     """x (H, W, C) · w -> out (H', W', M) at the listed spans; -> positions stored as changed."""
     ins_address = address_of(ins)
     ins, floats, tensors, work = tables(ins, floats, tensors, work)
-    layout, side, batch = ins[LAYOUT], ins[SIDE], ins[BATCH]
+    layout, side, batch = ins[LAYOUT], ins[TILE_SIDE], ins[BATCH]
     base = work[TILES]
     lists = base + get_i64(layout, LISTS)
     slots = get_i64(layout, STREAM_SLOTS)

@@ -38,8 +38,11 @@ def weight_transform(side: int) -> NDArray[np.float64]:
 def transformed(weights: NDArray[Any], side: int) -> NDArray[np.float64]:
     """(3, 3, C, M) -> [factor][C][M], in float64."""
     axis = weight_transform(side)
-    factors = np.einsum("ai,bj,ijcm->abcm", axis, axis, weights.astype(np.float64), optimize=True)
-    return factors.reshape(-1, *weights.shape[2:])
+    factors: NDArray[np.float64] = np.einsum(
+        "ai,bj,ijcm->abcm", axis, axis, weights.astype(np.float64), optimize=True
+    )
+    flat: NDArray[np.float64] = factors.reshape(-1, *weights.shape[2:])
+    return flat
 
 
 def pack_factors(weights: Floats, side: int, tile: int) -> tuple[Floats, int]:
@@ -114,7 +117,7 @@ def lower_winograd(builder: TableBuilder, node: Node, tile: int) -> list[Lowered
         winograd.WEIGHTS: builder.constant(packed),
         winograd.BIAS: builder.constant(whole_vectors(bias, channels)),
         winograd.BENDS: builder.constant(whole_vectors(bends, channels)),
-        winograd.SIDE: side,
+        abi.TILE_SIDE: side,
         winograd.DEPTH: depth,
         winograd.PANELS: panels,
         winograd.POSITIONS: positions,

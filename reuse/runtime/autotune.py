@@ -49,7 +49,8 @@ def signature(node: Node, graph: Graph) -> str:
     taps_y, taps_x, depth, channels = graph.shapes[node.inputs[1]]
     stride, dilation = (":".join(map(str, node.attrs[name])) for name in ("stride", "dilation"))
     width = graph.shapes[node.output][1]
-    return f"conv {taps_y}x{taps_x} {depth}>{channels} s{stride} d{dilation} w{width}"
+    tiles = f" t{side}" if (side := node.attrs.get("winograd", 0)) else ""
+    return f"conv {taps_y}x{taps_x} {depth}>{channels} s{stride} d{dilation} w{width}{tiles}"
 
 
 def tunable(node: Node, graph: Graph) -> bool:
@@ -105,6 +106,8 @@ def measure(node: Node, graph: Graph, compile_graph: Compile) -> Measured:
     padded = [-(-channels // tile_width(tile)) * tile_width(tile) for tile in range(len(TILES))]
     costs = [width / efficiency for width, efficiency in zip(padded, EFFICIENCY, strict=True)]
     tried = [tile for tile, cost in enumerate(costs) if cost <= CLOSE * min(costs)]
+    if node.attrs.get("winograd", 0):  # rows of tiles take long, and shapes differ little
+        tried = [choose_tile(channels)]
     alone = excerpt(node, graph)
     feed = np.random.default_rng(0).random(alone.inputs[0].shape, np.float32)
     every = np.ones(alone.shapes["x"][:2], np.uint8)
@@ -137,7 +140,9 @@ def excerpt(node: Node, graph: Graph) -> Graph:
     """A graph of some rows of one convolution, and a reader that makes its output persistent."""
     taps_y, taps_x, depth, channels = graph.shapes[node.inputs[1]]
     height, width, _ = graph.shapes[node.output]
-    rows = max(min(height, ROWS_WORK * height // max(work_of(node, graph), 1)), 1)
+    side = node.attrs.get("winograd", 0)
+    least = 2 * side if side else 1  # rows of whole tiles
+    rows = min(height, max(ROWS_WORK * height // max(work_of(node, graph), 1), least))
     stride, dilation = node.attrs["stride"], node.attrs["dilation"]
     inside = (
         (rows - 1) * stride[0] + (taps_y - 1) * dilation[0] + 1,
@@ -154,6 +159,7 @@ def excerpt(node: Node, graph: Graph) -> Graph:
         "z": (rows, width, channels),
     }
     plain = {"stride": stride, "dilation": dilation, "pad": (0, 0, 0, 0), "group": 1, "act": None}
+    plain |= {"winograd": side}
     pool: dict[str, object] = {
         "kernel": (3, 3),
         "stride": (1, 1),

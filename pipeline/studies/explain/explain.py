@@ -200,6 +200,7 @@ class Recorder:
                 after_global=info.after_global,
                 reason=info.reason,
                 nodes=info.nodes,
+                algorithm=info.algorithm,
             )
             for index, info in enumerate(self._infos)
         )

@@ -45,6 +45,8 @@ class Row:
     """Why an island is one."""
     nodes: tuple[str, ...] = ()
     """What an island holds."""
+    algorithm: str = ""
+    """How a convolution is computed, if not directly, or why it must be; else empty."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
