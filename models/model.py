@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.errors import ModelError
-from stillframe.models.formats.cleaning import MAX_SIDE, clean
-from stillframe.models.formats.onnx_file import find_image_input, read_onnx
-from stillframe.models.formats.side_inputs import SideInputs
-from stillframe.models.formats.state import zero_states
+from stillframe.models.formats.cleaned_file import cleaned_file
+from stillframe.models.formats.side_inputs import MAX_SIDE, SideInputs
 from stillframe.models.results import Result, with_labels
 
 Task = Literal["detection", "segmentation", "classification", "depth", "image", "tensors"]
@@ -203,18 +201,16 @@ class Model:
     def at(cls, name: str, origin: Path, form: Form, size: tuple[int, int] | None = None) -> Self:
         """The model at an input size (H, W), by default the form's base size."""
         fixed = form.sizing.check(size or form.sizing.base)
-        path = clean(origin, fixed, form.side, form.preprocessing.layout)
+        cleaned = cleaned_file(origin, fixed, form.side, form.preprocessing.layout)
         height, width = fixed
         preprocessing = form.preprocessing
         shape = (1, preprocessing.channels, height, width)
         if preprocessing.layout == "nhwc":
             shape = (1, height, width, preprocessing.channels)
         planes = tuple(np.empty(fixed, np.uint8) for _ in range(preprocessing.channels))
-        cleaned, side = read_onnx(path), SideInputs(state=form.side.state)
-        states = zero_states(cleaned, side)
-        buffers = _Buffers(np.empty(shape, preprocessing.element), planes, states)
-        port = find_image_input(cleaned, path, side)
-        return cls(name, origin, path, form, fixed, port.name, buffers)
+        tensor = np.empty(shape, preprocessing.element)
+        buffers = _Buffers(tensor, planes, cleaned.zero_states())
+        return cls(name, origin, cleaned.path, form, fixed, cleaned.input_name, buffers)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.task} {self.size[1]}x{self.size[0]}>"

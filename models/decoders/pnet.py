@@ -11,9 +11,7 @@ kernels instead gives the same network for upright images: `transpose_kernels` d
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from stillframe.errors import ModelError
 from stillframe.models.decoders.detection import suppress
@@ -56,6 +54,9 @@ def transpose_kernels(file: bytes) -> bytes:
 
     Valid for networks of convolutions, pools and pointwise operators that treat both axes alike.
     """
+    import onnx  # only where weights are converted
+    from onnx import numpy_helper
+
     model = onnx.load_model_from_string(file)
     weights = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
     for tensor in model.graph.initializer:

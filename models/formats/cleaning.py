@@ -16,6 +16,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from stillframe.cache_dir import cache_folder
 from stillframe.errors import ModelError
+from stillframe.models.formats.cleaned_file import CLEANING_VERSION
 from stillframe.models.formats.external_data import external_files, load_external
 from stillframe.models.formats.onnx_file import (
     ImageInput,
@@ -26,13 +27,15 @@ from stillframe.models.formats.onnx_file import (
     read_onnx,
     subgraphs,
 )
-from stillframe.models.formats.side_inputs import SideInputs, put_constants, side_inputs
+from stillframe.models.formats.side_inputs import (
+    MAX_SIDE,
+    SideInputs,
+    put_constants,
+    side_inputs,
+)
 from stillframe.models.formats.state import fix_state
 from stillframe.models.weights.sealed import file_sha256, sealed, write_sealed
 
-CLEANING_VERSION = 1
-"""Increased whenever cleaning writes something else, so that older cached files are not used."""
-MAX_SIDE = 8192
 MAX_TENSOR = 1 << 31
 """Largest tensor, in numbers (8 GiB as float32): larger ones are a mistake or an attack."""
 

@@ -7,14 +7,18 @@ alone. What exporters of well-known networks ask for is known here; a model card
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from stillframe.errors import ModelError
+
+if TYPE_CHECKING:  # slow to load, and a start with cached files needs none of it
+    import onnx
+
+MAX_SIDE = 8192
+"""Of a picture that a network takes, pixels."""
 
 Constant = float | str | Sequence["Constant"]
 """A number, "height" or "width" of the model's input, or a list of these."""
@@ -44,7 +48,7 @@ class SideInputs:
         return {*self.constants, *self.state.values()}
 
 
-def side_inputs(model: onnx.ModelProto, stated: SideInputs, title: str) -> SideInputs:
+def side_inputs(model: "onnx.ModelProto", stated: SideInputs, title: str) -> SideInputs:
     """What is stated, and what is known of inputs that the model has.
 
     Raises ModelError where a name is stated that the model does not have.
@@ -69,9 +73,11 @@ def side_inputs(model: onnx.ModelProto, stated: SideInputs, title: str) -> SideI
 
 
 def put_constants(
-    model: onnx.ModelProto, side: SideInputs, size: tuple[int, int], title: str
+    model: "onnx.ModelProto", side: SideInputs, size: tuple[int, int], title: str
 ) -> None:
     """Turn the inputs that have constants into initializers. size: (H, W) of the picture."""
+    from onnx import numpy_helper
+
     remaining = []
     for each in model.graph.input:
         if each.name not in side.constants:
@@ -84,9 +90,11 @@ def put_constants(
 
 
 def _array(
-    port: onnx.ValueInfoProto, constant: Constant, size: tuple[int, int], title: str
+    port: "onnx.ValueInfoProto", constant: Constant, size: tuple[int, int], title: str
 ) -> NDArray[Any]:
     """The constant as the type and rank that the input declares. Raises ModelError."""
+    from onnx import helper
+
     kind = port.type.tensor_type
     dims = [d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim]
     where = f"{title}: constant {port.name!r}"

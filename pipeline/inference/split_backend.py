@@ -10,13 +10,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnx.utils
 from numpy.typing import NDArray
-from onnx import shape_inference
 
 from stillframe.pipeline.inference.backends import (
     Device,
@@ -27,11 +24,15 @@ from stillframe.pipeline.inference.backends import (
 )
 from stillframe.reuse.gate.change_map import ChangeMap
 
+if TYPE_CHECKING:  # only where a model is cut
+    import onnx
+
 MOST_BOUNDARY = 6
 """Tensors that may cross."""
 UNEVEN = 0.2
 """How far from a half the head's share of the work may be."""
-FLOAT = onnx.TensorProto.FLOAT
+FLOAT = 1
+"""`onnx.TensorProto.FLOAT`."""
 
 
 class UncuttableError(Exception):
@@ -50,7 +51,7 @@ class Cut:
     """Bytes of the boundary."""
 
 
-def best_cut(model: onnx.ModelProto) -> Cut:
+def best_cut(model: "onnx.ModelProto") -> Cut:
     """Where to cut. Raises UncuttableError."""
     options = [cut for cut in cuts(model) if abs(cut.share - 0.5) <= UNEVEN]
     if not options:
@@ -59,7 +60,7 @@ def best_cut(model: onnx.ModelProto) -> Cut:
     return min(options, key=lambda cut: abs(cut.share - 0.5) + 0.2 * cut.size / largest)
 
 
-def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
+def cuts(model: "onnx.ModelProto") -> Iterator[Cut]:
     """Every place between two nodes where only whole float tensors of known shape cross."""
     graph = model.graph
     shapes = _shapes(graph)
@@ -86,6 +87,9 @@ def cuts(model: onnx.ModelProto) -> Iterator[Cut]:
 
 def halves(path: Path) -> tuple[bytes, bytes, Cut]:
     """The models of head and tail, serialized, and the cut. Raises UncuttableError."""
+    import onnx.utils
+    from onnx import shape_inference
+
     model = shape_inference.infer_shapes(onnx.load(str(path)))
     weights = {each.name for each in model.graph.initializer}
     inputs = [each.name for each in model.graph.input if each.name not in weights]
@@ -204,7 +208,7 @@ class SplitBackend:
             self._tail.close()
 
 
-def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+def _shapes(graph: "onnx.GraphProto") -> dict[str, tuple[int, ...]]:
     """Fixed shapes of float tensors by name."""
     shapes = {}
     for each in (*graph.value_info, *graph.input, *graph.output):
@@ -216,7 +220,7 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
 
 
 def _work(
-    node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], graph: onnx.GraphProto
+    node: "onnx.NodeProto", shapes: dict[str, tuple[int, ...]], graph: "onnx.GraphProto"
 ) -> float:
     """Multiply-adds of a convolution; of any other node the elements that it writes."""
     out = float(np.prod(shapes.get(node.output[0], (0,))))

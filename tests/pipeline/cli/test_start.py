@@ -2,12 +2,19 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.models import network
 
 LATER = (
     "models.architectures.architectures", "models.forms", "sample_videos.scenes",
     "sample_videos.encode", "pipeline.telemetry.prometheus",
 )  # fmt: skip
 """Of our own, for what few runs do."""
+SLOW = ("onnx", "google.protobuf", "ml_dtypes")
+"""Of other packages, for reading networks: what was found in them is in the cache."""
 CODE = """
 import sys
 from stillframe import sample_videos
@@ -26,3 +33,30 @@ def test_a_run_loads_only_what_all_runs_need() -> None:
     assert "prometheus_client" not in loaded
     assert scenes[:2] == ["truth", "True"]  # the function, not the module of its name
     assert {"plaza", "sports2d_demo"} <= set(scenes)
+
+
+START = """
+import sys
+from pathlib import Path
+from stillframe.models.catalog import MODELS
+from stillframe.models.model import Model
+from stillframe.pipeline.cli import execute_run
+Model.at("net", Path(sys.argv[1]), MODELS["centerface"].form, (32, 32))
+print(*sys.modules)
+"""
+
+
+def test_a_model_that_was_cleaned_before_loads_no_onnx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLFRAME_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "net.onnx"
+    file.write_bytes(network().SerializeToString())
+    command = [sys.executable, "-c", START, str(file)]
+
+    def loaded() -> set[str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    assert {"onnx"} <= loaded()  # cleaned now
+    assert not loaded() & set(SLOW)
