@@ -38,11 +38,9 @@ def weight_transform(side: int) -> NDArray[np.float64]:
 def transformed(weights: NDArray[Any], side: int) -> NDArray[np.float64]:
     """(3, 3, C, M) -> [factor][C][M], in float64."""
     axis = weight_transform(side)
-    factors: NDArray[np.float64] = np.einsum(
-        "ai,bj,ijcm->abcm", axis, axis, weights.astype(np.float64), optimize=True
-    )
-    flat: NDArray[np.float64] = factors.reshape(-1, *weights.shape[2:])
-    return flat
+    taps = weights.reshape(9, -1).astype(np.float64)
+    factors: NDArray[np.float64] = np.kron(axis, axis) @ taps
+    return factors.reshape(-1, *weights.shape[2:])
 
 
 def pack_factors(weights: Floats, side: int, tile: int) -> tuple[Floats, int]:
