@@ -4,16 +4,18 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stillframe.errors import CardWarning, ModelError, UsageError
-from stillframe.models.card import ModelCard, StatedCard, read_labels
 from stillframe.models.catalog import MODELS, row
 from stillframe.models.formats.exporting import refuse_foreign
 from stillframe.models.model import Form, Model
 from stillframe.models.weights.download import Progress
 from stillframe.models.weights.fetch import fetch_all
 from stillframe.models.weights.sealed import sealed, write_sealed
+
+if TYPE_CHECKING:  # validated by pydantic, which a model with a name and no options needs not
+    from stillframe.models.card import ModelCard, StatedCard
 
 
 def original(name: str, *, progress: Progress | None = None, allow_sdist: bool = False) -> Path:
@@ -85,6 +87,8 @@ def load(
         state: Output -> the input that gets it with the next frame. Default None.
     """
     if isinstance(labels, str | Path):
+        from stillframe.models.card import read_labels
+
         labels = read_labels(str(labels))
     if confidence is not None and not 0.0 <= confidence <= 1.0:
         raise ModelError(f"expected a confidence in 0..1, got {confidence}")
@@ -93,24 +97,27 @@ def load(
         "iou": iou, "size": input_size, "layout": layout, "mean": mean, "std": std,
         "scale": scale, "bgr": bgr, "constants": constants, "state": state,
     }  # fmt: skip
-    options = ModelCard.checked(stated)
+    options = None
+    if any(value is not None for value in stated.values()):
+        from stillframe.models.card import ModelCard
+
+        options = ModelCard.checked(stated)
     return load_stated(name, options, progress=progress, allow_sdist=allow_sdist)
 
 
 def load_stated(
     name: str | Path,
-    options: ModelCard,
+    options: "ModelCard | None",
     *,
     progress: Progress | None = None,
     allow_sdist: bool = False,
 ) -> Model:
-    """As `load`, with what is stated as a card."""
+    """As `load`, with what is stated as a card; None: nothing is."""
     if str(name) in MODELS:
         label, form = str(name), MODELS[str(name)].form
-        stated = StatedCard.of_name(label, options)
-        if stated.card.task not in (None, form.task):
+        if options is not None and options.task not in (None, form.task):
             raise ModelError(
-                f"{name}: expected task {form.task}, the model's own, got {stated.card.task}"
+                f"{name}: expected task {form.task}, the model's own, got {options.task}"
             )
         origin = original(label, progress=progress, allow_sdist=allow_sdist)
     else:
@@ -119,11 +126,18 @@ def load_stated(
         if not origin.exists() and origin.suffix != ".onnx":
             row(str(name))
         return Model.at(label, origin, _form_of_file(origin, options))
-    return Model.at(label, origin, stated.applied(form))
+    if options is not None:
+        from stillframe.models.card import StatedCard
+
+        form = StatedCard.of_name(label, options).applied(form)
+    return Model.at(label, origin, form)
 
 
-def _form_of_file(origin: Path, options: ModelCard) -> Form:
+def _form_of_file(origin: Path, options: "ModelCard | None") -> Form:
     """What is recognised and stated. Plain tensors are given whatever the card says."""
+    from stillframe.models.card import ModelCard, StatedCard
+
+    options = ModelCard() if options is None else options
     try:
         return applied_form(origin, StatedCard.of(origin, options))
     except ModelError as error:
@@ -135,12 +149,12 @@ def _form_of_file(origin: Path, options: ModelCard) -> Form:
         return form
 
 
-def applied_form(origin: Path, stated: StatedCard) -> Form:
+def applied_form(origin: Path, stated: "StatedCard") -> Form:
     """The form of a file, with what is stated of it. Raises ModelError."""
     return stated.applied(_recognised(origin, stated))
 
 
-def _recognised(origin: Path, stated: StatedCard) -> Form:
+def _recognised(origin: Path, stated: "StatedCard") -> Form:
     """Before what is stated of its values."""
     from stillframe.models.forms.forms import recognise  # a model with a name needs none of it
 

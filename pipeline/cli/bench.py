@@ -123,7 +123,7 @@ def bench(
         confidence=stated.confidence,
         profile=tuned,
         frame_skipping=reuse.frame_skipping,
-        stated=rest.card() if rest.stated() else None,
+        stated=rest.card(),
     )
     frames = min(filter(None, (max_frames, QUICK_FRAMES if quick else None)), default=None)
     size = _size(stated.size)

@@ -2,13 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from stillframe.models import zoo
-from stillframe.models.card import ModelCard
 from stillframe.models.model import Model
+
+if TYPE_CHECKING:
+    from stillframe.models.card import ModelCard
 
 SAMPLE = "sample:"
 
@@ -51,7 +54,7 @@ def fetch_sample(console: Console, clip: str, allow_sdist: bool) -> None:
             sample_videos.resolve(name, progress=on_progress, allow_sdist=allow_sdist)
 
 
-def load_model(console: Console, name: str, stated: ModelCard, allow_sdist: bool) -> Model:
+def load_model(console: Console, name: str, stated: "ModelCard | None", allow_sdist: bool) -> Model:
     """The model, fetched if need be. stated: what options say of it, see `zoo.load_stated`."""
     with preparing(console, name) as on_progress:
         return zoo.load_stated(name, stated, progress=on_progress, allow_sdist=allow_sdist)

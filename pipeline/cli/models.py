@@ -136,12 +136,13 @@ def describe(
     Put beside the file as `model.yaml` it changes nothing; edit it where the file is misread.
     """
     from stillframe.models import catalog, zoo
-    from stillframe.models.card import StatedCard, card_text
+    from stillframe.models.card import ModelCard, StatedCard, card_text
 
     if model in catalog.MODELS:
         raise UsageError(f"{model}: expected an .onnx file; models with a name need no card")
     path = Path(model)
-    stated = StatedCard.of(path, options.ModelOptions(**model_options).card())
+    card = options.ModelOptions(**model_options).card() or ModelCard()
+    stated = StatedCard.of(path, card)
     printing.data(card_text(zoo.applied_form(path, stated), path.name))
 
 

@@ -144,11 +144,13 @@ class ModelOptions:
         typer.Option("--bgr", help="The model takes blue, green, red.", rich_help_panel=MODEL),
     ] = False
 
-    def card(self) -> "ModelCard":
-        """Raises UsageError."""
+    def card(self) -> "ModelCard | None":
+        """What was given as a card; None: nothing was. Raises UsageError."""
+        stated = self.stated()
+        if not stated:
+            return None
         from stillframe.models.card import ModelCard, read_labels
 
-        stated = self.stated()
         if self.labels is not None:
             stated["labels"] = read_labels(self.labels, where="--")
         return ModelCard.checked(stated, "--")
@@ -233,10 +235,13 @@ class ReuseOptions:
 
     def settings(self) -> "Settings":
         """Reads the profile, if there is one. Raises UsageError."""
-        from stillframe.pipeline.inference.profile import TuningProfile
         from stillframe.pipeline.inference.settings import Settings
 
-        tuned = None if self.profile is None else TuningProfile.read(self.profile)
+        tuned = None
+        if self.profile is not None:
+            from stillframe.pipeline.inference.profile import TuningProfile
+
+            tuned = TuningProfile.read(self.profile)
         return Settings(
             reuse=self._mode(),
             max_age_s=self.max_age,

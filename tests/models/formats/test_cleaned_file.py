@@ -45,20 +45,20 @@ def origin(tmp_path: Path) -> Path:
     return path
 
 
-def found(path: Path, side: SideInputs | None = None) -> CleanedFile:
+def prepared(path: Path, side: SideInputs | None = None) -> CleanedFile:
     return cleaned_file(path, SIZE, side or SideInputs(), "nchw")
 
 
 def test_the_second_start_reads_no_network(origin: Path, cleanings: list[Path]) -> None:
-    first = found(origin)
-    assert found(origin) == first == CleanedFile(first.path, "x0", {})
+    first = prepared(origin)
+    assert prepared(origin) == first == CleanedFile(first.path, "x0", {})
     assert cleanings == [origin]
 
 
 def test_states_are_as_the_file_has_them(tmp_path: Path, cleanings: list[Path]) -> None:
     file = matting(tmp_path / "rvm.onnx")
     side = SideInputs(state={"r1o": "r1i"})
-    first, second = (found(file, side).zero_states() for _ in range(2))
+    first, second = (prepared(file, side).zero_states() for _ in range(2))
     assert cleanings == [file]
     assert [*first] == [*second] == ["r1i"]
     assert first["r1i"].dtype == second["r1i"].dtype == np.float32
@@ -66,16 +66,18 @@ def test_states_are_as_the_file_has_them(tmp_path: Path, cleanings: list[Path]) 
     assert not second["r1i"].any()
 
 
-@pytest.mark.parametrize("end", ["onnx", "inputs"])
+@pytest.mark.parametrize(
+    ("end", "wrong"), [("onnx", (b"weight", b"weighs")), ("inputs", (b'"x0"', b'"y0"'))]
+)
 def test_what_is_damaged_is_written_again(
-    origin: Path, cache: Path, cleanings: list[Path], end: str
+    origin: Path, cache: Path, cleanings: list[Path], end: str, wrong: tuple[bytes, bytes]
 ) -> None:
-    first = found(origin)
+    first = prepared(origin)
     (file,) = (cache / "cleaned").glob(f"*.{end}")
     whole = file.read_bytes()
-    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    file.write_bytes(whole.replace(*wrong))
     module.sealed.__globals__["_hash"].cache_clear()
-    assert found(origin) == first
+    assert prepared(origin) == first
     assert len(cleanings) == 2
     assert file.read_bytes() == whole
 
@@ -83,9 +85,9 @@ def test_what_is_damaged_is_written_again(
 def test_another_network_at_the_same_path_is_another_file(
     origin: Path, cleanings: list[Path]
 ) -> None:
-    first = found(origin)
+    first = prepared(origin)
     origin.write_bytes(network(opset=16).SerializeToString())
-    assert found(origin).path != first.path
+    assert prepared(origin).path != first.path
     assert len(cleanings) == 2
 
 
@@ -95,12 +97,12 @@ def test_weights_in_other_files_are_checked_at_each_start(
     file, weights = tmp_path / "net.onnx", tmp_path / "weights.bin"
     file.write_bytes(external(weights.name).SerializeToString())
     weights.write_bytes(np.full(108, 0.1, np.float32).tobytes())
-    first = found(file)
+    first = prepared(file)
     weights.write_bytes(np.full(108, 0.2, np.float32).tobytes())
-    assert found(file).path != first.path
+    assert prepared(file).path != first.path
     weights.unlink()
     with pytest.raises(ModelError, match="there is no such file"):
-        found(file)
+        prepared(file)
     assert len(cleanings) == 3
 
 
@@ -113,15 +115,15 @@ def test_a_cache_that_cannot_be_written_any_more_is_of_use(
         raise ModelError(f"{path}: cannot be written")
 
     monkeypatch.setattr(module, "write_sealed", full)
-    assert found(origin).path == path
+    assert prepared(origin).path == path
 
 
 def test_a_file_that_is_no_network_is_refused_as_ever(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
-        found(tmp_path / "missing.onnx")
+        prepared(tmp_path / "missing.onnx")
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ModelError, match="got a folder"):
-        found(tmp_path / "folder.onnx")
+        prepared(tmp_path / "folder.onnx")
 
 
 def test_the_split_backend_knows_floats() -> None:

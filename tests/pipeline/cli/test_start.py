@@ -15,6 +15,8 @@ LATER = (
 """Of our own, for what few runs do."""
 SLOW = ("onnx", "google.protobuf", "ml_dtypes")
 """Of other packages, for reading networks: what was found in them is in the cache."""
+STATED = ("stillframe.models.card", "stillframe.pipeline.inference.profile", "yaml")
+"""For what options and cards state of a model."""
 CODE = """
 import sys
 from stillframe import sample_videos
@@ -41,6 +43,10 @@ from pathlib import Path
 from stillframe.models.catalog import MODELS
 from stillframe.models.model import Model
 from stillframe.pipeline.cli import execute_run
+from stillframe.pipeline.cli.run_request import RunRequest
+request = RunRequest()
+assert request.card() is None
+request.settings()
 Model.at("net", Path(sys.argv[1]), MODELS["centerface"].form, (32, 32))
 print(*sys.modules)
 """
@@ -59,4 +65,4 @@ def test_a_model_that_was_cleaned_before_loads_no_onnx(
         return set(done.stdout.split())
 
     assert {"onnx"} <= loaded()  # cleaned now
-    assert not loaded() & set(SLOW)
+    assert not loaded() & {*SLOW, *STATED}
