@@ -48,7 +48,7 @@ from stillframe.pipeline.quality.audited import Audited, AuditReport, check_qual
 from stillframe.pipeline.quality.repeatability import CameraNoise, noisy
 
 OnAudit = Callable[[Audited], None]
-REPEATED_FIRST, REPEATED_EVERY = 5, 16
+REPEATED_FIRST, REPEATED_EVERY = 3, 16
 """The first audits measure repeatability too, and then each n-th."""
 WAITING = 3
 """Drawn frames that may wait for their audit, with their pictures."""

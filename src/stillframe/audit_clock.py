@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-START_SHARE, SHARE, CERTIFIED_SHARE = 0.12, 0.1, 0.055
+START_SHARE, SHARE, CERTIFIED_SHARE = 0.08, 0.06, 0.045
 """Of the processor time: while agreement is not known to hold, until it is certified, and then."""
 FIRST_GAP = 4.0
 """Mean frames to the first audit, which shows what an audit costs."""
@@ -23,7 +23,7 @@ FRAMES_A_SECOND = 25.0
 """Of a stream whose times are not known yet."""
 START_AUDITS = 12
 """Audits that tell before agreement may be known to hold."""
-START_EVERY_S, START_COST_S = 1.0, 0.1
+START_EVERY_S, START_COST_S = 1.0, 0.05
 """While it is not known: an audit in each second of the stream, if it takes no more time than that;
 for slower networks, by the square root of the time, since steering must learn soon."""
 FADING = 0.3

@@ -83,6 +83,8 @@ HOPELESS, SELDOM = 3.0, 8
 many are compared."""
 PROVEN = 64
 """Frames of the reuse engine after which the next pause is a short one again."""
+MOST_UNCHOSEN = 8
+"""Frames that were not computed, after which a choice is made in any case: time has passed."""
 FIRST_TOLERANCE = 0.1
 FAR = 4.0
 """Times the tolerance where the last result has nothing near, see `Tolerance.far`; of detectors.
@@ -159,6 +161,10 @@ class AutoController(Closing):
         self._evidence = LossEvidence(model.task)
         self._time_s = 0.0
         """Of the last frame that was delivered."""
+        self._has_news = False
+        """Whether an audit came since the last choice."""
+        self._unchosen = 0
+        """Frames since the last choice."""
         self._tried = 0
         """Frames since the reuse engine took over."""
         self._pause_s, self._again_s = PAUSE_S, 0.0
@@ -257,6 +263,10 @@ class AutoController(Closing):
             self._time_s = time_s = step.frame.clock_s
             self._count(step)
             self._take_over()
+            self._unchosen += 1
+            if step.kind != "computed" and not self._has_news and self._unchosen < MOST_UNCHOSEN:
+                return
+            self._unchosen, self._has_news = 0, False
             best = self._best(time_s)
             if best != self.choice:
                 self._choose(best)
@@ -270,6 +280,7 @@ class AutoController(Closing):
         if setting is None or kept is None:
             return
         with self._lock:
+            self._has_news = True
             if setting.distance:
                 self._evidence.add_skipped(setting.distance, 1 - kept, self._time_s)
             elif setting.tolerance is not None:
