@@ -73,6 +73,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pipeline.video_pipeline": ("pipeline.executor", "pipeline.media"),
     "pipeline.studies.sweep": (
         "pipeline.studies.environment",
+        "pipeline.studies.report_style",
         "pipeline.quality",
         "pipeline.sinks",
         "pipeline.inference",
@@ -88,6 +89,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pipeline.media",
     ),
     "pipeline.studies.suite": (
+        "pipeline.studies.report_style",
         "pipeline.quality.auto",
         "pipeline.quality",
         "pipeline.inference",
@@ -96,6 +98,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pipeline.studies.tune": ("pipeline.quality", "pipeline.inference", "pipeline.media"),
     "pipeline.studies.explain": ("pipeline.inference", "pipeline.media"),
     "pipeline.studies.environment": ("pipeline.inference",),
+    "pipeline.studies.report_style": (),
     "pipeline.filter": (
         "pipeline.quality.auto",
         "pipeline.sinks",

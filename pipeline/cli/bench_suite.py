@@ -1,7 +1,6 @@
 """stillframe bench suite: what a run without any option gains, and keeps, on many pairs."""
 
 import json
-import math
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stillframe.errors import SinkError, StillframeError, UsageError
+from stillframe.errors import StillframeError, UsageError
 from stillframe.pipeline.cli import options, printing
+from stillframe.pipeline.cli.writable import check_writable
 
 Row = dict[str, Any]
 
@@ -45,6 +45,10 @@ def bench_suite(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.html", help="One page with everything."),
+    ] = None,
     force: options.Force = False,
 ) -> None:
     """Run every model on every clip that it makes sense on, without any option for a pair.
@@ -56,15 +60,22 @@ def bench_suite(
     from stillframe.pipeline.cli.fetching import fetch_sample
     from stillframe.pipeline.studies.suite.measure import measure
     from stillframe.pipeline.studies.suite.pairs import PAIRS
+    from stillframe.pipeline.studies.suite.summary import summary_text
 
+    if report is not None:
+        from stillframe.pipeline.studies.suite import report_page
+
+        report_page.needed()
     pairs = [each for each in PAIRS if not only or any(word in each.title for word in only)]
     if not pairs:
         titles = ", ".join(each.title for each in PAIRS)
         raise UsageError(f"--only: expected a word of {titles}; got {', '.join(only or [])}")
-    if json_file is not None and json_file.exists() and not force:
-        raise SinkError(f"{json_file}: there is such a file; overwrite it with --force")
+    for path in (json_file, report):
+        if path is not None:
+            check_writable(path, force)
     console = printing.people()
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    record = {"machine": _machine(), "quality": quality, "threads": threads, "rows": rows}
     for pair in pairs:
         try:
             fetch_sample(console, pair.clip, allow_sdist)
@@ -76,27 +87,20 @@ def bench_suite(
             continue
         printing.plain(console, f"{pair.title}: x{rows[-1]['times_as_fast']:.2f}")
         if json_file is not None:
-            _write(json_file, rows)
+            json_file.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     printing.table_data(_table(rows))
     if rows:
-        mean = math.exp(sum(math.log(row["times_as_fast"]) for row in rows) / len(rows))
-        good = sum(row["windows_held"] for row in rows)
-        windows = sum(row["windows"] for row in rows)
-        printing.plain(
-            console,
-            f"geometric mean x{mean:.2f}, worst x{min(row['times_as_fast'] for row in rows):.2f}; "
-            f"kept at least {quality:g}, or what the network repeats, in {good} of {windows} "
-            "windows of ten seconds",
-            wrap=True,
-        )
+        printing.plain(console, summary_text(rows, quality), wrap=True)
+        if report is not None:
+            report_page.write_html(record, report)
+            printing.plain(console, f"wrote {report}")
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    machine = {"system": platform.platform(), "python": platform.python_version()}
-    path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", "utf-8")
+def _machine() -> dict[str, str]:
+    return {"system": platform.platform(), "python": platform.python_version()}
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _table(rows: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("model on clip")
     for name, _ in ROWS:

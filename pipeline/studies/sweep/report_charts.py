@@ -1,19 +1,16 @@
 """The charts of a sweep's report, drawn by Matplotlib: SVG in the reader's own ink, or a PNG."""
 
-import io
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stillframe.errors import SinkError, UsageError
+from stillframe.errors import SinkError
 from stillframe.escaping import escaped
-from stillframe.extras import install_command
 from stillframe.pipeline.quality.agreement import MEASURES
+from stillframe.pipeline.studies.report_style import INK, figure_of, svg_of
 from stillframe.pipeline.studies.sweep.sweep import Row, Sweep, front, runnable
 
-INK = "#010203"  # becomes currentColor in the page
 COLOURS = {
     "dense": "#8a8f98",
     "exact": "#0072b2",
@@ -39,46 +36,6 @@ NAMES = {
 }
 
 
-def needed() -> None:
-    """Raises UsageError where the packages for reports are not installed."""
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"reports and charts need the package {error.name}: {install_command('report')}"
-        ) from None
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams |= {
-        "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none",
-        "svg.hashsalt": "stillframe", "text.color": INK, "text.parse_math": False,
-        "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    }  # fmt: skip
-    return pyplot.subplots(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Any) -> str:
-    """Inline SVG without a background, whose ink is the page's."""
-    from matplotlib import pyplot
-
-    text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    pyplot.close(figure)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(<svg [^>]*?)width="[^"]*pt" height="[^"]*pt"|<svg height="[^"]*pt"',
-                   lambda m: m.group(1) or "<svg", svg, count=1)  # fmt: skip
-    return svg.replace(INK, "currentColor")
-
-
 def quality_label(sweep: Sweep) -> str:
     present = [row["kind"] for row in sweep.rows if row["kind"]]
     return f"kept ({MEASURES[present[0]].kept})" if present else "kept"
@@ -91,7 +48,7 @@ def strict_label(sweep: Sweep) -> str:
 
 def pareto(sweep: Sweep) -> Any:
     """Frame rate against quality, a mark a variant, a line through the front."""
-    figure, axes = _figure(8.4, 4.6)
+    figure, axes = figure_of(8.4, 4.6)
     for family, colour in COLOURS.items():
         rows = [row for row in sweep.rows if row["family"] == family]
         if rows:
@@ -124,7 +81,7 @@ def pareto(sweep: Sweep) -> Any:
 
 def timeline(sweep: Sweep, names: list[str]) -> Any:
     """Quality frame by frame, and below it the work: where and when quality was lost."""
-    figure, whole = _figure(8.4, 3.6)
+    figure, whole = figure_of(8.4, 3.6)
     whole.remove()
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for row in (row for name in names if (row := sweep.row(name))):
@@ -146,7 +103,7 @@ def timeline(sweep: Sweep, names: list[str]) -> Any:
 
 def layers(rows: list[Row]) -> Any:
     """Share of each layer's positions that is computed in a frame, a line a variant."""
-    figure, axes = _figure(8.4, 2.8)
+    figure, axes = figure_of(8.4, 2.8)
     names = list(rows[0]["layers"])
     tints = np.linspace(0.35, 1.0, len(rows))
     for row, tint in zip(rows, tints, strict=True):
@@ -174,13 +131,13 @@ def shown_in_time(sweep: Sweep) -> list[str]:
 
 def charts(sweep: Sweep) -> dict[str, str]:
     """Name -> SVG."""
-    drawn = {"pareto": _svg(pareto(sweep))}
+    drawn = {"pareto": svg_of(pareto(sweep))}
     names = shown_in_time(sweep)
     if names:
-        drawn["timeline"] = _svg(timeline(sweep, names))
+        drawn["timeline"] = svg_of(timeline(sweep, names))
     rows = [row for row in sweep.rows if row.get("layers")]
     if rows:
-        drawn["layers"] = _svg(layers(sorted(rows, key=lambda row: -row["work"])[:6]))
+        drawn["layers"] = svg_of(layers(sorted(rows, key=lambda row: -row["work"])[:6]))
     return drawn
 
 

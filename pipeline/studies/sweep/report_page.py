@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.errors import SinkError
-from stillframe.escaping import escaped
 from stillframe.models.model import Model
 from stillframe.pipeline.quality.repeatability import in_words
+from stillframe.pipeline.studies.report_style import STYLE, needed, page_template
 from stillframe.pipeline.studies.sweep import sweep as sweeping
 from stillframe.pipeline.studies.sweep.doubts import (
     doubts,
@@ -21,7 +21,6 @@ from stillframe.pipeline.studies.sweep.doubts import (
 from stillframe.pipeline.studies.sweep.equal_compute import equal_compute, sentence
 from stillframe.pipeline.studies.sweep.report_charts import (
     charts,
-    needed,
     quality_label,
     strict_label,
     write_png,
@@ -38,25 +37,7 @@ PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{{ head.model }} on {{ head.clip }}: frame rate against quality</title>
 <style>
-:root { --paper: #fff; --ink: #1c2127; --dim: #5c6570; --line: #d9dde2; --good: #e8590c1a; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #14171b; --ink: #e6e9ed; --dim: #9aa4b0; --line: #333a42; --good: #e8590c33; }
-}
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2rem 1.2rem 4rem; max-width: 68rem; background: var(--paper);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem; margin: 0 0 .2rem } h2 { font-size: 1.1rem; margin: 2.4rem 0 .4rem }
-p { margin: .3rem 0; max-width: 48rem } .dim, figcaption { color: var(--dim) }
-code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere }
-.answer { border: 1px solid var(--line); border-left: 4px solid #e8590c; padding: .7rem 1rem;
-  margin: 1rem 0; border-radius: 4px }
-svg { width: 100%; height: auto; color: var(--ink) }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { padding: .22rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap }
-th { font-weight: 600; color: var(--dim) } td:first-child, th:first-child { text-align: left }
-tr.best, td.best { background: var(--good) }
+{{ style|safe }}
 .frames { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; margin: .4rem 0 1.2rem }
 .frames figure { margin: 0 } .frames img { width: 100%; display: block; border-radius: 3px }
 figcaption { font-size: 13px }
@@ -195,27 +176,21 @@ def illustrated(sweep: Sweep) -> Row | None:
 
 def render(sweep: Sweep, shown: Sequence[Shown]) -> str:
     """The page as text."""
-    import jinja2
-
     best, pictured = pick(sweep), illustrated(sweep)
     columns = [
         (name, cell)
         for name, cell in COLUMNS
         if any(cell(row) != "–" for row in sweep.rows)
     ]  # fmt: skip
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: escaped(value) if type(value) is str else value,  # no charts
-    )
-    page = environment.from_string(PAGE)
+    page = page_template(PAGE)
     equal = equal_compute(sweep.rows)
 
     def text(row: Row, name: str) -> str:
         form = "{:.4f}" if "quality" in name else "{:.3f}"
         return _number(name, form)(row)  # type: ignore[no-any-return]
 
-    return page.render(
+    return page.render(  # type: ignore[no-any-return]
+        style=STYLE,
         equal=equal,
         verdict=sentence(sweep.rows),
         figures=[(name, title) for name, title in FIGURES if any(name in row for row in equal)],

@@ -1,0 +1,108 @@
+"""The suite: what is measured of a pair, what all pairs come to, and the page of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillframe.models import zoo
+from stillframe.pipeline.cli import status
+from stillframe.pipeline.studies.suite import measure, pairs, report_page
+from stillframe.pipeline.studies.suite.pairs import Pair
+from stillframe.pipeline.studies.suite.summary import best_skipping, choice_text, summary_text
+from tests.reuse.test_session import net
+
+CLIP = "sample:plaza?size=128x96&seconds=1&fps=12"
+
+
+def skipping(between: str, every: int, kept: float, cpu_ms: float) -> dict[str, Any]:
+    return {"between": between, "every": every, "kept": kept, "place": None, "cpu_ms": cpu_ms}
+
+
+def row(pair: str, gain: float, **more: Any) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "pair": pair, "shows": "people", "role": "developed", "frames": 100, "kind": "f1",
+        "dense_cpu_ms": 80.0, "dense_wall_ms": 75.0, "auto_cpu_ms": 80 / gain,
+        "auto_wall_ms": 21.5, "times_as_fast": gain, "times_as_fast_later": 2 * gain,
+        "kept": 0.99, "strict": 0.9, "place": 0.97, "telling": True, "repeatability": 1.0,
+        "windows": 3, "windows_held": 2,
+        "auto_chosen": {"tolerance": 0.1, "every": 4},
+        "skipping": [
+            skipping("keep", 2, 0.9, 45.0), skipping("keep", 4, 0.7, 25.0),
+            skipping("follow", 2, 0.999, 46.0), skipping("follow", 4, 0.95, 26.0),
+        ],
+    }  # fmt: skip
+    return figures | more
+
+
+def record(*rows: dict[str, Any]) -> dict[str, Any]:
+    machine = {"system": "Linux", "python": "3.11"}
+    return {"machine": machine, "quality": 0.98, "threads": 1, "rows": list(rows)}
+
+
+def test_skipping_is_compared_at_equal_cost() -> None:
+    affordable = row("a", 2.0)  # 40 ms: every 2nd frame costs more
+    assert best_skipping(affordable, "keep") == skipping("keep", 4, 0.7, 25.0)
+    assert best_skipping(affordable, "follow") == skipping("follow", 4, 0.95, 26.0)
+    assert best_skipping(row("a", 4.0), "follow") is None
+    assert report_page.most_kept(affordable) == {"kept"}
+    assert report_page.most_kept(row("a", 1.0)) == {report_page.FOLLOW}
+    assert report_page.most_kept(row("a", 1.0, telling=False)) == set()
+
+
+def test_the_summary_has_the_geometric_mean_and_the_worst() -> None:
+    text = summary_text([row("a", 4.0), row("b", 1.0)], 0.98)
+    assert text.startswith("geometric mean x2.00, worst x1.00; kept at least 0.98")
+    assert "in 4 of 6 windows" in text
+
+
+def test_what_a_run_chose_in_a_few_words() -> None:
+    assert choice_text({"tolerance": None, "every": 1}) == "whole frames"
+    assert choice_text({"tolerance": 0.1, "every": 4}) == "tolerance 0.1, 1 of 4 frames that change"
+
+
+def test_the_page_is_whole_and_loads_nothing() -> None:
+    pytest.importorskip("jinja2")
+    rows = [row("first", 2.0), row("second", 0.9, role="held out", strict=39.04, kind="psnr")]
+    text = report_page.render(record(*rows, row("third", 1.0, telling=False, windows=0)))
+    assert text.count("<svg") == 1
+    assert "prefers-color-scheme: dark" in text
+    assert "#010203" not in text
+    assert not [w for w in ("http-equiv", "<script", "<link", 'src="http', "@import") if w in text]
+    assert text.count("second *") == 2, "in the chart and in the table"
+    for cell in ("2.00", "0.90", "39.0 dB", "0.7000 (1 of 4)", "2 of 3", "nothing to compare"):
+        assert f">{cell}</td>" in text
+    assert text.count('class="best"') == 2, "what keeps most, where there is anything to keep"
+
+
+def test_the_page_shows_names_and_obeys_none() -> None:
+    pytest.importorskip("jinja2")
+    text = report_page.render(record(row("$\\bad{$<script>\x1b[31m\u202e", 2.0)))
+    assert "<script>" not in text
+    assert not set("\x1b\u202e") & set(text)
+    assert text.count(r"$\bad{$&lt;script&gt;\x1b[31m\u202e") == 2
+
+
+def test_the_command_writes_what_was_measured_as_json_and_as_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jinja2")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(net((1, 3, 96, 128)))
+    monkeypatch.setattr(pairs, "PAIRS", (Pair("net", CLIP, "a small net"),))
+    model = zoo.load(str(path), task="tensors")
+    monkeypatch.setattr(zoo, "load", lambda name: model)
+    figures, page = tmp_path / "figures.json", tmp_path / "page.html"
+    command = ["bench", "suite", "--max-frames", "8"]
+    command += ["--json", str(figures), "--report", str(page)]
+    assert status(command) == 0
+    written = json.loads(figures.read_text("utf-8"))
+    assert (written["quality"], written["threads"]) == (0.98, 1)
+    assert written["rows"][0]["frames"] == 8
+    assert "net on plaza?size=128x96" in page.read_text("utf-8")
+    page.write_text("mine", "utf-8")
+    figures.unlink()
+    monkeypatch.setattr(measure, "measure", lambda *_: pytest.fail("measured before it was asked"))
+    assert status(command) != 0
+    assert page.read_text("utf-8") == "mine"
