@@ -13,6 +13,7 @@ from rich.table import Table
 from stillframe.errors import StillframeError, UsageError
 from stillframe.pipeline.cli import options, printing
 from stillframe.pipeline.cli.writable import check_writable
+from stillframe.pipeline.studies.suite.summary import summary_text, truth_text
 
 Row = dict[str, Any]
 
@@ -26,6 +27,7 @@ ROWS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("strict", lambda row: f"{row['strict']:.3f}"),
     ("repeats", lambda row: _share(row["repeatability"])),
     ("place", lambda row: _share(row["place"])),
+    ("truth F1 dense, auto", truth_text),
     ("skipping, equal CPU", lambda row: _skipping(row["best_skipping"])),
 )
 """Columns of the table, and how each is written."""
@@ -60,7 +62,6 @@ def bench_suite(
     from stillframe.pipeline.cli.fetching import fetch_sample
     from stillframe.pipeline.studies.suite.measure import measure
     from stillframe.pipeline.studies.suite.pairs import PAIRS
-    from stillframe.pipeline.studies.suite.summary import summary_text
 
     if report is not None:
         from stillframe.pipeline.studies.suite import report_page

@@ -27,6 +27,7 @@ from stillframe.pipeline.media.open_source import open_source
 from stillframe.pipeline.quality.agreement import Agreement, agreement_with
 from stillframe.pipeline.quality.auto.runner import SteeredRunner
 from stillframe.pipeline.quality.repeatability import CameraNoise, noisy
+from stillframe.pipeline.studies.suite.accuracy import accuracy
 from stillframe.pipeline.studies.suite.pairs import Pair
 
 WINDOW_S = 10.0
@@ -92,6 +93,7 @@ def measure(pair: Pair, model: Model, quality: float, threads: int) -> dict[str,
         "place": whole.place,
         "telling": whole.telling,
         "repeatability": dense.repeatability,
+        **accuracy(pair, model.labels, dense.results, results),
         "windows": len(windows),
         "windows_held": sum(each >= floor for each in windows),
         "skipping": skipping,

@@ -16,6 +16,7 @@ from stillframe.pipeline.studies.suite.summary import (
     choice_text,
     mean_gain,
     summary_text,
+    truth_text,
 )
 
 __all__ = ["needed", "render", "write_html"]
@@ -54,10 +55,11 @@ slower than computing everything.</p>
 <p class="dim">* Held out: not looked at while defaults were chosen. Times are of a frame,
 decoding included. Kept is the share of what the dense network says that a user would not miss;
 strict is the same at a hard limit (dB for pictures); repeats is what the network keeps of itself
-when the camera makes other noise; place is the mean IoU of what is kept. Skipping computes every
-Nth frame whole and keeps its result in between, or lets its boxes follow: the best of those that
-cost no more processor time than the run. What keeps most of the three is tinted. Windows are of
-ten seconds; one is held where {{ quality }} is kept, or what the network repeats.</p>
+when the camera makes other noise; place is the mean IoU of what is kept. Truth F1 is the accuracy
+against the ground truth of drawn clips, of the dense network and of the run. Skipping computes
+every Nth frame whole and keeps its result in between, or lets its boxes follow: the best of those
+that cost no more processor time than the run. What keeps most of the three is tinted. Windows are
+of ten seconds; one is held where {{ quality }} is kept, or what the network repeats.</p>
 </body></html>
 """
 KEPT, KEEP, FOLLOW = "kept", "skipping, kept", "skipping, followed"
@@ -99,6 +101,7 @@ COLUMNS: tuple[tuple[str, Any], ...] = (
     ("strict", _strict),
     ("repeats", lambda row: _share(row["repeatability"])),
     ("place", lambda row: _share(row["place"])),
+    ("truth F1 dense, auto", lambda row: truth_text(row) or NONE),
     (KEEP, lambda row: _skipping(row, "keep")),
     (FOLLOW, lambda row: _skipping(row, "follow")),
     ("windows held", _windows),

@@ -38,10 +38,17 @@ def best_skipping(row: Row, between: str) -> Row | None:
     return max(affordable, key=lambda each: each["kept"], default=None)
 
 
+def truth_text(row: Row) -> str:
+    """F1 against the ground truth of the dense network, then of the run; empty: no truth."""
+    if row["truth_boxes"] is None:
+        return ""
+    return f"{row['truth_dense_f1']:.3f}, {row['truth_auto_f1']:.3f}"
+
+
 def choice_text(chosen: dict[str, Any]) -> str:
     """What a run chose for itself: the tolerance, or whole frames, and which frames it computes."""
     tolerance, every = chosen["tolerance"], chosen["every"]
     how = "whole frames" if tolerance is None else f"tolerance {tolerance:g}"
     if every > 1:
-        how += f", 1 of {every} frames that change"
+        how += f", 1 of {every} that change"
     return how

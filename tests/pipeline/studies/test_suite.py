@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stillframe.models import zoo
+from stillframe.models.results import Detections
 from stillframe.pipeline.cli import status
+from stillframe.pipeline.quality.ground_truth import true_boxes
 from stillframe.pipeline.studies.suite import measure, pairs, report_page
+from stillframe.pipeline.studies.suite.accuracy import accuracy
 from stillframe.pipeline.studies.suite.pairs import Pair
 from stillframe.pipeline.studies.suite.summary import best_skipping, choice_text, summary_text
 from tests.reuse.test_session import net
@@ -26,6 +30,7 @@ def row(pair: str, gain: float, **more: Any) -> dict[str, Any]:
         "dense_cpu_ms": 80.0, "dense_wall_ms": 75.0, "auto_cpu_ms": 80 / gain,
         "auto_wall_ms": 21.5, "times_as_fast": gain, "times_as_fast_later": 2 * gain,
         "kept": 0.99, "strict": 0.9, "place": 0.97, "telling": True, "repeatability": 1.0,
+        "truth_boxes": None, "truth_dense_f1": None, "truth_auto_f1": None,
         "windows": 3, "windows_held": 2,
         "auto_chosen": {"tolerance": 0.1, "every": 4},
         "skipping": [
@@ -51,6 +56,37 @@ def test_skipping_is_compared_at_equal_cost() -> None:
     assert report_page.most_kept(row("a", 1.0, telling=False)) == set()
 
 
+def test_accuracy_is_of_both_against_the_truth_of_a_drawn_clip() -> None:
+    labels = ("person", "giraffe")
+    pair, frames = Pair("net", CLIP, ""), 6
+    truth = true_boxes(CLIP, labels, frames)
+    assert truth
+    boxes = sum(map(len, truth))
+    nothing = [each.rows(np.zeros(len(each), bool)) for each in truth]
+    stale = [truth[0], *nothing[1:]]
+    found = len(truth[0])
+    assert accuracy(pair, labels, truth, stale) == {
+        "truth_boxes": boxes,
+        "truth_dense_f1": 1.0,
+        "truth_auto_f1": pytest.approx(2 * found / (boxes + found)),
+    }
+    assert 0 < found < boxes
+
+
+@pytest.mark.parametrize(
+    ("pair", "labels"),
+    [
+        (Pair("net", "some.mp4", ""), ("person",)),
+        (Pair("net", CLIP, "", crop="64x64+0+0"), ("person",)),
+        (Pair("net", CLIP, ""), ("giraffe",)),
+    ],
+)
+def test_there_is_no_accuracy_where_there_is_no_truth(pair: Pair, labels: tuple[str, ...]) -> None:
+    results = [Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32),
+                          np.empty(0, np.int64), labels)]  # fmt: skip
+    assert set(accuracy(pair, labels, results, results).values()) == {None}
+
+
 def test_the_summary_has_the_geometric_mean_and_the_worst() -> None:
     text = summary_text([row("a", 4.0), row("b", 1.0)], 0.98)
     assert text.startswith("geometric mean x2.00, worst x1.00; kept at least 0.98")
@@ -59,19 +95,31 @@ def test_the_summary_has_the_geometric_mean_and_the_worst() -> None:
 
 def test_what_a_run_chose_in_a_few_words() -> None:
     assert choice_text({"tolerance": None, "every": 1}) == "whole frames"
-    assert choice_text({"tolerance": 0.1, "every": 4}) == "tolerance 0.1, 1 of 4 frames that change"
+    assert choice_text({"tolerance": 0.1, "every": 4}) == "tolerance 0.1, 1 of 4 that change"
 
 
 def test_the_page_is_whole_and_loads_nothing() -> None:
     pytest.importorskip("jinja2")
-    rows = [row("first", 2.0), row("second", 0.9, role="held out", strict=39.04, kind="psnr")]
+    truth = {"truth_boxes": 9, "truth_dense_f1": 0.8125, "truth_auto_f1": 0.75}
+    rows = [
+        row("first", 2.0, **truth),
+        row("second", 0.9, role="held out", strict=39.04, kind="psnr"),
+    ]
     text = report_page.render(record(*rows, row("third", 1.0, telling=False, windows=0)))
     assert text.count("<svg") == 1
     assert "prefers-color-scheme: dark" in text
     assert "#010203" not in text
     assert not [w for w in ("http-equiv", "<script", "<link", 'src="http', "@import") if w in text]
     assert text.count("second *") == 2, "in the chart and in the table"
-    for cell in ("2.00", "0.90", "39.0 dB", "0.7000 (1 of 4)", "2 of 3", "nothing to compare"):
+    for cell in (
+        "2.00",
+        "0.90",
+        "39.0 dB",
+        "0.7000 (1 of 4)",
+        "2 of 3",
+        "0.812, 0.750",
+        "nothing to compare",
+    ):
         assert f">{cell}</td>" in text
     assert text.count('class="best"') == 2, "what keeps most, where there is anything to keep"
 
