@@ -18,6 +18,7 @@ from stillframe.reuse.memory.planner import MemoryPlan, plan_memory
 from stillframe.reuse.plan.build import build_plan, island_reads
 from stillframe.reuse.plan.plan import Plan
 from stillframe.reuse.plan.tolerance import Tolerance, measure
+from stillframe.reuse.plan.winograd_choice import choose_winograd
 from stillframe.reuse.runtime.engine import PlanRunner
 from stillframe.reuse.runtime.workers import Workers
 from tests.graph_cases import CASES, Case
@@ -52,13 +53,20 @@ def clip(graph: Graph, seed: int, frames: int) -> Iterator[dict[str, Picture]]:
 
 
 @functools.cache
+def graph_of(seed: int, wide: bool = False) -> Graph:
+    """The random graph of a seed. No test changes it."""
+    return random_graph(seed, wide=wide)
+
+
+@functools.cache
 def dense_answers(seed: int, wide: bool, frames: int) -> list[dict[str, NDArray[np.int32]]]:
     """The bits of a graph's outputs in each frame of its clip, computed whole.
 
     By seed, so that every way to recompute only what changed is held to the same answers.
     """
-    graph = random_graph(seed, wide=wide)
-    dense = PlanRunner(compile_graph(graph, 1, memory_budget=KEEP_ALL), Workers(1))
+    graph = graph_of(seed, wide)
+    plan = compile_graph(graph, memory_budget=KEEP_ALL) if wide else compiled(seed, 1, KEEP_ALL)
+    dense = PlanRunner(plan, Workers(1))
     answers = []
     for feeds in clip(graph, seed, frames):
         dense.step(feeds, dense=True)
@@ -67,17 +75,19 @@ def dense_answers(seed: int, wide: bool, frames: int) -> list[dict[str, NDArray[
 
 
 @functools.cache
-def memory_of(seed: int, budget: int | None) -> tuple[Graph, frozenset[str], MemoryPlan]:
+def memory_of(
+    seed: int, budget: int | None, exact: bool
+) -> tuple[Graph, frozenset[str], MemoryPlan]:
     """A random graph with its memory plan, which is the same for any number of workers."""
-    graph = random_graph(seed)
+    graph = choose_winograd(graph_of(seed), exact)
     exported = frozenset(island_reads(graph))
     return graph, exported, plan_memory(graph, exported, budget)
 
 
-def compiled(seed: int, workers: int, budget: int | None) -> Plan:
+def compiled(seed: int, workers: int, budget: int | None = None, exact: bool = True) -> Plan:
     """What `compile_graph` makes of a random graph."""
-    graph, exported, memory = memory_of(seed, budget)
-    return build_plan(graph, memory, exported, workers, True, UNMEASURED)
+    graph, exported, memory = memory_of(seed, budget, exact)
+    return build_plan(graph, memory, exported, workers, exact, UNMEASURED)
 
 
 def poison(plan: Plan) -> None:
@@ -142,7 +152,7 @@ def drop_any(graph: Graph, seed: int) -> Dropping:
 @pytest.mark.parametrize("workers", [1, 3], indirect=True)
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_is_dropped_results_are_right(seed: int, workers: Workers, wide: bool) -> None:
-    graph = random_graph(seed, wide=wide)
+    graph = graph_of(seed, wide)
     dropping = drop_any(graph, seed)
     plan = compile_graph(graph, workers.count, memory_budget=KEEP_ALL, disk_cache=dropping)
     engine = PlanRunner(plan, workers)
@@ -158,7 +168,7 @@ def test_whatever_is_dropped_results_are_right(seed: int, workers: Workers, wide
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_dense_step_agrees_with_plain_numpy(seed: int, workers: Workers) -> None:
-    graph = random_graph(seed)
+    graph = graph_of(seed)
     engine = PlanRunner(compile_graph(graph), workers)
     feeds = next(clip(graph, seed, 1))
     engine.step(feeds)
@@ -174,8 +184,8 @@ def test_a_dense_step_agrees_with_plain_numpy(seed: int, workers: Workers) -> No
 def test_every_stored_value_is_within_tolerance_of_its_stored_inputs(
     seed: int, share: float, workers: Workers
 ) -> None:
-    graph = random_graph(seed)
-    plan = compile_graph(graph, exact=False)
+    graph = graph_of(seed)
+    plan = compiled(seed, workers.count, exact=False)
     engine = PlanRunner(plan, workers)
     by_output = {node.output: node for node in graph.nodes if node.op != ISLAND}
     for number, feeds in enumerate(clip(graph, seed, 8)):
