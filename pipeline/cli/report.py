@@ -140,7 +140,10 @@ def summary(
         table.add_row("a frame", f"{times['p50']:.1f} ms", within)
     for part, words in PARTS.items():
         if part in tally.spent_ms:
-            table.add_row(f"  {words}", f"{whole['spent_ms'][part]:.2f} ms", "mean of all frames")
+            cpu_ms = whole["cpu_ms"].get(part)
+            cpu = "" if cpu_ms is None else f"{cpu_ms:7.2f} ms CPU, "
+            spent = f"{whole['spent_ms'][part]:.2f} ms"
+            table.add_row(f"  {words}", spent, f"{cpu}mean of all frames")
     console.print(table)
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)

@@ -6,7 +6,6 @@ What its maker will overwrite is copied before it goes to another thread, into a
 gate's reference and mask, and the outputs of an incremental backend.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +22,7 @@ from stillframe.pipeline.inference.results import ResultHolder
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.split_backend import SplitBackend
 from stillframe.pipeline.inference.steering import FrameSteering
-from stillframe.pipeline.inference.types import StepResult, Task
+from stillframe.pipeline.inference.types import StepResult, StopWatch, Task
 from stillframe.pipeline.media.frame import Frame
 
 LIVE_WINDOW = 2
@@ -165,9 +164,9 @@ def drawing(
     """The stage that draws. It lets go of the frame's own pixels unless keeps_pixels."""
 
     def draw(step: StepResult) -> DrawnFrame:
-        began = time.perf_counter()
+        stop_watch = _of(step)
         image = compose(step) if compose is not None else None
-        step.spent_ms["draw"] = (time.perf_counter() - began) * 1e3
+        stop_watch.lap("draw")
         frame = step.frame if keeps_pixels else without_pixels(step.frame)
         return DrawnFrame(replace(step, frame=frame, changed=None), image)
 
@@ -178,12 +177,17 @@ def encoding(write: Callable[[DrawnFrame], None]) -> Stage:
     """The stage that writes the drawn picture, and lets go of it."""
 
     def encode(drawn: DrawnFrame) -> StepResult:
-        began = time.perf_counter()
+        stop_watch = _of(drawn.step)
         write(drawn)
-        drawn.step.spent_ms["write"] = (time.perf_counter() - began) * 1e3
+        stop_watch.lap("write")
         return drawn.step
 
     return Stage("encode", encode)
+
+
+def _of(step: StepResult) -> StopWatch:
+    """Goes on measuring the parts of a frame's way, in the thread that calls it."""
+    return StopWatch(step.spent_ms, step.thread_ms)
 
 
 def with_own(stages: Sequence[Stage], own: Iterable[tuple[str, Stage]]) -> list[Stage]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stillframe.pipeline.inference.types import KINDS, StepResult
+from stillframe.pipeline.inference.types import KINDS, WORKERS, StepResult
 
 RECENT_FRAMES = 10_000
 """Frames whose times are stored, for percentiles."""
@@ -26,6 +26,11 @@ class Tally:
     """Sum over the frames of the share of pixels that were treated as new."""
     spent_ms: Counter[str] = field(default_factory=Counter)
     """Total time by part of the work: "gate", "infer" …"""
+    thread_ms: Counter[str] = field(default_factory=Counter)
+    """The same in processor time, of parts of which it is known. "infer" has that of the threads
+    that a backend's library started, too."""
+    _workers_known: bool = True
+    """Whether that is known of all frames; else that part is left out."""
     frame_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_FRAMES))
     """Of each recent frame, from asking for it until its results are written."""
     started: float = field(default_factory=time.perf_counter)
@@ -46,6 +51,10 @@ class Tally:
         self.active += step.active
         self.spent_ms.update(step.spent_ms)
         self.spent_ms.update(more_ms)
+        for part, part_ms in step.thread_ms.items():
+            self.thread_ms.update({"infer" if part == WORKERS else part: part_ms})
+        if "infer" in step.thread_ms and WORKERS not in step.thread_ms:
+            self._workers_known = False
         self.frame_ms.append(whole_ms)
         self.wall_s = now - self.started
         self._recent.append(now)
@@ -69,7 +78,8 @@ class Tally:
         return 1 - self.kinds["computed"] / self.frames if self.frames else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values. `spent_ms` is the mean over all frames."""
+        """Everything as JSON values. `spent_ms` and `cpu_ms`, the same in processor time, are means
+        over all frames."""
         times = np.array(self.frame_ms or [0.0])
         half, most = np.percentile(times, (50, 95))
         return {
@@ -80,7 +90,13 @@ class Tally:
             "wall_s": round(self.wall_s, 3),
             "frames_per_s": round(self.frames / self.wall_s, 2) if self.wall_s else 0.0,
             "frame_ms": {"p50": round(float(half), 2), "p95": round(float(most), 2)},
-            "spent_ms": {
-                name: round(total / max(1, self.frames), 3) for name, total in self.spent_ms.items()
-            },
+            "spent_ms": self._means(self.spent_ms),
+            "cpu_ms": self._means(self._known_thread_ms()),
         }
+
+    def _known_thread_ms(self) -> Counter[str]:
+        hidden = () if self._workers_known else ("infer",)
+        return Counter({k: v for k, v in self.thread_ms.items() if k not in hidden})
+
+    def _means(self, totals: Counter[str]) -> dict[str, float]:
+        return {name: round(total / max(1, self.frames), 3) for name, total in totals.items()}

@@ -38,7 +38,7 @@ from stillframe.pipeline.inference.backends import (
 from stillframe.pipeline.inference.frame_skipping import FrameSkipping
 from stillframe.pipeline.inference.settings import Settings
 from stillframe.pipeline.inference.steering import FrameSetting
-from stillframe.pipeline.inference.types import WORKERS, StepResult
+from stillframe.pipeline.inference.types import PARTS, WORKERS, StepResult
 from stillframe.pipeline.quality.agreement import agreement_with
 from stillframe.pipeline.quality.audited import Audited
 from stillframe.pipeline.quality.auto.costs import FrameCosts
@@ -296,7 +296,7 @@ class AutoController(Closing):
         result = step.result
         empty = isinstance(result, Detections) and not len(result)
         self._empty = self._empty + 1 if empty else 0
-        around = sum(ms for part, ms in spent.items() if part not in ("infer", WORKERS))
+        around = sum(ms for part, ms in spent.items() if part in PARTS and part != "infer")
         self._counted += 1
         cost = around + network_ms
         self._spent_ms += cost

@@ -148,6 +148,7 @@ def test_the_summary_tells_what_was_saved(
     assert summary["settings"]["reuse"] == "frame"
     assert summary["stopped_by"] is None
     assert set(summary["spent_ms"]) == {"wait", "fit", "gate", "infer", "decode", "draw", "write"}
+    assert {"fit", "decode", "draw", "write"} <= set(summary["cpu_ms"]) <= set(summary["spent_ms"])
     assert re.search(r"reused +90\.0%", done.stderr)
     assert run(still, "--model", network, "--quiet").stderr == ""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import select
@@ -22,7 +23,7 @@ from rich.console import Console
 from stillframe.errors import UsageError
 from stillframe.pipeline import cli
 from stillframe.pipeline.cli import report
-from stillframe.pipeline.cli.report import Report, stage_table
+from stillframe.pipeline.cli.report import Report, stage_table, summary
 from stillframe.pipeline.executor.pipeline import StagePipeline
 from stillframe.pipeline.executor.stage import Stage
 from stillframe.pipeline.executor.stage_meter import StageMeter
@@ -352,3 +353,22 @@ def test_run_writes_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
 
 def test_every_part_of_a_frame_s_way_has_a_name_in_the_table() -> None:
     assert set(PARTS) <= set(report.PARTS)
+
+
+def test_processor_time_of_each_part_stands_beside_its_time() -> None:
+    spent_ms, thread_ms = {"fit": 4.0, "infer": 10.0}, {"fit": 3.0, "infer": 5.0, "workers": 4.0}
+    frame: Any = SimpleNamespace(
+        kind="computed", active=1.0, spent_ms=spent_ms, thread_ms=thread_ms
+    )
+    tally = Tally()
+    tally.add(frame, 20.0, {"wait": 2.0})
+    assert tally.to_dict()["cpu_ms"] == {"fit": 3.0, "infer": 9.0}
+    text = io.StringIO()
+    summary(Console(width=100, file=text), tally, "run", [])
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert "fit to the model's size 4.00 ms 3.00 ms CPU, mean of all frames" in lines
+    assert "run the network 10.00 ms 9.00 ms CPU, mean of all frames" in lines
+    assert "wait for the source 2.00 ms mean of all frames" in lines
+    frame.thread_ms = {"fit": 3.0, "infer": 5.0}  # a backend that does not know its threads
+    tally.add(frame, 20.0, {})
+    assert tally.to_dict()["cpu_ms"] == {"fit": 3.0}
