@@ -64,13 +64,13 @@ def test_accuracy_is_of_both_against_the_truth_of_a_drawn_clip() -> None:
     boxes = sum(map(len, truth))
     nothing = [each.rows(np.zeros(len(each), bool)) for each in truth]
     stale = [truth[0], *nothing[1:]]
-    found = len(truth[0])
+    matched = len(truth[0])
     assert accuracy(pair, labels, truth, stale) == {
         "truth_boxes": boxes,
         "truth_dense_f1": 1.0,
-        "truth_auto_f1": pytest.approx(2 * found / (boxes + found)),
+        "truth_auto_f1": pytest.approx(2 * matched / (boxes + matched)),
     }
-    assert 0 < found < boxes
+    assert 0 < matched < boxes
 
 
 @pytest.mark.parametrize(
