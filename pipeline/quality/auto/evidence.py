@@ -152,15 +152,25 @@ class LossEvidence:
         return min(losses[at:])
 
     def _at(self, distance: int, time_s: float) -> float:
-        """Loss of a frame at the distance: no more than further away."""
+        """Loss of a frame at the distance: no more than further away.
+
+        A distance that is not sampled now, since frames are skipped further, comes back to its
+        prior. That is no less than what further ones imply: things move, so that loss grows by no
+        more than the square of the distance.
+        """
         slope = SKIPPED_LOSS[self.task]
-        losses = [slope * distance]
-        for k, estimates in self._skipped.items():
-            if k >= distance:
-                losses.append(max(each.value(slope * k, time_s) for each in estimates))
-                if k == distance:
-                    losses[0] = losses[-1]
-        return min(losses)
+        further = {
+            k: max(each.value(slope * k, time_s) for each in estimates)
+            for k, estimates in self._skipped.items()
+            if k > distance
+        }
+        prior = max(
+            (loss * (distance / k) ** 2 for k, loss in further.items()), default=slope * distance
+        )
+        prior = max(prior, slope * distance)
+        own = self._skipped.get(distance, ())
+        loss = max((each.value(prior, time_s) for each in own), default=prior)
+        return min([loss, *further.values()])
 
 
 def _faded(estimate: LossEstimate, time_s: float) -> float:
