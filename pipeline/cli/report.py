@@ -66,12 +66,16 @@ class Report:
         )
         self._task = self._bar.add_task("frames", total=total, facts=STARTING)
         self._stages = stages
-        self._live = Live(
-            get_renderable=self._view, console=console, transient=True, refresh_per_second=4
-        )
+        self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if not self._bar.disable:
+        if not self._bar.disable:  # creating it already draws the view
+            self._live = Live(
+                get_renderable=self._view,
+                console=self._console,
+                transient=True,
+                refresh_per_second=4,
+            )
             self._live.start()
         return self
 
@@ -81,7 +85,8 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def _view(self) -> RenderableType:
         if self._stages is None:

@@ -13,8 +13,8 @@ LATER = (
     "sample_videos.encode", "pipeline.telemetry.prometheus",
 )  # fmt: skip
 """Of our own, for what few runs do."""
-SLOW = ("onnx", "google.protobuf", "ml_dtypes")
-"""Of other packages, for reading networks: what was found in them is in the cache."""
+SLOW = ("onnx", "google.protobuf", "ml_dtypes", "http.client", "ssl")
+"""Of others, for reading networks and for downloads: what these found is in the cache."""
 STATED = ("stillframe.models.card", "stillframe.pipeline.inference.profile", "yaml")
 """For what options and cards state of a model."""
 CODE = """
