@@ -60,7 +60,12 @@ def execute(request: RunRequest) -> None:
                 settings, goal, audited = settings.suiting(model), None, False
             ends = stack.enter_context(
                 outputs.opened(
-                    source.info, request.source, console, keeps_pixels=audited, events=events
+                    source.info,
+                    request.source,
+                    console,
+                    keeps_pixels=audited,
+                    events=events,
+                    figures=record.live_figures,
                 )
             )
             auto = None

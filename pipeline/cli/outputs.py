@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -91,11 +91,13 @@ class Outputs:
         *,
         keeps_pixels: bool = False,
         events: SourceReporter | None = None,
+        figures: Callable[[], Mapping[str, str]] = dict,
     ) -> Iterator[tuple[Stage, Stage]]:
         """Yields the stages that draw and write; files are closed when the block ends.
 
         keeps_pixels: a frame's picture is read after these stages too. events: is given the sinks
-        that hold changes of the source's state too.
+        that hold changes of the source's state too. figures: what stands below the picture in the
+        browser, name -> text.
         """
         with contextlib.ExitStack() as stack:
             sinks: list[Sink] = []
@@ -108,7 +110,7 @@ class Outputs:
                     sinks.append(lines)
             if events is not None:
                 events.attach([each for each in sinks if isinstance(each, JsonlSink)])
-            page = stack.enter_context(MjpegServer()) if self.show else None
+            page = stack.enter_context(MjpegServer(figures=figures)) if self.show else None
             if page is not None:
                 console.print(f"showing at {page.url}")
 

@@ -36,6 +36,13 @@ class RunRecord:
     """Of the stages, when the last frame was done."""
     is_written: bool = False
 
+    def live_figures(self) -> dict[str, str]:
+        """What is known of quality and gain during the run, name -> text. Any thread may ask."""
+        audit, auto = self.audit, self.auto
+        figures = {} if audit is None else audit.report.live_figures()
+        gain = None if auto is None else auto.gain
+        return figures if gain is None else figures | {"gain": f"x{gain:.1f}"}
+
     @contextlib.contextmanager
     def written_at_the_end(self, stopping: signals.Stopping) -> Iterator[None]:
         """A block after whose failure the files are written too; the first error wins."""

@@ -105,6 +105,12 @@ class AuditReport:
     why: str = ""
     """The error of the last one that failed."""
 
+    def live_figures(self) -> dict[str, str]:
+        """The certificate so far, in a few figures for people: name -> text."""
+        kept = "not known yet" if self.kept is None else _shown(self.kept)
+        proven = f">= {_shown(self.lower)} at {_percent(self.confidence)}" if self.lower else "none"
+        return {"kept": kept, "bound": proven, "audits": str(self.telling)}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         values = asdict(self)

@@ -2,12 +2,15 @@
 
 A multipart JPEG stream from the standard library's HTTP server, on 127.0.0.1 only. Requests with
 any other Host header are refused, which blocks DNS rebinding by web pages. A slow client gets
-fewer pictures and delays nobody.
+fewer pictures and delays nobody. Below the picture stand figures of the run, asked for anew each
+second.
 """
 
 import contextlib
+import json
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
@@ -30,8 +33,21 @@ PAGE = b"""<!doctype html>
 <style>
   html, body { margin: 0; height: 100%; background: #101216; }
   img { width: 100%; height: 100%; object-fit: contain; display: block; }
+  p { position: fixed; left: 0; bottom: 0; margin: 0; padding: .3rem .7rem; color: #e6e9ed;
+    background: #101216cc; font: 14px system-ui, sans-serif; white-space: pre-wrap; }
+  p:empty { display: none; }
 </style>
 <img src="/stream" alt="the newest frame with its results">
+<p></p>
+<script>
+  const line = document.querySelector("p");
+  setInterval(async () => {
+    try {
+      const figures = await (await fetch("/figures")).json();
+      line.textContent = Object.entries(figures).map(each => each.join(" ")).join("   ");
+    } catch { }
+  }, 1000);
+</script>
 </html>
 """
 
@@ -42,7 +58,9 @@ class MjpegServer(Closing):
     url: str
     """The address of the page."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, figures: Callable[[], Mapping[str, str]] = dict) -> None:
+        """figures: name -> text of what stands below the picture; called by threads of its own."""
+        self.figures = figures
         self._condition = threading.Condition()
         self._picture: bytes = b""
         self._number = 0
@@ -153,7 +171,11 @@ class _PageHandler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 10.0
 
-    PAGES: ClassVar[dict[str, str]] = {"/": "send_page", "/stream": "send_stream"}
+    PAGES: ClassVar[dict[str, str]] = {
+        "/": "send_page",
+        "/stream": "send_stream",
+        "/figures": "send_figures",
+    }
 
     def do_GET(self) -> None:
         if self.headers.get("Host", "") not in self.server.hosts:
@@ -167,10 +189,17 @@ class _PageHandler(BaseHTTPRequestHandler):
             getattr(self, page)()
 
     def send_page(self) -> None:
-        self._head("text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(PAGE)))
+        self._send_whole("text/html; charset=utf-8", PAGE)
+
+    def send_figures(self) -> None:
+        figures = dict(self.server.pictures.figures())
+        self._send_whole("application/json", json.dumps(figures).encode())
+
+    def _send_whole(self, kind: str, body: bytes) -> None:
+        self._head(kind)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(PAGE)
+        self.wfile.write(body)
 
     def send_stream(self) -> None:
         self._head(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")

@@ -450,6 +450,9 @@ def test_show_serves_the_run_while_it_goes_on(network: Path, endless: Path) -> N
         connection = http.client.HTTPConnection(urlsplit(address.group()).netloc, timeout=10)
         connection.request("GET", "/stream")
         assert b"image/jpeg" in connection.getresponse().read(200)
+        asking = http.client.HTTPConnection(urlsplit(address.group()).netloc, timeout=10)
+        asking.request("GET", "/figures")
+        assert {"kept", "bound", "audits"} <= set(json.loads(asking.getresponse().read()))
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=WAIT_S)
         assert process.returncode == 130

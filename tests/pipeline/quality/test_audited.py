@@ -75,3 +75,11 @@ def test_whole_frames_with_nothing_in_them_prove_nothing() -> None:
     )
     certain = AuditReport(0.98, 0.98, whole=9, kept=1.0, lower=1.0, certified=True)
     assert str(certain) == "kept 1: each of 9 frames was computed whole"
+
+
+def test_live_figures_are_never_rounded_up() -> None:
+    report = AuditReport(0.98, 0.98, 12, 9, 3, 0.98796, 0.97199, kind="f1", others=240)
+    expected = {"kept": "0.987", "bound": ">= 0.971 at 95 %", "audits": "9"}
+    assert report.live_figures() == expected
+    nothing = {"kept": "not known yet", "bound": "none", "audits": "0"}
+    assert AuditReport(0.98, 0.98).live_figures() == nothing

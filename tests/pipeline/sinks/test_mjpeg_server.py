@@ -1,6 +1,7 @@
 """The page that --show serves: its content, its access control, its end."""
 
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -87,6 +88,22 @@ def test_other_names_for_this_machine_are_refused(show: MjpegServer, host: str) 
         answer = get(show, path, host)
         assert answer.status == 403
         assert b"jpeg" not in answer.read()
+
+
+def test_the_page_asks_for_figures_which_are_those_of_now() -> None:
+    now = {"kept": "not known yet"}
+    with MjpegServer(figures=lambda: now) as show:
+        assert b'fetch("/figures")' in get(show, "/").read()
+        assert json.loads(get(show, "/figures").read()) == {"kept": "not known yet"}
+        now["kept"] = "0.991"
+        answer = get(show, "/figures")
+        assert answer.getheader("Content-Type") == "application/json"
+        assert json.loads(answer.read()) == {"kept": "0.991"}
+        assert get(show, "/figures", "evil.example").status == 403
+
+
+def test_without_figures_there_are_none(show: MjpegServer) -> None:
+    assert json.loads(get(show, "/figures").read()) == {}
 
 
 def test_an_unknown_page_is_not_found(show: MjpegServer) -> None:
