@@ -631,7 +631,7 @@ def faces(detect: Filter, shot: PlaneFrame) -> int:
 
 @pytest.fixture(scope="module")
 def shots_with_faces(detector: Filter) -> list[PlaneFrame]:
-    """Twelve frames, in each of which the detector finds a face."""
+    """Twelve frames, in each of which the detector finds a face at this size too."""
     with open_planes("sample:desk?size=384x216&seconds=1") as source:
         shots = [copied(shot) for shot in islice(source, 12)]
     assert len(shots) == 12
