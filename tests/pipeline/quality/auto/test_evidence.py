@@ -68,6 +68,22 @@ def test_a_loss_counts_at_once_and_is_not_forgotten_at_once() -> None:
     assert evidence.of_skipping(2, 21.0) > 0.0015, "they still count ten seconds later"
 
 
+def test_what_is_sampled_further_away_tells_of_a_nearer_frame_that_no_longer_is() -> None:
+    """While every second frame is skipped, samples are of two frames: the one that is skipped is
+    not sampled, and its good samples of long ago must not hide what the others say."""
+    evidence = LossEvidence("detection")
+    for index in range(40):
+        evidence.add_skipped(1, 0.0, index / 30)
+    before = evidence.of_skipping(2, 40.0)
+    for index in range(40):
+        evidence.add_skipped(2, 0.4, 40 + index / 30)
+    assert evidence.of_skipping(2, 41.5) > 5 * before
+    assert evidence.of_skipping(2, 41.5) <= 0.4 / 2
+    for index in range(40):
+        evidence.add_skipped(1, 0.0, 42 + index / 30)
+    assert evidence.of_skipping(2, 43.5) < 0.02, "its own samples count more"
+
+
 @pytest.mark.parametrize(
     ("task", "known"), [("detection", FAR_LOSS), ("segmentation", TOLERANCE_LOSS)]
 )
