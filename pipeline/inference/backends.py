@@ -232,6 +232,7 @@ class ReuseBackend:
         )
         self.incremental = not self.session.all_island
         self._tolerance = self.session.tolerance
+        self._factor = 1.0
         self._state = FedBackState()
 
     def __repr__(self) -> str:
@@ -246,8 +247,12 @@ class ReuseBackend:
         """From the next run on multiply the tolerance that the backend was made with by the factor.
 
         lowered: the factor is below the last one: what is stored may be too far off and is computed
-        anew. From any thread.
+        anew. The factor that it has already changes nothing, so a tolerance that the session's
+        owner set stays. From any thread.
         """
+        if factor == self._factor and not lowered:
+            return
+        self._factor = factor
         scale_tolerance(self.session, self._tolerance, factor, lowered)
 
     @property

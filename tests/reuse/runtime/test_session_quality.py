@@ -107,7 +107,7 @@ def test_a_bound_that_is_never_reached_is_reported_as_unproven() -> None:
     assert not report.certified
     assert "0.999 is not proven" in str(report)
     keeper = QualityKeeper(0.9)
-    stream(keeper, lambda index, t: 0.0, 3000)
+    stream(keeper, lambda index, t: 0.0, 6000)
     assert keeper.report.certified
     assert "closeness 1.000 (>= 0.9" in str(keeper.report)
     assert "not proven" not in str(keeper.report)
