@@ -22,6 +22,7 @@ from stillframe.certificate import (
     BettingBounds,
     Certificate,
     DropAlarm,
+    audits_text,
 )
 
 Values = NDArray[np.float64]
@@ -321,3 +322,7 @@ def test_it_certifies_and_notices_a_fall() -> None:
 def test_without_proof_there_is_no_certificate() -> None:
     assert not certificate(100).certified
     assert not certificate(2000, 0.979).certified
+
+
+def test_one_audit_is_not_several() -> None:
+    assert [audits_text(count) for count in (0, 1, 2)] == ["0 audits", "1 audit", "2 audits"]

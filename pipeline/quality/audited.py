@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stillframe.certificate import audits_text
 from stillframe.errors import UsageError
 from stillframe.pipeline.inference.types import StepResult
 from stillframe.pipeline.quality.agreement import Agreement
@@ -165,14 +166,14 @@ class AuditReport:
             return f"kept 1: each of {self.whole} frames was computed whole"
         if self.lower is None:
             if self.audits:
-                return f"nothing to compare in {self.audits} audits: no certificate"
+                return f"nothing to compare in {audits_text(self.audits)}: no certificate"
             return "no frame was audited: no certificate"
         proven = f"(>= {_shown(self.lower)} at {_percent(self.confidence)})"
         if self.kept is None:
             return f"kept {proven}: {self.whole} frames were computed whole, no other was audited"
         what = " of the raw outputs" if self.kind == "closeness" else ""
         return (
-            f"kept {_shown(self.kept)}{what} {proven}, {self.telling} audits, "
+            f"kept {_shown(self.kept)}{what} {proven}, {audits_text(self.telling)}, "
             f"{_percent(self.share)} of the work"
         )
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.audit_clock import FIRST_GAP, START_AUDITS, STEADY, AuditBudget, AuditClock
-from stillframe.certificate import Certificate
+from stillframe.certificate import Certificate, audits_text
 from stillframe.errors import UsageError
 
 FIRST, LEAST, MOST = 0.05, 0.001, 0.4
@@ -95,8 +95,8 @@ class SessionQuality:
             return f"closeness {proven}, {self.whole} steps computed everything, no audit yet"
         shown = math.floor(self.kept * 1000 + 1e-9) / 1000
         return (
-            f"closeness {shown:.3f} {proven}, {self.audits} audits, {self.share * 100:.0f} % of "
-            "the work"
+            f"closeness {shown:.3f} {proven}, {audits_text(self.audits)}, "
+            f"{self.share * 100:.0f} % of the work"
         )
 
 

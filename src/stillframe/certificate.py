@@ -251,3 +251,8 @@ class Certificate:
         """Whether the mean agreement is proven to reach the floor."""
         lower = self.lower
         return lower is not None and lower >= self.floor
+
+
+def audits_text(count: int) -> str:
+    """How many audits, in words."""
+    return "1 audit" if count == 1 else f"{count} audits"
